@@ -1,0 +1,96 @@
+"""Makes a rule runnable: the build's compiled sweeps, Numba's, or NumPy's own functions.
+All run the same source, `fastadam.rules`, and give the same bits.
+"""
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from .. import rules
+from ..rules import Rule
+from . import _plan
+from ._plan import Kernel
+
+#: instruction sets from the most to the least demanding, each with the test of whether it runs here
+_SUPPORTED = {"v4": _plan.cpu_supports_v4, "v3": _plan.cpu_supports_v3, "base": lambda: True}
+
+
+def available_isas() -> list[str]:
+    """The instruction sets that were built and that this CPU runs, the best first."""
+    return [isa for isa, supported in _SUPPORTED.items() if isa in _plan.BUILT_ISAS and supported()]
+
+
+def _choose_isa() -> str:
+    chosen = os.environ.get("FASTADAM_ISA", "")
+    available = available_isas()
+    if chosen and chosen not in available:
+        raise ImportError(
+            f"FASTADAM_ISA={chosen!r}: not available here; use one of {', '.join(available)}, or unset it for the best"
+        )
+    return chosen or available[0]
+
+
+#: the instruction set in use: "v4", "v3" or "base"
+ISA = _choose_isa()
+# Only the chosen module is imported: even its initialisation may hold instructions that other CPUs lack.
+_SWEEPS: dict[str, tuple[int, int, int]] = import_module(f"fastadam.kernel._sweeps_{ISA}").ADDRESSES
+
+
+def _cython(rule: Rule) -> Kernel:
+    if rules.RULES.get(rule.name) is not rule:
+        raise ValueError(f"backend: rule {rule.name!r} is not built in; use backend='numba' or 'numpy'")
+    scalars, float32, float64 = _SWEEPS[rule.name]
+    return Kernel(rule, {"float32": float32, "float64": float64}, scalars)
+
+
+def _numba(rule: Rule) -> Kernel:
+    try:
+        import numba as _  # noqa: F401
+    except ImportError as error:
+        raise ImportError("backend='numba' needs Numba: pip install 'fastadam[numba]'") from error
+    from ..numba import compile_rule
+
+    return compile_rule(rule)
+
+
+def _numpy(rule: Rule) -> Kernel:
+    n_shared = rule.n_prepare_scalars
+
+    def sweep(scalars: list[float], p: np.ndarray, g: np.ndarray, *states: np.ndarray) -> None:
+        with np.errstate(all="ignore"):
+            rounded = [p.dtype.type(scalar) for scalar in scalars]
+            new_p, g = rules.prepare(p, g, *rounded[:n_shared])
+            for old, new in zip((p, *states), rule.update(new_p, g, *states, *rounded[n_shared:]), strict=True):
+                old[...] = new
+
+    def scalars(t: int, hyper: list[float]) -> list[float]:
+        with np.errstate(all="ignore"):
+            return rule.step_scalars(t, hyper)
+
+    return Kernel(rule, python=(sweep, scalars))
+
+
+BACKENDS: dict[str, Callable[[Rule], Kernel]] = {"cython": _cython, "numba": _numba, "numpy": _numpy}
+
+
+@lru_cache(maxsize=None)
+def kernel(rule: Rule, backend: str = "cython") -> Kernel:
+    """`rule`, runnable in `backend`; compiled once a process where the backend compiles."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    return BACKENDS[backend](rule)
+
+
+def describe() -> dict[str, Any]:
+    """What is in use here, for `python -m fastadam info` and for reports."""
+    try:
+        from importlib.metadata import version
+
+        numba = version("numba")
+    except ImportError:
+        numba = "not installed"
+    return {"instruction set": ISA, "instruction sets available": available_isas(), "numba": numba}

@@ -1,0 +1,77 @@
+"""What arrays a step accepts, and the errors that say why not: before anything is touched.
+Each names the argument, what came, what is allowed, and the way out.
+"""
+
+from typing import Any
+
+import numpy as np
+
+DTYPES = ("float32", "float64")
+
+
+def array(name: str, value: Any) -> None:
+    """Refuse what is not a plain float32 or float64 array in this machine's byte order."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"{name}: expected a numpy array, got {type(value).__name__}; convert it once with numpy.asarray(…)"
+        )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
+    if value.dtype.kind != "f" or value.dtype.name not in DTYPES:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {value.dtype}; convert with .astype(…)")
+    if not value.dtype.isnative:
+        raise TypeError(
+            f"{name}: dtype {value.dtype.str} is not in this machine's byte order; convert with "
+            f".astype(numpy.{value.dtype.name})"
+        )
+
+
+def parameter(name: str, value: Any) -> None:
+    """Refuse what cannot be a parameter: it must be an array that can be written, each element in its own place."""
+    array(name, value)
+    if not value.flags.writeable:
+        raise ValueError(f"{name}: the array is read-only and would be updated in place; pass a writeable copy")
+    reach = value.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(value.strides, value.shape, strict=True)):
+        if size > 1 and stride < reach and value.size:
+            raise ValueError(f"{name}: several of its elements share one place in memory; pass a copy")
+        reach += stride * max(size - 1, 0)
+
+
+def parameters(names: list[str], params: list[Any]) -> None:
+    """Refuse arrays that are no parameters, or that share memory with one another."""
+    for name, p in zip(names, params, strict=True):
+        parameter(name, p)
+    near: list[tuple[int, str, np.ndarray]] = []  # those whose memory extent has not ended yet
+    extents = ((*np.lib.array_utils.byte_bounds(p), name, p) for name, p in zip(names, params, strict=True) if p.size)
+    for low, high, name, p in sorted(extents, key=lambda extent: extent[:2]):
+        near = [other for other in near if other[0] > low]
+        for _, other_name, other in near:
+            if shares_memory(p, other):
+                raise ValueError(f"{name} and {other_name} share memory and would be stepped twice; pass each once")
+        near.append((high, name, p))
+
+
+def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have an element in common; a case too hard to tell counts as yes."""
+    try:
+        return bool(np.shares_memory(a, b, max_work=10_000))
+    except np.exceptions.TooHardError:
+        return True
+
+
+def gradient(name: str, value: Any, param: np.ndarray) -> None:
+    """Refuse what is no gradient of `param`: the same shape and dtype, any memory layout."""
+    name = f"gradient of {name}"
+    if value is None:
+        raise TypeError(f"{name}: is None; every parameter is stepped, pass zeros or leave the parameter out")
+    array(name, value)
+    if value.shape != param.shape:
+        raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {value.shape}")
+    if value.dtype != param.dtype:
+        raise TypeError(
+            f"{name}: expected dtype {param.dtype} like the parameter, got {value.dtype}; "
+            f"convert with .astype(numpy.{param.dtype})"
+        )
+    if shares_memory(value, param):
+        raise ValueError(f"{name}: shares memory with the parameter, which is written while it is read; pass a copy")

@@ -1,0 +1,138 @@
+"""Writes the loops around the rules: at build time a Cython module of all sweeps, for Numba the two bodies alone.
+A rule's own source goes under a typed signature as it stands.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+HEADER = '''# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Generated from fastadam/rules.py by fastadam/kernel/generate.py: do not edit."""
+from libc.math cimport fabs, fabsf, sqrt as sqrt_f64, sqrtf
+
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+      #define RESTRICT __restrict
+    #else
+      #define RESTRICT __restrict__
+    #endif
+    typedef float *RESTRICT floats;
+    typedef double *RESTRICT doubles;
+    """
+    ctypedef float* floats
+    ctypedef double* doubles
+
+ctypedef fused real:
+    float
+    double
+
+cdef inline real sqrt(real x) noexcept nogil:
+    if real is float:
+        return sqrtf(x)
+    else:
+        return sqrt_f64(x)
+
+cdef inline real absolute(real x) noexcept nogil:
+    if real is float:
+        return fabsf(x)
+    else:
+        return fabs(x)
+
+cdef inline real maximum(real a, real b) noexcept nogil:
+    return a if a >= b or a != a else b  # NaN propagates, as in numpy.maximum
+
+cdef inline real where(real condition, real a, real b) noexcept nogil:
+    return a if condition else b
+
+'''
+
+SWEEP = """
+cdef void {name}_{dtype}(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil:
+{pointers}
+    cdef const {ctype}* s = <const {ctype}*> scalars
+    cdef {ctype} p_, g_, {scalars}
+    cdef Py_ssize_t i
+{body}
+"""
+
+STEP = """
+cdef void {name}_step(long long t, const double* hyper, double* out) noexcept nogil:
+{body}
+"""
+
+
+def sweep_body(rule: Any) -> str:
+    """The loop over `n` elements, given arrays named as the rule names them and the scalars `s`."""
+    scalars = [f"s{k}" for k in range(rule.n_scalars)]
+    shared, own = scalars[: rule.n_prepare_scalars], scalars[rule.n_prepare_scalars :]
+    states = [f"{name}[i]" for name in rule.states]
+    lines = [f"{name} = s[{k}]" for k, name in enumerate(scalars)]  # locals, which no store can change
+    lines += [
+        "for i in range(n):",
+        f"    p_, g_ = prepare({', '.join(['p[i]', 'g[i]', *shared])})",
+        f"    {', '.join(['p[i]', *states])} = {rule.name}({', '.join(['p_', 'g_', *states, *own])})",
+    ]
+    return textwrap.indent("\n".join(lines), "    ")
+
+
+def step_body(rules: ModuleType, rule: Any) -> str:
+    """The scalars of step `t`, written to `out`, given the values of the rule's `hyper`."""
+    place = {name: f"hyper[{k}]" for k, name in enumerate(rule.hyper)} | {"t": "t"}
+    out = [f"out[{k}]" for k in range(rule.n_scalars)]
+    calls = (
+        (rules.prepare_scalars, out[: rule.n_prepare_scalars]),
+        (rule.scalars, out[rule.n_prepare_scalars :]),
+    )
+    lines = [
+        f"{', '.join(results)} = {function.__name__}({', '.join(place[name] for name in rules.arguments(function))})"
+        for function, results in calls
+    ]
+    return textwrap.indent("\n".join(lines), "    ")
+
+
+def generate(rules: ModuleType) -> str:
+    """The text of a ``.pyx`` module that holds all sweeps of `rules.RULES` and a table of their addresses."""
+    scalar_functions = dict.fromkeys(rule.scalars for rule in rules.RULES.values())
+    parts = [HEADER]
+    parts += [_function(rules, f, "double") for f in (rules.bias_correction, rules.prepare_scalars, *scalar_functions)]
+    parts += [_function(rules, f, "real") for f in (rules.prepare, *(rule.update for rule in rules.RULES.values()))]
+    for rule in rules.RULES.values():
+        parts += [_sweep(rules, rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
+        parts.append(STEP.format(name=rule.name, body=step_body(rules, rule)))
+    parts.append(_table(rules.RULES))
+    return "".join(parts)
+
+
+def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> str:
+    """The function's own body under a C signature: all arguments and results are `ctype`, but the count t."""
+    definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    statements = [s for s in definition.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    returned = statements[-1].value if isinstance(statements[-1], ast.Return) else None
+    count = len(returned.elts) if isinstance(returned, ast.Tuple) else 1
+    result = f"({', '.join([ctype] * count)})" if count > 1 else ctype
+    arguments = ", ".join(f"{'long long' if name == 't' else ctype} {name}" for name in rules.arguments(function))
+    assigned = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    declared = [f"cdef {ctype} {name}" for name in sorted(assigned - set(rules.arguments(function)))]
+    body = textwrap.indent("\n".join([*declared, *map(ast.unparse, statements)]), "    ")
+    return f"\ncdef inline {result} {function.__name__}({arguments}) noexcept nogil:\n{body}\n"
+
+
+def _sweep(rules: ModuleType, rule: Any, dtype: str, ctype: str) -> str:
+    arrays = enumerate(("p", "g", *rule.states))
+    pointers = "\n".join(f"    cdef {ctype}s {name} = <{ctype}s> arrays[{k}]" for k, name in arrays)
+    scalars = ", ".join(f"s{k}" for k in range(rule.n_scalars))
+    body = sweep_body(rule)
+    return SWEEP.format(name=rule.name, dtype=dtype, ctype=ctype, pointers=pointers, scalars=scalars, body=body)
+
+
+def _table(rules: dict[str, Any]) -> str:
+    rows = "".join(
+        f'    "{name}": (<size_t> &{name}_step, <size_t> &{name}_float32, <size_t> &{name}_float64),\n'
+        for name in rules
+    )
+    return f"\n#: name of the rule -> addresses of its step's scalars and of its sweeps\nADDRESSES = {{\n{rows}}}\n"
