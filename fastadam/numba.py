@@ -16,7 +16,7 @@ from .kernel._plan import Kernel
 from .rules import Rule
 
 _SWEEP = types.void(types.intp, types.CPointer(types.voidptr), types.voidptr)
-_STEP = types.void(types.int64, types.CPointer(types.float64), types.CPointer(types.float64))
+_STEP = types.void(types.float64, types.CPointer(types.float64), types.CPointer(types.float64))
 
 # As text: the arity differs from rule to rule, and Numba unrolls no argument lists in a C callback.
 _SOURCE = """

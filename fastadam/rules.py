@@ -4,7 +4,7 @@ Called on arrays it is NumPy; the build translates it to Cython, and Numba compi
 An *update* is one algorithm's step of one element, in the paper's letters: parameter ``p``, gradient ``g``, its
 states, then the scalars of the step; it returns the new ``p`` and states. It holds no loop, no dtype and no literal
 (a literal would widen float32). A *scalars* function computes, in float64, what all elements of a step share, from
-the step count ``t`` = 1, 2, … and the hyper-parameters. A `Rule` pairs the two.
+the step count ``t`` = 1.0, 2.0, … and the hyper-parameters. A `Rule` pairs the two.
 """
 
 import inspect
@@ -34,21 +34,6 @@ def prepare_scalars(lr, weight_decay, decoupled, maximize):
     return sign, coupled, shrink
 
 
-def bias_correction(beta, t):
-    """1 - beta**t by repeated squaring of b = 1 - beta**k, since 1 - beta**(2k) = b (2 - b).
-
-    Additions and multiplications alone: the same bits on every platform, where libm's ``pow`` differs in the last
-    place, and no cancellation where beta**t is close to one.
-    """
-    total = 0.0
-    b = 1.0 - beta
-    while t > 0 and b > 0.0:
-        total = total + t % 2 * b * (1.0 - total)
-        b = b * (2.0 - b)
-        t = t // 2
-    return total
-
-
 # ---------------------------------------------------------------- Adam, AdamW, AMSGrad
 
 
@@ -69,11 +54,10 @@ def amsgrad(p, g, m, v, v_max, step_size, beta1, one_minus_beta1, beta2, one_min
 
 def adam_scalars(t, lr, beta1, beta2, eps, beta_decay, eps_hat):
     """lr m̂ / (√v̂ + eps) with both corrections moved into the scalars; eps_hat leaves eps uncorrected."""
-    decay = 1.0 - bias_correction(beta_decay, t)
-    beta1 = beta1 * decay
-    beta2 = beta2 * decay
-    root = sqrt(bias_correction(beta2, t))
-    step_size = lr * root / bias_correction(beta1, t)
+    beta1 = beta1 * beta_decay**t
+    beta2 = beta2 * beta_decay**t
+    root = sqrt(1.0 - beta2**t)
+    step_size = lr * root / (1.0 - beta1**t)
     eps = eps if eps_hat else eps * root
     return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
 
@@ -89,7 +73,7 @@ def adamax(p, g, m, u, step_size, beta1, one_minus_beta1, beta2, eps):
 
 
 def adamax_scalars(t, lr, beta1, beta2, eps):
-    return lr / bias_correction(beta1, t), beta1, 1.0 - beta1, beta2, eps
+    return lr / (1.0 - beta1**t), beta1, 1.0 - beta1, beta2, eps
 
 
 # ---------------------------------------------------------------- AdaGrad
@@ -102,7 +86,7 @@ def adagrad(p, g, v, step_size, eps):
 
 
 def adagrad_scalars(t, lr, lr_decay, eps):
-    return lr / (1.0 + (t - 1) * lr_decay), eps
+    return lr / (1.0 + (t - 1.0) * lr_decay), eps
 
 
 # ---------------------------------------------------------------- RMSprop: plain, with momentum, centered, both
@@ -199,7 +183,7 @@ class Rule:
 
     def step_scalars(self, t: int, hyper: Any) -> list[float]:
         """All scalars of step `t`, given the values of `hyper` in its order."""
-        values = dict(zip(self.hyper, hyper, strict=True), t=t)
+        values = dict(zip(self.hyper, hyper, strict=True), t=float(t))
         return [
             float(scalar)
             for function in (prepare_scalars, self.scalars)

@@ -10,6 +10,8 @@ from cpython.ref cimport PyObject
 from cpython.sequence cimport PySequence_Fast_GET_ITEM, PySequence_Fast_GET_SIZE
 from libc.string cimport memcpy
 
+import numpy as np
+
 from . import checks
 
 cnp.import_array()
@@ -17,7 +19,7 @@ cnp.import_array()
 include "built.pxi"  # BUILT_ISAS: what setup.py built sweeps for
 
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
-ctypedef void (*scalars_t)(long long t, const double* hyper, double* out) noexcept nogil
+ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 
 cdef enum:
     MAX_OPERANDS = 16       # p, g and up to 14 states
@@ -97,7 +99,7 @@ cdef class Plan:
     cdef Group* groups
     cdef Segment* segments
     cdef readonly Py_ssize_t n_groups, n_segments
-    cdef readonly long long t
+    cdef public long long t         # steps done
     cdef readonly list params, names
     cdef list kernels, states
     cdef tuple bound
@@ -295,6 +297,15 @@ cdef inline bint admit(Segment* segment, object g) noexcept:
     segment.operands[1].data = data
     segment.operands[1].direct = True
     return True
+
+
+def state_like(cnp.ndarray p, value):
+    """A new array of p's shape and dtype full of `value`, its elements in the order in which p's lie in memory."""
+    axes = memory_order(p)
+    state = np.zeros([cnp.PyArray_DIM(p, axis) for axis in axes], p.dtype)
+    if value:
+        state.fill(value)
+    return state.transpose(np.argsort(axes)) if axes else state
 
 
 cdef list memory_order(cnp.ndarray p):

@@ -60,12 +60,8 @@ def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def gradient(name: str, value: Any, param: np.ndarray) -> None:
-    """Refuse what is no gradient of `param`: the same shape and dtype, any memory layout."""
-    name = f"gradient of {name}"
-    if value is None:
-        raise TypeError(f"{name}: is None; every parameter is stepped, pass zeros or leave the parameter out")
-    array(name, value)
+def like(name: str, value: np.ndarray, param: np.ndarray) -> None:
+    """Refuse an array that has not the shape and dtype of the parameter that it belongs to."""
     if value.shape != param.shape:
         raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {value.shape}")
     if value.dtype != param.dtype:
@@ -73,5 +69,14 @@ def gradient(name: str, value: Any, param: np.ndarray) -> None:
             f"{name}: expected dtype {param.dtype} like the parameter, got {value.dtype}; "
             f"convert with .astype(numpy.{param.dtype})"
         )
+
+
+def gradient(name: str, value: Any, param: np.ndarray) -> None:
+    """Refuse what is no gradient of `param`: the same shape and dtype, any memory layout."""
+    name = f"gradient of {name}"
+    if value is None:
+        raise TypeError(f"{name}: is None; every parameter is stepped, pass zeros or leave the parameter out")
+    array(name, value)
+    like(name, value, param)
     if shares_memory(value, param):
         raise ValueError(f"{name}: shares memory with the parameter, which is written while it is read; pass a copy")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-HEADER = '''# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+HEADER = '''# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, cpow=True
 """Generated from fastadam/rules.py by fastadam/kernel/generate.py: do not edit."""
 from libc.math cimport fabs, fabsf, sqrt as sqrt_f64, sqrtf
 
@@ -60,7 +60,7 @@ cdef void {name}_{dtype}(Py_ssize_t n, void** arrays, const void* scalars) noexc
 """
 
 STEP = """
-cdef void {name}_step(long long t, const double* hyper, double* out) noexcept nogil:
+cdef void {name}_step(double t, const double* hyper, double* out) noexcept nogil:
 {body}
 """
 
@@ -98,7 +98,7 @@ def generate(rules: ModuleType) -> str:
     """The text of a ``.pyx`` module that holds all sweeps of `rules.RULES` and a table of their addresses."""
     scalar_functions = dict.fromkeys(rule.scalars for rule in rules.RULES.values())
     parts = [HEADER]
-    parts += [_function(rules, f, "double") for f in (rules.bias_correction, rules.prepare_scalars, *scalar_functions)]
+    parts += [_function(rules, f, "double") for f in (rules.prepare_scalars, *scalar_functions)]
     parts += [_function(rules, f, "real") for f in (rules.prepare, *(rule.update for rule in rules.RULES.values()))]
     for rule in rules.RULES.values():
         parts += [_sweep(rules, rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
@@ -108,14 +108,14 @@ def generate(rules: ModuleType) -> str:
 
 
 def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> str:
-    """The function's own body under a C signature: all arguments and results are `ctype`, but the count t."""
+    """The function's own body under a C signature: all arguments and results are `ctype`."""
     definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert isinstance(definition, ast.FunctionDef)
     statements = [s for s in definition.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     returned = statements[-1].value if isinstance(statements[-1], ast.Return) else None
     count = len(returned.elts) if isinstance(returned, ast.Tuple) else 1
     result = f"({', '.join([ctype] * count)})" if count > 1 else ctype
-    arguments = ", ".join(f"{'long long' if name == 't' else ctype} {name}" for name in rules.arguments(function))
+    arguments = ", ".join(f"{ctype} {name}" for name in rules.arguments(function))
     assigned = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     declared = [f"cdef {ctype} {name}" for name in sorted(assigned - set(rules.arguments(function)))]
     body = textwrap.indent("\n".join([*declared, *map(ast.unparse, statements)]), "    ")

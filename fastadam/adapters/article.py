@@ -1,0 +1,200 @@
+"""The article's own face: its NumPy Adam class, and classes of the same kind for its other formulas.
+A script written for the article's class runs with its import line alone changed.
+
+``instance`` is an object with ``parameters`` (a float32 or float64 array, updated in place, or a number, replaced),
+``grad`` (read at each step) and, for ``zero_grad()``, a method of that name. Hyper-parameters are plain attributes,
+read at each step and, as in the article, not checked. States and step count are the attributes ``m``, ``v``,
+``timestep``.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..kernel import backends, checks
+from ..kernel._plan import Plan
+from ..rules import RULES, Rule
+
+
+class _State:
+    """An attribute that reads and writes one of the rule's states, under the article's letter for it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: "_Article", _: type) -> Any:
+        owner._lent = True
+        return owner._states[self.name]
+
+    def __set__(self, owner: "_Article", value: Any) -> None:
+        owner._lent = True
+        owner._states[self.name] = value
+
+
+class _Article:
+    """What the classes share: the instance, its plan, and states that are 0.0 until the first step."""
+
+    _rule: Rule
+
+    def __init__(self, instance: Any) -> None:
+        self.instance = instance
+        self.timestep = 0
+        self._states: dict[str, Any] = dict.fromkeys(self._rule.states, 0.0)
+        self._plan: Plan
+        self._planned: Any = None  # the parameters that the plan was made for
+        self._set: dict[str, float] = {}  # the hyper-parameters that the plan has
+        self._lent = False  # whether the script may hold a state; in the article each step makes new ones
+
+    def zero_grad(self) -> None:
+        """Have the instance clear its gradients."""
+        self.instance.zero_grad()
+
+    def step(self) -> None:
+        """One step of ``instance.parameters``."""
+        parameters = self.instance.parameters
+        if parameters is not self._planned or self._lent:
+            self._make_plan(parameters)
+        p = self._plan.params[0]
+        grad = np.asarray(self.instance.grad)
+        if grad.dtype != p.dtype or grad.shape != p.shape or grad is p:
+            grad = np.array(np.broadcast_to(grad, p.shape), p.dtype)
+        hyper = self._hyper(self.timestep + 1)
+        if hyper != self._set:
+            self._plan.set_hyper(0, [hyper.get(name, 0.0) for name in self._rule.hyper])
+            self._set = hyper
+        self._plan.t = self.timestep
+        self._plan.step((grad,))
+        self.timestep += 1
+        if p is not parameters:
+            self.instance.parameters = p[()]
+
+    def _hyper(self, t: int) -> dict[str, float]:
+        """The rule's hyper-parameters for step `t`; those left out are 0."""
+        raise NotImplementedError
+
+    def _make_plan(self, parameters: Any) -> None:
+        p = parameters if isinstance(parameters, np.ndarray) else np.array(parameters, float)
+        checks.parameter("instance.parameters", p)
+        for name, state in self._states.items():
+            self._states[name] = np.array(np.broadcast_to(state, p.shape), p.dtype)
+        kernel = backends.kernel(self._rule)
+        self._plan = Plan([(kernel, [p], [list(self._states.values())])], ["instance.parameters"])
+        self._planned = parameters
+        self._set = {}
+        self._lent = False
+
+
+class Adam(_Article):
+    """The article's class: Adam, with ε added before the bias correction (ε̂).
+
+    With the betas of the step, ``beta *= beta_decay`` before each use, and α, or α/√t where `alpha_decay`::
+
+        m = β₁ m + (1 - β₁) g          v = β₂ v + (1 - β₂) g²
+        θ = θ - α √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε)
+
+    The attributes ``beta1`` and ``beta2`` hold the decayed betas. `fastadam.Adam` with ``eps_hat=True`` is the same.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam.adapters.article import Adam
+    >>> class Bowl:
+    ...     parameters = np.array([10.0])
+    ...     grad = np.array([20.0])
+    >>> bowl = Bowl()
+    >>> Adam(bowl, alpha=0.5, epsilon=0.0).step()
+    >>> bowl.parameters.round(12)
+    array([9.5])
+    """
+
+    _rule = RULES["adam"]
+    m, v = _State("m"), _State("v")
+
+    def __init__(
+        self,
+        instance: Any,
+        alpha: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        beta_decay: float = 1.0,
+        alpha_decay: bool = False,
+    ) -> None:
+        super().__init__(instance)
+        self.alpha, self.beta1, self.beta2, self.epsilon = alpha, beta1, beta2, epsilon
+        self.beta_decay, self.alpha_decay = beta_decay, alpha_decay
+
+    def step(self) -> None:
+        """One step of ``instance.parameters``."""
+        super().step()
+        self.beta1 *= self.beta_decay
+        self.beta2 *= self.beta_decay
+
+    def _hyper(self, t: int) -> dict[str, float]:
+        lr = self.alpha / math.sqrt(t) if self.alpha_decay else self.alpha
+        beta1, beta2 = self.beta1 * self.beta_decay, self.beta2 * self.beta_decay
+        return {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": self.epsilon, "beta_decay": 1.0, "eps_hat": 1.0}
+
+
+class AdaGrad(_Article):
+    """AdaGrad: ``v = v + g²``, ``θ = θ - α g / (√v + ε)``."""
+
+    _rule = RULES["adagrad"]
+    v = _State("v")
+
+    def __init__(self, instance: Any, alpha: float = 0.01, epsilon: float = 1e-8) -> None:
+        super().__init__(instance)
+        self.alpha, self.epsilon = alpha, epsilon
+
+    def _hyper(self, t: int) -> dict[str, float]:
+        return {"lr": self.alpha, "eps": self.epsilon}
+
+
+class RMSprop(_Article):
+    """RMSprop with ε within the root: ``v = β₂ v + (1 - β₂) g²``, ``θ = θ - α g / √(v + ε)``."""
+
+    _rule = RULES["rmsprop"]
+    v = _State("v")
+
+    def __init__(self, instance: Any, alpha: float = 0.001, beta2: float = 0.9, epsilon: float = 1e-8) -> None:
+        super().__init__(instance)
+        self.alpha, self.beta2, self.epsilon = alpha, beta2, epsilon
+
+    def _hyper(self, t: int) -> dict[str, float]:
+        return {"lr": self.alpha, "alpha": self.beta2, "eps": self.epsilon, "eps_in_sqrt": 1.0}
+
+
+class AdaDelta(_Article):
+    """AdaDelta, whose accumulator m takes the squared step as made, its rate included (Zeiler's leaves that out)::
+
+        v = β₂ v + (1 - β₂) g²
+        Δθ = -α √(m + ε) / √(v + ε) · g
+        m = β₁ m + (1 - β₁) Δθ²
+    """
+
+    _rule = RULES["adadelta"]
+    m, v = _State("d"), _State("v")
+
+    def __init__(
+        self, instance: Any, alpha: float = 1.0, beta1: float = 0.9, beta2: float = 0.9, epsilon: float = 1e-6
+    ) -> None:
+        super().__init__(instance)
+        self.alpha, self.beta1, self.beta2, self.epsilon = alpha, beta1, beta2, epsilon
+
+    def _hyper(self, t: int) -> dict[str, float]:
+        return {"lr": self.alpha, "beta1": self.beta1, "beta2": self.beta2, "eps": self.epsilon, "accumulate_lr": 1.0}
+
+
+class AdaMax(_Article):
+    """AdaMax, the paper's: ``v = max(β₂ v, |g|)``, ``θ = θ - α / (1 - β₁ᵗ) · m / v``; where v is 0, θ stays."""
+
+    _rule = RULES["adamax"]
+    m, v = _State("m"), _State("u")
+
+    def __init__(self, instance: Any, alpha: float = 0.002, beta1: float = 0.9, beta2: float = 0.999) -> None:
+        super().__init__(instance)
+        self.alpha, self.beta1, self.beta2 = alpha, beta1, beta2
+
+    def _hyper(self, t: int) -> dict[str, float]:
+        return {"lr": self.alpha, "beta1": self.beta1, "beta2": self.beta2}

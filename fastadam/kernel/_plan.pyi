@@ -1,0 +1,42 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..rules import Rule
+
+BUILT_ISAS: tuple[str, ...]
+
+class Kernel:
+    rule: Rule
+    n_operands: int
+    n_hyper: int
+    n_scalars: int
+    def __init__(
+        self,
+        rule: Rule,
+        sweeps: dict[str, int] | None = None,
+        scalars: int = 0,
+        python: tuple[Callable[..., None], Callable[[int, list[float]], list[float]]] | None = None,
+        owner: object = None,
+    ) -> None: ...
+
+class Plan:
+    t: int
+    n_groups: int
+    n_segments: int
+    params: list[np.ndarray]
+    names: list[str]
+    def __init__(
+        self,
+        groups: list[tuple[Kernel, list[np.ndarray], list[list[np.ndarray]]]],
+        names: list[str],
+        t: int = 0,
+    ) -> None: ...
+    def set_hyper(self, group: int, values: Sequence[float]) -> None: ...
+    def bind(self, grads: Sequence[Any]) -> None: ...
+    def step(self, grads: Sequence[Any] | None = None) -> None: ...
+
+def state_like(p: np.ndarray, value: float) -> np.ndarray: ...
+def cpu_supports_v3() -> bool: ...
+def cpu_supports_v4() -> bool: ...

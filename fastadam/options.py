@@ -1,0 +1,75 @@
+"""What each hyper-parameter may be, said once: every optimizer, group and assignment is checked here.
+A check takes the name and what came, and returns the value to keep or raises an error that says what is allowed.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+Check = Callable[[str, Any], Any]
+
+
+def _number(allowed: str, test: Callable[[float], bool]) -> Check:
+    def check(name: str, value: Any) -> float:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name}: expected a number {allowed}, got {value!r} of type {type(value).__name__}")
+        if not test(float(value)):
+            raise ValueError(f"{name}: expected a number {allowed}, got {value!r}")
+        return float(value)
+
+    return check
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r} of type {type(value).__name__}")
+    return bool(value)
+
+
+def _rate_or_schedule(name: str, value: Any) -> Any:
+    return value if callable(value) else rate(name, value)
+
+
+def _two_betas(name: str, value: Any) -> tuple[float, float]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a pair of numbers, got {value!r} of type {type(value).__name__}")
+    betas = tuple(value)
+    if len(betas) != 2:
+        raise ValueError(f"{name}: expected a pair of numbers, got {len(betas)} of them: {value!r}")
+    return _below_one(f"{name}[0]", betas[0]), _below_one(f"{name}[1]", betas[1])
+
+
+_non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
+_below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
+_up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
+
+#: check of a learning rate that is a number, as a schedule must return it
+rate = _non_negative
+
+CHECKS: dict[str, Check] = {
+    "lr": _rate_or_schedule,
+    "betas": _two_betas,
+    "eps": _non_negative,
+    "weight_decay": _non_negative,
+    "amsgrad": _flag,
+    "maximize": _flag,
+    "decoupled_weight_decay": _flag,
+    "beta_decay": _up_to_one,
+    "alpha_decay": _flag,
+    "eps_hat": _flag,
+    "lr_decay": _non_negative,
+    "initial_accumulator_value": _non_negative,
+    "alpha": _up_to_one,
+    "momentum": _non_negative,
+    "centered": _flag,
+    "eps_in_sqrt": _flag,
+    "rho": _up_to_one,
+}
+
+
+def check(name: str, value: Any, label: str = "") -> Any:
+    """The value of the option `name`, if it may be that; `label` is what the message calls it."""
+    return CHECKS[name](label or name, value)
