@@ -33,7 +33,6 @@ EXACT = ["/O2", "/fp:precise"] if MSVC else ["-O3", "-fno-math-errno", "-fno-tra
 def load(path: str) -> ModuleType:
     """A module of the source tree, without importing the package, which is not built yet."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec and spec.loader
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -44,6 +43,7 @@ class Build(build_ext):
     beside the sources, so that Python started in the source folder finds them, too."""
 
     def build_extensions(self) -> None:
+        """Write, translate and compile."""
         import numpy
         from Cython.Build import cythonize
 

@@ -4,6 +4,7 @@ Imported only when asked for; Numba is an optional dependency (``pip install 'fa
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -40,7 +41,8 @@ def compile_rule(rule: Rule) -> Kernel:
         step_body=generate.step_body(rules, rule),
     )
     called = (rules.prepare, rules.prepare_scalars, rule.update, rule.scalars)
-    names = {"carray": numba.carray} | {function.__name__: _jit(function) for function in called}
+    names = {function.__name__: _jit(function) for function in called}
+    names["carray"] = numba.carray  # type: ignore[attr-defined]
     callbacks = {}
     for dtype in ("float32", "float64"):
         scope = names | {"real": np.dtype(dtype).type}
@@ -59,5 +61,5 @@ def _jit(function: Callable[..., Any]) -> Any:
         if inspect.isfunction(value)
     }
     if called:
-        function = type(function)(function.__code__, function.__globals__ | called, function.__name__)
+        function = FunctionType(function.__code__, function.__globals__ | called, function.__name__)
     return numba.njit(inline="always", error_model="numpy")(function)

@@ -125,7 +125,9 @@ class Optimizer:
                 grads = self._object.grad
         if grads is None:
             if self._bound is None:
-                raise RuntimeError("grads: none were given and none are bound; call step(grads), or construct with grads=")
+                raise RuntimeError(
+                    "grads: none were given and none are bound; call step(grads), or construct with grads="
+                )
         else:
             grads = self._flatten(grads)
         if self._scheduled:

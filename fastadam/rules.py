@@ -163,6 +163,7 @@ class Rule:
 
     @property
     def name(self) -> str:
+        """The update's name."""
         return self.update.__name__
 
     @cached_property
@@ -184,9 +185,10 @@ class Rule:
     def step_scalars(self, t: int, hyper: Any) -> list[float]:
         """All scalars of step `t`, given the values of `hyper` in its order."""
         values = dict(zip(self.hyper, hyper, strict=True), t=float(t))
+        functions: tuple[Callable[..., Any], ...] = (prepare_scalars, self.scalars)
         return [
             float(scalar)
-            for function in (prepare_scalars, self.scalars)
+            for function in functions
             for scalar in function(*(values[name] for name in arguments(function)))
         ]
 

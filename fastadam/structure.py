@@ -92,22 +92,18 @@ def _by_key(keys: list[Any], grads: Any) -> Sequence[Any]:
 def _by_group(groups: list[GroupStructure], grads: Any) -> Sequence[Any]:
     """Gradients a group: each the structure of its params, or a dict with it under 'grads' or 'params'; or all flat."""
     total = sum(len(group.structure.arrays) for group in groups)
-    grads = _sequence_of_groups(grads)
-    if len(grads) == total and all(isinstance(g, np.ndarray) for g in grads):
-        return grads
-    if len(grads) != len(groups):
+    if isinstance(grads, (np.ndarray, Mapping)) or not isinstance(grads, Iterable):
+        raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
+    entries = list(grads)
+    if len(entries) == total and all(isinstance(g, np.ndarray) for g in entries):
+        return entries
+    if len(entries) != len(groups):
         raise ValueError(
-            f"grads: expected {len(groups)} groups (or {total} arrays, all groups' in order), got {len(grads)} entries"
+            f"grads: expected {len(groups)} groups (or all {total} arrays in order), got {len(entries)} entries"
         )
     flat: list[Any] = []
-    for group, entry in zip(groups, grads, strict=True):
+    for group, entry in zip(groups, entries, strict=True):
         if isinstance(entry, Mapping) and ("grads" in entry or "params" in entry):
             entry = entry["grads"] if "grads" in entry else entry["params"]
         flat.extend(group.structure.flatten(entry))
     return flat
-
-
-def _sequence_of_groups(grads: Any) -> Sequence[Any]:
-    if isinstance(grads, (np.ndarray, Mapping)) or not isinstance(grads, Iterable):
-        raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
-    return list(grads)

@@ -168,9 +168,9 @@ class RMSprop(_Article):
 class AdaDelta(_Article):
     """AdaDelta, whose accumulator m takes the squared step as made, its rate included (Zeiler's leaves that out)::
 
-        v = β₂ v + (1 - β₂) g²
-        Δθ = -α √(m + ε) / √(v + ε) · g
-        m = β₁ m + (1 - β₁) Δθ²
+    v = β₂ v + (1 - β₂) g²
+    Δθ = -α √(m + ε) / √(v + ε) · g
+    m = β₁ m + (1 - β₁) Δθ²
     """
 
     _rule = RULES["adadelta"]

@@ -4,7 +4,7 @@ All run the same source, `fastadam.rules`, and give the same bits.
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +16,11 @@ from . import _plan
 from ._plan import Kernel
 
 #: instruction sets from the most to the least demanding, each with the test of whether it runs here
-_SUPPORTED = {"v4": _plan.cpu_supports_v4, "v3": _plan.cpu_supports_v3, "base": lambda: True}
+_SUPPORTED: dict[str, Callable[[], bool]] = {
+    "v4": _plan.cpu_supports_v4,
+    "v3": _plan.cpu_supports_v3,
+    "base": lambda: True,
+}
 
 
 def available_isas() -> list[str]:
@@ -77,7 +81,7 @@ def _numpy(rule: Rule) -> Kernel:
 BACKENDS: dict[str, Callable[[Rule], Kernel]] = {"cython": _cython, "numba": _numba, "numpy": _numpy}
 
 
-@lru_cache(maxsize=None)
+@cache
 def kernel(rule: Rule, backend: str = "cython") -> Kernel:
     """`rule`, runnable in `backend`; compiled once a process where the backend compiles."""
     if backend not in BACKENDS:

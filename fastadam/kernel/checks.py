@@ -55,7 +55,7 @@ def parameters(names: list[str], params: list[Any]) -> None:
 def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays have an element in common; a case too hard to tell counts as yes."""
     try:
-        return bool(np.shares_memory(a, b, max_work=10_000))
+        return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

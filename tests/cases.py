@@ -1,0 +1,63 @@
+"""The cases that tests and benchmarks share: every rule, through the optimizer and options that choose it.
+A rule that is added to `fastadam.rules` without a case here fails `test_every_rule_has_a_case`.
+"""
+
+import numpy as np
+
+import fastadam
+
+#: the rule's name -> the optimizer and the options that choose it
+BY_RULE = {
+    "adam": (fastadam.Adam, {}),
+    "amsgrad": (fastadam.Adam, {"amsgrad": True}),
+    "adamax": (fastadam.Adamax, {}),
+    "adagrad": (fastadam.Adagrad, {"initial_accumulator_value": 0.1}),
+    "rmsprop": (fastadam.RMSprop, {}),
+    "rmsprop_momentum": (fastadam.RMSprop, {"momentum": 0.9}),
+    "rmsprop_centered": (fastadam.RMSprop, {"centered": True}),
+    "rmsprop_centered_momentum": (fastadam.RMSprop, {"centered": True, "momentum": 0.9}),
+    "adadelta": (fastadam.Adadelta, {}),
+}
+
+#: options that take another way through a formula
+VARIANTS = {
+    "adamw": (fastadam.AdamW, {"weight_decay": 0.1}),
+    "adam-l2-maximize": (fastadam.Adam, {"weight_decay": 0.1, "maximize": True}),
+    "adam-article": (fastadam.Adam, {"eps_hat": True, "beta_decay": 0.999, "alpha_decay": True}),
+    "adam-beta0": (fastadam.Adam, {"betas": (0.0, 0.0)}),
+    "adamax-eps0": (fastadam.Adamax, {"eps": 0}),
+    "adagrad-decay": (fastadam.Adagrad, {"lr_decay": 0.1, "weight_decay": 0.01}),
+    "rmsprop-in-sqrt": (fastadam.RMSprop, {"eps_in_sqrt": True, "centered": True}),
+    "adadelta-maximize": (fastadam.Adadelta, {"maximize": True, "weight_decay": 0.01}),
+    "schedule": (fastadam.Adam, {"lr": lambda t: 0.1 / (1 + t)}),
+}
+
+CASES = BY_RULE | VARIANTS
+DTYPES = ("float32", "float64")
+#: sizes around the widths of vectors and chunks
+SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129, 1023, 1025, 10_007)
+
+
+def make(case: str, params, **more):
+    """The case's optimizer over `params`."""
+    cls, options = CASES[case]
+    return cls(params, **options, **more)
+
+
+def arrays_of(opt) -> list[np.ndarray]:
+    """Everything a step may change."""
+    return [*opt._plan.params, *(array for arrays in opt.state.values() for array in arrays if array is not None)]
+
+
+def gradients(rng, n: int, steps: int, dtype: str, special: bool = True) -> list[np.ndarray]:
+    """Random gradients over many scales, some elements always zero; `special` sprinkles in what floats can be."""
+    scale = 10.0 ** rng.uniform(-6, 3, n)
+    scale[::7] = 0
+    grads = [(rng.standard_normal(n) * scale).astype(dtype) for _ in range(steps)]
+    if special and n:
+        tiny = np.finfo(dtype).smallest_subnormal
+        values = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, tiny, -tiny, 1e-40, 1e30, np.finfo(dtype).max], dtype)
+        for g in grads[1::3]:
+            where = rng.integers(0, n, size=max(1, n // 50))
+            g[where] = rng.choice(values, size=where.size)
+    return grads

@@ -1,0 +1,92 @@
+"""The same bits from every backend and instruction set: compared with `array_equal`, without a tolerance.
+The reference is the rule itself, run by NumPy.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cases import BY_RULE, CASES, DTYPES, SIZES, arrays_of, gradients, make
+
+from fastadam.kernel import backends
+from fastadam.rules import RULES
+
+STEPS = 30
+
+
+def run(case: str, dtype: str, n: int, backend: str, special: bool = True) -> list[np.ndarray]:
+    rng = np.random.default_rng(n)
+    opt = make(case, rng.standard_normal(n).astype(dtype), backend=backend)
+    for g in gradients(rng, n, STEPS, dtype, special):
+        before = g.copy()
+        opt.step(g)
+        np.testing.assert_array_equal(g, before)
+    return arrays_of(opt)
+
+
+def test_every_rule_has_a_case():
+    assert set(BY_RULE) == set(RULES)
+    for name, (cls, options) in BY_RULE.items():
+        assert cls(np.ones(1), **options).param_groups[0]._rule is RULES[name]
+
+
+@pytest.mark.parametrize("backend", ["cython", "numba"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_backends_equal_the_numpy_rule(case, dtype, backend):
+    for n in SIZES:
+        for got, expected in zip(run(case, dtype, n, backend), run(case, dtype, n, "numpy"), strict=True):
+            np.testing.assert_array_equal(got, expected, err_msg=f"n = {n}")
+            assert got.dtype == dtype
+
+
+def test_special_values_reach_the_states():
+    """The comparison above means something only if NaN, infinity and denormals do come through."""
+    m = run("adam", "float32", 10_007, "cython")[1]
+    assert np.isnan(m).any()
+    finite = run("adam", "float32", 10_007, "cython", special=False)
+    assert all(np.isfinite(array).all() for array in finite)
+    decayed = make("adam", np.ones(64, np.float32), backend="cython")
+    decayed.step(np.full(64, 1e-38, np.float32))
+    assert (np.abs(decayed.state["m"][0]) < np.finfo(np.float32).tiny).all()
+    assert decayed.state["m"][0].all()
+
+
+def digest() -> str:
+    """One hash over all cases and dtypes, in the instruction set that this process uses; NaNs count as one value."""
+    total = hashlib.sha256()
+    for case in CASES:
+        for dtype in DTYPES:
+            for n in (1, 17, 1023, 10_007):
+                for array in run(case, dtype, n, "cython"):
+                    total.update(np.where(np.isnan(array), np.array(np.nan, dtype), array).tobytes())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize("isa", backends.available_isas())
+def test_instruction_sets_give_the_same_bits(isa):
+    code = "import test_bits as t; print(t.backends.ISA, t.digest())"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=os.environ | {"FASTADAM_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [isa, digest()]
+
+
+def test_unavailable_instruction_set_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastadam"],
+        env=os.environ | {"FASTADAM_ISA": "mmx", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "FASTADAM_ISA='mmx'" in done.stderr.splitlines()[-1]
+    assert "base" in done.stderr.splitlines()[-1]

@@ -1,0 +1,43 @@
+"""The examples in docstrings and in the README run and print what they say.
+Every public class has one.
+"""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastadam
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("module", ["fastadam.optimizers", "fastadam.adapters.article"])
+def test_docstrings(module):
+    outcome = doctest.testmod(importlib.import_module(module))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(fastadam.__all__) - {"Optimizer"}))
+def test_every_optimizer_shows_an_example(name):
+    text = getattr(fastadam, name).__doc__
+    assert ">>> " in text
+    assert ".. math::" in text
+
+
+def test_readme_examples():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        scope = {"np": np}
+        exec(block, scope)
+
+
+def test_readme_names_the_two_commands():
+    text = README.read_text()
+    assert "pip install '.[demo]' && python -m fastadam demo" in text
+    assert "pip install '.[test]' && pytest" in text
