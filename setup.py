@@ -58,7 +58,7 @@ class Build(build_ext):
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]
             path = folder / f"{name}.pyx" if name in sources else Path("fastadam/kernel") / f"{name}.pyx"
-            extension.include_dirs += [numpy.get_include(), str(folder)]
+            extension.include_dirs += [numpy.get_include(), str(folder), "fastadam/kernel"]
             extension.define_macros += [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
             [translated] = cythonize(
                 Extension(extension.name, [str(path)]), build_dir=str(folder), include_path=[str(folder)], quiet=True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import options, structure
-from .kernel import backends, checks
+from .kernel import backends, checks, threads
 from .kernel._plan import Plan, state_like
 from .rules import RULES, Rule
 
@@ -39,6 +39,10 @@ class Optimizer:
         Gradients in the structure of `params`, bound once: they are read at each ``step()`` without arguments.
     backend : {"cython", "numba", "numpy"}
         What runs the rule. All give the same bits; "numpy" needs no compiled sweep, "numba" needs Numba.
+    n_threads : int, optional
+        How many threads a step may use, the caller included; the bits are the same for any number. By default
+        ``FASTADAM_NUM_THREADS``, or the processors that this process may run on. Fewer than 30 000 elements are always
+        stepped by the caller alone, and so is every array with backend "numpy".
 
     Attributes
     ----------
@@ -60,13 +64,14 @@ class Optimizer:
     #: what `param_groups` hold, with the values given to the constructor
     defaults: dict[str, Any]
 
-    def __init__(self, params: Params, grads: Any, backend: str, **defaults: Any) -> None:
+    def __init__(self, params: Params, grads: Any, backend: str, n_threads: int | None, **defaults: Any) -> None:
         if type(self) is Optimizer:
             raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
         self.__dict__["defaults"] = {name: options.check(name, value) for name, value in defaults.items()}
         self._object = params if structure.is_object(params) else None
         groups, self._flatten = structure.read_groups(params if self._object is None else params.parameters)
         self._backend = backend
+        self._n_threads = threads.resolve(n_threads)
         self.param_groups = [Group(self, k, group) for k, group in enumerate(groups)]
         self._scheduled: list[Group] = []  # those whose rate is to be computed at each step
         names = [name for group in groups for name in group.structure.names]
@@ -156,6 +161,11 @@ class Optimizer:
         return self._backend
 
     @property
+    def n_threads(self) -> int:
+        """How many threads a step may use, the caller included."""
+        return self._n_threads
+
+    @property
     def state(self) -> dict[str, list[np.ndarray | None]]:
         """Name of a state -> its arrays, one a parameter (None where the parameter's group has no such state)."""
         per_param = [
@@ -193,7 +203,7 @@ class Optimizer:
     def _make_plan(self, names: list[str], t: int) -> None:
         kernels = [backends.kernel(group._rule, self._backend) for group in self.param_groups]
         arrays = zip(kernels, (group["params"] for group in self.param_groups), self._states, strict=True)
-        self._plan = Plan(list(arrays), names, t)
+        self._plan = Plan(list(arrays), names, t, self._n_threads)
         for group in self.param_groups:
             group._apply()
 
@@ -292,7 +302,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params, maximize, grads, backend
+    params, maximize, grads, backend, n_threads
         See `Optimizer`.
     lr : float or callable, default 1e-3
         The rate, or a function of the step count.
@@ -348,11 +358,13 @@ class Adam(Optimizer):
         eps_hat: bool = False,
         grads: Any = None,
         backend: str = "cython",
+        n_threads: int | None = None,
     ) -> None:
         super().__init__(
             params,
             grads,
             backend,
+            n_threads,
             lr=lr,
             betas=betas,
             eps=eps,
@@ -392,7 +404,7 @@ class AdamW(Adam):
     ----------
     weight_decay : float, default 1e-2
         λ, times the rate.
-    params, lr, betas, eps, amsgrad, maximize, beta_decay, alpha_decay, eps_hat, grads, backend
+    params, lr, betas, eps, amsgrad, maximize, beta_decay, alpha_decay, eps_hat, grads, backend, n_threads
         See `Adam`.
 
     Notes
@@ -424,6 +436,7 @@ class AdamW(Adam):
         eps_hat: bool = False,
         grads: Any = None,
         backend: str = "cython",
+        n_threads: int | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -439,6 +452,7 @@ class AdamW(Adam):
             eps_hat=eps_hat,
             grads=grads,
             backend=backend,
+            n_threads=n_threads,
         )
 
 
@@ -452,7 +466,7 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, grads, backend
+    params, weight_decay, maximize, grads, backend, n_threads
         See `Optimizer`.
     lr : float or callable, default 2e-3
     betas : (float, float), default (0.9, 0.999)
@@ -487,9 +501,10 @@ class Adamax(Optimizer):
         maximize: bool = False,
         grads: Any = None,
         backend: str = "cython",
+        n_threads: int | None = None,
     ) -> None:
         super().__init__(
-            params, grads, backend, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize
+            params, grads, backend, n_threads, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize
         )
 
     def _rule(self, values: dict[str, Any]) -> Rule:
@@ -505,7 +520,7 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, grads, backend
+    params, weight_decay, maximize, grads, backend, n_threads
         See `Optimizer`.
     lr : float or callable, default 1e-2
     lr_decay : float, default 0
@@ -543,11 +558,13 @@ class Adagrad(Optimizer):
         maximize: bool = False,
         grads: Any = None,
         backend: str = "cython",
+        n_threads: int | None = None,
     ) -> None:
         super().__init__(
             params,
             grads,
             backend,
+            n_threads,
             lr=lr,
             lr_decay=lr_decay,
             weight_decay=weight_decay,
@@ -576,7 +593,7 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params, maximize, grads, backend
+    params, maximize, grads, backend, n_threads
         See `Optimizer`.
     lr : float or callable, default 1e-2
     alpha : float, default 0.99
@@ -620,11 +637,13 @@ class RMSprop(Optimizer):
         eps_in_sqrt: bool = False,
         grads: Any = None,
         backend: str = "cython",
+        n_threads: int | None = None,
     ) -> None:
         super().__init__(
             params,
             grads,
             backend,
+            n_threads,
             lr=lr,
             alpha=alpha,
             eps=eps,
@@ -652,7 +671,7 @@ class Adadelta(Optimizer):
 
     Parameters
     ----------
-    params, maximize, grads, backend
+    params, maximize, grads, backend, n_threads
         See `Optimizer`.
     lr : float or callable, default 1.0
     rho : float, default 0.9
@@ -688,8 +707,11 @@ class Adadelta(Optimizer):
         maximize: bool = False,
         grads: Any = None,
         backend: str = "cython",
+        n_threads: int | None = None,
     ) -> None:
-        super().__init__(params, grads, backend, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(
+            params, grads, backend, n_threads, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize
+        )
 
     def _rule(self, values: dict[str, Any]) -> Rule:
         return RULES["adadelta"]

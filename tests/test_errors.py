@@ -43,7 +43,9 @@ CONSTRUCTION = [
     ("group option", lambda: fastadam.Adam([{"params": P, "rate": 1}]), ValueError, "params[0]['rate']: unknown"),
     ("group value", lambda: fastadam.Adam([{"params": P, "lr": -1}]), ValueError, "params[0]['lr']: expected a number"),
     ("backend", lambda: fastadam.Adam(P, backend="cuda"), ValueError, "backend: expected one of cython, numba, numpy"),
-    ("base class", lambda: fastadam.Optimizer(P, None, "cython"), TypeError, "use Adam, AdamW, Adamax"),
+    ("no threads", lambda: fastadam.Adam(P, n_threads=0), ValueError, "n_threads: expected a whole number >= 1, got 0"),
+    ("half a thread", lambda: fastadam.Adam(P, n_threads=0.5), TypeError, "got 0.5 of type float"),
+    ("base class", lambda: fastadam.Optimizer(P, None, "cython", None), TypeError, "use Adam, AdamW, Adamax"),
     ("bound shape", lambda: fastadam.Adam(P.copy(), grads=np.ones(4)), ValueError, "expected shape (3,)"),
     ("bound structure", lambda: fastadam.Adam([P.copy()], grads=np.ones(3)), TypeError, "grads: expected a sequence"),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernel import backends, checks
+from ..kernel import backends, checks, threads
 from ..kernel._plan import Plan
 from ..rules import RULES, Rule
 
@@ -79,7 +79,9 @@ class _Article:
         for name, state in self._states.items():
             self._states[name] = np.array(np.broadcast_to(state, p.shape), p.dtype)
         kernel = backends.kernel(self._rule)
-        self._plan = Plan([(kernel, [p], [list(self._states.values())])], ["instance.parameters"])
+        self._plan = Plan(
+            [(kernel, [p], [list(self._states.values())])], ["instance.parameters"], n_threads=threads.default()
+        )
         self._planned = parameters
         self._set = {}
         self._lent = False

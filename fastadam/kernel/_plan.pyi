@@ -24,7 +24,7 @@ class Kernel:
 class Plan:
     t: int
     n_groups: int
-    n_segments: int
+    n_threads: int
     params: list[np.ndarray]
     names: list[str]
     def __init__(
@@ -32,6 +32,7 @@ class Plan:
         groups: list[tuple[Kernel, list[np.ndarray], list[list[np.ndarray]]]],
         names: list[str],
         t: int = 0,
+        n_threads: int = 1,
     ) -> None: ...
     def set_hyper(self, group: int, values: Sequence[float]) -> None: ...
     def bind(self, grads: Sequence[Any]) -> None: ...

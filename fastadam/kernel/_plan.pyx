@@ -8,6 +8,7 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport PyObject
 from cpython.sequence cimport PySequence_Fast_GET_ITEM, PySequence_Fast_GET_SIZE
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 import numpy as np
@@ -21,8 +22,14 @@ include "built.pxi"  # BUILT_ISAS: what setup.py built sweeps for
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 
+cdef extern from "pool.h":
+    enum: POOL_MAX_HELPERS
+    void pool_run(void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers) nogil
+
 cdef enum:
     MAX_OPERANDS = 16       # p, g and up to 14 states
+    TILE = 8192             # elements that a thread takes at a time, across the borders of arrays and groups
+    ALONE = 30_000          # a plan of fewer elements stays on the caller: waking a helper would cost more
     CHUNK = 1024            # elements gathered at a time where an array is not plain contiguous memory
     PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
 
@@ -71,6 +78,7 @@ cdef struct Operand:
 
 cdef struct Segment:        # one parameter with its gradient and states
     Group* group
+    Py_ssize_t first        # which element of the plan is its first
     Py_ssize_t n
     Py_ssize_t itemsize
     int typenum
@@ -79,6 +87,13 @@ cdef struct Segment:        # one parameter with its gradient and states
     Py_ssize_t* shape       # by axis, slowest first in p's memory
     Py_ssize_t* axes        # the axis of the arrays that stands at each place
     Operand* operands       # p, g, states
+
+cdef struct Layout:         # all that a thread needs to step a tile
+    Segment* segments
+    Py_ssize_t n_segments
+    Py_ssize_t n_elements
+    Py_ssize_t* tile_segment    # the segment in which each tile begins
+    char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
 
 
 cdef void* allocate(size_t count, size_t size) except NULL:
@@ -97,40 +112,41 @@ cdef class Plan:
     """
 
     cdef Group* groups
-    cdef Segment* segments
-    cdef readonly Py_ssize_t n_groups, n_segments
+    cdef Layout layout
+    cdef readonly Py_ssize_t n_groups
+    cdef readonly int n_threads
     cdef public long long t         # steps done
     cdef readonly list params, names
     cdef list kernels, states
     cdef tuple bound
     cdef object placed      # the gradients that the segments point at: kept alive for the sweep
     cdef bint busy, compiled
-    cdef char* buffer
 
     def __cinit__(self):
         self.groups = NULL
-        self.segments = NULL
-        self.buffer = NULL
+        self.layout = Layout(NULL, 0, 0, NULL, NULL)
 
-    def __init__(self, list groups, list names, long long t=0):
+    def __init__(self, list groups, list names, long long t=0, int n_threads=1):
         if self.groups is not NULL:
             raise RuntimeError("a Plan is initialised once")
         self.t = t
+        self.n_threads = min(n_threads, POOL_MAX_HELPERS + 1)
         self.names = names
         self.kernels = [kernel for kernel, _, _ in groups]
         self.params = [p for _, params, _ in groups for p in params]
         self.states = [s for _, _, states in groups for s in states]
         self.groups = <Group*> allocate(len(groups), sizeof(Group))
         self.n_groups = len(groups)
-        self.segments = <Segment*> allocate(len(self.params), sizeof(Segment))
-        self.n_segments = len(self.params)
+        self.layout.segments = <Segment*> allocate(len(self.params), sizeof(Segment))
+        self.layout.n_segments = len(self.params)
         self.compiled = True
         cdef Py_ssize_t k = 0
         for i, (kernel, params, states) in enumerate(groups):
             self.add_group(&self.groups[i], kernel)
             for p, s in zip(params, states, strict=True):
-                self.add_segment(&self.segments[k], &self.groups[i], p, s)
+                self.add_segment(&self.layout.segments[k], &self.groups[i], p, s)
                 k += 1
+        self.cut_tiles()
 
     cdef int add_group(self, Group* group, Kernel kernel) except -1:
         group.kernel = <void*> kernel
@@ -147,6 +163,7 @@ cdef class Plan:
         cdef int i, k
         cdef int ndim = cnp.PyArray_NDIM(p)
         segment.group = group
+        segment.first = self.layout.n_elements
         segment.n = cnp.PyArray_SIZE(p)
         segment.itemsize = cnp.PyArray_ITEMSIZE(p)
         segment.typenum = cnp.PyArray_TYPE(p)
@@ -163,26 +180,40 @@ cdef class Plan:
         place(segment, 0, p)
         for i, state in enumerate(states):
             place(segment, 2 + i, state)
+        self.layout.n_elements += segment.n
+        return 0
+
+    cdef int cut_tiles(self) except -1:
+        cdef Py_ssize_t k, tile = 0
+        cdef Segment* segment
+        self.layout.tile_segment = <Py_ssize_t*> allocate(self.layout.n_elements // TILE + 1, sizeof(Py_ssize_t))
+        for k in range(self.layout.n_segments):
+            segment = &self.layout.segments[k]
+            while tile * TILE < segment.first + segment.n:
+                self.layout.tile_segment[tile] = k
+                tile += 1
         return 0
 
     def __dealloc__(self):
         cdef Py_ssize_t i, k
-        if self.segments is not NULL:
-            for i in range(self.n_segments):
-                if self.segments[i].operands is not NULL:
-                    for k in range(self.segments[i].n_operands):
-                        PyMem_Free(self.segments[i].operands[k].strides)
-                PyMem_Free(self.segments[i].operands)
-                PyMem_Free(self.segments[i].shape)
-                PyMem_Free(self.segments[i].axes)
+        cdef Segment* segment
+        for i in range(self.layout.n_segments):
+            segment = &self.layout.segments[i]
+            if segment.operands is not NULL:
+                for k in range(segment.n_operands):
+                    PyMem_Free(segment.operands[k].strides)
+            PyMem_Free(segment.operands)
+            PyMem_Free(segment.shape)
+            PyMem_Free(segment.axes)
         if self.groups is not NULL:
             for i in range(self.n_groups):
                 PyMem_Free(self.groups[i].hyper)
                 PyMem_Free(self.groups[i].scalars64)
                 PyMem_Free(self.groups[i].scalars32)
-        PyMem_Free(self.segments)
+        PyMem_Free(self.layout.segments)
+        PyMem_Free(self.layout.tile_segment)
+        PyMem_Free(self.layout.buffers)
         PyMem_Free(self.groups)
-        PyMem_Free(self.buffer)
 
     def set_hyper(self, Py_ssize_t group, values):
         """The hyper-parameters of a group, in the order of its rule's `hyper`; they hold from the next step on."""
@@ -214,7 +245,7 @@ cdef class Plan:
             self.prepare_scalars()
             if self.compiled:
                 with nogil:
-                    self.sweep_all()
+                    sweep_plan(&self.layout, self.n_threads)
             else:
                 self.sweep_python()
             self.t += 1
@@ -225,17 +256,17 @@ cdef class Plan:
         cdef Py_ssize_t i
         cdef bint gathers = False
         cdef Segment* segment
-        if PySequence_Fast_GET_SIZE(grads) != self.n_segments:
-            raise ValueError(f"expected {self.n_segments} gradients, one a parameter, got {len(grads)}")
-        for i in range(self.n_segments):
-            segment = &self.segments[i]
+        if PySequence_Fast_GET_SIZE(grads) != self.layout.n_segments:
+            raise ValueError(f"expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
+        for i in range(self.layout.n_segments):
+            segment = &self.layout.segments[i]
             g = <object> PySequence_Fast_GET_ITEM(grads, i)
             if not admit(segment, g):
                 checks.gradient(self.names[i], g, self.params[i])
                 place(segment, 1, g)
             gathers |= not (segment.operands[0].direct and segment.operands[1].direct)
-        if gathers and self.buffer is NULL:
-            self.buffer = <char*> allocate(MAX_OPERANDS * CHUNK, sizeof(double))
+        if gathers and self.layout.buffers is NULL:
+            self.layout.buffers = <char*> allocate(self.n_threads * MAX_OPERANDS * CHUNK, sizeof(double))
         return 0
 
     cdef int prepare_scalars(self) except -1:
@@ -256,21 +287,44 @@ cdef class Plan:
                 group.scalars32[k] = <float> group.scalars64[k]
         return 0
 
-    cdef void sweep_all(self) noexcept nogil:
-        cdef Py_ssize_t i
-        for i in range(self.n_segments):
-            sweep_range(&self.segments[i], 0, self.segments[i].n, self.buffer)
-
     cdef int sweep_python(self) except -1:
         """The same step where a kernel is Python: its sweep is called with arrays that view the chunks."""
         cdef Py_ssize_t i
-        for i in range(self.n_segments):
-            kernel = <Kernel> self.segments[i].group.kernel
+        cdef Segment* segment
+        for i in range(self.layout.n_segments):
+            segment = &self.layout.segments[i]
+            kernel = <Kernel> segment.group.kernel
             if (<Kernel> kernel).python_sweep is None:
-                sweep_range(&self.segments[i], 0, self.segments[i].n, self.buffer)
+                sweep_range(segment, 0, segment.n, self.layout.buffers)
             else:
-                sweep_in_python(&self.segments[i], kernel, self.buffer)
+                sweep_in_python(segment, kernel, self.layout.buffers)
         return 0
+
+
+cdef void sweep_plan(Layout* layout, int n_threads) noexcept nogil:
+    """Step every segment: on this thread alone where there is little to do, else tile by tile with helpers."""
+    cdef Py_ssize_t i
+    cdef int64_t n_tiles = (layout.n_elements + TILE - 1) // TILE
+    if n_threads > 1 and layout.n_elements >= ALONE:
+        pool_run(sweep_tile, layout, n_tiles, <int> min(<int64_t> n_threads - 1, n_tiles // 2))
+        return
+    for i in range(layout.n_segments):
+        sweep_range(&layout.segments[i], 0, layout.segments[i].n, layout.buffers)
+
+
+cdef void sweep_tile(void* context, int worker, int64_t tile) noexcept nogil:
+    """Step the plan's elements of one tile: a part of an array, or parts of several."""
+    cdef Layout* layout = <Layout*> context
+    cdef char* buffer = NULL
+    cdef Py_ssize_t begin = tile * TILE
+    cdef Py_ssize_t end = min(begin + TILE, layout.n_elements)
+    cdef Segment* segment = &layout.segments[layout.tile_segment[tile]]
+    if layout.buffers is not NULL:
+        buffer = layout.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
+    while begin < end:
+        sweep_range(segment, begin - segment.first, min(end - segment.first, segment.n), buffer)
+        begin = segment.first + segment.n
+        segment += 1
 
 
 cdef inline bint admit(Segment* segment, object g) noexcept:

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from .. import rules
 from ..rules import Rule
-from . import _plan
+from . import _plan, threads
 from ._plan import Kernel
 
 #: instruction sets from the most to the least demanding, each with the test of whether it runs here
@@ -92,9 +93,12 @@ def kernel(rule: Rule, backend: str = "cython") -> Kernel:
 def describe() -> dict[str, Any]:
     """What is in use here, for `python -m fastadam info` and for reports."""
     try:
-        from importlib.metadata import version
-
         numba = version("numba")
-    except ImportError:
+    except PackageNotFoundError:
         numba = "not installed"
-    return {"instruction set": ISA, "instruction sets available": available_isas(), "numba": numba}
+    return {
+        "instruction set": ISA,
+        "instruction sets available": available_isas(),
+        "threads": threads.default(),
+        "numba": numba,
+    }

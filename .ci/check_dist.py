@@ -1,0 +1,36 @@
+"""Refuses a wheel that holds sources it should not, or lacks what it should; and an sdist that lacks sources.
+Usage: check_dist.py FILE...
+"""
+
+import sys
+import tarfile
+import zipfile
+
+
+def names(path: str) -> list[str]:
+    """The files that a distribution holds."""
+    if path.endswith(".whl"):
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.namelist()
+    with tarfile.open(path) as sdist:
+        return [name.partition("/")[2] for name in sdist.getnames()]
+
+
+def main(paths: list[str]) -> int:
+    """Print what is wrong; the exit status."""
+    wrong = []
+    for path in paths:
+        held = names(path)
+        wheel = path.endswith(".whl")
+        wanted = ["fastadam/py.typed", "fastadam/kernel/_plan.pyi", "fastadam/rules.py"]
+        wanted += [] if wheel else ["setup.py", "fastadam/kernel/_plan.pyx", "tests/cases.py", "bench/contestants.py"]
+        wrong += [f"{path} lacks {name}" for name in wanted if name not in held]
+        wrong += [f"{path} holds {name}" for name in held if name.endswith((".c", ".so")) and not wheel]
+        wrong += [f"{path} holds {name}" for name in held if wheel and name.endswith(".c")]
+        wrong += [f"{path} holds no compiled module"] if wheel and not any(".so" in name for name in held) else []
+    print("\n".join(wrong) or f"{len(paths)} distributions hold what they should")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

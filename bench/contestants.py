@@ -1,0 +1,204 @@
+"""Who is measured: each way of making one Adam step of a list of arrays, under one name, with its defaults.
+Shared by the pytest-benchmark suites and by report.py; a library that is not installed is left out.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+
+import fastadam
+from fastadam.plain import PlainAdam
+
+Arrays = list[np.ndarray]
+Step = Callable[[], object]
+
+
+def article_numpy(params: Arrays, grads: Arrays) -> Step:
+    """The article's class, one instance an array: a new array for every operation."""
+    optimizers = [PlainAdam(SimpleNamespace(parameters=p, grad=g)) for p, g in zip(params, grads, strict=True)]
+    return lambda: [optimizer.step() for optimizer in optimizers]
+
+
+def tuned_numpy(params: Arrays, grads: Arrays) -> Step:
+    """What a careful NumPy user writes: every operation into one of two work arrays, or in place."""
+    m, v, a, b = ([np.zeros_like(p) for p in params] for _ in range(4))
+    beta1, beta2, lr, eps = 0.9, 0.999, 1e-3, 1e-8
+    t = 0
+
+    def step() -> None:
+        nonlocal t
+        t += 1
+        rate = lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+        for p_, g_, m_, v_, a_, b_ in zip(params, grads, m, v, a, b, strict=True):
+            np.multiply(m_, beta1, out=m_)
+            np.multiply(g_, 1 - beta1, out=a_)
+            np.add(m_, a_, out=m_)
+            np.multiply(g_, g_, out=a_)
+            np.multiply(a_, 1 - beta2, out=a_)
+            np.multiply(v_, beta2, out=v_)
+            np.add(v_, a_, out=v_)
+            np.sqrt(v_, out=a_)
+            np.add(a_, eps, out=a_)
+            np.multiply(m_, rate, out=b_)
+            np.divide(b_, a_, out=b_)
+            np.subtract(p_, b_, out=p_)
+
+    return step
+
+
+def of_fastadam(**options: object) -> Callable[[Arrays, Arrays], Step]:
+    """fastadam.Adam with its gradients passed at each step."""
+
+    def make(params: Arrays, grads: Arrays) -> Step:
+        optimizer = fastadam.Adam(params, **options)  # type: ignore[arg-type]
+        return lambda: optimizer.step(grads)
+
+    return make
+
+
+def numba_kernel(params: Arrays, grads: Arrays) -> Step:
+    """A kernel as a Numba user writes it: one fused parallel loop, called for each array."""
+    import numba
+
+    @numba.njit(parallel=True, error_model="numpy")
+    def kernel(p, g, m, v, rate, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
+        for i in numba.prange(p.size):
+            m[i] = beta1 * m[i] + one_minus_beta1 * g[i]
+            v[i] = beta2 * v[i] + one_minus_beta2 * g[i] * g[i]
+            p[i] -= rate * m[i] / (np.sqrt(v[i]) + eps)
+
+    states = [(np.zeros_like(p), np.zeros_like(p)) for p in params]
+    t = 0
+
+    def step() -> None:
+        nonlocal t
+        t += 1
+        rate = 1e-3 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+        for p, g, (m, v) in zip(params, grads, states, strict=True):
+            real = p.dtype.type
+            scalars = (real(rate), real(0.9), real(1 - 0.9), real(0.999), real(1 - 0.999), real(1e-8))
+            kernel(p, g, m, v, *scalars)
+
+    return step
+
+
+def torch_optimizer(name: str, **options: object) -> Callable[[Arrays, Arrays], Step]:
+    """An optimizer of torch.optim over tensors that share the arrays' memory."""
+
+    def make(params: Arrays, grads: Arrays) -> Step:
+        import torch
+
+        tensors = [torch.from_numpy(p).requires_grad_() for p in params]
+        for tensor, g in zip(tensors, grads, strict=True):
+            tensor.grad = torch.from_numpy(g)
+        return getattr(torch.optim, name)(tensors, **options).step
+
+    return make
+
+
+def deepspeed_cpu(params: Arrays, grads: Arrays) -> Step:
+    """DeepSpeedCPUAdam, compiled on its first use."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import torch
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    tensors = [torch.nn.Parameter(torch.from_numpy(p)) for p in params]
+    for tensor, g in zip(tensors, grads, strict=True):
+        tensor.grad = torch.from_numpy(g)
+    return DeepSpeedCPUAdam(tensors, lr=1e-3, adamw_mode=False).step
+
+
+def thinc_adam(params: Arrays, grads: Arrays) -> Step:
+    """thinc's Adam: called for each array; it zeroes the gradient it was given, so each call gets a fresh copy's."""
+    from thinc.api import Adam
+
+    optimizer = Adam(1e-3, L2=0.0, grad_clip=0.0)
+
+    def step() -> None:
+        for k, (p, g) in enumerate(zip(params, grads, strict=True)):
+            optimizer((k, "p"), p, g)
+        optimizer.step_schedules()
+
+    return step
+
+
+def sklearn_adam(params: Arrays, grads: Arrays) -> Step:
+    """scikit-learn's own, of its multilayer perceptrons."""
+    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
+
+    optimizer = AdamOptimizer(params, 1e-3)
+    return lambda: optimizer.update_params(params, grads)
+
+
+def optax_adam(params: Arrays, grads: Arrays) -> Step:
+    """optax.adam with apply_updates, jitted, its arguments donated; waits for the result."""
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    transform = optax.adam(1e-3)
+
+    def update(p, g, state):
+        updates, state = transform.update(g, state, p)
+        return optax.apply_updates(p, updates), state
+
+    jitted = jax.jit(update, donate_argnums=(0, 2))
+    held = [jax.numpy.array(p) for p in params]
+    given = [jax.numpy.array(g) for g in grads]
+    state = transform.init(held)
+
+    def step() -> None:
+        nonlocal held, state
+        held, state = jitted(held, given, state)
+        jax.block_until_ready(held)
+
+    return step
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way of stepping a list of arrays; `make` returns the function that does it once."""
+
+    name: str
+    make: Callable[[Arrays, Arrays], Step]
+    needs: str = "numpy"
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    max_arrays: int = 1_000_000
+
+    @property
+    def installed(self) -> bool:
+        """Whether the library that it needs is here."""
+        return importlib.util.find_spec(self.needs) is not None
+
+
+CONTESTANTS = [
+    Contestant("fastadam", of_fastadam()),
+    Contestant("fastadam, backend numba", of_fastadam(backend="numba"), "numba"),
+    Contestant("fastadam, backend numpy", of_fastadam(backend="numpy")),
+    Contestant("article's NumPy", article_numpy),
+    Contestant("tuned NumPy", tuned_numpy),
+    Contestant("numba parallel", numba_kernel, "numba"),
+    Contestant("PyTorch fused", torch_optimizer("Adam", fused=True), "torch"),
+    Contestant("PyTorch foreach", torch_optimizer("Adam", foreach=True), "torch"),
+    Contestant("DeepSpeed CPUAdam", deepspeed_cpu, "deepspeed", ("float32",)),
+    Contestant("thinc", thinc_adam, "thinc", ("float32",)),
+    Contestant("scikit-learn", sklearn_adam, "sklearn"),
+    Contestant("optax jit", optax_adam, "optax", max_arrays=100),
+]
+
+
+def contestants(*names: str) -> list[Contestant]:
+    """Those of the names given, or all, that are installed."""
+    return [c for c in CONTESTANTS if c.installed and (not names or c.name in names)]
+
+
+def arrays(count: int, size: int, dtype: str) -> tuple[Arrays, Arrays]:
+    """Parameters and gradients of ordinary magnitude: never zeros, nor values that decay to denormals."""
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal(size, np.float32).astype(dtype) for _ in range(count)]
+    grads = [rng.standard_normal(size, np.float32).astype(dtype) for _ in range(count)]
+    return params, grads

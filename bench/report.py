@@ -1,0 +1,253 @@
+"""Measures fastadam beside every installed peer and writes a report: Markdown, JSON and pictures.
+Run `pip install '.[report]' && python bench/report.py --out FOLDER`; a peer that is not installed is left out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from contestants import CONTESTANTS, Contestant, Step, arrays, of_fastadam
+from matplotlib.figure import Figure
+from roofline import STREAMS, roofline
+from tqdm import tqdm
+
+from fastadam.kernel import backends, threads
+
+OURS, ONE, LIMIT = "fastadam", "fastadam, 1 thread", "roofline"
+SHAPES = [(1, 16), (1, 1_000), (1, 10_000), (1, 100_000), (1, 1_000_000), (1, 10_000_000), (1, 32_000_000)]
+SHAPES += [(100, 16), (100, 1_000), (1_000, 1_000)]
+LOOPS = [(512, 512), (512,)]
+PEERS = ("numpy", "numba", "torch", "deepspeed", "thinc", "scikit-learn", "optax", "jax")
+
+
+@dataclass
+class Row:
+    """What one contestant took for one step: seconds, the median and the quartiles of the rounds."""
+
+    dtype: str
+    count: int
+    size: int
+    name: str
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def field(dtype: str) -> list[Contestant]:
+    """Who takes part, fastadam first."""
+    extra = [
+        Contestant(ONE, of_fastadam(n_threads=1)),
+        Contestant(LIMIT, roofline, "numba"),
+        Contestant(f"{LIMIT}, 1 thread", lambda params, grads: roofline(params, grads, 1), "numba"),
+    ]
+    return [c for c in [CONTESTANTS[0], *extra, *CONTESTANTS[1:]] if c.installed and dtype in c.dtypes]
+
+
+def measure(dtype: str, count: int, size: int) -> list[Row]:
+    """Every contestant's step in turn, in an order shuffled anew each round."""
+    total = count * size
+    steps: dict[str, tuple[Step, int]] = {}
+    for contestant in field(dtype):
+        if count <= contestant.max_arrays:
+            step = contestant.make(*arrays(count, size, dtype))
+            step()
+            steps[contestant.name] = (step, max(1, min(2_000, int(2e-3 / timed(step, 3)))))
+    rounds = 7 if total > 5_000_000 else 21
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name in random.Random(0).sample(list(steps), len(steps)):
+            step, calls = steps[name]
+            time.sleep(2e-3)  # other libraries' threads spin for a while after their work
+            step()
+            seconds[name].append(timed(step, calls))
+    return [
+        Row(dtype, count, size, name, *np.quantile(taken, [0.5, 0.25, 0.75]), rounds) for name, taken in seconds.items()
+    ]
+
+
+def timed(step: Step, calls: int) -> float:
+    """Seconds of one call, over `calls` of them."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    return (time.perf_counter() - start) / calls
+
+
+def training(rounds: int, tick: Callable[[], object]) -> dict[str, dict[str, list[float]]]:
+    """Seconds of whole fits in fresh processes, each way in turn."""
+    ways = ("stock", "fastadam", "fastadam-1")
+    taken: dict[str, dict[str, list[float]]] = {}
+    for hidden in LOOPS:
+        by_way = taken[str(hidden)] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way in ways:
+                command = [sys.executable, str(Path(__file__).with_name("training.py")), way, *map(str, hidden)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                by_way[way].append(float(done.stdout.split()[0]))
+                tick()
+    return taken
+
+
+def machine() -> dict[str, str]:
+    """What this was measured on."""
+    model = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(": ")[2] if lines else model
+    facts = {
+        "processor": f"{model}, {os.cpu_count()} cores",
+        "system": f"{platform.system()}, Python {platform.python_version()}",
+        "instruction set": backends.ISA,
+        "threads": str(threads.default()),
+        "fastadam": version("fastadam"),
+    }
+    for name in PEERS:
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            facts[name] = "not installed"
+    return facts
+
+
+# ---------------------------------------------------------------- writing
+
+
+def duration(seconds: float) -> str:
+    """Seconds with three digits in the unit that suits them."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def shape_name(count: int, size: int) -> str:
+    """A case as the tables call it."""
+    return f"{count:,} × {size:,}"
+
+
+def markdown(facts: dict[str, str], rows: list[Row], loops: dict[str, dict[str, list[float]]]) -> str:
+    """The report's text."""
+    command = "pip install '.[report]' && python bench/report.py --out docs/report"
+    parts = ["# fastadam beside its peers\n", f"Made by `{command}`.\n"]
+    parts += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    parts.append(
+        "One Adam step. Medians of interleaved rounds, quartiles behind them; *slower* is the factor to fastadam."
+    )
+    parts.append(
+        "GB/s counts the seven streams that a fused step moves; *roofline* is a kernel that moves the same bytes"
+    )
+    parts.append("with almost no arithmetic, in the same run.\n")
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        for count, size in SHAPES:
+            case = {row.name: row for row in rows if (row.dtype, row.count, row.size) == (dtype, count, size)}
+            if case:
+                parts += table(f"{dtype}, {shape_name(count, size)}", case)
+    parts += [
+        "## A whole training\n",
+        "scikit-learn's `MLPClassifier(hidden, batch_size=32)`, 5 epochs of digits, in a",
+    ]
+    parts += ["fresh process each; only its optimizer is replaced.\n", "| hidden | way | seconds of fit | faster |"]
+    parts += ["|---|---|---|---|"]
+    for hidden, by_way in loops.items():
+        stock = np.median(by_way["stock"])
+        for way, taken in by_way.items():
+            low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
+            parts.append(f"| {hidden} | {way} | {middle:.3f} ({low:.3f} – {high:.3f}) | {stock / middle:.2f}× |")
+    return "\n".join(parts) + "\n\n![time per element](time.png)\n\n![speed-up](speedup.png)\n"
+
+
+def table(title: str, case: dict[str, Row]) -> list[str]:
+    """The Markdown table of one case, the fastest first."""
+    ours, limit = case[OURS].median, case.get(LIMIT)
+    lines = [
+        f"## {title}\n",
+        "| | time a step | quartiles | slower | GB/s | of roofline |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(case.values(), key=lambda row: row.median):
+        moved = STREAMS * np.dtype(row.dtype).itemsize * row.count * row.size / row.median / 1e9
+        share = f"{limit.median / row.median:.2f}" if limit else ""
+        quartiles = f"{duration(row.low)} – {duration(row.high)}"
+        cells = [row.name, duration(row.median), quartiles, f"{row.median / ours:.2f}×", f"{moved:.1f}", share]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def draw_times(rows: list[Row], path: Path) -> None:
+    """Time per element against size, both axes logarithmic, a panel a dtype."""
+    dtypes = list(dict.fromkeys(row.dtype for row in rows))
+    figure = Figure(figsize=(7 * len(dtypes), 6), layout="constrained", dpi=110)
+    for dtype, axes in zip(dtypes, np.atleast_1d(figure.subplots(1, len(dtypes), sharey=True)), strict=True):
+        for k, name in enumerate(dict.fromkeys(row.name for row in rows if row.dtype == dtype)):
+            points = [(r.size, r.median / r.size * 1e9) for r in rows if (r.dtype, r.count, r.name) == (dtype, 1, name)]
+            style = {"color": "black", "lw": 1, "ls": ":" if "1 thread" in name else "--"} if LIMIT in name else {}
+            if name in (OURS, ONE):
+                style = {"lw": 3, "ls": "-" if name == OURS else "--", "color": "tab:red"}
+            marker = "" if LIMIT in name else "osv^D*XPph"[k % 10]
+            axes.loglog(*zip(*sorted(points), strict=True), label=name, marker=marker, ms=5, **style)
+        axes.set(title=f"One Adam step, one {dtype} array", xlabel="elements", ylabel="ns per element")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, loc="upper right")
+    figure.savefig(path)
+
+
+def draw_speedups(rows: list[Row], path: Path) -> None:
+    """How many times longer than fastadam each peer takes, a panel a case, float32."""
+    cases = [(c, s) for c, s in SHAPES if any(r.count == c and r.size == s for r in rows)]
+    figure = Figure(figsize=(16, 4 * -(-len(cases) // 3)), layout="constrained", dpi=100)
+    panels = figure.subplots(-(-len(cases) // 3), 3, squeeze=False).ravel()
+    for axes in panels[len(cases) :]:
+        axes.remove()
+    for axes, (count, size) in zip(panels, cases, strict=False):
+        case = {r.name: r.median for r in rows if (r.dtype, r.count, r.size) == (rows[0].dtype, count, size)}
+        factors = {name: median / case[OURS] for name, median in case.items() if LIMIT not in name and name != OURS}
+        names = sorted(factors, key=factors.__getitem__)
+        bars = axes.barh(names, [factors[name] for name in names], color="tab:blue")
+        axes.bar_label(bars, [f"{factors[name]:.3g}×" for name in names], padding=3, fontsize=8)
+        axes.axvline(1, color="tab:red")
+        axes.set(title=f"{shape_name(count, size)}, {rows[0].dtype}", xlabel="times slower than fastadam", xscale="log")
+        axes.set_xlim(min(0.5, *factors.values()), max(factors.values()) * 3)
+        axes.tick_params(labelsize=8)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Measure, then write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
+    parser.add_argument("--quick", action="store_true", help="float32 alone, up to a million elements, one fit a way")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    dtypes = ("float32",) if options.quick else ("float32", "float64")
+    shapes = [s for s in SHAPES if not options.quick or s[0] * s[1] <= 1_000_000]
+    fits = 1 if options.quick else 5
+    rows: list[Row] = []
+    with tqdm(total=len(dtypes) * len(shapes) + fits * len(LOOPS) * 3, desc="measuring", unit="case") as bar:
+        loops = training(fits, bar.update)
+        for dtype in dtypes:
+            for count, size in shapes:
+                bar.set_postfix_str(f"{dtype} {shape_name(count, size)}")
+                rows += measure(dtype, count, size)
+                bar.update()
+    facts = machine()
+    measured = {"machine": facts, "steps": [asdict(row) for row in rows], "training": loops}
+    (options.out / "report.json").write_text(json.dumps(measured, indent=1) + "\n")
+    (options.out / "README.md").write_text(markdown(facts, rows, loops))
+    draw_times(rows, options.out / "time.png")
+    draw_speedups(rows, options.out / "speedup.png")
+    print(f"wrote {options.out}/README.md, report.json, time.png, speedup.png")
+
+
+if __name__ == "__main__":
+    main()

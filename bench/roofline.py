@@ -1,0 +1,30 @@
+"""The machine's limit for one Adam step: the same four arrays read and three written, with almost no arithmetic.
+It is a rule like any other, compiled by Numba, so it runs through the same plan, tiles and threads.
+"""
+
+from contestants import Arrays, Step
+
+from fastadam.kernel import backends, threads
+from fastadam.kernel._plan import Plan, state_like
+from fastadam.rules import Rule
+
+#: bytes that one Adam step must move for each element: p, g, m, v read; p, m, v written
+STREAMS = 7
+
+
+def stream(p, g, m, v):
+    return p + g, m + g, v + g
+
+
+def stream_scalars(t):
+    return ()
+
+
+def roofline(params: Arrays, grads: Arrays, n_threads: int | None = None) -> Step:
+    """A function that moves the bytes of one Adam step of these arrays."""
+    rule = Rule(stream, stream_scalars, ("m", "v"))
+    states = [[state_like(p, 0), state_like(p, 0)] for p in params]
+    names = ["p"] * len(params)
+    plan = Plan([(backends.kernel(rule, "numba"), params, states)], names, 0, threads.resolve(n_threads))
+    plan.set_hyper(0, [1.0, 0.0, 0.0, 0.0])
+    return lambda: plan.step(grads)

@@ -1,0 +1,80 @@
+"""The command line: ``python -m fastadam demo`` shows the optimizers at work, ``info`` what they run on here.
+Nothing but arguments: the demo is in `fastadam.demo`, imported only when asked for.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .kernel import backends
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.command == "info":
+        print(info())
+        return 0
+    try:
+        from . import demo
+    except ImportError as error:
+        return _fail(f"{error}; the demo needs scikit-learn, matplotlib and tqdm: pip install 'fastadam[demo]'")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.out).close()  # a long training should not end in an error
+    except OSError as error:
+        return _fail(f"--out {options.out}: expected a directory that can be written ({error.strerror})")
+    return demo.run(options.out, options.epochs, options.hidden, options.seed)
+
+
+def info() -> str:
+    """What fastadam runs on here, a line each."""
+    facts: dict[str, Any] = {"fastadam": __version__, "Python": platform.python_version(), "NumPy": np.__version__}
+    facts |= {"machine": platform.machine()} | backends.describe()
+    facts["backends"] = [name for name in backends.BACKENDS if facts.get(name) != "not installed"]
+    width = max(map(len, facts))
+    return "\n".join(
+        f"{name:<{width}}  {', '.join(value) if isinstance(value, list) else value}" for name, value in facts.items()
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m fastadam", description="Adam and its relatives for NumPy arrays.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help="print versions, backends and instruction sets")
+    demo = commands.add_parser(
+        "demo",
+        help="train on handwritten digits beside plain NumPy, and draw every optimizer's way down a bowl",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory for the pictures")
+    demo.add_argument("--epochs", type=_at_least(1), default=12, help="how often the digits are seen")
+    demo.add_argument("--hidden", type=_at_least(1), default=512, help="units of each of the two hidden layers")
+    demo.add_argument("--seed", type=_at_least(0), default=0, help="of the weights and of the batches")
+    return parser
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text) if text.removeprefix("-").isdecimal() else None
+        if value is None or value < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, got {text!r}")
+        return value
+
+    return whole_number
+
+
+def _fail(message: str) -> int:
+    print(f"fastadam demo: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
