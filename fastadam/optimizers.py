@@ -527,7 +527,7 @@ class Adagrad(Optimizer):
     weight_decay : float, default 0
         L2 decay.
     initial_accumulator_value : float, default 0
-        What v begins with.
+        What v begins with; a group may have its own (torch ignores that).
     eps : float, default 1e-10
         Added to the root.
 

@@ -2,6 +2,7 @@
 And steps worked out by hand; and the article's face, on hundreds of random options.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -512,3 +513,48 @@ def test_attributes_are_those_of_the_article() -> None:
     defaults = {"alpha": 0.001, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "beta_decay": 1.0, "alpha_decay": False}
     states = {"m": 0.0, "v": 0.0, "timestep": 0}
     assert {name: getattr(optimizer, name) for name in defaults | states} == defaults | states
+
+
+def test_a_number_may_be_reset_to_the_object_that_it_was() -> None:
+    start = 3.0
+    bowl = Bowl(start)
+    optimizer = article.Adam(bowl, alpha=0.5, epsilon=0)
+    bowl.grad = np.array(1.0)
+    optimizer.step()
+    bowl.parameters = start
+    optimizer.step()
+    assert bowl.parameters == pytest.approx(2.5, rel=4 * EPS)
+
+
+@pytest.mark.parametrize(
+    "gradient", [lambda p: p, lambda p: p[:], lambda p: p[::-1]], ids=["itself", "view", "flipped"]
+)
+def test_gradient_may_be_the_parameters_own_memory(gradient: Any) -> None:
+    bowl, apart = Bowl(np.array([3.0, -4.0])), Bowl(np.array([3.0, -4.0]))
+    bowl.grad, apart.grad = gradient(bowl.parameters), gradient(apart.parameters).copy()
+    for each in (bowl, apart):
+        article.Adam(each, alpha=0.5).step()
+    assert np.array_equal(bowl.parameters, apart.parameters)
+
+
+def test_initialize_paras_forgets() -> None:
+    bowl = Bowl(np.array([3.0, -4.0]))
+    bowl.grad = np.array([1.0, 2.0])
+    optimizer = article.Adam(bowl, alpha=0.5)
+    optimizer.step()
+    optimizer.initialize_paras()
+    assert (optimizer.timestep, optimizer.m, optimizer.v) == (0, 0.0, 0.0)
+    optimizer.step()
+    assert np.array_equal(optimizer.m, (1 - 0.9) * bowl.grad)
+
+
+def test_article_optimizer_can_be_copied() -> None:
+    bowl = Bowl(np.array([3.0, -4.0]))
+    bowl.grad = np.array([1.0, 2.0])
+    optimizer = article.Adam(bowl, alpha=0.5)
+    optimizer.step()
+    other = copy.deepcopy(optimizer)
+    for each in (optimizer, other):
+        each.step()
+    assert other.instance.parameters is not bowl.parameters
+    assert np.array_equal(other.instance.parameters, bowl.parameters)

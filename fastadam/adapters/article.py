@@ -39,10 +39,14 @@ class _Article:
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
+        self.initialize_paras()
+
+    def initialize_paras(self) -> None:
+        """Forget the states and the step count."""
         self.timestep = 0
         self._states: dict[str, Any] = dict.fromkeys(self._rule.states, 0.0)
         self._plan: Plan
-        self._planned: Any = None  # the parameters that the plan was made for
+        self._planned: Any = None  # the array that the plan was made for
         self._set: dict[str, float] = {}  # the hyper-parameters that the plan has
         self._lent = False  # whether the script may hold a state; in the article each step makes new ones
 
@@ -57,7 +61,8 @@ class _Article:
             self._make_plan(parameters)
         p = self._plan.params[0]
         grad = np.asarray(self.instance.grad)
-        if grad.dtype != p.dtype or grad.shape != p.shape or grad is p:
+        shared = grad.base is not None and np.may_share_memory(grad, p)
+        if grad.dtype != p.dtype or grad.shape != p.shape or grad is p or shared:
             grad = np.array(np.broadcast_to(grad, p.shape), p.dtype)
         hyper = self._hyper(self.timestep + 1)
         if hyper != self._set:
@@ -68,6 +73,11 @@ class _Article:
         self.timestep += 1
         if p is not parameters:
             self.instance.parameters = p[()]
+            self._planned = None  # a number is replaced, so the next step plans anew
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: all but the plan, which the next step makes anew."""
+        return {name: value for name, value in vars(self).items() if name != "_plan"} | {"_planned": None}
 
     def _hyper(self, t: int) -> dict[str, float]:
         """The rule's hyper-parameters for step `t`; those left out are 0."""

@@ -3,10 +3,8 @@
 It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of a step's scalars.
 """
 
-cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.ref cimport PyObject
 from cpython.sequence cimport PySequence_Fast_GET_ITEM, PySequence_Fast_GET_SIZE
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -54,7 +52,7 @@ cdef class Kernel:
         self.n_hyper = len(rule.hyper)
         self.n_scalars = rule.n_scalars
         if self.n_operands > MAX_OPERANDS:
-            raise ValueError(f"rule {rule.name!r} has {len(rule.states)} states, at most {MAX_OPERANDS - 2} are possible")
+            raise ValueError(f"rule {rule.name!r}: expected at most {MAX_OPERANDS - 2} states, got {len(rule.states)}")
         if python is None:
             self.sweep32 = <sweep_t> <size_t> sweeps["float32"]
             self.sweep64 = <sweep_t> <size_t> sweeps["float64"]
@@ -270,7 +268,7 @@ cdef class Plan:
         return 0
 
     cdef int prepare_scalars(self) except -1:
-        """Every group's scalars of step t + 1: computed in float64, rounded once to float32 where a sweep wants that."""
+        """Every group's scalars of step t + 1: computed in float64, and rounded once for the float32 sweeps."""
         cdef Py_ssize_t i, k
         cdef Group* group
         cdef Kernel kernel
@@ -328,7 +326,7 @@ cdef void sweep_tile(void* context, int worker, int64_t tile) noexcept nogil:
 
 
 cdef inline bint admit(Segment* segment, object g) noexcept:
-    """True if `g` is beyond doubt a plain gradient that fits, apart from its parameter; False calls for a closer look."""
+    """True if `g` is beyond doubt a plain gradient that fits; False calls for a closer look."""
     cdef int k
     cdef Py_ssize_t nbytes = segment.n * segment.itemsize
     cdef char* data
@@ -445,7 +443,7 @@ cdef inline void put_back(Segment* segment, Py_ssize_t begin, Py_ssize_t n, void
 
 
 cdef void move(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* buffer, bint back) noexcept nogil:
-    """Copy elements begin … begin + n of a strided operand to the buffer, or `back`: one run of the last axis a time."""
+    """Copy elements begin … begin + n of a strided operand to the buffer, or `back`, run by run of the last axis."""
     cdef Operand* operand = &segment.operands[which]
     cdef int last = segment.ndim - 1
     cdef Py_ssize_t itemsize = segment.itemsize

@@ -43,7 +43,8 @@ cdef inline real absolute(real x) noexcept nogil:
         return fabs(x)
 
 cdef inline real maximum(real a, real b) noexcept nogil:
-    return a if a >= b or a != a else b  # NaN propagates, as in numpy.maximum
+    cdef real larger = a if a >= b else b  # b where one of them is NaN
+    return larger if a == a else a  # NaN propagates, as in numpy.maximum; two selects, since `or` defeats gcc
 
 cdef inline real where(real condition, real a, real b) noexcept nogil:
     return a if condition else b
@@ -51,12 +52,13 @@ cdef inline real where(real condition, real a, real b) noexcept nogil:
 '''
 
 SWEEP = """
-cdef void {name}_{dtype}(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil:
-{pointers}
-    cdef const {ctype}* s = <const {ctype}*> scalars
+cdef void {name}_{dtype}_loop(Py_ssize_t n, const {ctype}* s, {parameters}) noexcept nogil:
     cdef {ctype} p_, g_, {scalars}
     cdef Py_ssize_t i
 {body}
+
+cdef void {name}_{dtype}(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil:
+    {name}_{dtype}_loop(n, <const {ctype}*> scalars, {arguments})
 """
 
 STEP = """
@@ -101,7 +103,7 @@ def generate(rules: ModuleType) -> str:
     parts += [_function(rules, f, "double") for f in (rules.prepare_scalars, *scalar_functions)]
     parts += [_function(rules, f, "real") for f in (rules.prepare, *(rule.update for rule in rules.RULES.values()))]
     for rule in rules.RULES.values():
-        parts += [_sweep(rules, rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
+        parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
         parts.append(STEP.format(name=rule.name, body=step_body(rules, rule)))
     parts.append(_table(rules.RULES))
     return "".join(parts)
@@ -122,12 +124,18 @@ def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> st
     return f"\ncdef inline {result} {function.__name__}({arguments}) noexcept nogil:\n{body}\n"
 
 
-def _sweep(rules: ModuleType, rule: Any, dtype: str, ctype: str) -> str:
-    arrays = enumerate(("p", "g", *rule.states))
-    pointers = "\n".join(f"    cdef {ctype}s {name} = <{ctype}s> arrays[{k}]" for k, name in arrays)
-    scalars = ", ".join(f"s{k}" for k in range(rule.n_scalars))
-    body = sweep_body(rule)
-    return SWEEP.format(name=rule.name, dtype=dtype, ctype=ctype, pointers=pointers, scalars=scalars, body=body)
+def _sweep(rule: Any, dtype: str, ctype: str) -> str:
+    # The pointers are parameters of a function: only there does gcc heed `restrict`, and vectorise many arrays.
+    arrays = ("p", "g", *rule.states)
+    return SWEEP.format(
+        name=rule.name,
+        dtype=dtype,
+        ctype=ctype,
+        parameters=", ".join(f"{ctype}s {name}" for name in arrays),
+        arguments=", ".join(f"<{ctype}s> arrays[{k}]" for k in range(len(arrays))),
+        scalars=", ".join(f"s{k}" for k in range(rule.n_scalars)),
+        body=sweep_body(rule),
+    )
 
 
 def _table(rules: dict[str, Any]) -> str:

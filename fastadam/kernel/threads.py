@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+#: where Linux (cgroup v2) says how much processor time this process's control group may use
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
 
 def resolve(n_threads: int | None) -> int:
     """The number of threads for a new plan; None asks for `default`."""
@@ -28,7 +31,7 @@ def default() -> int:
 def _quota() -> float:
     """The processors that this process's control group may use on average; infinity where there is no limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = CPU_MAX.read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):  # no cgroup v2
         return math.inf
