@@ -59,7 +59,7 @@ class Build(build_ext):
             name = extension.name.rpartition(".")[2]
             path = folder / f"{name}.pyx" if name in sources else Path("fastadam/kernel") / f"{name}.pyx"
             extension.include_dirs += [numpy.get_include(), str(folder), "fastadam/kernel"]
-            extension.define_macros += [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+            extension.define_macros += [("_GNU_SOURCE", None), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
             [translated] = cythonize(
                 Extension(extension.name, [str(path)]), build_dir=str(folder), include_path=[str(folder)], quiet=True
             )

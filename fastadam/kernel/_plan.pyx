@@ -22,12 +22,15 @@ ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept 
 
 cdef extern from "pool.h":
     enum: POOL_MAX_HELPERS
-    void pool_run(void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers) nogil
+    void pool_run(
+        void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers, bint large
+    ) nogil
 
 cdef enum:
     MAX_OPERANDS = 16       # p, g and up to 14 states
     TILE = 8192             # elements that a thread takes at a time, across the borders of arrays and groups
-    ALONE = 30_000          # a plan of fewer elements stays on the caller: waking a helper would cost more
+    ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
+    LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
     CHUNK = 1024            # elements gathered at a time where an array is not plain contiguous memory
     PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
 
@@ -90,6 +93,7 @@ cdef struct Layout:         # all that a thread needs to step a tile
     Segment* segments
     Py_ssize_t n_segments
     Py_ssize_t n_elements
+    Py_ssize_t n_bytes          # of the parameters
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
 
@@ -122,7 +126,7 @@ cdef class Plan:
 
     def __cinit__(self):
         self.groups = NULL
-        self.layout = Layout(NULL, 0, 0, NULL, NULL)
+        self.layout = Layout(NULL, 0, 0, 0, NULL, NULL)
 
     def __init__(self, list groups, list names, long long t=0, int n_threads=1):
         if self.groups is not NULL:
@@ -179,6 +183,7 @@ cdef class Plan:
         for i, state in enumerate(states):
             place(segment, 2 + i, state)
         self.layout.n_elements += segment.n
+        self.layout.n_bytes += segment.n * segment.itemsize
         return 0
 
     cdef int cut_tiles(self) except -1:
@@ -302,9 +307,11 @@ cdef class Plan:
 cdef void sweep_plan(Layout* layout, int n_threads) noexcept nogil:
     """Step every segment: on this thread alone where there is little to do, else tile by tile with helpers."""
     cdef Py_ssize_t i
+    cdef int helpers
     cdef int64_t n_tiles = (layout.n_elements + TILE - 1) // TILE
     if n_threads > 1 and layout.n_elements >= ALONE:
-        pool_run(sweep_tile, layout, n_tiles, <int> min(<int64_t> n_threads - 1, n_tiles // 2))
+        helpers = <int> min(<int64_t> n_threads - 1, n_tiles // 2)
+        pool_run(sweep_tile, layout, n_tiles, helpers, layout.n_bytes >= LARGE)
         return
     for i in range(layout.n_segments):
         sweep_range(&layout.segments[i], 0, layout.segments[i].n, layout.buffers)

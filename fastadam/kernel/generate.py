@@ -92,6 +92,7 @@ def step_body(rules: ModuleType, rule: Any) -> str:
     lines = [
         f"{', '.join(results)} = {function.__name__}({', '.join(place[name] for name in rules.arguments(function))})"
         for function, results in calls
+        if results
     ]
     return textwrap.indent("\n".join(lines), "    ")
 
