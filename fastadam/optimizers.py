@@ -19,6 +19,22 @@ Params = Any
 Rate = float | Callable[[int], float]
 
 
+class Option:
+    """An option as an attribute of the optimizer: reads the first group's value, sets every group's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: "Optimizer", _: type) -> Any:
+        return optimizer.param_groups[0][self.name]
+
+    def __set__(self, optimizer: "Optimizer", value: Any) -> None:
+        for group in optimizer.param_groups:
+            group.check(self.name, value)
+        for group in optimizer.param_groups:
+            group[self.name] = value
+
+
 class Optimizer:
     """What all optimizers share. Not used by itself: take `Adam` or one of its relatives.
 
@@ -61,13 +77,14 @@ class Optimizer:
         Before anything is touched: for an option, array or structure that is not as described.
     """
 
-    #: what `param_groups` hold, with the values given to the constructor
+    lr, weight_decay, maximize = Option(), Option(), Option()
+    #: the options of a group that does not set its own
     defaults: dict[str, Any]
 
     def __init__(self, params: Params, grads: Any, backend: str, n_threads: int | None, **defaults: Any) -> None:
         if type(self) is Optimizer:
             raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
-        self.__dict__["defaults"] = {name: options.check(name, value) for name, value in defaults.items()}
+        self.defaults = {name: options.check(name, value) for name, value in defaults.items()}
         self._object = params if structure.is_object(params) else None
         groups, self._flatten = structure.read_groups(params if self._object is None else params.parameters)
         self._backend = backend
@@ -176,21 +193,6 @@ class Optimizer:
         names = dict.fromkeys(name for arrays in per_param for name in arrays)
         return {name: [arrays.get(name) for arrays in per_param] for name in names}
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self.__dict__.get("defaults", ()):
-            return self.param_groups[0][name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.__dict__.get("defaults", ()):
-            object.__setattr__(self, name, value)
-            return
-        for group in self.param_groups:
-            group._check(name, value)
-        for group in self.param_groups:
-            group[name] = value
-        self.defaults[name] = value
-
     def __repr__(self) -> str:
         groups = "\n".join(f"  {group}" for group in self.param_groups)
         return f"{type(self).__name__} at t = {self.t}, backend {self.backend}\n{groups}"
@@ -242,7 +244,7 @@ class Group(MutableMapping[str, Any]):
         return self._values[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._values[name] = self._check(name, value)
+        self._values[name] = self.check(name, value)
         self._apply()
 
     def __delitem__(self, name: str) -> None:
@@ -265,7 +267,7 @@ class Group(MutableMapping[str, Any]):
         if name not in self._optimizer.defaults:
             raise ValueError(f"{self._name(name)}: unknown option; a group has {', '.join(self._optimizer.defaults)}")
 
-    def _check(self, name: str, value: Any) -> Any:
+    def check(self, name: str, value: Any) -> Any:
         """The value to keep for an option of this group; it must not call for another rule, whose states differ."""
         self._known(name)
         value = options.check(name, value, self._name(name))
@@ -341,6 +343,9 @@ class Adam(Optimizer):
     >>> bool(np.abs(x).max() < 1e-3)
     True
     """
+
+    betas, eps, amsgrad, decoupled_weight_decay = Option(), Option(), Option(), Option()
+    beta_decay, alpha_decay, eps_hat = Option(), Option(), Option()
 
     def __init__(
         self,
@@ -490,6 +495,8 @@ class Adamax(Optimizer):
     array([1.1, 1. ])
     """
 
+    betas, eps = Option(), Option()
+
     def __init__(
         self,
         params: Params,
@@ -545,6 +552,8 @@ class Adagrad(Optimizer):
     >>> x  # 1 - 0.5 * 3/3 - 0.5 * 4/5
     array([0.1])
     """
+
+    lr_decay, initial_accumulator_value, eps = Option(), Option(), Option()
 
     def __init__(
         self,
@@ -623,6 +632,8 @@ class RMSprop(Optimizer):
     array([0.8])
     """
 
+    alpha, eps, momentum, centered, eps_in_sqrt = Option(), Option(), Option(), Option(), Option()
+
     def __init__(
         self,
         params: Params,
@@ -695,6 +706,8 @@ class Adadelta(Optimizer):
     >>> x  # 1 - 0.75 / sqrt(0.75**2 + 1)
     array([0.4])
     """
+
+    rho, eps = Option(), Option()
 
     def __init__(
         self,

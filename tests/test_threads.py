@@ -65,7 +65,7 @@ def test_strided_arrays_in_threads():
 
 
 def test_many_steps_do_not_lose_a_tile():
-    """Thousands of jobs that end while helpers wake, spin and fall asleep: each step adds exactly one to each element."""
+    """Thousands of jobs, that end while helpers wake, spin and fall asleep: each adds exactly one to each element."""
     p = np.zeros(40_000)
     opt = fastadam.Adagrad(p, lr=1.0, eps=0, initial_accumulator_value=0, n_threads=4)
     opt.state["v"][0][:] = 0

@@ -5,7 +5,6 @@ It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of 
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.sequence cimport PySequence_Fast_GET_ITEM, PySequence_Fast_GET_SIZE
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
@@ -121,7 +120,7 @@ cdef class Plan:
     cdef readonly list params, names
     cdef list kernels, states
     cdef tuple bound
-    cdef object placed      # the gradients that the segments point at: kept alive for the sweep
+    cdef bint bound_is_placed       # whether the segments point at the bound gradients
     cdef bint busy, compiled
 
     def __cinit__(self):
@@ -229,22 +228,22 @@ cdef class Plan:
 
     def bind(self, grads):
         """Check these gradients now and read them at every `step` that is given none."""
-        grads = tuple(grads)
-        self.admit_all(grads)
-        self.bound = self.placed = grads
+        self.bound = tuple(grads)
+        self.bound_is_placed = False
+        self.admit_all(self.bound)
+        self.bound_is_placed = True
 
     def step(self, grads=None):
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing."""
         if self.busy:
             raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
-        if grads is None:
-            grads = self.bound
+        cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
         self.busy = True
         try:
-            if grads is not self.placed or grads is not self.bound:
-                self.placed = None
-                self.admit_all(grads)
-                self.placed = grads
+            if grads is not None or not self.bound_is_placed:
+                self.bound_is_placed = False
+                self.admit_all(given)
+                self.bound_is_placed = grads is None
             self.prepare_scalars()
             if self.compiled:
                 with nogil:
@@ -255,15 +254,15 @@ cdef class Plan:
         finally:
             self.busy = False
 
-    cdef int admit_all(self, grads) except -1:
+    cdef int admit_all(self, tuple grads) except -1:
         cdef Py_ssize_t i
         cdef bint gathers = False
         cdef Segment* segment
-        if PySequence_Fast_GET_SIZE(grads) != self.layout.n_segments:
+        if len(grads) != self.layout.n_segments:
             raise ValueError(f"expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
-            g = <object> PySequence_Fast_GET_ITEM(grads, i)
+            g = grads[i]
             if not admit(segment, g):
                 checks.gradient(self.names[i], g, self.params[i])
                 place(segment, 1, g)
