@@ -5,6 +5,7 @@ Shared by the pytest-benchmark suites and by report.py; a library that is not in
 import importlib.util
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -60,30 +61,57 @@ def of_fastadam(**options: object) -> Callable[[Arrays, Arrays], Step]:
     return make
 
 
-def numba_kernel(params: Arrays, grads: Arrays) -> Step:
-    """A kernel as a Numba user writes it: one fused parallel loop, called for each array."""
-    import numba
+class NumbaKernel:
+    """A kernel as a Numba user writes it: one fused parallel loop, called for each array, on OpenMP where found."""
 
-    @numba.njit(parallel=True, error_model="numpy")
-    def kernel(p, g, m, v, rate, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
-        for i in numba.prange(p.size):
-            m[i] = beta1 * m[i] + one_minus_beta1 * g[i]
-            v[i] = beta2 * v[i] + one_minus_beta2 * g[i] * g[i]
-            p[i] -= rate * m[i] / (np.sqrt(v[i]) + eps)
+    def __init__(self, params: Arrays) -> None:
+        import numba
 
-    states = [(np.zeros_like(p), np.zeros_like(p)) for p in params]
-    t = 0
+        @numba.njit(parallel=True, error_model="numpy")
+        def kernel(p, g, m, v, rate, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
+            for i in numba.prange(p.size):
+                m[i] = beta1 * m[i] + one_minus_beta1 * g[i]
+                v[i] = beta2 * v[i] + one_minus_beta2 * g[i] * g[i]
+                p[i] -= rate * m[i] / (np.sqrt(v[i]) + eps)
 
-    def step() -> None:
-        nonlocal t
-        t += 1
-        rate = 1e-3 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
-        for p, g, (m, v) in zip(params, grads, states, strict=True):
-            real = p.dtype.type
-            scalars = (real(rate), real(0.9), real(1 - 0.9), real(0.999), real(1 - 0.999), real(1e-8))
-            kernel(p, g, m, v, *scalars)
+        self.kernel, self.t = kernel, 0
+        self.arrays = [(p.reshape(-1), np.zeros(p.size, p.dtype), np.zeros(p.size, p.dtype)) for p in params]
 
-    return step
+    def step(self, grads: Arrays) -> None:
+        self.t += 1
+        rate = 1e-3 * (1 - 0.999**self.t) ** 0.5 / (1 - 0.9**self.t)
+        for (p, m, v), g in zip(self.arrays, grads, strict=True):
+            scalars = (p.dtype.type(x) for x in (rate, 0.9, 1 - 0.9, 0.999, 1 - 0.999, 1e-8))
+            self.kernel(p, g.reshape(-1), m, v, *scalars)
+
+
+class PythonThreads:
+    """fastadam on one thread a half of each array, the second half in a Python thread: the simplest way to use two."""
+
+    def __init__(self, params: Arrays) -> None:
+        self.pool = ThreadPoolExecutor(1)
+        self.halves = [fastadam.Adam([half(p, k) for p in params], eps_hat=True, n_threads=1) for k in range(2)]
+
+    def step(self, grads: Arrays) -> None:
+        other = self.pool.submit(self.halves[1].step, [half(g, 1) for g in grads])
+        self.halves[0].step([half(g, 0) for g in grads])
+        other.result()
+
+
+def half(array: np.ndarray, which: int) -> np.ndarray:
+    """A view of the first or second half of an array's elements."""
+    flat, middle = array.reshape(-1), array.size // 2
+    return flat[middle:] if which else flat[:middle]
+
+
+def of_class(cls: type) -> Callable[[Arrays, Arrays], Step]:
+    """A class made of the parameters, whose `step` takes the gradients."""
+
+    def make(params: Arrays, grads: Arrays) -> Step:
+        optimizer = cls(params)
+        return lambda: optimizer.step(grads)
+
+    return make
 
 
 def torch_optimizer(name: str, **options: object) -> Callable[[Arrays, Arrays], Step]:
@@ -116,14 +144,13 @@ def thinc_adam(params: Arrays, grads: Arrays) -> Step:
     """thinc's Adam, called for each array. It zeroes the gradient; that is filled again, a small part of its time."""
     from thinc.api import Adam
 
-    optimizer = Adam(1e-3, L2=0.0, grad_clip=0.0)
+    optimizer = Adam(1e-3, L2=0.0, grad_clip=0.0)  # a constant rate: no schedules to step
     given = [g.copy() for g in grads]
 
     def step() -> None:
         for k, (p, g, kept) in enumerate(zip(params, grads, given, strict=True)):
             optimizer((k, "p"), p, g)
             np.copyto(g, kept)
-        optimizer.step_schedules()
 
     return step
 
@@ -183,7 +210,7 @@ CONTESTANTS = [
     Contestant("fastadam, backend numpy", of_fastadam(backend="numpy")),
     Contestant("article's NumPy", article_numpy),
     Contestant("tuned NumPy", tuned_numpy),
-    Contestant("numba parallel", numba_kernel, "numba"),
+    Contestant("numba parallel", of_class(NumbaKernel), "numba"),
     Contestant("PyTorch fused", torch_optimizer("Adam", fused=True), "torch"),
     Contestant("PyTorch foreach", torch_optimizer("Adam", foreach=True), "torch"),
     Contestant("DeepSpeed CPUAdam", deepspeed_cpu, "deepspeed", ("float32",)),

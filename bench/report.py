@@ -16,10 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from contestants import CONTESTANTS, Contestant, Step, arrays, of_fastadam
+from contestants import CONTESTANTS, Contestant, PythonThreads, Step, arrays, of_class, of_fastadam
 from matplotlib.figure import Figure
 from roofline import STREAMS, roofline
 from tqdm import tqdm
+from training import WAYS
 
 from fastadam.kernel import backends, threads
 
@@ -48,6 +49,7 @@ def field(dtype: str) -> list[Contestant]:
     """Who takes part, fastadam first."""
     extra = [
         Contestant(ONE, of_fastadam(n_threads=1)),
+        Contestant("fastadam, Python threads", of_class(PythonThreads)),
         Contestant(LIMIT, roofline, "numba"),
         Contestant(f"{LIMIT}, 1 thread", lambda params, grads: roofline(params, grads, 1), "numba"),
     ]
@@ -86,12 +88,11 @@ def timed(step: Step, calls: int) -> float:
 
 def training(rounds: int, tick: Callable[[], object]) -> dict[str, dict[str, list[float]]]:
     """Seconds of whole fits in fresh processes, each way in turn."""
-    ways = ("stock", "fastadam", "fastadam-1")
     taken: dict[str, dict[str, list[float]]] = {}
     for hidden in LOOPS:
-        by_way = taken[str(hidden)] = {way: [] for way in ways}
+        by_way = taken[str(hidden)] = {way: [] for way in WAYS}
         for _ in range(rounds):
-            for way in ways:
+            for way in WAYS:
                 command = [sys.executable, str(Path(__file__).with_name("training.py")), way, *map(str, hidden)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 by_way[way].append(float(done.stdout.split()[0]))
@@ -233,7 +234,7 @@ def main() -> None:
     shapes = [s for s in SHAPES if not options.quick or s[0] * s[1] <= 1_000_000]
     fits = 1 if options.quick else 5
     rows: list[Row] = []
-    with tqdm(total=len(dtypes) * len(shapes) + fits * len(LOOPS) * 3, desc="measuring", unit="case") as bar:
+    with tqdm(total=len(dtypes) * len(shapes) + fits * len(LOOPS) * len(WAYS), desc="measuring", unit="case") as bar:
         loops = training(fits, bar.update)
         for dtype in dtypes:
             for count, size in shapes:

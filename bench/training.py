@@ -1,11 +1,13 @@
 """A whole training, in a fresh process: scikit-learn's MLPClassifier on digits, with its Adam or with fastadam's.
-`python bench/training.py stock|fastadam|fastadam-1 512 512` prints the seconds of one fit.
+`python bench/training.py stock|fastadam|fastadam-1|python-threads|openmp 512 512` prints the seconds of one fit.
 """
 
 import sys
 import time
 import warnings
 
+import numpy as np
+from contestants import NumbaKernel, PythonThreads
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, _multilayer_perceptron
@@ -13,34 +15,49 @@ from sklearn.neural_network import MLPClassifier, _multilayer_perceptron
 import fastadam
 
 
-def replacement(n_threads: int | None):
-    """A stand-in for scikit-learn's AdamOptimizer: the same arguments, formula (eps before correction) and methods."""
+def fastadam_of(n_threads: int | None):
+    """What makes a fastadam.Adam in scikit-learn's convention: eps before the correction."""
+    return lambda params: fastadam.Adam(params, eps_hat=True, n_threads=n_threads)
 
-    class AdamOptimizer:
-        def __init__(self, params, learning_rate_init=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
-            self.learning_rate = learning_rate_init
-            self.adam = fastadam.Adam(
-                params, learning_rate_init, (beta_1, beta_2), epsilon, eps_hat=True, n_threads=n_threads
-            )
 
-        def update_params(self, params, grads):
-            self.adam.step(grads)
+#: what stands in for scikit-learn's Adam, by name: made of the parameters, with a `step` of the gradients
+WAYS = {
+    "stock": None,
+    "fastadam": fastadam_of(None),
+    "fastadam-1": fastadam_of(1),
+    "python-threads": PythonThreads,
+    "openmp": NumbaKernel,
+}
 
-        def iteration_ends(self, time_step):
-            pass
 
-        def trigger_stopping(self, msg, verbose):
-            return True
+class Replacement:
+    """A stand-in for scikit-learn's AdamOptimizer, at its default rates."""
 
-    return AdamOptimizer
+    way = "fastadam"
+    learning_rate = 1e-3
+
+    def __init__(self, params, learning_rate_init=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+        self.optimizer = WAYS[self.way](params)
+
+    def update_params(self, params, grads):
+        self.optimizer.step(grads)
+
+    def iteration_ends(self, time_step):
+        pass
+
+    def trigger_stopping(self, msg, verbose):
+        return True
 
 
 def fit_seconds(way: str, hidden: tuple[int, ...], epochs: int = 5) -> tuple[float, float]:
     """Seconds of one fit, and its last loss."""
     if way != "stock":
-        _multilayer_perceptron.AdamOptimizer = replacement(1 if way == "fastadam-1" else None)
+        Replacement.way = way
+        _multilayer_perceptron.AdamOptimizer = Replacement
     warnings.simplefilter("ignore", ConvergenceWarning)
     x, y = load_digits(return_X_y=True)
+    if way == "openmp":
+        Replacement([np.ones(1)]).update_params(None, [np.ones(1)])  # compiling is not counted
     model = MLPClassifier(hidden, batch_size=32, max_iter=epochs, random_state=0)
     start = time.perf_counter()
     model.fit(x / 16, y)
