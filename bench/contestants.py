@@ -51,11 +51,11 @@ def tuned_numpy(params: Arrays, grads: Arrays) -> Step:
     return step
 
 
-def of_fastadam(**options: object) -> Callable[[Arrays, Arrays], Step]:
-    """fastadam.Adam with its gradients passed at each step."""
+def of_fastadam(name: str = "Adam", **options: object) -> Callable[[Arrays, Arrays], Step]:
+    """An optimizer of fastadam with its gradients passed at each step."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
-        optimizer = fastadam.Adam(params, **options)  # type: ignore[arg-type]
+        optimizer = getattr(fastadam, name)(params, **options)
         return lambda: optimizer.step(grads)
 
     return make
@@ -218,6 +218,26 @@ CONTESTANTS = [
     Contestant("scikit-learn", sklearn_adam, "sklearn"),
     Contestant("optax jit", optax_adam, "optax", max_arrays=100),
 ]
+
+
+#: the other rules: title, class (ours and torch's), options, and torch's variants of it on the CPU
+RULES = [
+    ("AMSGrad", "Adam", {"amsgrad": True}, ("fused", "foreach")),
+    ("Adamax", "Adamax", {}, ("foreach", "single")),
+    ("Adagrad", "Adagrad", {}, ("fused", "foreach", "single")),
+    ("RMSprop", "RMSprop", {}, ("foreach", "single")),
+    ("RMSprop, centered, momentum", "RMSprop", {"centered": True, "momentum": 0.9}, ("foreach", "single")),
+    ("Adadelta", "Adadelta", {}, ("foreach", "single")),
+]
+
+
+def rule_contestants(name: str, options: dict[str, object], variants: tuple[str, ...]) -> list["Contestant"]:
+    """fastadam and torch's variants of one rule."""
+    found = [Contestant("fastadam", of_fastadam(name, **options))]
+    for variant in variants:
+        how = {"foreach": False} if variant == "single" else {variant: True}
+        found.append(Contestant(f"PyTorch {variant}", torch_optimizer(name, **options, **how), "torch"))
+    return [c for c in found if c.installed]
 
 
 def contestants(*names: str) -> list[Contestant]:

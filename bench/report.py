@@ -14,9 +14,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from contestants import CONTESTANTS, Contestant, PythonThreads, Step, arrays, of_class, of_fastadam
+from contestants import (
+    CONTESTANTS,
+    RULES,
+    Contestant,
+    PythonThreads,
+    Step,
+    arrays,
+    of_class,
+    of_fastadam,
+    rule_contestants,
+)
 from matplotlib.figure import Figure
 from roofline import STREAMS, roofline
 from tqdm import tqdm
@@ -27,6 +38,7 @@ from fastadam.kernel import backends, threads
 OURS, ONE, LIMIT = "fastadam", "fastadam, 1 thread", "roofline"
 SHAPES = [(1, 16), (1, 1_000), (1, 10_000), (1, 100_000), (1, 1_000_000), (1, 10_000_000), (1, 32_000_000)]
 SHAPES += [(100, 16), (100, 1_000), (1_000, 1_000)]
+RULE_SHAPES = [(1, 1_000_000), (100, 1_000)]
 LOOPS = [(512, 512), (512,)]
 PEERS = ("numpy", "numba", "torch", "deepspeed", "thinc", "scikit-learn", "optax", "jax")
 
@@ -56,19 +68,20 @@ def field(dtype: str) -> list[Contestant]:
     return [c for c in [CONTESTANTS[0], *extra, *CONTESTANTS[1:]] if c.installed and dtype in c.dtypes]
 
 
-def measure(dtype: str, count: int, size: int) -> list[Row]:
+def measure(contestants: list[Contestant], dtype: str, count: int, size: int) -> list[Row]:
     """Every contestant's step in turn, in an order shuffled anew each round."""
     total = count * size
     steps: dict[str, tuple[Step, int]] = {}
-    for contestant in field(dtype):
+    for contestant in contestants:
         if count <= contestant.max_arrays:
             step = contestant.make(*arrays(count, size, dtype))
             step()
             steps[contestant.name] = (step, max(1, min(2_000, int(2e-3 / timed(step, 3)))))
     rounds = 7 if total > 5_000_000 else 21
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name in random.Random(0).sample(list(steps), len(steps)):
+        for name in order.sample(list(steps), len(steps)):
             step, calls = steps[name]
             time.sleep(2e-3)  # other libraries' threads spin for a while after their work
             step()
@@ -97,6 +110,18 @@ def training(rounds: int, tick: Callable[[], object]) -> dict[str, dict[str, lis
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 by_way[way].append(float(done.stdout.split()[0]))
                 tick()
+    return taken
+
+
+def instruction_sets(rounds: int) -> dict[str, list[list[float]]]:
+    """Nanoseconds an element, float32 and float64, of each instruction set, each in a process of its own, in turn."""
+    taken: dict[str, list[list[float]]] = {isa: [] for isa in backends.available_isas()}
+    for _ in range(rounds):
+        for isa, values in taken.items():
+            command = [sys.executable, str(Path(__file__).with_name("isa.py"))]
+            environment = os.environ | {"FASTADAM_ISA": isa}
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            values.append([float(word) for word in done.stdout.split()[1:]])
     return taken
 
 
@@ -137,8 +162,9 @@ def shape_name(count: int, size: int) -> str:
     return f"{count:,} × {size:,}"
 
 
-def markdown(facts: dict[str, str], rows: list[Row], loops: dict[str, dict[str, list[float]]]) -> str:
+def markdown(measured: dict[str, Any]) -> str:
     """The report's text."""
+    facts, rows, loops = measured["machine"], measured["steps"], measured["training"]
     command = "pip install '.[report]' && python bench/report.py --out docs/report"
     parts = ["# fastadam beside its peers\n", f"Made by `{command}`.\n"]
     parts += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
@@ -165,6 +191,18 @@ def markdown(facts: dict[str, str], rows: list[Row], loops: dict[str, dict[str, 
         for way, taken in by_way.items():
             low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
             parts.append(f"| {hidden} | {way} | {middle:.3f} ({low:.3f} – {high:.3f}) | {stock / middle:.2f}× |")
+    parts += ["", "## The other rules\n", "One step, float32; *faster* is against the fastest of PyTorch's variants.\n"]
+    parts += ["| rule | arrays | fastadam | PyTorch's fastest | faster |", "|---|---|---|---|---|"]
+    for title, case in measured["rules"]:
+        ours, *theirs = case
+        for best in sorted(theirs, key=lambda row: row.median)[:1]:
+            cells = [title, shape_name(ours.count, ours.size), duration(ours.median)]
+            cells += [f"{duration(best.median)} ({best.name})", f"{best.median / ours.median:.2f}×"]
+            parts.append("| " + " | ".join(cells) + " |")
+    parts += ["", "## Instruction sets\n", "Adam, 10 000 elements in cache, one thread: ns an element.\n"]
+    parts += ["| | float32 | float64 |", "|---|---|---|"]
+    for isa, values in measured["instruction sets"].items():
+        parts.append("| " + " | ".join([isa, *(f"{x:.3f}" for x in np.median(values, axis=0))]) + " |")
     return "\n".join(parts) + "\n\n![time per element](time.png)\n\n![speed-up](speedup.png)\n"
 
 
@@ -234,17 +272,24 @@ def main() -> None:
     shapes = [s for s in SHAPES if not options.quick or s[0] * s[1] <= 1_000_000]
     fits = 1 if options.quick else 5
     rows: list[Row] = []
-    with tqdm(total=len(dtypes) * len(shapes) + fits * len(LOOPS) * len(WAYS), desc="measuring", unit="case") as bar:
+    total = len(dtypes) * len(shapes) + fits * len(LOOPS) * len(WAYS) + len(RULES) * len(RULE_SHAPES)
+    with tqdm(total=total, desc="measuring", unit="case") as bar:
         loops = training(fits, bar.update)
         for dtype in dtypes:
             for count, size in shapes:
                 bar.set_postfix_str(f"{dtype} {shape_name(count, size)}")
-                rows += measure(dtype, count, size)
+                rows += measure(field(dtype), dtype, count, size)
                 bar.update()
-    facts = machine()
-    measured = {"machine": facts, "steps": [asdict(row) for row in rows], "training": loops}
-    (options.out / "report.json").write_text(json.dumps(measured, indent=1) + "\n")
-    (options.out / "README.md").write_text(markdown(facts, rows, loops))
+        rules = []
+        for title, name, chosen, variants in RULES:
+            for count, size in RULE_SHAPES:
+                bar.set_postfix_str(title)
+                rules.append((title, measure(rule_contestants(name, chosen, variants), "float32", count, size)))
+                bar.update()
+        isas = instruction_sets(fits)
+    measured = {"machine": machine(), "steps": rows, "training": loops, "rules": rules, "instruction sets": isas}
+    (options.out / "report.json").write_text(json.dumps(measured, indent=1, default=asdict) + "\n")
+    (options.out / "README.md").write_text(markdown(measured))
     draw_times(rows, options.out / "time.png")
     draw_speedups(rows, options.out / "speedup.png")
     print(f"wrote {options.out}/README.md, report.json, time.png, speedup.png")
