@@ -7,7 +7,6 @@ import importlib
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import fastadam
@@ -33,8 +32,7 @@ def test_readme_examples():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     assert blocks
     for block in blocks:
-        scope = {"np": np}
-        exec(block, scope)
+        exec(block, {})
 
 
 def test_readme_names_the_two_commands():
