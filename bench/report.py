@@ -113,7 +113,7 @@ def training(rounds: int, tick: Callable[[], object]) -> dict[str, dict[str, lis
     return taken
 
 
-def instruction_sets(rounds: int) -> dict[str, list[list[float]]]:
+def instruction_sets(rounds: int, tick: Callable[[], object]) -> dict[str, list[list[float]]]:
     """Nanoseconds an element, float32 and float64, of each instruction set, each in a process of its own, in turn."""
     taken: dict[str, list[list[float]]] = {isa: [] for isa in backends.available_isas()}
     for _ in range(rounds):
@@ -122,6 +122,7 @@ def instruction_sets(rounds: int) -> dict[str, list[list[float]]]:
             environment = os.environ | {"FASTADAM_ISA": isa}
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             values.append([float(word) for word in done.stdout.split()[1:]])
+            tick()
     return taken
 
 
@@ -273,6 +274,7 @@ def main() -> None:
     fits = 1 if options.quick else 5
     rows: list[Row] = []
     total = len(dtypes) * len(shapes) + fits * len(LOOPS) * len(WAYS) + len(RULES) * len(RULE_SHAPES)
+    total += fits * len(backends.available_isas())
     with tqdm(total=total, desc="measuring", unit="case") as bar:
         loops = training(fits, bar.update)
         for dtype in dtypes:
@@ -286,7 +288,7 @@ def main() -> None:
                 bar.set_postfix_str(title)
                 rules.append((title, measure(rule_contestants(name, chosen, variants), "float32", count, size)))
                 bar.update()
-        isas = instruction_sets(fits)
+        isas = instruction_sets(fits, bar.update)
     measured = {"machine": machine(), "steps": rows, "training": loops, "rules": rules, "instruction sets": isas}
     (options.out / "report.json").write_text(json.dumps(measured, indent=1, default=asdict) + "\n")
     (options.out / "README.md").write_text(markdown(measured))

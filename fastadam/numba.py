@@ -33,16 +33,20 @@ def step(t, hyper, out):
 
 def compile_rule(rule: Rule) -> Kernel:
     """A kernel of `rule` whose sweeps and step scalars are machine code by Numba."""
-    views = (f"    {name} = carray(arrays[{k}], n, real)" for k, name in enumerate(("p", "g", *rule.states)))
+    views = (f"    {name} = carray(arrays[{k}], n, real)" for k, name in enumerate(generate.arrays(rule)))
     source = _SOURCE.format(
         n_scalars=rule.n_scalars,
         views="\n".join(views),
-        sweep_body=generate.sweep_body(rule),
-        step_body=generate.step_body(rules, rule),
+        sweep_body=generate.sweep_body(rule, "update"),
+        step_body=generate.step_body(rules, rule, "scalars_of_step"),
     )
-    called = (rules.prepare, rules.prepare_scalars, rule.update, rule.scalars)
-    names = {function.__name__: _jit(function) for function in called}
-    names["carray"] = numba.carray  # type: ignore[attr-defined]
+    names = {
+        "prepare": _jit(rules.prepare),
+        "prepare_scalars": _jit(rules.prepare_scalars),
+        "update": _jit(rule.update),
+        "scalars_of_step": _jit(rule.scalars),
+        "carray": numba.carray,  # type: ignore[attr-defined]
+    }
     callbacks = {}
     for dtype in ("float32", "float64"):
         scope = names | {"real": np.dtype(dtype).type}

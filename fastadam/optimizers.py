@@ -3,8 +3,9 @@ A class says which rule its options choose and what the rule's hyper-parameters 
 """
 
 import math
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,8 +14,18 @@ from .kernel import backends, checks, threads
 from .kernel._plan import Plan, state_like
 from .rules import RULES, Rule
 
-#: one array, a sequence or mapping of arrays, group dicts, or an object with ``.parameters`` and ``.grad``
-Params = Any
+
+class HasParameters(Protocol):
+    """The article's protocol: an object whose ``parameters`` are stepped by its ``grad``."""
+
+    parameters: Any
+    grad: Any
+
+
+#: one array, a sequence or mapping of arrays, group dicts, or an object
+Params = np.ndarray | Iterable[np.ndarray] | Mapping[Any, np.ndarray] | Iterable[Mapping[str, Any]] | HasParameters
+#: gradients in the structure of the parameters; for groups also a sequence a group, or dicts with ``"grads"``
+Grads = np.ndarray | Iterable[Any] | Mapping[Any, np.ndarray]
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
 
@@ -25,7 +36,9 @@ class Option:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, optimizer: "Optimizer", _: type) -> Any:
+    def __get__(self, optimizer: "Optimizer | None", _: type) -> Any:
+        if optimizer is None:
+            return self
         return optimizer.param_groups[0][self.name]
 
     def __set__(self, optimizer: "Optimizer", value: Any) -> None:
@@ -69,6 +82,8 @@ class Optimizer:
     param_groups : list
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
+    A step releases the GIL: nothing else may write the arrays or the gradients while it runs.
+
     Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
 
     Raises
@@ -81,12 +96,18 @@ class Optimizer:
     #: the options of a group that does not set its own
     defaults: dict[str, Any]
 
-    def __init__(self, params: Params, grads: Any, backend: str, n_threads: int | None, **defaults: Any) -> None:
+    def __init__(
+        self, params: Params, grads: Grads | None, backend: str, n_threads: int | None, **defaults: Any
+    ) -> None:
         if type(self) is Optimizer:
             raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
         self.defaults = {name: options.check(name, value) for name, value in defaults.items()}
-        self._object = params if structure.is_object(params) else None
-        groups, self._flatten = structure.read_groups(params if self._object is None else params.parameters)
+        given: Any = params
+        self._object: Any = given if structure.is_object(given) else None
+        if self._object is not None and grads is not None:
+            raise ValueError("grads: an object brings its own gradients as .grad; leave grads out, or pass its arrays")
+        backends.check(backend)
+        groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._backend = backend
         self._n_threads = threads.resolve(n_threads)
         self.param_groups = [Group(self, k, group) for k, group in enumerate(groups)]
@@ -125,7 +146,7 @@ class Optimizer:
 
     # The face.
 
-    def step(self, grads: Any = None) -> None:
+    def step(self, grads: Grads | None = None) -> None:
         """One step of every parameter, in place; `grads` are left untouched.
 
         Parameters
@@ -164,6 +185,8 @@ class Optimizer:
         grads = self._bound if self._object is None else self._flatten(self._object.grad)
         if grads is None:
             raise RuntimeError("zero_grad: no gradients are bound; zero your own, or construct with grads=")
+        for name, g in zip(self._plan.names, grads, strict=True):
+            checks.writeable(f"gradient of {name}", g)
         for g in grads:
             g[...] = 0
 
@@ -180,7 +203,7 @@ class Optimizer:
     @property
     def n_threads(self) -> int:
         """How many threads a step may use, the caller included."""
-        return self._n_threads
+        return self._plan.n_threads
 
     @property
     def state(self) -> dict[str, list[np.ndarray | None]]:
@@ -204,10 +227,10 @@ class Optimizer:
 
     def _make_plan(self, names: list[str], t: int) -> None:
         kernels = [backends.kernel(group._rule, self._backend) for group in self.param_groups]
-        arrays = zip(kernels, (group["params"] for group in self.param_groups), self._states, strict=True)
+        arrays = zip(kernels, (list(group["params"]) for group in self.param_groups), self._states, strict=True)
         self._plan = Plan(list(arrays), names, t, self._n_threads)
         for group in self.param_groups:
-            group._apply()
+            group.apply()
 
     def _set_rates(self) -> None:
         t = self.t + 1
@@ -217,13 +240,18 @@ class Optimizer:
 
     def _follow_object(self) -> None:
         """Step the arrays that the object has now: a script may have replaced ``object.parameters``."""
-        arrays = list(self._flatten(self._object.parameters))  # type: ignore[union-attr]
-        if all(new is old for new, old in zip(arrays, self._plan.params, strict=True)):
+        arrays, again = (list(self._flatten(self._object.parameters)) for _ in range(2))
+        planned = self._plan.params
+        if all(new is old for new, old in zip(arrays, planned, strict=True)):
             return
+        if any(one is not other for one, other in zip(arrays, again, strict=True)):
+            raise TypeError("params: .parameters gives another array at each read, so a step in place would be lost")
         checks.parameters(self._plan.names, arrays)
-        for name, new, old in zip(self._plan.names, arrays, self._plan.params, strict=True):
+        for name, new, old in zip(self._plan.names, arrays, planned, strict=True):
             checks.like(name, new, old)
-        self.param_groups[0]._values["params"] = arrays
+        rest = iter(arrays)
+        for group in self.param_groups:
+            group._values["params"] = tuple(islice(rest, len(group["params"])))
         self._make_plan(self._plan.names, self.t)
 
 
@@ -237,7 +265,7 @@ class Group(MutableMapping[str, Any]):
         for name in group.options:
             self._known(name)
         own = {name: options.check(name, value, self._name(name)) for name, value in group.options.items()}
-        self._values = {"params": group.structure.arrays, **optimizer.defaults, **own}
+        self._values = {"params": tuple(group.structure.arrays), **optimizer.defaults, **own}
         self._rule = optimizer._rule(self._values)
 
     def __getitem__(self, name: str) -> Any:
@@ -245,7 +273,7 @@ class Group(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._values[name] = self.check(name, value)
-        self._apply()
+        self.apply()
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{name}: a group's options are fixed in number; assign another value instead")
@@ -284,11 +312,14 @@ class Group(MutableMapping[str, Any]):
         values = {"decoupled": False} | values | self._optimizer._hyper(values) | {"lr": rate}
         return [values[name] for name in self._rule.hyper]
 
-    def _apply(self) -> None:
+    def apply(self) -> None:
         """Hand the options to the plan; or, where the rate is another at each step, leave it to `_set_rates`."""
         optimizer = self._optimizer
-        optimizer._scheduled = [g for g in optimizer.param_groups if optimizer._is_scheduled(g._values)]
-        if not optimizer._is_scheduled(self._values):
+        others = [group for group in optimizer._scheduled if group is not self]
+        optimizer._scheduled = others
+        if optimizer._is_scheduled(self._values):
+            optimizer._scheduled = [*others, self]
+        else:
             optimizer._plan.set_hyper(self._index, self._hyper(self._values["lr"]))
 
 
@@ -361,7 +392,7 @@ class Adam(Optimizer):
         beta_decay: float = 1.0,
         alpha_decay: bool = False,
         eps_hat: bool = False,
-        grads: Any = None,
+        grads: Grads | None = None,
         backend: str = "cython",
         n_threads: int | None = None,
     ) -> None:
@@ -439,7 +470,7 @@ class AdamW(Adam):
         beta_decay: float = 1.0,
         alpha_decay: bool = False,
         eps_hat: bool = False,
-        grads: Any = None,
+        grads: Grads | None = None,
         backend: str = "cython",
         n_threads: int | None = None,
     ) -> None:
@@ -506,7 +537,7 @@ class Adamax(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
-        grads: Any = None,
+        grads: Grads | None = None,
         backend: str = "cython",
         n_threads: int | None = None,
     ) -> None:
@@ -565,7 +596,7 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
-        grads: Any = None,
+        grads: Grads | None = None,
         backend: str = "cython",
         n_threads: int | None = None,
     ) -> None:
@@ -646,7 +677,7 @@ class RMSprop(Optimizer):
         *,
         maximize: bool = False,
         eps_in_sqrt: bool = False,
-        grads: Any = None,
+        grads: Grads | None = None,
         backend: str = "cython",
         n_threads: int | None = None,
     ) -> None:
@@ -718,7 +749,7 @@ class Adadelta(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
-        grads: Any = None,
+        grads: Grads | None = None,
         backend: str = "cython",
         n_threads: int | None = None,
     ) -> None:

@@ -16,7 +16,11 @@ def _number(allowed: str, test: Callable[[float], bool]) -> Check:
     def check(name: str, value: Any) -> float:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected a number {allowed}, got {value!r} of type {type(value).__name__}")
-        if not test(float(value)):
+        try:
+            allowed_value = test(float(value))
+        except OverflowError:
+            allowed_value = False
+        if not allowed_value:
             raise ValueError(f"{name}: expected a number {allowed}, got {value!r}")
         return float(value)
 
@@ -43,12 +47,14 @@ def _two_betas(name: str, value: Any) -> tuple[float, float]:
 
 
 _non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
+_finite = _number("that is finite", math.isfinite)
 _below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
 _up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
 
 #: check of a learning rate that is a number, as a schedule must return it
 rate = _non_negative
 
+#: the options of the built-in optimizers; one of a user's own rule may be any finite number
 CHECKS: dict[str, Check] = {
     "lr": _rate_or_schedule,
     "betas": _two_betas,
@@ -72,4 +78,4 @@ CHECKS: dict[str, Check] = {
 
 def check(name: str, value: Any, label: str = "") -> Any:
     """The value of the option `name`, if it may be that; `label` is what the message calls it."""
-    return CHECKS[name](label or name, value)
+    return CHECKS.get(name, _finite)(label or name, value)

@@ -34,8 +34,8 @@ VARIANTS = {
 
 CASES = BY_RULE | VARIANTS
 DTYPES = ("float32", "float64")
-#: sizes around the widths of vectors and chunks
-SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129, 1023, 1025, 10_007)
+#: sizes around the widths of vectors and chunks, and one that is shared among threads
+SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129, 1023, 1025, 10_007, 33_001)
 
 
 def make(case: str, params, **more):

@@ -14,25 +14,27 @@ import fastadam
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.mark.parametrize("module", ["fastadam.optimizers", "fastadam.adapters.article"])
+@pytest.mark.parametrize("module", ["fastadam.optimizers", "fastadam.custom", "fastadam.adapters.article"])
 def test_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted > 0
     assert outcome.failed == 0
 
 
-@pytest.mark.parametrize("name", sorted(set(fastadam.__all__) - {"Optimizer"}))
+@pytest.mark.parametrize("name", sorted(set(fastadam.__all__) - {"Optimizer", "optimizer"}))
 def test_every_optimizer_shows_an_example(name):
     text = getattr(fastadam, name).__doc__
     assert ">>> " in text
     assert ".. math::" in text
 
 
-def test_readme_examples():
+def test_readme_examples(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     assert blocks
     for block in blocks:
         exec(block, {})
+        promised = re.findall(r"print\(.*\)  +# (.*)", block)
+        assert capsys.readouterr().out.splitlines() == promised
 
 
 def test_readme_names_the_two_commands():

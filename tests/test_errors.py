@@ -43,6 +43,7 @@ CONSTRUCTION = [
     ("group option", lambda: fastadam.Adam([{"params": P, "rate": 1}]), ValueError, "params[0]['rate']: unknown"),
     ("group value", lambda: fastadam.Adam([{"params": P, "lr": -1}]), ValueError, "params[0]['lr']: expected a number"),
     ("backend", lambda: fastadam.Adam(P, backend="cuda"), ValueError, "backend: expected one of cython, numba, numpy"),
+    ("backend in a list", lambda: fastadam.Adam(P, backend=["numpy"]), ValueError, "backend: expected one of"),
     ("no threads", lambda: fastadam.Adam(P, n_threads=0), ValueError, "n_threads: expected a whole number >= 1, got 0"),
     ("half a thread", lambda: fastadam.Adam(P, n_threads=0.5), TypeError, "got 0.5 of type float"),
     ("base class", lambda: fastadam.Optimizer(P, None, "cython", None), TypeError, "use Adam, AdamW, Adamax"),
@@ -54,6 +55,7 @@ OPTIONS = [
     (fastadam.Adam, "lr", -1e-3, ValueError, ">= 0"),
     (fastadam.Adam, "lr", float("nan"), ValueError, "got nan"),
     (fastadam.Adam, "lr", float("inf"), ValueError, "finite"),
+    (fastadam.Adam, "lr", 10**400, ValueError, "finite"),
     (fastadam.Adam, "lr", "0.1", TypeError, "got '0.1' of type str"),
     (fastadam.Adam, "lr", True, TypeError, "of type bool"),
     (fastadam.Adam, "lr", None, TypeError, "of type NoneType"),
@@ -110,7 +112,9 @@ def test_construction(call, error, text):
 
 
 @pytest.mark.parametrize(
-    ("cls", "name", "value", "error", "text"), OPTIONS, ids=[f"{r[0].__name__}-{r[1]}={r[2]}" for r in OPTIONS]
+    ("cls", "name", "value", "error", "text"),
+    OPTIONS,
+    ids=[f"{r[0].__name__}-{r[1]}={str(r[2])[:20]}" for r in OPTIONS],
 )
 def test_options(cls, name, value, error, text):
     with pytest.raises(error, match=rf"^{name}\b.*{re.escape(text)}"):
@@ -151,7 +155,7 @@ def test_gradients(grads, error, text, running):
 
 def test_gradient_that_is_the_parameter(running):
     opt, before = running
-    with pytest.raises(ValueError, match=r"gradient of params\[0\]: shares memory with the parameter"):
+    with pytest.raises(ValueError, match=r"gradient of params\[0\]: shares memory with a parameter or a state"):
         opt.step(opt._plan.params)
     unchanged(opt, before)
 
@@ -172,6 +176,60 @@ def test_schedule_that_fails(lr, error, text, running):
         opt.step(GOOD)
     opt.lr = 1e-3
     unchanged(opt, before)
+
+
+def test_gradient_that_is_another_parameter():
+    """f = a · b has each factor as the other's gradient: they must be copies, since a is stepped before b's is read."""
+    a, b = np.ones((2, 3)), np.full((2, 3), 2.0)
+    opt = fastadam.Adam([a, b])
+    for grads in ([b, a], [b[:, ::-1], a[::-1]], [opt.state["m"][1], np.ones((2, 3))]):
+        with pytest.raises(ValueError, match="shares memory with a parameter or a state"):
+            opt.step(grads)
+    assert opt.t == 0
+    assert (a == 1).all()
+    opt.step([b.copy(), a.copy()])
+
+
+def test_parameter_changed_under_way():
+    a = np.ones((50, 2))
+    opt = fastadam.Adam(a)
+    opt.step(np.ones((50, 2)))
+    a.shape = (2, 50)
+    with pytest.raises(ValueError, match=re.escape("its shape was changed to (2, 50)")):
+        opt.step(np.ones((2, 50)))
+    a.shape = (50, 2)
+    a.flags.writeable = False
+    with pytest.raises(ValueError, match="params: the array is read-only"):
+        opt.step(np.ones((50, 2)))
+    assert opt.t == 1
+
+
+class Instance:
+    """An object of the article's protocol."""
+
+    def __init__(self):
+        self.parameters, self.grad = np.ones(2), np.ones(2)
+
+
+def test_object_with_bound_gradients():
+    with pytest.raises(ValueError, match="an object brings its own gradients"):
+        fastadam.Adam(Instance(), grads=np.ones(2))
+
+
+def test_object_without_a_gradient():
+    instance = Instance()
+    instance.grad = None
+    with pytest.raises(TypeError, match="gradient of params: expected a numpy array, got NoneType"):
+        fastadam.Adam(instance).zero_grad()
+
+
+def test_bound_gradients_that_cannot_be_zeroed():
+    grads = [np.ones(2), readonly(np.ones(2))]
+    opt = fastadam.Adam([np.ones(2), np.ones(2)], grads=grads)
+    with pytest.raises(ValueError, match=re.escape("gradient of params[1]: the array is read-only")):
+        opt.zero_grad()
+    assert (grads[0] == 1).all()
+    opt.step()
 
 
 def test_names_of_a_mapping():

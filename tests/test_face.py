@@ -9,6 +9,7 @@ import pytest
 from cases import BY_RULE, DTYPES, arrays_of, make
 
 import fastadam
+from fastadam.adapters import article
 from fastadam.rules import RULES
 
 A, B, C = np.arange(6.0).reshape(2, 3), np.linspace(-1, 1, 4), np.array(3.0)
@@ -314,3 +315,61 @@ def test_arrays_stay_where_they_are():
     opt.step(GRADS[1])
     assert p.ctypes.data == address
     assert all(new is old for new, old in zip(arrays_of(opt), kept, strict=True))
+
+
+class Layers:
+    """An object whose ``parameters`` is a property: a new array at each read, unlike what the protocol says."""
+
+    def __init__(self):
+        self.a, self.b, self.grad = np.ones(2), np.ones(2), np.ones(4)
+
+    @property
+    def parameters(self):
+        return np.concatenate([self.a, self.b])
+
+    @parameters.setter
+    def parameters(self, value):
+        self.a, self.b = value[:2], value[2:]
+
+
+def test_object_that_makes_its_parameters_anew_is_refused():
+    opt = fastadam.Adam(Layers())
+    with pytest.raises(TypeError, match="gives another array at each read"):
+        opt.step()
+
+
+def test_articles_face_uses_a_propertys_setter():
+    layers = Layers()
+    optimizer = article.Adam(layers, alpha=0.5, epsilon=0)
+    for _ in range(2):
+        optimizer.step()
+    np.testing.assert_allclose(layers.parameters, 0.0, atol=1e-12)
+
+
+def test_object_with_groups_whose_arrays_are_replaced():
+    x = Instance([{"params": [A.copy(), B.copy()]}, {"params": C.copy(), "lr": 0.1}], [GRADS[:2], GRADS[2]])
+    opt = fastadam.Adam(x)
+    opt.step()
+    x.parameters = [{"params": [p.copy() for p in x.parameters[0]["params"]]}, {"params": x.parameters[1]["params"]}]
+    opt.step()
+    opt.step()
+    np.testing.assert_array_equal(x.parameters[0]["params"][1], EXPECTED[1])
+    np.testing.assert_array_equal(x.parameters[1]["params"], stepped(C, GRADS[2], lr=0.1))
+    assert [len(group["params"]) for group in opt.param_groups] == [2, 1]
+
+
+@pytest.mark.parametrize("layout", ["F", "transposed", "strided", "negative", "misaligned"])
+def test_articles_face_in_any_layout(layout):
+    base = np.arange(24.0).reshape(4, 6)
+    results = []
+    for p in (base.copy(), views(base)[layout]):
+        x = Instance(p, np.cos(base))
+        optimizer = article.Adam(x, alpha=0.1)
+        for _ in range(3):
+            optimizer.step()
+            optimizer.m = optimizer.m.copy(order="F")
+        x.grad = np.asfortranarray(np.cos(base)) * 2
+        optimizer.step()
+        results.append((p, optimizer.m))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])

@@ -162,16 +162,70 @@ def test_default_number(monkeypatch):
             fastadam.Adam(np.ones(1))
 
 
-def test_quota_of_a_control_group(monkeypatch, tmp_path):
-    limit = tmp_path / "cpu.max"
-    monkeypatch.setattr(threads, "CPU_MAX", limit)
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, 16),
+        ("0::/", {"cpu.max": "250000 100000"}, 3),
+        ("0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        ("0::/a/b", {"a/b/cpu.max": "50000 100000"}, 1),
+        ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "400000", "cpu/job/cpu.cfs_period_us": "100000"}, 4),
+        ("4:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 16),
+        ("3:memory:/job", {"cpu.max": "50000 100000"}, 16),
+        (None, {}, 16),
+    ],
+)
+def test_quota_of_control_groups(monkeypatch, tmp_path, membership, limits, expected):
+    monkeypatch.setattr(threads, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(threads, "CGROUP", tmp_path / "cgroup")
     monkeypatch.delenv("FASTADAM_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    for text, expected in (("max 100000", 16), ("250000 100000", 3), ("50000 100000", 1)):
-        limit.write_text(text)
-        assert threads.default() == expected
-    limit.unlink()
-    assert threads.default() == 16
+    if membership is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(membership + "\n")
+    for name, text in limits.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text + "\n")
+    assert threads.default() == expected
+
+
+def test_numba_sweeps_in_threads():
+    results = []
+    for backend, n_threads in (("numba", 4), ("cython", 1)):
+        p = np.linspace(-1, 1, 100_001)
+        opt = fastadam.Adam(p, backend=backend, n_threads=n_threads)
+        for _ in range(3):
+            opt.step(np.sin(np.arange(p.size)))
+        results.append(p)
+    np.testing.assert_array_equal(*results)
+
+
+def test_two_threads_in_one_optimizer():
+    """The second is refused while the first steps; what was done is a number of whole steps."""
+    p, g = np.zeros(4_000_000), np.ones(4_000_000)
+    opt = fastadam.Adam(p)
+    refused = []
+
+    def work():
+        for _ in range(20):
+            try:
+                opt.step(g)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert opt.t + len(refused) == 40
+    assert refused
+    assert all("another thread is inside a step" in text for text in refused)
+    alone = np.zeros(1)
+    other = fastadam.Adam(alone)
+    for _ in range(opt.t):
+        other.step(np.ones(1))
+    assert (p == alone[0]).all()
 
 
 def _path():

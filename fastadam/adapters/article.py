@@ -4,7 +4,7 @@ A script written for the article's class runs with its import line alone changed
 ``instance`` is an object with ``parameters`` (a float32 or float64 array, updated in place, or a number, replaced),
 ``grad`` (read at each step) and, for ``zero_grad()``, a method of that name. Hyper-parameters are plain attributes,
 read at each step and, as in the article, not checked. States and step count are the attributes ``m``, ``v``,
-``timestep``.
+``timestep``. All arithmetic is in the dtype of the parameters, where the article's may mix two.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..kernel import backends, checks, threads
-from ..kernel._plan import Plan
+from ..kernel._plan import Plan, state_like
 from ..rules import RULES, Rule
 
 
@@ -24,11 +24,11 @@ class _State:
         self.name = name
 
     def __get__(self, owner: "_Article", _: type) -> Any:
-        owner._lent = True
+        owner._states_shown = True
         return owner._states[self.name]
 
     def __set__(self, owner: "_Article", value: Any) -> None:
-        owner._lent = True
+        owner._states_shown = True
         owner._states[self.name] = value
 
 
@@ -46,9 +46,9 @@ class _Article:
         self.timestep = 0
         self._states: dict[str, Any] = dict.fromkeys(self._rule.states, 0.0)
         self._plan: Plan
-        self._planned: Any = None  # the array that the plan was made for
-        self._set: dict[str, float] = {}  # the hyper-parameters that the plan has
-        self._lent = False  # whether the script may hold a state; in the article each step makes new ones
+        self._planned_for: Any = None  # the array that the plan was made for
+        self._hyper_set: dict[str, float] = {}  # the hyper-parameters that the plan has
+        self._states_shown = False  # whether the script may hold a state; in the article each step makes new ones
 
     def zero_grad(self) -> None:
         """Have the instance clear its gradients."""
@@ -57,7 +57,7 @@ class _Article:
     def step(self) -> None:
         """One step of ``instance.parameters``."""
         parameters = self.instance.parameters
-        if parameters is not self._planned or self._lent:
+        if parameters is not self._planned_for or self._states_shown:
             self._make_plan(parameters)
         p = self._plan.params[0]
         grad = np.asarray(self.instance.grad)
@@ -65,19 +65,19 @@ class _Article:
         if grad.dtype != p.dtype or grad.shape != p.shape or grad is p or shared:
             grad = np.array(np.broadcast_to(grad, p.shape), p.dtype)
         hyper = self._hyper(self.timestep + 1)
-        if hyper != self._set:
+        if hyper != self._hyper_set:
             self._plan.set_hyper(0, [hyper.get(name, 0.0) for name in self._rule.hyper])
-            self._set = hyper
+            self._hyper_set = hyper
         self._plan.t = self.timestep
         self._plan.step((grad,))
         self.timestep += 1
+        self.instance.parameters = parameters if p is parameters else p[()]  # `-=` assigns, too: a property's setter
         if p is not parameters:
-            self.instance.parameters = p[()]
-            self._planned = None  # a number is replaced, so the next step plans anew
+            self._planned_for = None  # a number is replaced, so the next step plans anew
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all but the plan, which the next step makes anew."""
-        return {name: value for name, value in vars(self).items() if name != "_plan"} | {"_planned": None}
+        return {name: value for name, value in vars(self).items() if name != "_plan"} | {"_planned_for": None}
 
     def _hyper(self, t: int) -> dict[str, float]:
         """The rule's hyper-parameters for step `t`; those left out are 0."""
@@ -86,15 +86,16 @@ class _Article:
     def _make_plan(self, parameters: Any) -> None:
         p = parameters if isinstance(parameters, np.ndarray) else np.array(parameters, float)
         checks.parameter("instance.parameters", p)
-        for name, state in self._states.items():
-            self._states[name] = np.array(np.broadcast_to(state, p.shape), p.dtype)
+        for name, value in self._states.items():
+            self._states[name] = state_like(p, 0)
+            self._states[name][...] = value
         kernel = backends.kernel(self._rule)
         self._plan = Plan(
             [(kernel, [p], [list(self._states.values())])], ["instance.parameters"], n_threads=threads.default()
         )
-        self._planned = parameters
-        self._set = {}
-        self._lent = False
+        self._planned_for = parameters
+        self._hyper_set = {}
+        self._states_shown = False
 
 
 class Adam(_Article):

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, cdivision=True
 """The plan: the arrays of one optimizer, checked once and laid out as segments, and the one call that steps them all.
 It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of a step's scalars.
 """
@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from . import checks
 
@@ -83,10 +84,17 @@ cdef struct Segment:        # one parameter with its gradient and states
     Py_ssize_t itemsize
     int typenum
     int ndim
+    void* p                 # the parameter, borrowed: the plan holds the reference
+    bint others_direct      # all operands but the gradient are direct
+    bint direct             # all operands are: the sweep runs on them where they lie
     int n_operands
     Py_ssize_t* shape       # by axis, slowest first in p's memory
     Py_ssize_t* axes        # the axis of the arrays that stands at each place
     Operand* operands       # p, g, states
+
+cdef struct Extent:         # a range of addresses that a step writes
+    char* low
+    char* high
 
 cdef struct Layout:         # all that a thread needs to step a tile
     Segment* segments
@@ -114,6 +122,8 @@ cdef class Plan:
 
     cdef Group* groups
     cdef Layout layout
+    cdef Extent* extents            # of parameters and states, sorted, those that meet joined
+    cdef Py_ssize_t n_extents
     cdef readonly Py_ssize_t n_groups
     cdef readonly int n_threads
     cdef public long long t         # steps done
@@ -125,6 +135,7 @@ cdef class Plan:
 
     def __cinit__(self):
         self.groups = NULL
+        self.extents = NULL
         self.layout = Layout(NULL, 0, 0, 0, NULL, NULL)
 
     def __init__(self, list groups, list names, long long t=0, int n_threads=1):
@@ -148,6 +159,7 @@ cdef class Plan:
                 self.add_segment(&self.layout.segments[k], &self.groups[i], p, s)
                 k += 1
         self.cut_tiles()
+        self.note_extents()
 
     cdef int add_group(self, Group* group, Kernel kernel) except -1:
         group.kernel = <void*> kernel
@@ -163,6 +175,10 @@ cdef class Plan:
     cdef int add_segment(self, Segment* segment, Group* group, cnp.ndarray p, list states) except -1:
         cdef int i, k
         cdef int ndim = cnp.PyArray_NDIM(p)
+        for state in states:
+            checks.like("a state", state, p)
+        if 2 + len(states) != (<Kernel> group.kernel).n_operands:
+            raise ValueError(f"expected {(<Kernel> group.kernel).n_operands - 2} states a parameter, got {len(states)}")
         segment.group = group
         segment.first = self.layout.n_elements
         segment.n = cnp.PyArray_SIZE(p)
@@ -181,9 +197,42 @@ cdef class Plan:
         place(segment, 0, p)
         for i, state in enumerate(states):
             place(segment, 2 + i, state)
+        segment.p = <void*> p
+        segment.others_direct = True
+        for k in range(segment.n_operands):
+            segment.others_direct &= k == 1 or segment.operands[k].direct
         self.layout.n_elements += segment.n
         self.layout.n_bytes += segment.n * segment.itemsize
         return 0
+
+    cdef int note_extents(self) except -1:
+        joined = []
+        for low, high in sorted(byte_bounds(array) for array in self.written() if array.size):
+            if joined and low < joined[-1][1]:
+                joined[-1][1] = max(high, joined[-1][1])
+            else:
+                joined.append([low, high])
+        self.extents = <Extent*> allocate(len(joined), sizeof(Extent))
+        self.n_extents = len(joined)
+        for k, (low, high) in enumerate(joined):
+            self.extents[k].low = <char*> <size_t> low
+            self.extents[k].high = <char*> <size_t> high
+        return 0
+
+    cdef list written(self):
+        """All arrays that a step writes."""
+        return self.params + [state for states in self.states for state in states]
+
+    cdef bint meets_written(self, char* low, char* high) noexcept:
+        """Whether a range of addresses meets the extent of an array that a step writes."""
+        cdef Py_ssize_t first = 0, last = self.n_extents, middle
+        while first < last:  # the first extent that ends behind `low`
+            middle = (first + last) // 2
+            if self.extents[middle].high <= low:
+                first = middle + 1
+            else:
+                last = middle
+        return first < self.n_extents and self.extents[first].low < high
 
     cdef int cut_tiles(self) except -1:
         cdef Py_ssize_t k, tile = 0
@@ -216,9 +265,12 @@ cdef class Plan:
         PyMem_Free(self.layout.tile_segment)
         PyMem_Free(self.layout.buffers)
         PyMem_Free(self.groups)
+        PyMem_Free(self.extents)
 
     def set_hyper(self, Py_ssize_t group, values):
         """The hyper-parameters of a group, in the order of its rule's `hyper`; they hold from the next step on."""
+        if not 0 <= group < self.n_groups:
+            raise IndexError(f"group: expected 0 … {self.n_groups - 1}, got {group}")
         cdef Kernel kernel = self.kernels[group]
         values = [float(value) for value in values]
         if len(values) != kernel.n_hyper:
@@ -228,6 +280,8 @@ cdef class Plan:
 
     def bind(self, grads):
         """Check these gradients now and read them at every `step` that is given none."""
+        if self.busy:
+            raise RuntimeError("another thread is inside a step of this optimizer")
         self.bound = tuple(grads)
         self.bound_is_placed = False
         self.admit_all(self.bound)
@@ -235,9 +289,9 @@ cdef class Plan:
 
     def step(self, grads=None):
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing."""
+        cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
         if self.busy:
             raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
-        cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
         self.busy = True
         try:
             if grads is not None or not self.bound_is_placed:
@@ -263,12 +317,54 @@ cdef class Plan:
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
             g = grads[i]
-            if not admit(segment, g):
-                checks.gradient(self.names[i], g, self.params[i])
-                place(segment, 1, g)
-            gathers |= not (segment.operands[0].direct and segment.operands[1].direct)
+            if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
+                checks.parameter(self.names[i], self.params[i])
+            if not self.admit(segment, g):
+                self.look_closer(i, g)
+            segment.direct = segment.others_direct and segment.operands[1].direct
+            gathers |= not segment.direct
         if gathers and self.layout.buffers is NULL:
             self.layout.buffers = <char*> allocate(self.n_threads * MAX_OPERANDS * CHUNK, sizeof(double))
+        return 0
+
+    cdef inline bint admit(self, Segment* segment, object g) noexcept:
+        """True if `g` is beyond doubt a plain gradient that fits; False calls for a closer look."""
+        cdef int k
+        cdef char* data
+        if not cnp.PyArray_CheckExact(g):
+            return False
+        if (
+            cnp.PyArray_TYPE(<cnp.ndarray> g) != segment.typenum
+            or cnp.PyArray_NDIM(<cnp.ndarray> g) != segment.ndim
+            or not cnp.PyArray_CHKFLAGS(<cnp.ndarray> g, cnp.NPY_ARRAY_CARRAY_RO)
+            or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> g)
+        ):
+            return False
+        for k in range(segment.ndim):
+            if segment.axes[k] != k or cnp.PyArray_DIM(<cnp.ndarray> g, k) != segment.shape[k]:
+                return False
+        data = cnp.PyArray_BYTES(<cnp.ndarray> g)
+        if segment.operands[1].direct and data == segment.operands[1].data:
+            return True  # the memory that was looked at in the last step
+        if self.meets_written(data, data + segment.n * segment.itemsize):
+            return segment.n == 0
+        segment.operands[1].data = data
+        segment.operands[1].direct = True
+        return True
+
+    cdef int look_closer(self, Py_ssize_t i, g) except -1:
+        """Admit a gradient in any layout, or say what is wrong with it."""
+        cdef Segment* segment = &self.layout.segments[i]
+        cdef int k
+        cdef cnp.ndarray p = self.params[i]
+        for k in range(segment.ndim):
+            if cnp.PyArray_NDIM(p) != segment.ndim or cnp.PyArray_DIM(p, <int> segment.axes[k]) != segment.shape[k]:
+                raise ValueError(f"{self.names[i]}: its shape was changed to {self.params[i].shape}; make a new optimizer")
+        checks.gradient(self.names[i], g, p)
+        low, high = byte_bounds(g)
+        if g.size and self.meets_written(<char*> <size_t> low, <char*> <size_t> high):
+            checks.apart(self.names[i], g, self.written())
+        place(segment, 1, g)
         return 0
 
     cdef int prepare_scalars(self) except -1:
@@ -290,16 +386,12 @@ cdef class Plan:
         return 0
 
     cdef int sweep_python(self) except -1:
-        """The same step where a kernel is Python: its sweep is called with arrays that view the chunks."""
+        """The same step where kernels are Python: their sweeps are called with arrays that view the chunks."""
         cdef Py_ssize_t i
         cdef Segment* segment
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
-            kernel = <Kernel> segment.group.kernel
-            if (<Kernel> kernel).python_sweep is None:
-                sweep_range(segment, 0, segment.n, self.layout.buffers)
-            else:
-                sweep_in_python(segment, kernel, self.layout.buffers)
+            sweep_in_python(segment, <Kernel> segment.group.kernel, self.layout.buffers)
         return 0
 
 
@@ -329,32 +421,6 @@ cdef void sweep_tile(void* context, int worker, int64_t tile) noexcept nogil:
         sweep_range(segment, begin - segment.first, min(end - segment.first, segment.n), buffer)
         begin = segment.first + segment.n
         segment += 1
-
-
-cdef inline bint admit(Segment* segment, object g) noexcept:
-    """True if `g` is beyond doubt a plain gradient that fits; False calls for a closer look."""
-    cdef int k
-    cdef Py_ssize_t nbytes = segment.n * segment.itemsize
-    cdef char* data
-    if not cnp.PyArray_CheckExact(g):
-        return False
-    if (
-        cnp.PyArray_TYPE(<cnp.ndarray> g) != segment.typenum
-        or cnp.PyArray_NDIM(<cnp.ndarray> g) != segment.ndim
-        or not cnp.PyArray_CHKFLAGS(<cnp.ndarray> g, cnp.NPY_ARRAY_CARRAY_RO)
-        or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> g)
-        or not segment.operands[0].direct
-    ):
-        return False
-    for k in range(segment.ndim):
-        if segment.axes[k] != k or cnp.PyArray_DIM(<cnp.ndarray> g, k) != segment.shape[k]:
-            return False
-    data = cnp.PyArray_BYTES(<cnp.ndarray> g)
-    if data < segment.operands[0].data + nbytes and segment.operands[0].data < data + nbytes:
-        return segment.n == 0
-    segment.operands[1].data = data
-    segment.operands[1].direct = True
-    return True
 
 
 def state_like(cnp.ndarray p, value):
@@ -397,7 +463,7 @@ cdef inline void sweep_range(Segment* segment, Py_ssize_t begin, Py_ssize_t end,
         <const void*> segment.group.scalars32 if segment.itemsize == 4 else <const void*> segment.group.scalars64
     )
     cdef Py_ssize_t n
-    if segment.operands[0].direct and segment.operands[1].direct:
+    if segment.direct:
         views(segment, begin, end - begin, NULL, arrays)
         sweep(end - begin, arrays, scalars)
         return
@@ -415,10 +481,9 @@ cdef int sweep_in_python(Segment* segment, Kernel kernel, char* buffer) except -
     cdef cnp.npy_intp n
     cdef int k
     cdef Group* group = segment.group
-    cdef bint direct = segment.operands[0].direct and segment.operands[1].direct
     scalars = [group.scalars64[k] for k in range(kernel.n_scalars)]
     while begin < segment.n:
-        n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if direct else CHUNK))
+        n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
         views(segment, begin, n, buffer, arrays)
         kernel.python_sweep(
             scalars,

@@ -82,11 +82,15 @@ def _numpy(rule: Rule) -> Kernel:
 BACKENDS: dict[str, Callable[[Rule], Kernel]] = {"cython": _cython, "numba": _numba, "numpy": _numpy}
 
 
+def check(backend: str) -> None:
+    """Refuse what is no backend's name."""
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
 @cache
 def kernel(rule: Rule, backend: str = "cython") -> Kernel:
     """`rule`, runnable in `backend`; compiled once a process where the backend compiles."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     return BACKENDS[backend](rule)
 
 

@@ -26,11 +26,18 @@ def array(name: str, value: Any) -> None:
         )
 
 
+def writeable(name: str, value: Any) -> None:
+    """Refuse what cannot be written in place."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}")
+    if not value.flags.writeable:
+        raise ValueError(f"{name}: the array is read-only and would be written in place; pass a writeable copy")
+
+
 def parameter(name: str, value: Any) -> None:
     """Refuse what cannot be a parameter: it must be an array that can be written, each element in its own place."""
     array(name, value)
-    if not value.flags.writeable:
-        raise ValueError(f"{name}: the array is read-only and would be updated in place; pass a writeable copy")
+    writeable(name, value)
     reach = value.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(value.strides, value.shape, strict=True)):
         if size > 1 and stride < reach and value.size:
@@ -78,5 +85,11 @@ def gradient(name: str, value: Any, param: np.ndarray) -> None:
         raise TypeError(f"{name}: is None; every parameter is stepped, pass zeros or leave the parameter out")
     array(name, value)
     like(name, value, param)
-    if shares_memory(value, param):
-        raise ValueError(f"{name}: shares memory with the parameter, which is written while it is read; pass a copy")
+
+
+def apart(name: str, value: np.ndarray, written: list[np.ndarray]) -> None:
+    """Refuse a gradient that shares memory with an array that the step writes: another parameter's, too."""
+    if any(shares_memory(value, array) for array in written):
+        raise ValueError(
+            f"gradient of {name}: shares memory with a parameter or a state, which it changes; pass a copy"
+        )

@@ -67,31 +67,36 @@ cdef void {name}_step(double t, const double* hyper, double* out) noexcept nogil
 """
 
 
-def sweep_body(rule: Any) -> str:
-    """The loop over `n` elements, given arrays named as the rule names them and the scalars `s`."""
+def arrays(rule: Any) -> list[str]:
+    """What the loop calls the rule's arrays; a state's own name might be one of the loop's."""
+    return ["p", "g", *(f"state_{name}" for name in rule.states)]
+
+
+def sweep_body(rule: Any, update: str) -> str:
+    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there."""
     scalars = [f"s{k}" for k in range(rule.n_scalars)]
     shared, own = scalars[: rule.n_prepare_scalars], scalars[rule.n_prepare_scalars :]
-    states = [f"{name}[i]" for name in rule.states]
+    states = [f"{name}[i]" for name in arrays(rule)[2:]]
     lines = [f"{name} = s[{k}]" for k, name in enumerate(scalars)]  # locals, which no store can change
     lines += [
         "for i in range(n):",
         f"    p_, g_ = prepare({', '.join(['p[i]', 'g[i]', *shared])})",
-        f"    {', '.join(['p[i]', *states])} = {rule.name}({', '.join(['p_', 'g_', *states, *own])})",
+        f"    ({', '.join(['p[i]', *states])},) = {update}({', '.join(['p_', 'g_', *states, *own])})",
     ]
     return textwrap.indent("\n".join(lines), "    ")
 
 
-def step_body(rules: ModuleType, rule: Any) -> str:
-    """The scalars of step `t`, written to `out`, given the values of the rule's `hyper`."""
+def step_body(rules: ModuleType, rule: Any, scalars: str) -> str:
+    """The scalars of step `t`, written to `out`, given the values of the rule's `hyper` and its function's name."""
     place = {name: f"hyper[{k}]" for k, name in enumerate(rule.hyper)} | {"t": "t"}
     out = [f"out[{k}]" for k in range(rule.n_scalars)]
     calls = (
-        (rules.prepare_scalars, out[: rule.n_prepare_scalars]),
-        (rule.scalars, out[rule.n_prepare_scalars :]),
+        ("prepare_scalars", rules.prepare_scalars, out[: rule.n_prepare_scalars]),
+        (scalars, rule.scalars, out[rule.n_prepare_scalars :]),
     )
     lines = [
-        f"{', '.join(results)} = {function.__name__}({', '.join(place[name] for name in rules.arguments(function))})"
-        for function, results in calls
+        f"({', '.join(results)},) = {name}({', '.join(place[argument] for argument in rules.arguments(function))})"
+        for name, function, results in calls
         if results
     ]
     return textwrap.indent("\n".join(lines), "    ")
@@ -105,7 +110,7 @@ def generate(rules: ModuleType) -> str:
     parts += [_function(rules, f, "real") for f in (rules.prepare, *(rule.update for rule in rules.RULES.values()))]
     for rule in rules.RULES.values():
         parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
-        parts.append(STEP.format(name=rule.name, body=step_body(rules, rule)))
+        parts.append(STEP.format(name=rule.name, body=step_body(rules, rule, rule.scalars.__name__)))
     parts.append(_table(rules.RULES))
     return "".join(parts)
 
@@ -127,15 +132,15 @@ def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> st
 
 def _sweep(rule: Any, dtype: str, ctype: str) -> str:
     # The pointers are parameters of a function: only there does gcc heed `restrict`, and vectorise many arrays.
-    arrays = ("p", "g", *rule.states)
+    names = arrays(rule)
     return SWEEP.format(
         name=rule.name,
         dtype=dtype,
         ctype=ctype,
-        parameters=", ".join(f"{ctype}s {name}" for name in arrays),
-        arguments=", ".join(f"<{ctype}s> arrays[{k}]" for k in range(len(arrays))),
+        parameters=", ".join(f"{ctype}s {name}" for name in names),
+        arguments=", ".join(f"<{ctype}s> arrays[{k}]" for k in range(len(names))),
         scalars=", ".join(f"s{k}" for k in range(rule.n_scalars)),
-        body=sweep_body(rule),
+        body=sweep_body(rule, rule.name),
     )
 
 

@@ -204,7 +204,10 @@ static void pool_run(pool_work work, void *context, int64_t n_tiles, int helpers
         }
         pool_wake(helpers);
         pool_claim(0);
-        while (atomic_load(&pool.done) != n_tiles) pool_pause(); /* for tiles that helpers have claimed */
+        for (int i = 0; atomic_load(&pool.done) != n_tiles; i++) { /* for tiles that helpers have claimed */
+            if (i < 256) pool_pause();
+            else sched_yield(); /* one may have lost its processor */
+        }
     } else {
         pool_alone(work, context, n_tiles);
     }

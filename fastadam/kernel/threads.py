@@ -3,12 +3,13 @@ Read when an optimizer is made.
 """
 
 import math
+import numbers
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: where Linux (cgroup v2) says how much processor time this process's control group may use
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def resolve(n_threads: int | None) -> int:
@@ -29,17 +30,38 @@ def default() -> int:
 
 
 def _quota() -> float:
-    """The processors that this process's control group may use on average; infinity where there is no limit."""
+    """The processors that this process's control groups may use on average; infinity where there is no limit."""
+    return min((_limit(path) for path in _limit_files()), default=math.inf)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where Linux keeps the limits: of this process's group and all groups around it, in cgroup v2 and v1."""
     try:
-        quota, period = CPU_MAX.read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):  # no cgroup v2
+        lines = (PROC / "self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):
+            root, name = (CGROUP, "cpu.max") if not controllers else (CGROUP / "cpu", "cpu.cfs_quota_us")
+            group = root / path.lstrip("/")
+            yield from (folder / name for folder in (group, *group.parents) if folder.is_relative_to(root))
+
+
+def _limit(path: Path) -> float:
+    try:
+        if path.name == "cpu.max":
+            quota, period = path.read_text().split()
+        else:
+            quota, period = path.read_text(), path.with_name("cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if quota != "max" and int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # a group without a limit has no file
         return math.inf
 
 
 def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected a whole number >= 1, got {value!r} of type {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
-    return value
+    return int(value)

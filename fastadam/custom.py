@@ -1,0 +1,119 @@
+"""A user's own rule as an optimizer: two scalar functions in the shape of `fastadam.rules` become a class.
+Numba compiles them to sweeps for the same plans, tiles and threads as the built-in ones; NumPy runs them without it.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import options
+from .optimizers import Grads, Optimizer, Option, Params
+from .rules import Rule, arguments
+
+
+def optimizer(
+    update: Callable[..., Any],
+    scalars: Callable[..., Any],
+    states: Sequence[str],
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    **defaults: float,
+) -> type[Optimizer]:
+    """An optimizer class from a rule of one's own.
+
+    Parameters
+    ----------
+    update : function
+        One step of one element: ``update(p, g, *states, *scalars) -> (p, *states)``, with no loop, no dtype and no
+        literal number (it would widen float32; pass it as a scalar). NumPy's functions may be used, as in
+        `fastadam.rules`. Weight decay and ``maximize`` are applied before it.
+    scalars : function
+        What all elements of step t = 1.0, 2.0, … share: ``scalars(t, lr, …) -> tuple`` in the order of the update's
+        last arguments, in float64. Its arguments after t are the hyper-parameters.
+    states : sequence of str
+        The update's arguments between g and the scalars; each begins at zero.
+    lr, weight_decay
+        The default rate and decay.
+    decoupled_weight_decay : bool, default False
+        Shrink the parameters by ``1 - lr * weight_decay`` instead of adding the decay to the gradient.
+    **defaults : float
+        The default of every other hyper-parameter of `scalars`.
+
+    Returns
+    -------
+    type
+        A class like `fastadam.Adam`: ``cls(params, *, lr=…, weight_decay=…, maximize=False, …, grads=None,
+        backend="numba", n_threads=None)``. `backend` may be "numba" or "numpy".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Before anything is compiled: for functions whose arguments or results do not fit one another.
+
+    Examples
+    --------
+    >>> import numpy as np, fastadam
+    >>> def sgd(p, g, lr):
+    ...     return (p - lr * g,)
+    >>> SGD = fastadam.optimizer(sgd, lambda t, lr: (lr,), (), lr=0.1)
+    >>> x = np.array([1.0, 2.0])
+    >>> SGD(x, backend="numpy").step(np.array([1.0, -1.0]))
+    >>> x
+    array([0.9, 2.1])
+    """
+    rule = Rule(update, scalars, tuple(states))
+    values = {"lr": lr, "weight_decay": weight_decay, "maximize": False, **defaults}
+    values = {name: options.check(name, value) for name, value in values.items()}
+    _check(rule, values)
+
+    def __init__(
+        self: Optimizer,
+        params: Params,
+        *,
+        grads: Grads | None = None,
+        backend: str = "numba",
+        n_threads: int | None = None,
+        **chosen: Any,
+    ) -> None:
+        for name in chosen.keys() - values.keys():
+            raise TypeError(f"{name}: unknown option of {rule.name!r}; it has {', '.join(values)}")
+        Optimizer.__init__(self, params, grads, backend, n_threads, **(values | chosen))
+
+    members = {
+        "__init__": __init__,
+        "__doc__": inspect.getdoc(update) or f"The optimizer of the rule {rule.name!r}.",
+        "__module__": update.__module__,
+        "_rule": lambda self, values: rule,
+        "_hyper": lambda self, values: {"decoupled": decoupled_weight_decay},
+    }
+    return type(rule.name, (Optimizer,), members | {name: Option() for name in defaults})
+
+
+def _check(rule: Rule, values: dict[str, Any]) -> None:
+    """Refuse functions whose arguments and results do not fit one another, before anything is compiled."""
+    name, own = rule.name, arguments(rule.scalars)[1:]
+    taken = arguments(rule.update)
+    if arguments(rule.scalars)[:1] != ("t",):
+        raise TypeError(f"scalars of {name!r}: expected t as its first argument, got {arguments(rule.scalars)}")
+    if taken[2 : 2 + len(rule.states)] != rule.states:
+        raise TypeError(f"{name!r}: expected the arguments p, g, {', '.join(rule.states)}, then scalars; got {taken}")
+    for missing in set(own) - values.keys():
+        raise TypeError(f"scalars of {name!r}: its argument {missing!r} has no default; pass {missing}=…")
+    for unused in values.keys() - {*own, "lr", "weight_decay", "maximize"}:
+        raise TypeError(f"{unused}: not an argument of the scalars of {name!r}, which are {own}")
+    rate = values["lr"](1) if callable(values["lr"]) else values["lr"]
+    scalars = rule.scalars(1.0, *((values | {"lr": rate})[argument] for argument in own))
+    expected = len(taken) - 2 - len(rule.states)
+    if not isinstance(scalars, tuple) or len(scalars) != expected:
+        raise TypeError(f"scalars of {name!r}: expected a tuple of {expected}, as {name!r} takes, got {scalars!r}")
+    one = np.ones(1)
+    with np.errstate(all="ignore"):
+        result = rule.update(one, one, *(np.zeros(1) for _ in rule.states), *map(np.float64, scalars))
+    if not isinstance(result, tuple) or len(result) != 1 + len(rule.states):
+        came = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        names = ", ".join(("p", *rule.states))
+        raise TypeError(f"{name!r}: expected it to return a tuple of {1 + len(rule.states)}, ({names}), got {came}")

@@ -1,0 +1,157 @@
+"""Rules of a user's own: the examples against their references, a copy of Adam against the built-in, and mistakes.
+Each runs under Numba and under NumPy, to the same bits.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam import rules
+
+EXAMPLE = Path(__file__).parents[1] / "examples/own_rules.py"
+spec = importlib.util.spec_from_file_location("own_rules", EXAMPLE)
+own_rules = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(own_rules)
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+BACKENDS = ("numba", "numpy")
+ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "beta_decay": 1.0, "eps_hat": False}
+
+
+def my_adam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
+    return rules.adam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, eps)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_as_ones_own_rule_is_adam(dtype, backend):
+    cls = fastadam.optimizer(my_adam, rules.adam_scalars, ["m", "v"], **ADAM)
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((300, 401)).astype(dtype)
+    mine, theirs = start[:, ::2].copy(order="F"), start[:, ::2].copy()
+    own, built_in = cls([mine], backend=backend, weight_decay=0.1), fastadam.Adam([theirs], weight_decay=0.1)
+    for _ in range(5):
+        g = rng.standard_normal(mine.shape).astype(dtype)
+        own.step([g])
+        built_in.step([g])
+    np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(own.state["v"][0], built_in.state["v"][0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lion_is_its_paper(backend):
+    p = np.linspace(-1, 1, 7)
+    expected, m = p.copy(), np.zeros(7)
+    opt = own_rules.Lion(p, lr=0.01, weight_decay=0.1, backend=backend)
+    for t in range(20):
+        g = np.sin(np.arange(7.0) + t)
+        opt.step(g)
+        c = 0.9 * m + (1 - 0.9) * g
+        expected = expected - 0.01 * (np.sign(c) + 0.1 * expected)
+        m = 0.99 * m + (1 - 0.99) * g
+        # the decay is a factor (1 - 0.001) here and a difference there
+        np.testing.assert_allclose(p, expected, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed; CI installs it")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("cls", "name", "options"),
+    [
+        (own_rules.Nesterov, "SGD", {"lr": 0.05, "momentum": 0.8, "nesterov": True}),
+        (own_rules.Nesterov, "SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+        (own_rules.NAdam, "NAdam", {}),
+        (own_rules.NAdam, "NAdam", {"lr": 0.01, "weight_decay": 0.1, "momentum_decay": 0.01}),
+    ],
+)
+def test_against_torch(cls, name, options, backend):
+    import torch
+
+    p = np.linspace(-1, 1, 9)
+    tensor = torch.tensor(p, requires_grad=True)
+    theirs = getattr(torch.optim, name)([tensor], **options)
+    ours = cls(p, backend=backend, **{key: value for key, value in options.items() if key != "nesterov"})
+    for t in range(600):  # NAdam's product of momenta has run out by then
+        g = np.cos(np.arange(9.0) + 0.1 * t) + p
+        tensor.grad = torch.tensor(np.cos(np.arange(9.0) + 0.1 * t)) + tensor.detach()
+        ours.step(g)
+        theirs.step()
+    np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=1e-11, atol=1e-11)  # of 600 steps of about 1e-2
+
+
+def test_options_groups_schedules_and_attributes():
+    a, b = np.ones(3), np.ones(2)
+    opt = own_rules.Nesterov([{"params": a}, {"params": b, "momentum": 0.0}], lr=lambda t: 0.1 / t, backend="numpy")
+    opt.step([np.ones(3), np.ones(2)])
+    opt.step([np.ones(3), np.ones(2)])
+    np.testing.assert_allclose(b, 1 - 0.1 - 0.05)
+    opt.momentum = 0.5
+    assert [group["momentum"] for group in opt.param_groups] == [0.5, 0.5]
+    assert opt.state["b"][0].shape == (3,)
+    with pytest.raises(ValueError, match="momentum: expected a number >= 0 and finite, got -1"):
+        opt.momentum = -1
+
+
+def test_states_and_scalars_of_any_name():
+    """Names that the generated loops use themselves."""
+
+    def rule(p, g, i, n, s, s0, p_):
+        return p - p_ * g, i + g, n + g, s + g, s0 + g
+
+    cls = fastadam.optimizer(rule, lambda t, lr: (lr,), ["i", "n", "s", "s0"], lr=0.5)
+    for backend in BACKENDS:
+        p = np.ones(5)
+        opt = cls(p, backend=backend)
+        opt.step(np.ones(5))
+        np.testing.assert_array_equal(p, 0.5)
+        assert all((arrays[0] == 1).all() for arrays in opt.state.values())
+
+
+def two(p, g, m, lr):
+    return p - lr * g, m
+
+
+def one_result(p, g, m, lr):
+    return p - lr * g
+
+
+def rate(t, lr):
+    return (lr,)
+
+
+@pytest.mark.parametrize(
+    ("update", "scalars", "states", "defaults", "text"),
+    [
+        (one_result, rate, ["m"], {}, "'one_result': expected it to return a tuple of 2, (p, m), got ndarray"),
+        (lambda p, g, m, lr: (p, m, m), rate, ["m"], {}, "tuple of 2, (p, m), got 3 values"),
+        (two, rate, [], {}, "scalars of 'two': expected a tuple of 2, as 'two' takes, got (0.1,)"),
+        (two, rate, ["v"], {}, "'two': expected the arguments p, g, v, then scalars; got ('p', 'g', 'm', 'lr')"),
+        (two, lambda t, lr: (lr, lr), ["m"], {}, "expected a tuple of 1, as 'two' takes, got (0.1, 0.1)"),
+        (two, lambda t, lr: lr, ["m"], {}, "expected a tuple of 1, as 'two' takes, got 0.1"),
+        (two, lambda lr: (lr,), ["m"], {}, "scalars of 'two': expected t as its first argument"),
+        (two, lambda t, lr, beta: (lr,), ["m"], {}, "its argument 'beta' has no default; pass beta=…"),
+        (two, rate, ["m"], {"beta": 0.9}, "beta: not an argument of the scalars of 'two'"),
+        (two, rate, ["m"], {"lr": "x"}, "lr: expected a number"),
+        (two, lambda t, lr, beta: (lr,), ["m"], {"beta": np.inf}, "beta: expected a number that is finite, got inf"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_compiled(update, scalars, states, defaults, text):
+    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
+        fastadam.optimizer(update, scalars, states, **{"lr": 0.1, **defaults})
+
+
+def test_unknown_option_and_backend():
+    cls = fastadam.optimizer(two, rate, ["m"], lr=0.1)
+    with pytest.raises(TypeError, match="beta: unknown option of 'two'; it has lr, weight_decay, maximize"):
+        cls(np.ones(2), beta=0.9)
+    with pytest.raises(ValueError, match="'two' is not built in; use backend='numba' or 'numpy'"):
+        cls(np.ones(2), backend="cython")
+
+
+def test_example_runs(capsys):
+    own_rules.main()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["Adam", "lion", "nesterov", "nadam"]
