@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam import rules
+from fastadam.rules import adam, adam_scalars
 
 EXAMPLE = Path(__file__).parents[1] / "examples/own_rules.py"
 spec = importlib.util.spec_from_file_location("own_rules", EXAMPLE)
@@ -23,13 +23,13 @@ ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "beta_decay": 1.0
 
 
 def my_adam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
-    return rules.adam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, eps)
+    return adam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, eps)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_adam_as_ones_own_rule_is_adam(dtype, backend):
-    cls = fastadam.optimizer(my_adam, rules.adam_scalars, ["m", "v"], **ADAM)
+    cls = fastadam.optimizer(my_adam, adam_scalars, ["m", "v"], **ADAM)
     rng = np.random.default_rng(0)
     start = rng.standard_normal((300, 401)).astype(dtype)
     mine, theirs = start[:, ::2].copy(order="F"), start[:, ::2].copy()

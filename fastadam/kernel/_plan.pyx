@@ -359,7 +359,8 @@ cdef class Plan:
         cdef cnp.ndarray p = self.params[i]
         for k in range(segment.ndim):
             if cnp.PyArray_NDIM(p) != segment.ndim or cnp.PyArray_DIM(p, <int> segment.axes[k]) != segment.shape[k]:
-                raise ValueError(f"{self.names[i]}: its shape was changed to {self.params[i].shape}; make a new optimizer")
+                shape = self.params[i].shape
+                raise ValueError(f"{self.names[i]}: its shape was changed to {shape}; make a new optimizer")
         checks.gradient(self.names[i], g, p)
         low, high = byte_bounds(g)
         if g.size and self.meets_written(<char*> <size_t> low, <char*> <size_t> high):
