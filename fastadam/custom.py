@@ -87,8 +87,8 @@ def optimizer(
         "__init__": __init__,
         "__doc__": inspect.getdoc(update) or f"The optimizer of the rule {rule.name!r}.",
         "__module__": update.__module__,
-        "_rule": lambda self, values: rule,
-        "_hyper": lambda self, values: {"decoupled": decoupled_weight_decay},
+        "_rule": classmethod(lambda cls, values: rule),
+        "_hyper": classmethod(lambda cls, values: {"decoupled": decoupled_weight_decay}),
     }
     return type(rule.name, (Optimizer,), members | {name: Option() for name in defaults})
 

@@ -1,5 +1,15 @@
-"""The rules under Numba: each compiled to a sweep with the C signature that plans call.
+"""The rules under Numba: sweeps for plans, and functions for a user's own ``@njit`` code.
 Imported only when asked for; Numba is an optional dependency (``pip install 'fastadam[numba]'``).
+
+For every rule, ``adam`` say, three jitted functions can be imported from here and called without the interpreter:
+
+``adam(p, g, m, v, step_size, …)``
+    the update of one element, as in `fastadam.rules`;
+``adam_scalars(t, lr, beta1, …)``
+    the scalars of a step, in float64; t is a float;
+``adam_step(p, g, m, v, t, lr, beta1, …, weight_decay=0.0, decoupled=False, maximize=False)``
+    one step of whole contiguous arrays, in place, on the calling thread: the arrays, the step count from 1, the
+    arguments of the rule's scalars function, then what every rule begins with. The bits are those of the class.
 """
 
 import inspect
@@ -40,13 +50,7 @@ def compile_rule(rule: Rule) -> Kernel:
         sweep_body=generate.sweep_body(rule, "update"),
         step_body=generate.step_body(rules, rule, "scalars_of_step"),
     )
-    names = {
-        "prepare": _jit(rules.prepare),
-        "prepare_scalars": _jit(rules.prepare_scalars),
-        "update": _jit(rule.update),
-        "scalars_of_step": _jit(rule.scalars),
-        "carray": numba.carray,  # type: ignore[attr-defined]
-    }
+    names = _functions(rule) | {"carray": numba.carray}  # type: ignore[attr-defined]
     callbacks = {}
     for dtype in ("float32", "float64"):
         scope = names | {"real": np.dtype(dtype).type}
@@ -55,6 +59,66 @@ def compile_rule(rule: Rule) -> Kernel:
     step = numba.cfunc(_STEP, error_model="numpy")(scope["step"])
     addresses = {dtype: callback.address for dtype, callback in callbacks.items()}
     return Kernel(rule, addresses, step.address, owner=(callbacks, step))
+
+
+_STEP_SOURCE = """
+def loop(n, s, {arrays}):
+{sweep_body}
+
+def {name}_step(p, g, {states}t, {own}, weight_decay=0.0, decoupled=False, maximize=False):
+    n = p.size
+    if {lengths}:
+        raise ValueError("{name}_step: expected arrays of one length")
+    real = p.dtype.type
+    hyper = ({hyper},)
+    out = np.empty({n_scalars})
+    t = float(t)
+{step_body}
+    loop(n, ({rounded},), {flat})
+"""
+
+
+def _whole_step(rule: Rule) -> Any:
+    """The step of whole arrays, for a user's jitted code."""
+    arrays, own = generate.arrays(rule), rules.arguments(rule.scalars)[1:]
+    names = ("p", "g", *rule.states)
+    source = _STEP_SOURCE.format(
+        name=rule.name,
+        arrays=", ".join(arrays),
+        sweep_body=generate.sweep_body(rule, "update"),
+        states="".join(f"{name}, " for name in rule.states),
+        own=", ".join(own),
+        lengths=" or ".join(f"{name}.size != n" for name in names[1:]),
+        hyper=", ".join(rule.hyper),
+        n_scalars=rule.n_scalars,
+        step_body=generate.step_body(rules, rule, "scalars_of_step"),
+        rounded=", ".join(f"real(out[{k}])" for k in range(rule.n_scalars)),
+        flat=", ".join(f"{name}.reshape(-1)" for name in names),
+    )
+    scope = _functions(rule) | {"np": np}
+    exec(source, scope)
+    scope["loop"] = numba.njit(error_model="numpy")(scope["loop"])
+    return numba.njit(error_model="numpy")(scope[f"{rule.name}_step"])
+
+
+def __getattr__(name: str) -> Any:
+    """``adam``, ``adam_scalars``, ``adam_step``, …: compiled when first asked for."""
+    rule = rules.RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
+    if rule is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has rules {', '.join(rules.RULES)}")
+    made = _whole_step(rule) if name.endswith("_step") else _jit(rule.scalars if "_scalars" in name else rule.update)
+    globals()[name] = made
+    return made
+
+
+def _functions(rule: Rule) -> dict[str, Any]:
+    """What the generated loops call, jitted."""
+    return {
+        "prepare": _jit(rules.prepare),
+        "prepare_scalars": _jit(rules.prepare_scalars),
+        "update": _jit(rule.update),
+        "scalars_of_step": _jit(rule.scalars),
+    }
 
 
 def _jit(function: Callable[..., Any]) -> Any:

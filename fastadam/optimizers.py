@@ -123,13 +123,24 @@ class Optimizer:
 
     # What a subclass says of itself: which rule, which values, which states.
 
-    def _rule(self, values: dict[str, Any]) -> Rule:
+    @classmethod
+    def _rule(cls, values: dict[str, Any]) -> Rule:
         """The rule that these options choose."""
         raise NotImplementedError
 
-    def _hyper(self, values: dict[str, Any]) -> dict[str, float]:
+    @classmethod
+    def _hyper(cls, values: dict[str, Any]) -> dict[str, float]:
         """The values of the rule's hyper-parameters, by name, where an option does not bear that name."""
         return {}
+
+    @classmethod
+    def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> list[float]:
+        """The values of the rule's hyper-parameters, in its order, that these options and this rate make."""
+        named = dict(values)
+        if "betas" in named:
+            named |= zip(("beta1", "beta2"), named["betas"], strict=True)
+        named = {"decoupled": False} | named | cls._hyper(named) | {"lr": rate}
+        return [named[name] for name in rule.hyper]
 
     def _rate(self, values: dict[str, Any], t: int) -> float:
         """The learning rate of step `t`."""
@@ -236,7 +247,7 @@ class Optimizer:
         t = self.t + 1
         rates = [self._rate(group._values, t) for group in self._scheduled]
         for group, rate in zip(self._scheduled, rates, strict=True):
-            self._plan.set_hyper(group._index, group._hyper(rate))
+            self._plan.set_hyper(group._index, group.hyper(rate))
 
     def _follow_object(self) -> None:
         """Step the arrays that the object has now: a script may have replaced ``object.parameters``."""
@@ -304,13 +315,9 @@ class Group(MutableMapping[str, Any]):
             raise ValueError(f"{self._name(name)}: {value!r} needs other states; it is chosen at construction")
         return value
 
-    def _hyper(self, rate: float) -> list[float]:
+    def hyper(self, rate: float) -> list[float]:
         """The values of the rule's hyper-parameters, in its order."""
-        values = self._values
-        if "betas" in values:
-            values = values | dict(zip(("beta1", "beta2"), values["betas"], strict=True))
-        values = {"decoupled": False} | values | self._optimizer._hyper(values) | {"lr": rate}
-        return [values[name] for name in self._rule.hyper]
+        return self._optimizer.hyper_values(self._rule, self._values, rate)
 
     def apply(self) -> None:
         """Hand the options to the plan; or, where the rate is another at each step, leave it to `_set_rates`."""
@@ -320,7 +327,7 @@ class Group(MutableMapping[str, Any]):
         if optimizer._is_scheduled(self._values):
             optimizer._scheduled = [*others, self]
         else:
-            optimizer._plan.set_hyper(self._index, self._hyper(self._values["lr"]))
+            optimizer._plan.set_hyper(self._index, self.hyper(self._values["lr"]))
 
 
 class Adam(Optimizer):
@@ -413,10 +420,12 @@ class Adam(Optimizer):
             eps_hat=eps_hat,
         )
 
-    def _rule(self, values: dict[str, Any]) -> Rule:
+    @classmethod
+    def _rule(cls, values: dict[str, Any]) -> Rule:
         return RULES["amsgrad" if values["amsgrad"] else "adam"]
 
-    def _hyper(self, values: dict[str, Any]) -> dict[str, float]:
+    @classmethod
+    def _hyper(cls, values: dict[str, Any]) -> dict[str, float]:
         return {"decoupled": values["decoupled_weight_decay"]}
 
     def _is_scheduled(self, values: dict[str, Any]) -> bool:
@@ -545,7 +554,8 @@ class Adamax(Optimizer):
             params, grads, backend, n_threads, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize
         )
 
-    def _rule(self, values: dict[str, Any]) -> Rule:
+    @classmethod
+    def _rule(cls, values: dict[str, Any]) -> Rule:
         return RULES["adamax"]
 
 
@@ -613,7 +623,8 @@ class Adagrad(Optimizer):
             maximize=maximize,
         )
 
-    def _rule(self, values: dict[str, Any]) -> Rule:
+    @classmethod
+    def _rule(cls, values: dict[str, Any]) -> Rule:
         return RULES["adagrad"]
 
     def _initial(self, values: dict[str, Any]) -> float:
@@ -696,7 +707,8 @@ class RMSprop(Optimizer):
             eps_in_sqrt=eps_in_sqrt,
         )
 
-    def _rule(self, values: dict[str, Any]) -> Rule:
+    @classmethod
+    def _rule(cls, values: dict[str, Any]) -> Rule:
         centered = "_centered" if values["centered"] else ""
         momentum = "_momentum" if values["momentum"] else ""
         return RULES[f"rmsprop{centered}{momentum}"]
@@ -757,8 +769,10 @@ class Adadelta(Optimizer):
             params, grads, backend, n_threads, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize
         )
 
-    def _rule(self, values: dict[str, Any]) -> Rule:
+    @classmethod
+    def _rule(cls, values: dict[str, Any]) -> Rule:
         return RULES["adadelta"]
 
-    def _hyper(self, values: dict[str, Any]) -> dict[str, float]:
+    @classmethod
+    def _hyper(cls, values: dict[str, Any]) -> dict[str, float]:
         return {"beta1": values["rho"], "beta2": values["rho"], "accumulate_lr": False}

@@ -45,10 +45,15 @@ ISA = _choose_isa()
 _SWEEPS: dict[str, tuple[int, int, int]] = import_module(f"fastadam.kernel._sweeps_{ISA}").ADDRESSES
 
 
+def sweep_addresses(name: str) -> tuple[int, int, int]:
+    """Of a built-in rule: the addresses of its step's scalars, of its float32 and of its float64 sweep."""
+    return _SWEEPS[name]
+
+
 def _cython(rule: Rule) -> Kernel:
     if rules.RULES.get(rule.name) is not rule:
         raise ValueError(f"backend: rule {rule.name!r} is not built in; use backend='numba' or 'numpy'")
-    scalars, float32, float64 = _SWEEPS[rule.name]
+    scalars, float32, float64 = sweep_addresses(rule.name)
     return Kernel(rule, {"float32": float32, "float64": float64}, scalars)
 
 

@@ -115,6 +115,77 @@ def generate(rules: ModuleType) -> str:
     return "".join(parts)
 
 
+CAPI_HEADER = '''# cython: language_level=3, cdivision=True
+"""The C interface: fastadam.h declares it. Generated from fastadam/rules.py: do not edit."""
+from libc.stdint cimport int64_t
+
+from fastadam.kernel import backends
+
+ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
+ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
+
+cdef inline int refused(const fastadam_options* options, int64_t t, int64_t n) noexcept nogil:
+    if options is NULL or options.size != sizeof(fastadam_options):
+        return FASTADAM_BAD_OPTIONS
+    return FASTADAM_BAD_LENGTH if n < 0 else FASTADAM_BAD_STEP if t < 1 else FASTADAM_OK
+
+'''
+
+CAPI_FUNCTION = """
+cdef sweep_t {name}_sweep_{suffix} = <sweep_t> <size_t> backends.sweep_addresses("{name}")[{place}]
+
+cdef int fastadam_{name}_{suffix}(
+    const fastadam_options* options, int64_t t, int64_t n, {ctype}* p, const {ctype}* g{states}
+) noexcept nogil:
+    cdef int status = refused(options, t, n)
+    cdef double hyper[{n_hyper}]
+    cdef double scalars[{n_scalars}]
+    cdef {ctype} rounded[{n_scalars}]
+    cdef void* arrays[{n_arrays}]
+    cdef int k
+    if status != FASTADAM_OK:
+        return status
+{arrays}
+    for k in range({n_arrays}):
+        if arrays[k] is NULL and n > 0:
+            return FASTADAM_NULL_POINTER
+{values}
+    {name}_step(<double> t, hyper, scalars)
+    for k in range({n_scalars}):
+        rounded[k] = <{ctype}> scalars[k]
+    {name}_sweep_{suffix}(n, arrays, rounded)
+    return FASTADAM_OK
+"""
+
+#: hyper-parameters that the C options leave out, and the values that make them do nothing
+NEUTRAL = {"beta_decay": "1.0", "accumulate_lr": "0.0"}
+
+
+def generate_capi(rules: ModuleType) -> str:
+    """The text of ``fastadam/capi.pyx``: for each rule and dtype a function that steps contiguous memory."""
+    parts = [CAPI_HEADER]
+    for rule in rules.RULES.values():
+        parts.append(f'\ncdef step_t {rule.name}_step = <step_t> <size_t> backends.sweep_addresses("{rule.name}")[0]\n')
+        for place, (suffix, ctype) in enumerate((("f32", "float"), ("f64", "double")), start=1):
+            names = ["p", "g", *rule.states]
+            values = [NEUTRAL.get(name, f"options.{name}") for name in rule.hyper]
+            parts.append(
+                CAPI_FUNCTION.format(
+                    name=rule.name,
+                    suffix=suffix,
+                    ctype=ctype,
+                    place=place,
+                    states="".join(f", {ctype}* {name}" for name in rule.states),
+                    n_hyper=len(rule.hyper),
+                    n_scalars=rule.n_scalars,
+                    n_arrays=len(names),
+                    arrays="\n".join(f"    arrays[{k}] = <void*> {name}" for k, name in enumerate(names)),
+                    values="\n".join(f"    hyper[{k}] = {value}" for k, value in enumerate(values)),
+                )
+            )
+    return "".join(parts)
+
+
 def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> str:
     """The function's own body under a C signature: all arguments and results are `ctype`."""
     definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
