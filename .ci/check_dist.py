@@ -23,7 +23,18 @@ def main(paths: list[str]) -> int:
         held = names(path)
         wheel = path.endswith(".whl")
         wanted = ["fastadam/py.typed", "fastadam/kernel/_plan.pyi", "fastadam/rules.py"]
-        wanted += [] if wheel else ["setup.py", "fastadam/kernel/_plan.pyx", "tests/cases.py", "bench/contestants.py"]
+        wanted += ["fastadam/capi.pxd", "fastadam/__init__.pxd", "fastadam/include/fastadam.h"]
+        wanted += (
+            []
+            if wheel
+            else [
+                "setup.py",
+                "fastadam/kernel/_plan.pyx",
+                "fastadam/kernel/pool.h",
+                "tests/cases.py",
+                "bench/contestants.py",
+            ]
+        )
         wrong += [f"{path} lacks {name}" for name in wanted if name not in held]
         wrong += [f"{path} holds {name}" for name in held if name.endswith((".c", ".so")) and not wheel]
         wrong += [f"{path} holds {name}" for name in held if wheel and name.endswith(".c")]

@@ -11,17 +11,20 @@ import pytest
 
 import fastadam
 
+OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.mark.parametrize("module", ["fastadam.optimizers", "fastadam.custom", "fastadam.adapters.article"])
+@pytest.mark.parametrize(
+    "module", ["fastadam.optimizers", "fastadam.custom", "fastadam.functional", "fastadam.adapters.article"]
+)
 def test_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted > 0
     assert outcome.failed == 0
 
 
-@pytest.mark.parametrize("name", sorted(set(fastadam.__all__) - {"Optimizer", "optimizer"}))
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_shows_an_example(name):
     text = getattr(fastadam, name).__doc__
     assert ">>> " in text
