@@ -36,7 +36,7 @@ def main(paths: list[str]) -> int:
             ]
         )
         wrong += [f"{path} lacks {name}" for name in wanted if name not in held]
-        wrong += [f"{path} holds {name}" for name in held if name.endswith((".c", ".so")) and not wheel]
+        wrong += [f"{path} holds {name}" for name in held if name.endswith(".so") and not wheel]
         wrong += [f"{path} holds {name}" for name in held if wheel and name.endswith(".c")]
         wrong += [f"{path} holds no compiled module"] if wheel and not any(".so" in name for name in held) else []
     print("\n".join(wrong) or f"{len(paths)} distributions hold what they should")

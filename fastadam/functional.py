@@ -40,8 +40,7 @@ def _step(name: str, cls: type[Optimizer], rule_name: str) -> Callable[..., None
     if "momentum" not in rule.hyper:
         taken.pop("momentum", None)
     defaults = {n: p.default for n, p in taken.items()}
-    if cls is AdamW:
-        defaults["decoupled_weight_decay"] = True
+    fixed = {"decoupled_weight_decay": True} if cls is AdamW else {}
     places = ("p", "g", *rule.states, "t")
 
     def step(*arguments: Any, **given: Any) -> None:
@@ -54,6 +53,7 @@ def _step(name: str, cls: type[Optimizer], rule_name: str) -> Callable[..., None
         values = defaults | given
         n_threads = threads.resolve(values.pop("n_threads"))
         values = {option: options.check(option, value) for option, value in values.items()}
+        values |= fixed
         rate = options.rate("lr", values["lr"])
         lists = _lists(places, arrays)
         if isinstance(t, bool) or not isinstance(t, numbers.Integral) or t < 1:

@@ -175,7 +175,9 @@ def test_default_number(monkeypatch):
         (None, {}, 16),
     ],
 )
-def test_quota_of_control_groups(monkeypatch, tmp_path, membership, limits, expected):
+def test_quota_of_control_groups(request, monkeypatch, tmp_path, membership, limits, expected):
+    threads._quota.cache_clear()
+    request.addfinalizer(threads._quota.cache_clear)
     monkeypatch.setattr(threads, "PROC", tmp_path / "proc")
     monkeypatch.setattr(threads, "CGROUP", tmp_path / "cgroup")
     monkeypatch.delenv("FASTADAM_NUM_THREADS", raising=False)

@@ -9,7 +9,6 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from . import checks
 
@@ -207,7 +206,17 @@ cdef class Plan:
 
     cdef int note_extents(self) except -1:
         joined = []
-        for low, high in sorted(byte_bounds(array) for array in self.written() if array.size):
+        cdef Py_ssize_t i
+        cdef Segment* segment
+        cdef Extent extent
+        found = []
+        for i in range(self.layout.n_segments):
+            segment = &self.layout.segments[i]
+            for which in range(segment.n_operands):
+                if which != 1 and segment.n > 0:
+                    extent = extent_of(segment, which)
+                    found.append((<size_t> extent.low, <size_t> extent.high))
+        for low, high in sorted(found):
             if joined and low < joined[-1][1]:
                 joined[-1][1] = max(high, joined[-1][1])
             else:
@@ -362,10 +371,12 @@ cdef class Plan:
                 shape = self.params[i].shape
                 raise ValueError(f"{self.names[i]}: its shape was changed to {shape}; make a new optimizer")
         checks.gradient(self.names[i], g, p)
-        low, high = byte_bounds(g)
-        if g.size and self.meets_written(<char*> <size_t> low, <char*> <size_t> high):
-            checks.apart(self.names[i], g, self.written())
         place(segment, 1, g)
+        cdef Extent extent = extent_of(segment, 1)
+        if segment.n > 0 and self.meets_written(extent.low, extent.high):
+            segment.operands[1].direct = False  # the next step looks again, whatever comes
+            checks.apart(self.names[i], g, self.written())
+            place(segment, 1, g)
         return 0
 
     cdef int prepare_scalars(self) except -1:
@@ -454,6 +465,21 @@ cdef void place(Segment* segment, int which, cnp.ndarray array) noexcept:
         if segment.shape[k] != 1 and operand.strides[k] != expected:
             operand.direct = False
         expected *= segment.shape[k]
+
+
+cdef Extent extent_of(Segment* segment, int which) noexcept:
+    """The addresses between which an operand's elements lie."""
+    cdef Operand* operand = &segment.operands[which]
+    cdef Extent extent = Extent(operand.data, operand.data + segment.itemsize)
+    cdef Py_ssize_t reach
+    cdef int k
+    for k in range(segment.ndim):
+        reach = operand.strides[k] * (segment.shape[k] - 1)
+        if reach < 0:
+            extent.low += reach
+        else:
+            extent.high += reach
+    return extent
 
 
 cdef inline void sweep_range(Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer) noexcept nogil:

@@ -6,6 +6,7 @@ import math
 import numbers
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def default() -> int:
     return max(1, math.ceil(min(processors, _quota())))
 
 
+@cache  # reading it takes longer than many a step
 def _quota() -> float:
     """The processors that this process's control groups may use on average; infinity where there is no limit."""
     return min((_limit(path) for path in _limit_files()), default=math.inf)
