@@ -50,10 +50,8 @@ def _step(name: str, cls: type[Optimizer], rule_name: str) -> Callable[..., None
         if len(arguments) != len(places):
             raise TypeError(f"{name}() takes ({', '.join(places)}), got {len(arguments)} of them")
         *arrays, t = arguments
-        values = defaults | given
-        n_threads = threads.resolve(values.pop("n_threads"))
-        values = {option: options.check(option, value) for option, value in values.items()}
-        values |= fixed
+        n_threads = threads.resolve(given.pop("n_threads", None))
+        values = defaults | {option: options.check(option, value) for option, value in given.items()} | fixed
         rate = options.rate("lr", values["lr"])
         lists = _lists(places, arrays)
         if isinstance(t, bool) or not isinstance(t, numbers.Integral) or t < 1:

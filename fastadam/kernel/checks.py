@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-DTYPES = ("float32", "float64")
+DTYPES = (np.float32, np.float64)
 
 
 def array(name: str, value: Any) -> None:
@@ -17,7 +17,7 @@ def array(name: str, value: Any) -> None:
         )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
-    if value.dtype.kind != "f" or value.dtype.name not in DTYPES:
+    if value.dtype.type not in DTYPES:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {value.dtype}; convert with .astype(…)")
     if not value.dtype.isnative:
         raise TypeError(
@@ -38,6 +38,8 @@ def parameter(name: str, value: Any) -> None:
     """Refuse what cannot be a parameter: it must be an array that can be written, each element in its own place."""
     array(name, value)
     writeable(name, value)
+    if value.flags.c_contiguous:
+        return
     reach = value.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(value.strides, value.shape, strict=True)):
         if size > 1 and stride < reach and value.size:
