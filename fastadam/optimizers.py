@@ -251,10 +251,11 @@ class Optimizer:
 
     def _follow_object(self) -> None:
         """Step the arrays that the object has now: a script may have replaced ``object.parameters``."""
-        arrays, again = (list(self._flatten(self._object.parameters)) for _ in range(2))
+        arrays = list(self._flatten(self._object.parameters))
         planned = self._plan.params
         if all(new is old for new, old in zip(arrays, planned, strict=True)):
             return
+        again = self._flatten(self._object.parameters)
         if any(one is not other for one, other in zip(arrays, again, strict=True)):
             raise TypeError("params: .parameters gives another array at each read, so a step in place would be lost")
         checks.parameters(self._plan.names, arrays)
