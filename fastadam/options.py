@@ -37,6 +37,15 @@ def _rate_or_schedule(name: str, value: Any) -> Any:
     return value if callable(value) else rate(name, value)
 
 
+def positive_count(name: str, value: Any) -> int:
+    """A number of steps, or the number of a step: whole, and at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a whole number >= 1, got {value!r} of type {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
+    return int(value)
+
+
 def _two_betas(name: str, value: Any) -> tuple[float, float]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: expected a pair of numbers, got {value!r} of type {type(value).__name__}")
@@ -47,6 +56,7 @@ def _two_betas(name: str, value: Any) -> tuple[float, float]:
 
 
 _non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
+_positive = _number("> 0 and finite", lambda x: 0 < x < math.inf)
 _finite = _number("that is finite", math.isfinite)
 _below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
 _up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
@@ -75,7 +85,27 @@ CHECKS: dict[str, Check] = {
     "rho": _up_to_one,
 }
 
+#: the arguments of the schedules that are numbers; one of a user's own formula may be any finite number
+SCHEDULE_CHECKS: dict[str, Check] = {
+    "lr": rate,
+    "start": rate,
+    "end": rate,
+    "final": rate,
+    "steps": positive_count,
+    "every": positive_count,
+    "factor": _non_negative,
+    "power": _positive,
+    "warmup": _below_one,
+    "div": _positive,
+    "final_div": _positive,
+}
+
 
 def check(name: str, value: Any, label: str = "") -> Any:
     """The value of the option `name`, if it may be that; `label` is what the message calls it."""
     return CHECKS.get(name, _finite)(label or name, value)
+
+
+def check_schedule(name: str, value: Any) -> Any:
+    """The value of the number `name` of a schedule, if it may be that."""
+    return SCHEDULE_CHECKS.get(name, _finite)(name, value)

@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the README run and print what they say.
+"""The examples in docstrings, in the README and in docs/schedules.md run and print what they say.
 Every public class has one.
 """
 
@@ -12,11 +12,19 @@ import pytest
 import fastadam
 
 OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 @pytest.mark.parametrize(
-    "module", ["fastadam.optimizers", "fastadam.custom", "fastadam.functional", "fastadam.adapters.article"]
+    "module",
+    [
+        "fastadam.optimizers",
+        "fastadam.schedules",
+        "fastadam.custom",
+        "fastadam.functional",
+        "fastadam.adapters.article",
+    ],
 )
 def test_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(module))
@@ -31,8 +39,9 @@ def test_every_optimizer_shows_an_example(name):
     assert ".. math::" in text
 
 
-def test_readme_examples(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+@pytest.mark.parametrize("page", [README, ROOT / "docs/schedules.md"], ids=lambda page: page.name)
+def test_examples_of_a_page(page, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     assert blocks
     for block in blocks:
         exec(block, {})

@@ -1,0 +1,608 @@
+"""Learning-rate schedules: for ``lr=`` of every optimizer, functions of the step count t.
+Each is one formula; its name, called with the arguments after t, makes the `Schedule`.
+
+The first step is t = 1, with k = t - 1 steps behind it: the rate of step t is that of torch's scheduler after k calls
+of its ``step()``, and that of optax's schedule at count k. What ends, ends for good: after its last step a schedule
+stays at its final rate.
+
+Rates (``lr``, ``start``, ``end``, ``final``) are finite and >= 0, in the units of an optimizer's ``lr``; counts
+(``steps``, ``every``) are whole and >= 1. What is not as described is a TypeError or a ValueError that names the
+argument, raised where the schedule is made.
+
+Examples
+--------
+>>> import numpy as np, fastadam
+>>> from fastadam import schedules
+>>> rate = schedules.join([schedules.warmup(0.4, 10), schedules.cosine(0.4, 190)], [10])
+>>> x = np.array([10.0, 10.0])
+>>> opt = fastadam.Adam(x, lr=rate)
+>>> for _ in range(200):
+...     opt.step(np.array([2.0, 100.0]) * x)
+>>> bool(np.abs(x).max() < 1e-2)
+True
+>>> schedules.from_json(rate.to_json()) == rate
+True
+"""
+
+import inspect
+import math
+import reprlib
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from itertools import pairwise
+from typing import Any, Concatenate, ParamSpec, Protocol, cast
+
+from . import options
+from .rules import arguments
+
+P = ParamSpec("P")
+
+#: how deep compositions may nest: far below Python's own limit, so that no schedule is too deep to be used
+DEEPEST = 32
+
+
+@dataclass(frozen=True, repr=False)
+class Schedule:
+    """A formula and its arguments: a function of the step count, made by `cosine` and its relatives.
+
+    Schedules are immutable; two are equal where formula and arguments are. They can be hashed, pickled and copied, and
+    `repr` gives the call that makes them.
+
+    Attributes
+    ----------
+    name : str
+        The formula's name.
+    arguments : dict
+        Name of an argument -> value, defaults included.
+
+    Examples
+    --------
+    >>> rate = linear(1.0, 0.5, steps=2)
+    >>> [rate(t) for t in (1, 2, 3, 4)]
+    [1.0, 0.75, 0.5, 0.5]
+    >>> rate
+    linear(start=1.0, end=0.5, steps=2)
+    """
+
+    factory: "Factory[...]"
+    values: tuple[Any, ...]
+    depth: int = field(compare=False)  # of the nesting: 1, and 1 more than the deepest part
+
+    def __call__(self, t: int) -> float:
+        """The rate of step `t` = 1, 2, …
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where t is not a whole number >= 1 (NumPy's will do), or its rate is not finite and >= 0.
+        """
+        t = options.positive_count("t", t)
+        try:
+            rate = self.factory.formula(t, *self.values)
+        except OverflowError:
+            rate = math.inf
+        if not (isinstance(rate, float) and 0 <= rate < math.inf):  # ordinary rates are spared the text
+            rate = options.rate(f"{self!r} at t = {t}", rate)
+        return rate
+
+    @property
+    def name(self) -> str:
+        """The formula's name."""
+        return self.factory.__name__
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Name of an argument -> value, defaults included."""
+        return dict(zip(arguments(self.factory), self.values, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """The schedule as a dict of JSON's types, for `from_json`.
+
+        Examples
+        --------
+        >>> cosine(0.1, 100).to_json()
+        {'schedule': 'cosine', 'lr': 0.1, 'steps': 100, 'final': 0.0}
+        """
+        return {"schedule": self.name} | {name: _to_json(value) for name, value in self.arguments.items()}
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.factory, self.values
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_to_json(part) for part in value]
+    return value.to_json() if isinstance(value, Schedule) else value
+
+
+# ---------------------------------------------------------------- from a formula to what makes its schedules
+
+
+class Factory(Protocol[P]):
+    """A formula's name as its users know it: called with the arguments after t, it makes the `Schedule`."""
+
+    __name__: str
+    formula: Callable[Concatenate[int, P], float]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Schedule:
+        """The schedule of these arguments."""
+        ...
+
+
+#: name -> what makes the schedules of that formula
+SCHEDULES: dict[str, Factory[...]] = {}
+
+
+def schedule(formula: Callable[Concatenate[int, P], float]) -> Factory[P]:
+    """Decorates a formula ``name(t, …) -> rate``, which becomes ``name(…) -> Schedule``.
+
+    Parameters
+    ----------
+    formula : function
+        Its first argument is t; the others are numbers, or the ``schedules`` and ``boundaries`` of a composition.
+        Those that bear the name of an argument in this module are checked as that one is, others must be finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a formula without t, or of a name that another module's schedule has: JSON knows schedules by name.
+
+    Examples
+    --------
+    >>> @schedule
+    ... def harmonic(t, lr, decay):
+    ...     return lr / (1 + (t - 1) * decay)
+    >>> [harmonic(1.0, decay=1)(t) for t in (1, 2, 4, 8)]
+    [1.0, 0.5, 0.25, 0.125]
+    """
+    name, names = formula.__name__, arguments(formula)
+    if names[:1] != ("t",) or "schedule" in names:  # to_json keeps the name under "schedule"
+        raise TypeError(f"{name}: expected t as its first argument and none called schedule, got {names}")
+    if name in SCHEDULES and SCHEDULES[name].formula.__module__ != formula.__module__:
+        raise ValueError(f"{name}: there is a schedule of that name in {SCHEDULES[name].formula.__module__}")
+    _, *shown = inspect.signature(formula).parameters.values()
+    signature = inspect.Signature(shown, return_annotation=Schedule)
+
+    @wraps(formula)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}{signature}: {error}") from None
+        bound.apply_defaults()
+        values = {argument: _check(argument, value) for argument, value in bound.arguments.items()}
+        depth = 1 + max((part.depth for part in values.get("schedules", ())), default=0)
+        if depth > DEEPEST:
+            raise ValueError(f"{name}: schedules may be nested {DEEPEST} deep, not {depth}")
+        made = Schedule(made_by, tuple(values.values()), depth)
+        made(1)  # what the formula itself refuses is refused before any step
+        return made
+
+    made_by = cast(Factory[P], factory)
+    made_by.formula = formula
+    made_by.__signature__ = signature  # type: ignore[attr-defined]
+    SCHEDULES[name] = made_by
+    return made_by
+
+
+def _check(name: str, value: Any) -> Any:
+    """The value to keep for an argument, if it may be that."""
+    if name not in ("schedules", "boundaries"):
+        return options.check_schedule(name, value)
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected a list, got {value!r} of type {type(value).__name__}")
+    if name == "boundaries":
+        counts = tuple(options.positive_count(f"{name}[{k}]", part) for k, part in enumerate(value))
+        if any(later <= earlier for earlier, later in pairwise(counts)):
+            raise ValueError(f"{name}: expected whole numbers, each larger than the one before, got {value!r}")
+        return counts
+    if not value:
+        raise ValueError(f"{name}: expected at least one schedule, got none")
+    for k, part in enumerate(value):
+        if not isinstance(part, Schedule):
+            was = f"{part!r} of type {type(part).__name__}"
+            raise TypeError(f"{name}[{k}]: expected a schedule such as constant(0.1), got {was}")
+    return tuple(value)
+
+
+def from_json(data: dict[str, Any]) -> Schedule:
+    """The schedule whose `Schedule.to_json` this is.
+
+    Parameters
+    ----------
+    data : dict
+        The schedule's name under ``"schedule"``, and its arguments; those with defaults may be left out. Nothing in it
+        is run: names are looked up among the schedules that have been defined.
+
+    Raises
+    ------
+    ValueError
+        For anything else: an unknown name, wrong arguments, values of other types, compositions nested too deep.
+
+    Examples
+    --------
+    >>> from_json({"schedule": "cosine", "lr": 0.1, "steps": 100})
+    cosine(lr=0.1, steps=100, final=0.0)
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"schedule: expected a dict, as to_json() makes it, got {type(data).__name__}")
+    return _read_schedule("schedule", data, 1)
+
+
+def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
+    name = data.get("schedule")
+    if not isinstance(name, str) or name not in SCHEDULES:
+        raise ValueError(f"{place}: expected one of {', '.join(SCHEDULES)}, got {reprlib.repr(name)}")
+    factory = SCHEDULES[name]
+    known, given = arguments(factory), {}
+    for key, value in data.items():
+        if key in known:
+            given[key] = _read(f"{place}[{key!r}]", value, depth + 1)
+        elif key != "schedule":
+            raise ValueError(f"{place}: {name} has no argument {reprlib.repr(key)}; it has {', '.join(known)}")
+    try:
+        return factory(**given)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _read(place: str, value: Any, depth: int) -> Any:
+    """An argument, or a part of one, by its type alone: which it must be, the factory says."""
+    if depth > 2 * DEEPEST:  # lists and dicts take turns; without a limit, a hostile text exhausts Python's stack
+        raise ValueError(f"{place}: schedules may be nested {DEEPEST} deep, not deeper")
+    if isinstance(value, list):
+        return [_read(f"{place}[{k}]", part, depth + 1) for k, part in enumerate(value)]
+    if isinstance(value, dict):
+        return _read_schedule(place, value, depth)
+    if not isinstance(value, (int, float)):
+        raise ValueError(f"{place}: expected a number or a schedule, got {type(value).__name__}")
+    return value
+
+
+# ---------------------------------------------------------------- what the formulas share
+
+
+def _between(start: float, end: float, x: float) -> float:
+    """From `start` at x = 0 to `end` at x = 1, both exactly, along a line."""
+    return (1.0 - x) * start + x * end
+
+
+def _half_wave(start: float, end: float, x: float) -> float:
+    """From `start` at x = 0 to `end` at x = 1, both exactly, along half a wave of the cosine."""
+    return _between(end, start, (1.0 + math.cos(math.pi * x)) / 2.0)
+
+
+def _done(t: int, steps: int) -> float:
+    """The part of the steps that is behind step t, at most 1."""
+    return min((t - 1) / steps, 1.0)
+
+
+# ---------------------------------------------------------------- the schedules
+
+
+@schedule
+def constant(t: int, lr: float) -> float:
+    r"""The same rate at every step.
+
+    .. math::
+        η_t = lr
+
+    It is what a number for ``lr`` means; as a schedule it can be composed.
+
+    Notes
+    -----
+    ``optax.constant_schedule(lr)``; in torch no scheduler at all.
+
+    Examples
+    --------
+    >>> constant(0.1)(1000)
+    0.1
+    """
+    return lr
+
+
+@schedule
+def linear(t: int, start: float, end: float, steps: int) -> float:
+    r"""Along a line from one rate to another, and constant from step ``steps + 1`` on.
+
+    .. math::
+        η_t = (1 - x) \, start + x \, end, \quad x = \min((t - 1) / steps, 1)
+
+    Parameters
+    ----------
+    start, end : float
+        The rate of step 1, and the rate of step ``steps + 1`` and all later ones.
+    steps : int
+        How many steps it takes from one to the other.
+
+    Notes
+    -----
+    ``optax.linear_schedule(start, end, steps)``; ``torch.optim.lr_scheduler.LinearLR``, whose factors are of the
+    optimizer's rate and at most 1.
+
+    Examples
+    --------
+    >>> [linear(0.0, 1.0, steps=4)(t) for t in (1, 2, 3, 4, 5, 6)]
+    [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    return _between(start, end, _done(t, steps))
+
+
+@schedule
+def warmup(t: int, lr: float, steps: int, start: float = 0.0) -> float:
+    r"""Warm-up: `linear` from `start` to `lr`, and constant from step ``steps + 1`` on.
+
+    .. math::
+        η_t = (1 - x) \, start + x \, lr, \quad x = \min((t - 1) / steps, 1)
+
+    Parameters
+    ----------
+    lr : float
+        The rate of step ``steps + 1`` and all later ones.
+    steps : int
+        How many steps it takes to get there.
+    start : float, default 0
+        The rate of step 1; at 0 that step moves nothing but the moments.
+
+    Notes
+    -----
+    ``optax.warmup_constant_schedule(start, lr, steps)``;
+    ``torch.optim.lr_scheduler.LinearLR(start_factor=start / lr, total_iters=steps)``, which refuses a start of 0.
+
+    Examples
+    --------
+    >>> [warmup(1.0, steps=4)(t) for t in (1, 2, 3, 4, 5, 6)]
+    [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    return linear.formula(t, start, lr, steps)
+
+
+@schedule
+def cosine(t: int, lr: float, steps: int, final: float = 0.0) -> float:
+    r"""Along half a wave of the cosine from `lr` to `final`, and constant from step ``steps + 1`` on.
+
+    .. math::
+        η_t = final + (lr - final) \frac{1 + \cos π x}{2}, \quad x = \min((t - 1) / steps, 1)
+
+    Parameters
+    ----------
+    lr : float
+        The rate of step 1.
+    steps : int
+        How many steps it takes to reach `final`.
+    final : float, default 0
+        The rate of step ``steps + 1`` and all later ones.
+
+    Notes
+    -----
+    ``optax.cosine_decay_schedule(lr, steps, alpha=final / lr)``;
+    ``torch.optim.lr_scheduler.CosineAnnealingLR(T_max=steps, eta_min=final)``, which rises again after its last step.
+    Source: Loshchilov & Hutter, arXiv:1608.03983, whose restarts are a `join` of cosines.
+
+    Examples
+    --------
+    >>> [round(cosine(1.0, steps=4)(t), 3) for t in (1, 2, 3, 4, 5, 6)]
+    [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
+    """
+    return _half_wave(lr, final, _done(t, steps))
+
+
+@schedule
+def polynomial(t: int, lr: float, steps: int, power: float = 1.0, final: float = 0.0) -> float:
+    r"""Along a power of what is left from `lr` to `final`, and constant from step ``steps + 1`` on.
+
+    .. math::
+        η_t = final + (lr - final) (1 - x)^{power}, \quad x = \min((t - 1) / steps, 1)
+
+    Parameters
+    ----------
+    lr : float
+        The rate of step 1.
+    steps : int
+        How many steps it takes to reach `final`.
+    power : float, default 1
+        Above 0: at 1 a line, above 1 steep at first, below 1 steep at last.
+    final : float, default 0
+        The rate of step ``steps + 1`` and all later ones.
+
+    Notes
+    -----
+    ``optax.polynomial_schedule(lr, final, power, steps)``; with final 0
+    ``torch.optim.lr_scheduler.PolynomialLR(total_iters=steps, power=power)``.
+
+    Examples
+    --------
+    >>> [polynomial(1.0, steps=4, power=2)(t) for t in (1, 2, 3, 4, 5, 6)]
+    [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
+    """
+    return _between(final, lr, (1.0 - _done(t, steps)) ** power)
+
+
+@schedule
+def step(t: int, lr: float, every: int, factor: float = 0.1) -> float:
+    r"""A stair: after each `every` steps the rate is multiplied by `factor`. It has no last step.
+
+    .. math::
+        η_t = lr · factor^{⌊(t - 1) / every⌋}
+
+    Parameters
+    ----------
+    lr : float
+        The rate of the first `every` steps.
+    every : int
+        How many steps share a rate.
+    factor : float, default 0.1
+        At least 0. Above 1 the rate grows; a call for a step at which it is no finite number is a ValueError.
+
+    Notes
+    -----
+    ``torch.optim.lr_scheduler.StepLR(step_size=every, gamma=factor)``;
+    ``optax.exponential_decay(lr, every, factor, staircase=True)``.
+
+    Examples
+    --------
+    >>> [step(1.0, every=2, factor=0.5)(t) for t in (1, 2, 3, 4, 5, 6)]
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+    return lr * factor ** ((t - 1) // every)
+
+
+@schedule
+def exponential(t: int, lr: float, factor: float) -> float:
+    r"""The rate is multiplied by `factor` after each step: a `step` of every 1. It has no last step.
+
+    .. math::
+        η_t = lr · factor^{t - 1}
+
+    Parameters
+    ----------
+    lr : float
+        The rate of step 1.
+    factor : float
+        At least 0. Above 1 the rate grows, as in a search for the largest that will do; a call for a step at which it
+        is no finite number is a ValueError.
+
+    Notes
+    -----
+    ``torch.optim.lr_scheduler.ExponentialLR(gamma=factor)``; ``optax.exponential_decay(lr, 1, factor)``, where
+    factor 0 is no decay at all.
+
+    Examples
+    --------
+    >>> [exponential(1.0, factor=0.5)(t) for t in (1, 2, 3, 4)]
+    [1.0, 0.5, 0.25, 0.125]
+    """
+    return step.formula(t, lr, 1, factor)
+
+
+@schedule
+def inverse_sqrt(t: int, lr: float) -> float:
+    r"""The rate falls with the root of the step count. It has no last step.
+
+    .. math::
+        η_t = lr / \sqrt t
+
+    Parameters
+    ----------
+    lr : float
+        The rate of step 1.
+
+    Notes
+    -----
+    To the bit ``alpha_decay=True`` of `fastadam.Adam`. Source: Kingma & Ba, arXiv:1412.6980, section 4, whose bound on
+    the regret has this rate. In torch ``LambdaLR(lambda k: (k + 1) ** -0.5)``; in optax a function of one's own.
+
+    Examples
+    --------
+    >>> [inverse_sqrt(1.0)(t) for t in (1, 4, 16, 100)]
+    [1.0, 0.5, 0.25, 0.1]
+    """
+    return lr / math.sqrt(t)
+
+
+@schedule
+def one_cycle(t: int, lr: float, steps: int, warmup: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> float:
+    r"""Up to the peak `lr` along half a wave of the cosine, down along another; constant from step `steps` on.
+
+    .. math::
+        η_t = \begin{cases}
+            w(lr / div, \; lr, \; (t - 1) / (p - 1)) & t < p = warmup · steps \\
+            w(lr, \; lr / div / final\_div, \; \min((t - p) / (steps - p), 1)) & t ≥ p
+        \end{cases} \qquad w(a, b, x) = b + (a - b) \frac{1 + \cos π x}{2}
+
+    Parameters
+    ----------
+    lr : float
+        The peak, which is the rate of step p where p is whole.
+    steps : int
+        How many steps there are: the last of them is the first at the final rate.
+    warmup : float, default 0.3
+        The part of the steps that goes up, >= 0 and < 1.
+    div : float, default 25
+        The peak is so many times the rate of step 1; above 0.
+    final_div : float, default 1e4
+        The rate of step 1 is so many times the final one; above 0.
+
+    Notes
+    -----
+    ``torch.optim.lr_scheduler.OneCycleLR(max_lr=lr, total_steps=steps, …)``, which refuses to go on after its last
+    step; the momentum is left alone. ``optax.cosine_onecycle_schedule(steps, lr, …)`` rounds the peak to a whole step
+    and takes a step more to it and to the end. Source: Smith & Topin, arXiv:1708.07120.
+
+    Examples
+    --------
+    >>> rate = one_cycle(1.0, steps=10, warmup=0.5, div=4, final_div=5)
+    >>> [round(rate(t), 4) for t in (1, 3, 5, 10, 11)]
+    [0.25, 0.625, 1.0, 0.05, 0.05]
+    """
+    peak = warmup * steps
+    if t < peak:
+        return _half_wave(lr / div, lr, (t - 1) / (peak - 1.0))
+    return _half_wave(lr, lr / div / final_div, min((t - peak) / (steps - peak), 1.0))
+
+
+# ---------------------------------------------------------------- compositions
+
+
+@schedule
+def join(t: int, schedules: Sequence[Schedule], boundaries: Sequence[int]) -> float:
+    r"""One schedule after another, each counting its own steps from 1.
+
+    .. math::
+        η_t = s_i(t - b_i) \quad \text{for } b_i < t ≤ b_{i+1}, \quad b_0 = 0, \; b_n = ∞
+
+    Parameters
+    ----------
+    schedules : list of Schedule
+        At least one. The last has no end: after its own it stays at its final rate.
+    boundaries : list of int
+        One fewer than schedules, each larger than the one before: the last step of each schedule but the last.
+
+    Notes
+    -----
+    ``optax.join_schedules(schedules, boundaries)``;
+    ``torch.optim.lr_scheduler.SequentialLR(schedulers=schedules, milestones=boundaries)``.
+
+    Examples
+    --------
+    >>> rate = join([warmup(1.0, 2), exponential(1.0, 0.5)], [2])
+    >>> [rate(t) for t in (1, 2, 3, 4, 5)]
+    [0.0, 0.5, 1.0, 0.5, 0.25]
+    """
+    if len(boundaries) != len(schedules) - 1:
+        raise ValueError(
+            f"boundaries: expected {len(schedules) - 1}, one fewer than schedules, got {len(boundaries)} of them"
+        )
+    k = bisect_left(boundaries, t)
+    return schedules[k](t - boundaries[k - 1] if k else t)
+
+
+@schedule
+def product(t: int, schedules: Sequence[Schedule]) -> float:
+    r"""The product of schedules: give one of them the rate, and let the others be factors around 1.
+
+    .. math::
+        η_t = \prod_i s_i(t)
+
+    Parameters
+    ----------
+    schedules : list of Schedule
+        At least one. The product is constant when all of them are.
+
+    Notes
+    -----
+    ``torch.optim.lr_scheduler.ChainedScheduler``, of schedulers that multiply the rate, as ``LinearLR``, ``StepLR`` and
+    ``ExponentialLR`` do; in optax a function of one's own.
+
+    Examples
+    --------
+    >>> rate = product([warmup(1.0, 2), exponential(0.8, 0.5)])
+    >>> [rate(t) for t in (1, 2, 3, 4)]
+    [0.0, 0.2, 0.2, 0.1]
+    """
+    return math.prod(part(t) for part in schedules)
