@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import options
-from .optimizers import Grads, Optimizer, Option, Params
+from .optimizers import How, Optimizer, Option, Params
 from .rules import Rule, arguments
 
 
@@ -46,8 +46,8 @@ def optimizer(
     Returns
     -------
     type
-        A class like `fastadam.Adam`: ``cls(params, *, lr=…, weight_decay=…, maximize=False, …, grads=None,
-        backend="numba", n_threads=None)``. `backend` may be "numba" or "numpy".
+        A class like `fastadam.Adam`: ``cls(params, *, lr=…, weight_decay=…, maximize=False, …,
+        backend="numba", **how)``. `backend` may be "numba" or "numpy".
 
     Raises
     ------
@@ -74,14 +74,13 @@ def optimizer(
         self: Optimizer,
         params: Params,
         *,
-        grads: Grads | None = None,
         backend: str = "numba",
-        n_threads: int | None = None,
         **chosen: Any,
     ) -> None:
+        how = {name: chosen.pop(name) for name in How.__annotations__ if name in chosen}
         for name in chosen.keys() - values.keys():
             raise TypeError(f"{name}: unknown option of {rule.name!r}; it has {', '.join(values)}")
-        Optimizer.__init__(self, params, grads, backend, n_threads, **(values | chosen))
+        Optimizer.__init__(self, params, values | chosen, backend=backend, **how)
 
     members = {
         "__init__": __init__,

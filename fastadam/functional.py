@@ -3,7 +3,8 @@ A function for each rule, of the same checks, defaults and bits as the optimizer
 
 Each is called as ``rule(p, g, *states, t, *, …)``: parameters `p`, gradients `g`, the rule's states in its order, and
 the number `t` of this step, from 1. Arrays, or lists of arrays of one length; all that belongs to one parameter has its
-shape and its dtype, float32 or float64, in any memory layout. States begin at zero. The options, given by name, are
+shape and its dtype, float32 or float64, in any memory layout; beside float16 and bfloat16 parameters, states are
+float32. States begin at zero. The options, given by name, are
 those of the class; `lr` is a number here, and the rule is chosen by the function. Errors are raised before anything is
 touched.
 
@@ -18,7 +19,6 @@ array([0.9, 1.1, 1. ])
 """
 
 import inspect
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +27,12 @@ import numpy as np
 from . import options
 from .kernel import backends, checks, threads
 from .kernel._plan import Plan
-from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
+from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, How, Optimizer, RMSprop
 from .rules import RULES
 
 #: options of the classes that choose the rule or live in a class alone
-_NOT_HERE = {"params", "grads", "backend", "amsgrad", "alpha_decay", "initial_accumulator_value", "centered"}
+_NOT_HERE = {"params", "amsgrad", "alpha_decay", "initial_accumulator_value", "centered"}
+_NOT_HERE |= How.__annotations__.keys() - {"n_threads"}
 
 
 def _step(name: str, cls: type[Optimizer], rule_name: str) -> Callable[..., None]:
@@ -54,8 +55,7 @@ def _step(name: str, cls: type[Optimizer], rule_name: str) -> Callable[..., None
         values = defaults | {option: options.check(option, value) for option, value in given.items()} | fixed
         rate = options.rate("lr", values["lr"])
         lists = _lists(places, arrays)
-        if isinstance(t, bool) or not isinstance(t, numbers.Integral) or t < 1:
-            raise ValueError(f"t: expected the number of this step, a whole number >= 1, got {t!r}")
+        t = options.positive_count("t", t)
         states = [list(states) for states in zip(*lists[2:], strict=True)]
         plan = Plan([(backends.kernel(rule), lists[0], states)], _names("p", lists[0]), int(t) - 1, n_threads)
         plan.set_hyper(0, cls.hyper_values(rule, values, rate))
@@ -89,7 +89,7 @@ def _lists(places: tuple[str, ...], given: list[Any]) -> list[list[np.ndarray]]:
     checks.parameters(names, [array for _, arrays in written for array in arrays])
     for place, arrays in written[1:]:
         for name, array, p in zip(_names(place, arrays), arrays, lists[0], strict=True):
-            checks.like(name, array, p)
+            checks.like(name, array, p, checks.computed_in(p))
     return lists
 
 

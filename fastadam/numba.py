@@ -7,11 +7,14 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
     the update of one element, as in `fastadam.rules`;
 ``adam_scalars(t, lr, beta1, …)``
     the scalars of a step, in float64; t is a float;
-``adam_step(p, g, m, v, t, lr, beta1, …, weight_decay=0.0, decoupled=False, maximize=False)``
+``adam_step(p, g, m, v, t, lr, beta1, …, weight_decay=0.0, …)``
     one step of whole contiguous arrays, in place, on the calling thread: the arrays, the step count from 1, the
-    arguments of the rule's scalars function, then what every rule begins with. The bits are those of the class.
+    arguments of the rule's scalars function, then by name what every rule begins with: ``weight_decay=0.0,
+    decoupled=False, maximize=False, factor=1.0, clip_value=inf``, the gradients' factor and bound. The bits
+    are those of the class.
 """
 
+import ctypes
 import inspect
 from collections.abc import Callable
 from types import FunctionType
@@ -23,7 +26,7 @@ from numba import types
 
 from . import rules
 from .kernel import generate
-from .kernel._plan import Kernel
+from .kernel._plan import DENORMALS, Kernel
 from .rules import Rule
 
 _SWEEP = types.void(types.intp, types.CPointer(types.voidptr), types.voidptr)
@@ -65,7 +68,9 @@ _STEP_SOURCE = """
 def loop(n, s, {arrays}):
 {sweep_body}
 
-def {name}_step(p, g, {states}t, {own}, weight_decay=0.0, decoupled=False, maximize=False):
+def {name}_step(
+    p, g, {states}t, {own}, weight_decay=0.0, decoupled=False, maximize=False, factor=1.0, clip_value=np.inf
+):
     n = p.size
     if {lengths}:
         raise ValueError("{name}_step: expected arrays of one length")
@@ -74,8 +79,15 @@ def {name}_step(p, g, {states}t, {own}, weight_decay=0.0, decoupled=False, maxim
     out = np.empty({n_scalars})
     t = float(t)
 {step_body}
+    mode = denormals_off()
     loop(n, ({rounded},), {flat})
+    denormals_restore(mode)
 """
+
+_SET_MODE = {
+    "denormals_off": ctypes.CFUNCTYPE(ctypes.c_uint64)(DENORMALS[0]),
+    "denormals_restore": ctypes.CFUNCTYPE(None, ctypes.c_uint64)(DENORMALS[1]),
+}
 
 
 def _whole_step(rule: Rule) -> Any:
@@ -89,13 +101,13 @@ def _whole_step(rule: Rule) -> Any:
         states="".join(f"{name}, " for name in rule.states),
         own=", ".join(own),
         lengths=" or ".join(f"{name}.size != n" for name in names[1:]),
-        hyper=", ".join(rule.hyper),
+        hyper=", ".join((*rules.OF_THE_STEP, *rule.hyper)),
         n_scalars=rule.n_scalars,
         step_body=generate.step_body(rules, rule, "scalars_of_step"),
         rounded=", ".join(f"real(out[{k}])" for k in range(rule.n_scalars)),
         flat=", ".join(f"{name}.reshape(-1)" for name in names),
     )
-    scope = _functions(rule) | {"np": np}
+    scope = _functions(rule) | _SET_MODE | {"np": np}
     exec(source, scope)
     scope["loop"] = numba.njit(error_model="numpy")(scope["loop"])
     return numba.njit(error_model="numpy")(scope[f"{rule.name}_step"])

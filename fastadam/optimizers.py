@@ -2,14 +2,17 @@
 A class says which rule its options choose and what the rule's hyper-parameters are; it knows no loop.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from os import PathLike
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 
-from . import options, structure
+from . import checkpoint, options, structure
 from .kernel import backends, checks, threads
 from .kernel._plan import Plan, state_like
 from .rules import RULES, Rule
@@ -28,6 +31,18 @@ Params = np.ndarray | Iterable[np.ndarray] | Mapping[Any, np.ndarray] | Iterable
 Grads = np.ndarray | Iterable[Any] | Mapping[Any, np.ndarray]
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
+
+
+class How(TypedDict, total=False):
+    """The arguments that all optimizers take by name: how a step is made, not what it does. See `Optimizer`."""
+
+    grads: Grads | None
+    backend: str
+    n_threads: int | None
+    master_weights: bool
+    state_dtype: str | None
+    state_dir: str | PathLike[str] | None
+    seed: int
 
 
 class Option:
@@ -54,10 +69,10 @@ class Optimizer:
     Parameters
     ----------
     params : array, sequence, mapping, sequence of dicts, or object
-        The float32 or float64 arrays to step, updated in place: one array; a sequence of arrays; a mapping from names
-        to arrays; group dicts as in torch, each with its arrays under ``"params"`` and its own values of any option;
-        or an object with ``.parameters`` (one of the former) and ``.grad`` (its gradients, read at each step).
-        Any memory layout will do; C or Fortran order is the fastest.
+        The arrays to step, updated in place, of dtype float32, float64, float16 or (ml_dtypes') bfloat16: one array;
+        a sequence of arrays; a mapping from names to arrays; group dicts as in torch, each with its arrays under
+        ``"params"`` and its own values of any option; or an object with ``.parameters`` (one of the former) and
+        ``.grad`` (its gradients, read at each step). Any memory layout will do; C or Fortran order is the fastest.
     lr : float or callable
         The rate, or a function that returns it given the step count t = 1, 2, …
     weight_decay : float
@@ -72,11 +87,26 @@ class Optimizer:
         How many threads a step may use, the caller included; the bits are the same for any number. By default
         ``FASTADAM_NUM_THREADS``, or the processors that this process may run on. Fewer than 30 000 elements are always
         stepped by the caller alone, and so is every array with backend "numpy".
+    master_weights : bool, default False
+        Keep of every float16 and bfloat16 parameter a float32 copy among the states (``"master"``), step that, and
+        round it to the parameter: steps too small for 16 bits add up.
+    state_dtype : {None, "bfloat16"}
+        Keep the states in 16 bits, half the memory, rounded stochastically (up with the probability of what is cut
+        off), so that the mean is right. Needs ml_dtypes; not for float64 parameters.
+    seed : int, default 0
+        Of that rounding, in [0, 2**64). The same seed gives the same bits, for any number of threads.
+    state_dir : path, optional
+        Keep the states in this folder, as memory-mapped ``.npy`` files, so that they may be larger than memory; where
+        the folder has states of the same parameters, go on from them and their step count.
 
     Attributes
     ----------
     t : int
         The number of steps done.
+    skipped : int
+        The number of steps left out by ``skip_nonfinite``.
+    grad_norm : float or None
+        The norm of the last step's gradients, where it was asked to measure it.
     state : dict
         Name of a state (``"m"``, ``"v"``, …) -> list of arrays, one a parameter.
     param_groups : list
@@ -97,7 +127,17 @@ class Optimizer:
     defaults: dict[str, Any]
 
     def __init__(
-        self, params: Params, grads: Grads | None, backend: str, n_threads: int | None, **defaults: Any
+        self,
+        params: Params,
+        defaults: Mapping[str, Any],
+        *,
+        grads: Grads | None = None,
+        backend: str = "cython",
+        n_threads: int | None = None,
+        master_weights: bool = False,
+        state_dtype: str | None = None,
+        state_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
     ) -> None:
         if type(self) is Optimizer:
             raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
@@ -107,19 +147,34 @@ class Optimizer:
         if self._object is not None and grads is not None:
             raise ValueError("grads: an object brings its own gradients as .grad; leave grads out, or pass its arrays")
         backends.check(backend)
-        groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._backend = backend
         self._n_threads = threads.resolve(n_threads)
+        self._master_weights = options.flag("master_weights", master_weights)
+        self._state_dtype = options.state_dtype(state_dtype)
+        seed = options.seed("seed", seed)
+        groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
+        self._structures = [group.structure._replace(arrays=[]) for group in groups]
         self.param_groups = [Group(self, k, group) for k, group in enumerate(groups)]
         self._scheduled: list[Group] = []  # those whose rate is to be computed at each step
-        names = [name for group in groups for name in group.structure.names]
-        checks.parameters(names, [p for group in self.param_groups for p in group["params"]])
-        self._states = [[self._new_state(group, p) for p in group["params"]] for group in self.param_groups]
-        self._make_plan(names, t=0)
         self._bound: Sequence[np.ndarray] | None = None
+        self._check_params()
+        flat = [] if grads is None else self._flatten(grads)
+        for name, g, p in zip(self._names, flat, self._params, strict=grads is not None):
+            checks.gradient(name, g, p)
+        self._folder = None if state_dir is None else checkpoint.Folder(state_dir, self)
+        self._states = [self._new_states(group) for group in self.param_groups]
+        self._make_plan(t=0, seed=seed)
+        if self._folder is not None:
+            self._folder.resume(self._plan)
         if grads is not None:
-            self._bound = tuple(self._flatten(grads))
-            self._plan.bind(self._bound)
+            self._bind(flat)
+
+    def __init_subclass__(cls) -> None:
+        """Show in the class's signature what ``**how`` stands for."""
+        *own, last = inspect.signature(cls.__init__).parameters.values()
+        if last.name == "how":
+            shared = [p for p in inspect.signature(Optimizer.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+            cls.__signature__ = inspect.Signature([*own[1:], *shared])  # type: ignore[attr-defined]
 
     # What a subclass says of itself: which rule, which values, which states.
 
@@ -157,19 +212,41 @@ class Optimizer:
 
     # The face.
 
-    def step(self, grads: Grads | None = None) -> None:
-        """One step of every parameter, in place; `grads` are left untouched.
+    def step(
+        self,
+        grads: Grads | None = None,
+        *,
+        grad_scale: float = 1.0,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        skip_nonfinite: bool = False,
+        zero_grads: bool = False,
+    ) -> None:
+        """One step of every parameter, in place; `grads` are left untouched unless `zero_grads`.
 
         Parameters
         ----------
         grads : optional
-            Gradients in the structure of the parameters, each of its parameter's shape and dtype, in any memory
-            layout. May be left out where gradients were bound or the object brings them.
+            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout, and of
+            its dtype; where that is not float64, in any of float32, float64, float16 and bfloat16. May be left out
+            where gradients were bound or the object brings them.
+        grad_scale : float, default 1
+            The gradients are this many times too large, from a scaled loss or a sum over as many batches: divide.
+        max_norm : float, optional
+            If the norm over all gradients, after that, is larger, scale them down to it, as torch's
+            ``clip_grad_norm_`` does. Costs one more read of the gradients. ``opt.grad_norm`` tells the norm.
+        clip_value : float, optional
+            Then clip each element to [-clip_value, clip_value].
+        skip_nonfinite : bool, default False
+            If any gradient holds a NaN or an infinity, change nothing at all, t and gradients included, but count it
+            in ``opt.skipped``.
+        zero_grads : bool, default False
+            Leave zeros in the gradients, for the next sum.
 
         Raises
         ------
         TypeError, ValueError
-            For a gradient, a structure or a scheduled rate that does not fit: nothing has changed then.
+            For a gradient, a structure, an option or a scheduled rate that does not fit: nothing has changed then.
         RuntimeError
             If there are no gradients, or another thread is inside a step of this optimizer.
         """
@@ -184,9 +261,58 @@ class Optimizer:
                 )
         else:
             grads = self._flatten(grads)
+        step = self._plan.step
+        if grad_scale != 1.0 or max_norm is not None or clip_value is not None or skip_nonfinite or zero_grads:
+            extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+            step = partial(step, **extras)
         if self._scheduled:
             self._set_rates()
-        self._plan.step(grads)
+        if self._folder is not None:
+            step = partial(self._folder.step, self._plan, step)
+        step(grads)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.
+
+        Parameters
+        ----------
+        group : dict
+            Its arrays under ``"params"``, its own values of any option, and, where gradients are bound, its gradients
+            under ``"grads"``. Gradients are given by group from now on.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a group that could not have been given at construction, or cannot be added to this optimizer.
+        """
+        if self._object is not None or self._folder is not None:
+            kept = "states are kept in a folder" if self._object is None else "parameters are those of an object"
+            raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
+        k = len(self.param_groups)
+        group = dict(group) if isinstance(group, Mapping) else group
+        grads = group.pop("grads", None) if isinstance(group, dict) else None
+        if (grads is None) != (self._bound is None):
+            raise ValueError(
+                f"params[{k}]['grads']: expected gradients to bind, as for the other groups"
+                if grads is None
+                else f"params[{k}]['grads']: this optimizer has no bound gradients; pass them to step()"
+            )
+        read = structure.read_group(k, group)
+        bound = None if grads is None else [*(self._bound or ()), *read.structure.flatten(grads)]
+        before = dict(vars(self))
+        steps = [self._plan.steps(i) for i in range(k)]
+        try:
+            self._structures = [*self._structures, read.structure._replace(arrays=[])]
+            self._flatten = structure.of_groups(self._structures)
+            self.param_groups = [*self.param_groups, Group(self, k, read)]
+            self._check_params()
+            self._states = [*self._states, self._new_states(self.param_groups[k])]
+            self._remake_plan([*steps, 0])
+            if bound is not None:
+                self._bind(bound)
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""
@@ -201,10 +327,65 @@ class Optimizer:
         for g in grads:
             g[...] = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that a later run needs beside the parameters, as a dict of plain values and arrays.
+
+        ``"optimizer"``, ``"t"``, ``"skipped"``, ``"seed"``; ``"param_groups"``: options by group, with the keys of its
+        parameters and its own step count ``"t"``; ``"state"``: key of a parameter -> name of a state -> array. A key is
+        a mapping's own, or the place in a sequence; with several groups the group's number and a dot come first.
+        """
+        return checkpoint.state_dict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` of an optimizer of this class, over parameters of the same keys, gave.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If anything does not fit: nothing has changed then.
+        """
+        checkpoint.load_state_dict(self, state_dict)
+
+    def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
+        """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
+
+        An ``.npz`` of plain arrays, or, by that suffix, ``.safetensors``. It is written beside `path`, synced, and put
+        in its place: a crash at any moment leaves the old file or the new one. A function as lr is not saved, schedules
+        of `fastadam.schedules` are.
+        """
+        checkpoint.save(self, path, params)
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Go on from what `save` wrote: options, step count, states, and the parameters where the file has them.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, no checkpoint, or one of other parameters: nothing has changed then.
+        """
+        checkpoint.load(self, path)
+
     @property
     def t(self) -> int:
         """The number of steps done."""
         return self._plan.t
+
+    @property
+    def skipped(self) -> int:
+        """The number of steps left out by ``skip_nonfinite``."""
+        return self._plan.skipped
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm over all gradients of the last step, before clipping; None if that step did not measure it."""
+        return self._plan.grad_norm
+
+    @property
+    def seed(self) -> int:
+        """Of the stochastic rounding of bfloat16 states."""
+        return self._plan.seed
 
     @property
     def backend(self) -> str:
@@ -219,13 +400,8 @@ class Optimizer:
     @property
     def state(self) -> dict[str, list[np.ndarray | None]]:
         """Name of a state -> its arrays, one a parameter (None where the parameter's group has no such state)."""
-        per_param = [
-            dict(zip(group._rule.states, arrays, strict=True))
-            for group, states in zip(self.param_groups, self._states, strict=True)
-            for arrays in states
-        ]
-        names = dict.fromkeys(name for arrays in per_param for name in arrays)
-        return {name: [arrays.get(name) for arrays in per_param] for name in names}
+        names = dict.fromkeys(name for arrays in self._named_states() for name in arrays)
+        return {name: [arrays.get(name) for arrays in self._named_states()] for name in names}
 
     def __repr__(self) -> str:
         groups = "\n".join(f"  {group}" for group in self.param_groups)
@@ -233,15 +409,93 @@ class Optimizer:
 
     # Between the face and the plan.
 
-    def _new_state(self, group: "Group", p: np.ndarray) -> list[np.ndarray]:
-        return [state_like(p, self._initial(dict(group))) for _ in group._rule.states]
+    @property
+    def _params(self) -> list[np.ndarray]:
+        return [p for group in self.param_groups for p in group["params"]]
 
-    def _make_plan(self, names: list[str], t: int) -> None:
+    @property
+    def _names(self) -> list[str]:
+        return [name for structure in self._structures for name in structure.names]
+
+    @property
+    def _keys(self) -> list[str]:
+        """What checkpoints call the parameters."""
+        if len(self._structures) == 1:
+            return self._structures[0].keys
+        return [f"{k}.{key}" for k, structure in enumerate(self._structures) for key in structure.keys]
+
+    def _named_states(self) -> list[dict[str, np.ndarray]]:
+        """Of each parameter, name of a state -> array."""
+        return [
+            dict(zip((*group._rule.states, "master"), arrays, strict=False))
+            for group, states in zip(self.param_groups, self._states, strict=True)
+            for arrays in states
+        ]
+
+    def _check_params(self) -> None:
+        checks.parameters(self._names, self._params)
+        for name, p in zip(self._names, self._params, strict=True):
+            if self._state_dtype is not None and p.dtype == np.float64:
+                raise ValueError(f"state_dtype: {name} is float64, whose states are, too; leave state_dtype out")
+
+    def _new_states(self, group: "Group") -> list[list[np.ndarray]]:
+        """The states of a group's parameters at first, or those in the folder."""
+        made = []
+        first = sum(len(other["params"]) for other in self.param_groups[: group._index])
+        for place, p in enumerate(group["params"], start=first):
+            initial = dict.fromkeys(group._rule.states, self._initial(group._values))
+            if self._master_weights and p.itemsize == 2:
+                initial["master"] = p
+            made.append([self._new_state(place, p, name, value) for name, value in initial.items()])
+        return made
+
+    def _new_state(self, place: int, p: np.ndarray, name: str, value: Any) -> np.ndarray:
+        dtype = None if name == "master" else self._state_dtype
+        allocate = np.zeros if self._folder is None else partial(self._folder.array, place, name)
+        state = state_like(p, dtype, allocate)
+        is_new = self._folder is None or self._folder.is_new
+        if is_new and (name == "master" or value):  # memory that stays zero need not be touched
+            state[...] = value
+        return state
+
+    def _make_plan(self, t: int, seed: int) -> None:
         kernels = [backends.kernel(group._rule, self._backend) for group in self.param_groups]
         arrays = zip(kernels, (list(group["params"]) for group in self.param_groups), self._states, strict=True)
-        self._plan = Plan(list(arrays), names, t, self._n_threads)
+        self._plan = Plan(list(arrays), self._names, t, self._n_threads, seed)
+        self._scheduled = []
         for group in self.param_groups:
             group.apply()
+
+    def _remake_plan(self, steps: Sequence[int]) -> None:
+        """A plan for other arrays, at the same count of steps; `steps` are the groups' own."""
+        old = self._plan
+        self._make_plan(old.t, old.seed)
+        self._plan.skipped = old.skipped
+        for k, count in enumerate(steps):
+            self._plan.set_steps(k, count)
+
+    def _bind(self, grads: Sequence[np.ndarray]) -> None:
+        bound = tuple(grads)
+        self._plan.bind(bound)
+        self._bound = bound
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: the arrays, and what the plan knows beside them; a copy's states are in memory."""
+        plan = self._plan
+        counts = (plan.t, plan.seed, plan.skipped, [plan.steps(k) for k in range(len(self.param_groups))])
+        return {name: value for name, value in vars(self).items() if name != "_plan"} | {"_folder": None, "_at": counts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        t, seed, skipped, steps = state.pop("_at")
+        vars(self).update(state)
+        for group in self.param_groups:
+            group._rule = self._rule(group._values)
+        self._make_plan(t, seed)
+        self._plan.skipped = skipped
+        for k, count in enumerate(steps):
+            self._plan.set_steps(k, count)
+        if self._bound is not None:
+            self._bind(self._bound)
 
     def _set_rates(self) -> None:
         t = self.t + 1
@@ -258,13 +512,16 @@ class Optimizer:
         again = self._flatten(self._object.parameters)
         if any(one is not other for one, other in zip(arrays, again, strict=True)):
             raise TypeError("params: .parameters gives another array at each read, so a step in place would be lost")
-        checks.parameters(self._plan.names, arrays)
-        for name, new, old in zip(self._plan.names, arrays, planned, strict=True):
+        checks.parameters(self._names, arrays)
+        for name, new, old in zip(self._names, arrays, planned, strict=True):
             checks.like(name, new, old)
         rest = iter(arrays)
         for group in self.param_groups:
             group._values["params"] = tuple(islice(rest, len(group["params"])))
-        self._make_plan(self._plan.names, self.t)
+        for new, old, states in zip(arrays, planned, self._named_states(), strict=True):
+            if new is not old and "master" in states:
+                states["master"][...] = new
+        self._remake_plan([self._plan.steps(k) for k in range(len(self.param_groups))])
 
 
 class Group(MutableMapping[str, Any]):
@@ -279,6 +536,9 @@ class Group(MutableMapping[str, Any]):
         own = {name: options.check(name, value, self._name(name)) for name, value in group.options.items()}
         self._values = {"params": tuple(group.structure.arrays), **optimizer.defaults, **own}
         self._rule = optimizer._rule(self._values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_rule"}
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -343,7 +603,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params, maximize, grads, backend, n_threads
+    params, maximize, **how
         See `Optimizer`.
     lr : float or callable, default 1e-3
         The rate, or a function of the step count.
@@ -400,25 +660,23 @@ class Adam(Optimizer):
         beta_decay: float = 1.0,
         alpha_decay: bool = False,
         eps_hat: bool = False,
-        grads: Grads | None = None,
-        backend: str = "cython",
-        n_threads: int | None = None,
+        **how: Unpack[How],
     ) -> None:
         super().__init__(
             params,
-            grads,
-            backend,
-            n_threads,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            maximize=maximize,
-            decoupled_weight_decay=decoupled_weight_decay,
-            beta_decay=beta_decay,
-            alpha_decay=alpha_decay,
-            eps_hat=eps_hat,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+                "decoupled_weight_decay": decoupled_weight_decay,
+                "beta_decay": beta_decay,
+                "alpha_decay": alpha_decay,
+                "eps_hat": eps_hat,
+            },
+            **how,
         )
 
     @classmethod
@@ -450,7 +708,7 @@ class AdamW(Adam):
     ----------
     weight_decay : float, default 1e-2
         λ, times the rate.
-    params, lr, betas, eps, amsgrad, maximize, beta_decay, alpha_decay, eps_hat, grads, backend, n_threads
+    params, lr, betas, eps, amsgrad, maximize, beta_decay, alpha_decay, eps_hat, **how
         See `Adam`.
 
     Notes
@@ -480,9 +738,7 @@ class AdamW(Adam):
         beta_decay: float = 1.0,
         alpha_decay: bool = False,
         eps_hat: bool = False,
-        grads: Grads | None = None,
-        backend: str = "cython",
-        n_threads: int | None = None,
+        **how: Unpack[How],
     ) -> None:
         super().__init__(
             params,
@@ -496,9 +752,7 @@ class AdamW(Adam):
             beta_decay=beta_decay,
             alpha_decay=alpha_decay,
             eps_hat=eps_hat,
-            grads=grads,
-            backend=backend,
-            n_threads=n_threads,
+            **how,
         )
 
 
@@ -512,7 +766,7 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, grads, backend, n_threads
+    params, weight_decay, maximize, **how
         See `Optimizer`.
     lr : float or callable, default 2e-3
     betas : (float, float), default (0.9, 0.999)
@@ -547,12 +801,12 @@ class Adamax(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
-        grads: Grads | None = None,
-        backend: str = "cython",
-        n_threads: int | None = None,
+        **how: Unpack[How],
     ) -> None:
         super().__init__(
-            params, grads, backend, n_threads, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize
+            params,
+            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
+            **how,
         )
 
     @classmethod
@@ -569,7 +823,7 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, grads, backend, n_threads
+    params, weight_decay, maximize, **how
         See `Optimizer`.
     lr : float or callable, default 1e-2
     lr_decay : float, default 0
@@ -607,21 +861,19 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
-        grads: Grads | None = None,
-        backend: str = "cython",
-        n_threads: int | None = None,
+        **how: Unpack[How],
     ) -> None:
         super().__init__(
             params,
-            grads,
-            backend,
-            n_threads,
-            lr=lr,
-            lr_decay=lr_decay,
-            weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value,
-            eps=eps,
-            maximize=maximize,
+            {
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value,
+                "eps": eps,
+                "maximize": maximize,
+            },
+            **how,
         )
 
     @classmethod
@@ -645,7 +897,7 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params, maximize, grads, backend, n_threads
+    params, maximize, **how
         See `Optimizer`.
     lr : float or callable, default 1e-2
     alpha : float, default 0.99
@@ -689,23 +941,21 @@ class RMSprop(Optimizer):
         *,
         maximize: bool = False,
         eps_in_sqrt: bool = False,
-        grads: Grads | None = None,
-        backend: str = "cython",
-        n_threads: int | None = None,
+        **how: Unpack[How],
     ) -> None:
         super().__init__(
             params,
-            grads,
-            backend,
-            n_threads,
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            centered=centered,
-            maximize=maximize,
-            eps_in_sqrt=eps_in_sqrt,
+            {
+                "lr": lr,
+                "alpha": alpha,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "centered": centered,
+                "maximize": maximize,
+                "eps_in_sqrt": eps_in_sqrt,
+            },
+            **how,
         )
 
     @classmethod
@@ -726,7 +976,7 @@ class Adadelta(Optimizer):
 
     Parameters
     ----------
-    params, maximize, grads, backend, n_threads
+    params, maximize, **how
         See `Optimizer`.
     lr : float or callable, default 1.0
     rho : float, default 0.9
@@ -762,12 +1012,12 @@ class Adadelta(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
-        grads: Grads | None = None,
-        backend: str = "cython",
-        n_threads: int | None = None,
+        **how: Unpack[How],
     ) -> None:
         super().__init__(
-            params, grads, backend, n_threads, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize
+            params,
+            {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
+            **how,
         )
 
     @classmethod

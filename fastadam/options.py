@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .kernel import checks
+
 Check = Callable[[str, Any], Any]
 
 
@@ -39,11 +41,7 @@ def _rate_or_schedule(name: str, value: Any) -> Any:
 
 def positive_count(name: str, value: Any) -> int:
     """A number of steps, or the number of a step: whole, and at least 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected a whole number >= 1, got {value!r} of type {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
-    return int(value)
+    return checks.whole(name, value, 1)
 
 
 def _two_betas(name: str, value: Any) -> tuple[float, float]:
@@ -57,6 +55,8 @@ def _two_betas(name: str, value: Any) -> tuple[float, float]:
 
 _non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
 _positive = _number("> 0 and finite", lambda x: 0 < x < math.inf)
+_scale = _number("> 0 and finite, as its inverse is", lambda x: 0 < x < math.inf and 1 / x < math.inf)
+_norm = _number("> 0, or infinity", lambda x: x > 0)
 _finite = _number("that is finite", math.isfinite)
 _below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
 _up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
@@ -85,7 +85,8 @@ CHECKS: dict[str, Check] = {
     "rho": _up_to_one,
 }
 
-#: the arguments of the schedules that are numbers; one of a user's own formula may be any finite number
+
+#: the arguments of schedules, by the names that all of them use; one of a user's own formula may be any finite number
 SCHEDULE_CHECKS: dict[str, Check] = {
     "lr": rate,
     "start": rate,
@@ -100,6 +101,43 @@ SCHEDULE_CHECKS: dict[str, Check] = {
     "final_div": _positive,
 }
 
+#: checks of arguments that are no hyper-parameters
+flag = _flag
+
+
+def seed(name: str, value: Any) -> int:
+    """A seed of 64 bits."""
+    return checks.whole(name, value, below=2**64)
+
+
+def count(name: str, value: Any) -> int:
+    """A count of steps."""
+    return checks.whole(name, value, below=2**62)
+
+
+def state_dtype(value: Any) -> Any:
+    """The dtype in which states are kept, or None for what the parameter is computed in."""
+    if value is None:
+        return None
+    if value != "bfloat16" and getattr(value, "__name__", getattr(value, "name", None)) != "bfloat16":
+        raise ValueError(f"state_dtype: expected None or 'bfloat16', got {value!r}")
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError as error:
+        raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
+    return np.dtype(bfloat16)
+
+
+def extras(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any, zero_grads: Any) -> dict[str, Any]:
+    """What a step does to its gradients, checked, in the words of `Plan.step`."""
+    return {
+        "factor": 1.0 / _scale("grad_scale", grad_scale),
+        "max_norm": None if max_norm is None else _norm("max_norm", max_norm),
+        "clip_value": math.inf if clip_value is None else _norm("clip_value", clip_value),
+        "skip_nonfinite": _flag("skip_nonfinite", skip_nonfinite),
+        "zero_grads": _flag("zero_grads", zero_grads),
+    }
+
 
 def check(name: str, value: Any, label: str = "") -> Any:
     """The value of the option `name`, if it may be that; `label` is what the message calls it."""
@@ -107,5 +145,5 @@ def check(name: str, value: Any, label: str = "") -> Any:
 
 
 def check_schedule(name: str, value: Any) -> Any:
-    """The value of the number `name` of a schedule, if it may be that."""
+    """The value of a schedule's argument, if it may be that."""
     return SCHEDULE_CHECKS.get(name, _finite)(name, value)

@@ -13,25 +13,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from numpy import absolute, maximum, sqrt, where
+from numpy import absolute, inf, maximum, minimum, sqrt, where
 
 # ---------------------------------------------------------------- what every rule begins with
 
 
-def prepare(p, g, sign, weight_decay, shrink):
-    """The step's gradient and parameter: ascent, L2 decay (added to g) and decoupled decay (shrinks p)."""
-    g = sign * g
+def prepare(p, g, factor, clip_value, weight_decay, shrink):
+    """The step's gradient, scaled, clipped and with L2 decay added, and parameter, shrunk by decoupled decay."""
+    g = minimum(maximum(factor * g, -clip_value), clip_value)
     if weight_decay:  # not added when zero: 0 * inf would be NaN
         g = g + weight_decay * p
     p = shrink * p
     return p, g
 
 
-def prepare_scalars(lr, weight_decay, decoupled, maximize):
-    sign = -1.0 if maximize else 1.0
+def prepare_scalars(factor, clip_value, lr, weight_decay, decoupled, maximize):
+    factor = -factor if maximize else factor
     coupled = 0.0 if decoupled else weight_decay
     shrink = 1.0 - lr * weight_decay if decoupled else 1.0
-    return sign, coupled, shrink
+    return factor, clip_value, coupled, shrink
+
+
+def clip_factor(norm, max_norm):
+    """What brings gradients of this norm down to `max_norm`; the constant is torch's."""
+    return min(1.0, max_norm / (norm + 1e-6)) if norm == norm else norm
+
+
+#: what a step may bring beside its gradients (the first arguments of `prepare_scalars`), and what changes nothing
+OF_THE_STEP = {"factor": 1.0, "clip_value": inf}
 
 
 # ---------------------------------------------------------------- Adam, AdamW, AMSGrad
@@ -168,8 +177,8 @@ class Rule:
 
     @cached_property
     def hyper(self) -> tuple[str, ...]:
-        """The hyper-parameters, in the order in which kernels take them: `prepare_scalars`' first, then its own."""
-        shared = arguments(prepare_scalars)
+        """The hyper-parameters of a group, `prepare_scalars`' first; kernels take `OF_THE_STEP`, then these."""
+        shared = arguments(prepare_scalars)[len(OF_THE_STEP) :]
         return shared + tuple(name for name in arguments(self.scalars)[1:] if name not in shared)
 
     @property
@@ -183,8 +192,8 @@ class Rule:
         return self.n_prepare_scalars + len(arguments(self.update)) - len(("p", "g", *self.states))
 
     def step_scalars(self, t: int, hyper: Any) -> list[float]:
-        """All scalars of step `t`, given the values of `hyper` in its order."""
-        values = dict(zip(self.hyper, hyper, strict=True), t=float(t))
+        """All scalars of step `t`, given the values of `OF_THE_STEP` and `hyper` in their order."""
+        values = dict(zip((*OF_THE_STEP, *self.hyper), hyper, strict=True), t=float(t))
         functions: tuple[Callable[..., Any], ...] = (prepare_scalars, self.scalars)
         return [
             float(scalar)

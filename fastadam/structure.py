@@ -3,6 +3,7 @@ Each structure knows its parameters' names and turns gradients of the same struc
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,13 @@ Flatten = Callable[[Any], Sequence[Any]]
 
 
 class Structure(NamedTuple):
-    """The flat arrays of one structure, their names, and what flattens another of the same structure."""
+    """The flat arrays of one structure, and what flattens another of the same structure.
+
+    `names` call them in messages (``params['W']``), `keys` in checkpoints (``W``).
+    """
 
     names: list[str]
+    keys: list[str]
     arrays: list[Any]
     flatten: Flatten
 
@@ -35,13 +40,13 @@ def read(params: Any, name: str = "params") -> Structure:
     if isinstance(params, Mapping):
         keys = list(params)
         names = [f"{name}[{key!r}]" for key in keys]
-        structure = Structure(names, list(params.values()), lambda grads: _by_key(keys, grads))
+        structure = Structure(names, _texts(keys), list(params.values()), partial(_by_key, keys))
     elif _is_sequence(params):
         arrays = list(params)
         names = [f"{name}[{k}]" for k in range(len(arrays))]
-        structure = Structure(names, arrays, lambda grads: _by_place(len(arrays), grads))
+        structure = Structure(names, _texts(range(len(arrays))), arrays, partial(_by_place, len(arrays)))
     else:
-        return Structure([name], [params], lambda grads: (grads,))
+        return Structure([name], ["0"], [params], _alone)
     if not structure.arrays:
         raise ValueError(f"{name}: expected at least one array, got an empty {type(params).__name__}")
     return structure
@@ -54,19 +59,40 @@ def read_groups(params: Any) -> tuple[list[GroupStructure], Flatten]:
     if not (isinstance(params, list) and params and all(isinstance(group, Mapping) for group in params)):
         structure = read(params)
         return [GroupStructure(structure, {})], structure.flatten
-    groups = []
-    for k, group in enumerate(params):
-        if "params" not in group:
-            raise ValueError(f"params[{k}]: expected a group with the key 'params', got the keys {list(group)}")
-        options = {key: value for key, value in group.items() if key != "params"}
-        groups.append(GroupStructure(read(group["params"], f"params[{k}]['params']"), options))
-    return groups, lambda grads: _by_group(groups, grads)
+    groups = [read_group(k, group) for k, group in enumerate(params)]
+    return groups, of_groups([group.structure for group in groups])
+
+
+def read_group(k: int, group: Any) -> GroupStructure:
+    """The structure of group number `k`, a dict with its arrays under ``"params"``."""
+    if not isinstance(group, Mapping):
+        raise TypeError(f"params[{k}]: expected a group as a dict with the key 'params', got {type(group).__name__}")
+    if "params" not in group:
+        raise ValueError(f"params[{k}]: expected a group with the key 'params', got the keys {list(group)}")
+    options = {key: value for key, value in group.items() if key != "params"}
+    return GroupStructure(read(group["params"], f"params[{k}]['params']"), options)
+
+
+def of_groups(structures: list[Structure]) -> Flatten:
+    """What flattens gradients that are given in several groups."""
+    return partial(_by_group, [(len(structure.names), structure.flatten) for structure in structures])
+
+
+def _texts(keys: Iterable[Any]) -> list[str]:
+    """The keys as text, still all different: 1 and "1" are keys of one dict."""
+    keys = list(keys)
+    texts = [key if isinstance(key, str) else repr(key) for key in keys]
+    return texts if len(set(texts)) == len(texts) else [repr(key) for key in keys]
 
 
 def _is_sequence(value: Any) -> bool:
     if isinstance(value, (set, frozenset)):
         raise TypeError("params: a set has no order to match gradients with; pass a list or a dict")
     return isinstance(value, Iterable) and not isinstance(value, (np.ndarray, Mapping, str, bytes))
+
+
+def _alone(grads: Any) -> Sequence[Any]:
+    return (grads,)
 
 
 def _by_place(count: int, grads: Any) -> Sequence[Any]:
@@ -89,9 +115,9 @@ def _by_key(keys: list[Any], grads: Any) -> Sequence[Any]:
     return [grads[key] for key in keys]
 
 
-def _by_group(groups: list[GroupStructure], grads: Any) -> Sequence[Any]:
+def _by_group(groups: list[tuple[int, Flatten]], grads: Any) -> Sequence[Any]:
     """Gradients a group: each the structure of its params, or a dict with it under 'grads' or 'params'; or all flat."""
-    total = sum(len(group.structure.arrays) for group in groups)
+    total = sum(count for count, _ in groups)
     if isinstance(grads, (np.ndarray, Mapping)) or not isinstance(grads, Iterable):
         raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
     entries = list(grads)
@@ -102,8 +128,8 @@ def _by_group(groups: list[GroupStructure], grads: Any) -> Sequence[Any]:
             f"grads: expected {len(groups)} groups (or all {total} arrays in order), got {len(entries)} entries"
         )
     flat: list[Any] = []
-    for group, entry in zip(groups, entries, strict=True):
+    for (_, flatten), entry in zip(groups, entries, strict=True):
         if isinstance(entry, Mapping) and ("grads" in entry or "params" in entry):
             entry = entry["grads"] if "grads" in entry else entry["params"]
-        flat.extend(group.structure.flatten(entry))
+        flat.extend(flatten(entry))
     return flat

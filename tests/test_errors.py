@@ -4,6 +4,7 @@ A row is a name, the call, the error, and what its text must hold.
 
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cases import arrays_of
@@ -28,9 +29,9 @@ CONSTRUCTION = [
     ("empty dict", lambda: fastadam.Adam({}), ValueError, "params: expected at least one array, got an empty dict"),
     ("set", lambda: fastadam.Adam({1, 2}), TypeError, "a set has no order"),
     ("nested list", lambda: fastadam.Adam([[P]]), TypeError, "params[0]: expected a numpy array, got list"),
-    ("integers", lambda: fastadam.Adam(np.ones(3, int)), TypeError, "expected dtype float32 or float64, got int64"),
+    ("integers", lambda: fastadam.Adam(np.ones(3, int)), TypeError, "float32 or float64, got int64"),
     ("complex", lambda: fastadam.Adam(np.ones(3, complex)), TypeError, "got complex128"),
-    ("float16", lambda: fastadam.Adam(np.ones(3, np.float16)), TypeError, "got float16"),
+    ("eight bits", lambda: fastadam.Adam(np.ones(3, ml_dtypes.float8_e5m2)), TypeError, "got float8_e5m2"),
     ("objects", lambda: fastadam.Adam(np.array([None])), TypeError, "got object"),
     ("byte order", lambda: fastadam.Adam(np.ones(3, ">f8")), TypeError, "not in this machine's byte order"),
     ("masked", lambda: fastadam.Adam(np.ma.ones(3)), TypeError, "masked array is not supported"),
@@ -46,7 +47,7 @@ CONSTRUCTION = [
     ("backend in a list", lambda: fastadam.Adam(P, backend=["numpy"]), ValueError, "backend: expected one of"),
     ("no threads", lambda: fastadam.Adam(P, n_threads=0), ValueError, "n_threads: expected a whole number >= 1, got 0"),
     ("half a thread", lambda: fastadam.Adam(P, n_threads=0.5), TypeError, "got 0.5 of type float"),
-    ("base class", lambda: fastadam.Optimizer(P, None, "cython", None), TypeError, "use Adam, AdamW, Adamax"),
+    ("base class", lambda: fastadam.Optimizer(P, {}), TypeError, "use Adam, AdamW, Adamax"),
     ("bound shape", lambda: fastadam.Adam(P.copy(), grads=np.ones(4)), ValueError, "expected shape (3,)"),
     ("bound structure", lambda: fastadam.Adam([P.copy()], grads=np.ones(3)), TypeError, "grads: expected a sequence"),
 ]  # fmt: skip
@@ -96,9 +97,8 @@ GRADIENTS = [
     ("shape", [GOOD[0], np.ones(5)], ValueError, "params[1]: expected shape (4,) like the parameter, got (5,)"),
     ("transposed", [GOOD[0].T, GOOD[1]], ValueError, "expected shape (2, 3) like the parameter, got (3, 2)"),
     ("dimensions", [GOOD[0], np.ones((4, 1))], ValueError, "got (4, 1)"),
-    ("float64 for float32", [np.ones((2, 3)), GOOD[1]], TypeError, "expected dtype float32 like the parameter, got"),
     ("float32 for float64", [GOOD[0], np.ones(4, np.float32)], TypeError, "expected dtype float64"),
-    ("integers", [GOOD[0], np.ones(4, int)], TypeError, "gradient of params[1]: expected dtype float32 or float64"),
+    ("integers", [GOOD[0], np.ones(4, int)], TypeError, "gradient of params[1]: expected dtype float16"),
     ("byte order", [GOOD[0], np.ones(4, ">f8")], TypeError, "byte order"),
     ("masked", [GOOD[0], np.ma.ones(4)], TypeError, "masked"),
 ]  # fmt: skip
@@ -259,7 +259,7 @@ def test_step_within_a_step():
         with pytest.raises(RuntimeError, match="another thread is inside a step"):
             opt._plan.step((np.ones(2),))
         errors.append(arguments)
-        return [1.0, 0.0, 1.0, *[0.1] * 6]
+        return [1.0, np.inf, 0.0, 1.0, *[0.1] * 6]
 
     rule = opt.param_groups[0]._rule
     kernel = backends.Kernel(rule, python=(lambda scalars, *arrays: None, lr_of_a_rule_that_steps))

@@ -87,7 +87,7 @@ class _Article:
         p = parameters if isinstance(parameters, np.ndarray) else np.array(parameters, float)
         checks.parameter("instance.parameters", p)
         for name, value in self._states.items():
-            self._states[name] = state_like(p, 0)
+            self._states[name] = state_like(p)
             self._states[name][...] = value
         kernel = backends.kernel(self._rule)
         self._plan = Plan(

@@ -6,6 +6,7 @@ import numpy as np
 from ..rules import Rule
 
 BUILT_ISAS: tuple[str, ...]
+DENORMALS: tuple[int, int]
 
 class Kernel:
     rule: Rule
@@ -23,6 +24,9 @@ class Kernel:
 
 class Plan:
     t: int
+    seed: int
+    skipped: int
+    grad_norm: float | None
     n_groups: int
     n_threads: int
     params: list[np.ndarray]
@@ -33,11 +37,25 @@ class Plan:
         names: list[str],
         t: int = 0,
         n_threads: int = 1,
+        seed: int = 0,
     ) -> None: ...
     def set_hyper(self, group: int, values: Sequence[float]) -> None: ...
     def bind(self, grads: Sequence[Any]) -> None: ...
-    def step(self, grads: Sequence[Any] | None = None) -> None: ...
+    def set_steps(self, group: int, steps: int) -> None: ...
+    def steps(self, group: int) -> int: ...
+    def step(
+        self,
+        grads: Sequence[Any] | None = None,
+        factor: float = 1.0,
+        clip_value: float = ...,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
+        zero_grads: bool = False,
+    ) -> None: ...
 
-def state_like(p: np.ndarray, value: float) -> np.ndarray: ...
+def use_codecs(addresses: dict[str, int]) -> None: ...
+def state_like(
+    p: np.ndarray, dtype: Any = None, allocate: Callable[[tuple[int, ...], Any], np.ndarray] = ...
+) -> np.ndarray: ...
 def cpu_supports_v3() -> bool: ...
 def cpu_supports_v4() -> bool: ...

@@ -5,11 +5,13 @@ It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of 
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport int64_t
-from libc.string cimport memcpy
+from libc.math cimport INFINITY, isfinite, ldexp, sqrt
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
 
 import numpy as np
 
+from ..rules import clip_factor
 from . import checks
 
 cnp.import_array()
@@ -19,6 +21,26 @@ include "built.pxi"  # BUILT_ISAS: what setup.py built sweeps for
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 
+# codecs.h: a run of elements from memory to a tile and back, and the sum of a tile's squares
+ctypedef void (*load_t)(Py_ssize_t n, const char* data, Py_ssize_t stride, void* tile) noexcept nogil
+ctypedef void (*store_t)(
+    Py_ssize_t n, char* data, Py_ssize_t stride, const void* tile, uint64_t key, uint64_t place
+) noexcept nogil
+ctypedef void (*squares_t)(Py_ssize_t n, const void* tile, double scale, double* sum) noexcept nogil
+
+cdef extern from "denormals.h":
+    uint64_t denormals_off() nogil
+    void denormals_restore(uint64_t mode) nogil
+
+cdef uint64_t call_denormals_off() noexcept nogil:
+    return denormals_off()
+
+cdef void call_denormals_restore(uint64_t mode) noexcept nogil:
+    denormals_restore(mode)
+
+#: addresses of functions that set the mode of the kernels for the calling thread, and put it back
+DENORMALS = (<size_t> &call_denormals_off, <size_t> &call_denormals_restore)
+
 cdef extern from "pool.h":
     enum: POOL_MAX_HELPERS
     void pool_run(
@@ -26,12 +48,41 @@ cdef extern from "pool.h":
     ) nogil
 
 cdef enum:
-    MAX_OPERANDS = 16       # p, g and up to 14 states
+    MAX_OPERANDS = 16       # p, g, up to 13 states, and the parameter of a master weight
     TILE = 8192             # elements that a thread takes at a time, across the borders of arrays and groups
     ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
     LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
-    CHUNK = 1024            # elements gathered at a time where an array is not plain contiguous memory
+    CHUNK = 1024            # elements loaded at a time where an array is not plain contiguous memory
     PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
+    FACTOR = 0              # places of what a step brings, in front of a group's hyper-parameters:
+    CLIP_VALUE = 1          # rules.OF_THE_STEP
+    N_OF_THE_STEP = 2
+
+cdef struct Codec:          # how numbers are stored
+    Py_ssize_t itemsize
+    bint plain              # as they are computed
+    load_t load
+    store_t store
+
+cdef Codec FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, DOUBLE  # the last alone is computed in float64
+cdef squares_t squares32, squares64
+
+
+def use_codecs(dict addresses):
+    """Take the functions of codecs.h from the instruction set that was chosen: their names and addresses."""
+    global FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, DOUBLE, squares32, squares64
+    FLOAT16 = codec(2, False, addresses["load_float16"], addresses["store_float16"])
+    BFLOAT16 = codec(2, False, addresses["load_bfloat16"], addresses["store_bfloat16"])
+    BFLOAT16_RANDOM = codec(2, False, addresses["load_bfloat16"], addresses["store_bfloat16_random"])
+    FLOAT32 = codec(4, True, addresses["load_float32"], addresses["store_float32"])
+    FLOAT64 = codec(8, False, addresses["load_float64"], addresses["store_float64"])
+    DOUBLE = codec(8, True, addresses["load_double"], addresses["store_double"])
+    squares32 = <squares_t> <size_t> addresses["squares_float32"]
+    squares64 = <squares_t> <size_t> addresses["squares_float64"]
+
+
+cdef Codec codec(Py_ssize_t itemsize, bint plain, size_t load, size_t store):
+    return Codec(itemsize, plain, <load_t> load, <store_t> store)
 
 
 cdef class Kernel:
@@ -51,10 +102,10 @@ cdef class Kernel:
         self.rule = rule
         self.owner = owner
         self.n_operands = 2 + len(rule.states)
-        self.n_hyper = len(rule.hyper)
+        self.n_hyper = N_OF_THE_STEP + len(rule.hyper)
         self.n_scalars = rule.n_scalars
-        if self.n_operands > MAX_OPERANDS:
-            raise ValueError(f"rule {rule.name!r}: expected at most {MAX_OPERANDS - 2} states, got {len(rule.states)}")
+        if self.n_operands >= MAX_OPERANDS:
+            raise ValueError(f"rule {rule.name!r}: expected at most {MAX_OPERANDS - 3} states, got {len(rule.states)}")
         if python is None:
             self.sweep32 = <sweep_t> <size_t> sweeps["float32"]
             self.sweep64 = <sweep_t> <size_t> sweeps["float64"]
@@ -70,23 +121,31 @@ cdef struct Group:
     double* hyper
     double* scalars64
     float* scalars32
+    int64_t begun           # steps that the plan had done before the group was added
 
 cdef struct Operand:
     char* data
-    Py_ssize_t* strides     # by the segment's axes, in bytes; unused where `direct`
-    bint direct             # element k lies at data + k * itemsize
+    Py_ssize_t* strides     # by the segment's axes, in bytes
+    bint uniform            # element k lies at data + k * step
+    Py_ssize_t step
+    const Codec* codec
+    bint contiguous         # uniform, its step the size of an element
+    bint direct             # contiguous, aligned and plain: the sweep runs on it where it lies
 
 cdef struct Segment:        # one parameter with its gradient and states
     Group* group
+    Py_ssize_t place        # among the segments
     Py_ssize_t first        # which element of the plan is its first
     Py_ssize_t n
-    Py_ssize_t itemsize
+    Py_ssize_t itemsize     # of what it is computed in, and the type
     int typenum
+    int grad_typenum        # of the gradient that was last looked at closely
     int ndim
     void* p                 # the parameter, borrowed: the plan holds the reference
     bint others_direct      # all operands but the gradient are direct
-    bint direct             # all operands are: the sweep runs on them where they lie
-    int n_operands
+    bint direct             # all operands are
+    int n_operands          # of the sweep
+    bint has_master         # the sweep's p is a master weight; operand n_operands is the parameter, stored from it
     Py_ssize_t* shape       # by axis, slowest first in p's memory
     Py_ssize_t* axes        # the axis of the arrays that stands at each place
     Operand* operands       # p, g, states
@@ -95,13 +154,18 @@ cdef struct Extent:         # a range of addresses that a step writes
     char* low
     char* high
 
-cdef struct Layout:         # all that a thread needs to step a tile
+cdef struct Layout:         # all that a thread needs to work on a tile
+    void (*work)(Layout*, Segment*, Py_ssize_t, Py_ssize_t, char*, int64_t) noexcept nogil  # on a part of a segment
     Segment* segments
     Py_ssize_t n_segments
     Py_ssize_t n_elements
     Py_ssize_t n_bytes          # of the parameters
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
+    uint64_t noise              # of this step
+    bint zero_grads             # leave zeros in the gradients
+    double* sums                # of each tile's squares: high and low parts
+    double scale                # of what is squared
 
 
 cdef void* allocate(size_t count, size_t size) except NULL:
@@ -115,8 +179,10 @@ cdef class Plan:
     """The arrays of one optimizer and the compiled call that steps them.
 
     `groups` is a list of ``(kernel, params, states)``: `params` a list of arrays, `states` for each of them a list of
-    arrays of the same shape and dtype, one for each of the kernel's states. `names` are the parameters' names, for
-    messages. The caller has checked params and states (`checks.parameter`); gradients are checked here, at each step.
+    arrays of the same shape, one for each of the kernel's states, and one more where the parameter has a master weight.
+    float64 parameters are computed in float64, others in float32; states are of that dtype or, rounded
+    stochastically by `seed`, bfloat16. `names` are the parameters' names, for messages. The caller has checked params
+    and states (`checks.parameter`); gradients are checked here, at each step.
     """
 
     cdef Group* groups
@@ -126,21 +192,27 @@ cdef class Plan:
     cdef readonly Py_ssize_t n_groups
     cdef readonly int n_threads
     cdef public long long t         # steps done
+    cdef public unsigned long long seed
+    cdef public long long skipped   # steps that were left out, for a gradient that was not finite
+    cdef readonly object grad_norm  # of the last step's gradients, where it was measured
     cdef readonly list params, names
     cdef list kernels, states
     cdef tuple bound
+    cdef list converted             # arrays made of gradients that are NumPy scalars, kept alive for the step
     cdef bint bound_is_placed       # whether the segments point at the bound gradients
+    cdef bint grads_apart           # whether these gradients were seen to be apart from one another
     cdef bint busy, compiled
 
     def __cinit__(self):
         self.groups = NULL
         self.extents = NULL
-        self.layout = Layout(NULL, 0, 0, 0, NULL, NULL)
+        memset(&self.layout, 0, sizeof(Layout))
 
-    def __init__(self, list groups, list names, long long t=0, int n_threads=1):
+    def __init__(self, list groups, list names, long long t=0, int n_threads=1, unsigned long long seed=0):
         if self.groups is not NULL:
             raise RuntimeError("a Plan is initialised once")
         self.t = t
+        self.seed = seed
         self.n_threads = min(n_threads, POOL_MAX_HELPERS + 1)
         self.names = names
         self.kernels = [kernel for kernel, _, _ in groups]
@@ -174,30 +246,39 @@ cdef class Plan:
     cdef int add_segment(self, Segment* segment, Group* group, cnp.ndarray p, list states) except -1:
         cdef int i, k
         cdef int ndim = cnp.PyArray_NDIM(p)
+        cdef int n_states = (<Kernel> group.kernel).n_operands - 2
+        if not n_states <= len(states) <= n_states + 1:
+            raise ValueError(f"expected {n_states} states a parameter, got {len(states)}")
         for state in states:
-            checks.like("a state", state, p)
-        if 2 + len(states) != (<Kernel> group.kernel).n_operands:
-            raise ValueError(f"expected {(<Kernel> group.kernel).n_operands - 2} states a parameter, got {len(states)}")
+            checks.state("a state", state, p)
         segment.group = group
+        segment.place = segment - self.layout.segments
         segment.first = self.layout.n_elements
         segment.n = cnp.PyArray_SIZE(p)
-        segment.itemsize = cnp.PyArray_ITEMSIZE(p)
-        segment.typenum = cnp.PyArray_TYPE(p)
+        segment.typenum = cnp.NPY_DOUBLE if cnp.PyArray_TYPE(p) == cnp.NPY_DOUBLE else cnp.NPY_FLOAT
+        segment.itemsize = 8 if segment.typenum == cnp.NPY_DOUBLE else 4
+        segment.grad_typenum = cnp.PyArray_TYPE(p)
         segment.ndim = ndim
-        segment.n_operands = 2 + len(states)
+        segment.n_operands = 2 + n_states
+        segment.has_master = len(states) > n_states
         segment.shape = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         segment.axes = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
-        segment.operands = <Operand*> allocate(segment.n_operands, sizeof(Operand))
-        for k in range(segment.n_operands):
+        segment.operands = <Operand*> allocate(MAX_OPERANDS, sizeof(Operand))
+        for k in range(MAX_OPERANDS):
             segment.operands[k].strides = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         for k, axis in enumerate(memory_order(p)):
             segment.axes[k] = axis
             segment.shape[k] = cnp.PyArray_DIM(p, axis)
-        place(segment, 0, p)
-        for i, state in enumerate(states):
-            place(segment, 2 + i, state)
+        place(segment, segment.n_operands if segment.has_master else 0, p)
+        segment.operands[1].codec = codec_of(segment, p)
+        if segment.has_master:
+            place(segment, 0, states[n_states])
+        for i in range(n_states):
+            place(segment, 2 + i, states[i])
+            if segment.operands[2 + i].codec == &BFLOAT16:
+                segment.operands[2 + i].codec = &BFLOAT16_RANDOM
         segment.p = <void*> p
-        segment.others_direct = True
+        segment.others_direct = not segment.has_master
         for k in range(segment.n_operands):
             segment.others_direct &= k == 1 or segment.operands[k].direct
         self.layout.n_elements += segment.n
@@ -212,7 +293,7 @@ cdef class Plan:
         found = []
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
-            for which in range(segment.n_operands):
+            for which in range(segment.n_operands + segment.has_master):
                 if which != 1 and segment.n > 0:
                     extent = extent_of(segment, which)
                     found.append((<size_t> extent.low, <size_t> extent.high))
@@ -247,6 +328,7 @@ cdef class Plan:
         cdef Py_ssize_t k, tile = 0
         cdef Segment* segment
         self.layout.tile_segment = <Py_ssize_t*> allocate(self.layout.n_elements // TILE + 1, sizeof(Py_ssize_t))
+        self.layout.sums = <double*> allocate(self.layout.n_elements // TILE + 1, 2 * sizeof(double))
         for k in range(self.layout.n_segments):
             segment = &self.layout.segments[k]
             while tile * TILE < segment.first + segment.n:
@@ -260,7 +342,7 @@ cdef class Plan:
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
             if segment.operands is not NULL:
-                for k in range(segment.n_operands):
+                for k in range(MAX_OPERANDS):
                     PyMem_Free(segment.operands[k].strides)
             PyMem_Free(segment.operands)
             PyMem_Free(segment.shape)
@@ -273,19 +355,32 @@ cdef class Plan:
         PyMem_Free(self.layout.segments)
         PyMem_Free(self.layout.tile_segment)
         PyMem_Free(self.layout.buffers)
+        PyMem_Free(self.layout.sums)
         PyMem_Free(self.groups)
         PyMem_Free(self.extents)
 
     def set_hyper(self, Py_ssize_t group, values):
         """The hyper-parameters of a group, in the order of its rule's `hyper`; they hold from the next step on."""
+        cdef Kernel kernel = self.kernels[self.number(group)]
+        cdef Py_ssize_t i
+        values = [float(value) for value in values]
+        if N_OF_THE_STEP + len(values) != kernel.n_hyper:
+            raise ValueError(f"rule {kernel.rule.name!r} takes {kernel.rule.hyper}, got {len(values)} values")
+        for i in range(len(values)):
+            self.groups[group].hyper[N_OF_THE_STEP + i] = values[i]
+
+    def set_steps(self, Py_ssize_t group, long long steps):
+        """How many steps this group has done: of the plan's t, all but those before it was added."""
+        self.groups[self.number(group)].begun = self.t - steps
+
+    def steps(self, Py_ssize_t group):
+        """How many steps this group has done."""
+        return self.t - self.groups[self.number(group)].begun
+
+    cdef Py_ssize_t number(self, Py_ssize_t group) except -1:
         if not 0 <= group < self.n_groups:
             raise IndexError(f"group: expected 0 … {self.n_groups - 1}, got {group}")
-        cdef Kernel kernel = self.kernels[group]
-        values = [float(value) for value in values]
-        if len(values) != kernel.n_hyper:
-            raise ValueError(f"rule {kernel.rule.name!r} takes {kernel.rule.hyper}, got {len(values)} values")
-        for i in range(kernel.n_hyper):
-            self.groups[group].hyper[i] = values[i]
+        return group
 
     def bind(self, grads):
         """Check these gradients now and read them at every `step` that is given none."""
@@ -296,8 +391,21 @@ cdef class Plan:
         self.admit_all(self.bound)
         self.bound_is_placed = True
 
-    def step(self, grads=None):
-        """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing."""
+    def step(
+        self,
+        grads=None,
+        double factor=1.0,
+        double clip_value=INFINITY,
+        max_norm=None,
+        bint skip_nonfinite=False,
+        bint zero_grads=False,
+    ):
+        """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing.
+
+        Gradients are multiplied by `factor`; then, if their norm, over all arrays, is above `max_norm`, by what brings
+        it down to that; then each element is clipped to ±`clip_value`. With `skip_nonfinite` a NaN or an infinity in
+        any gradient makes it no step, which `skipped` counts. `zero_grads` leaves zeros in the gradients.
+        """
         cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
         if self.busy:
             raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
@@ -307,15 +415,64 @@ cdef class Plan:
                 self.bound_is_placed = False
                 self.admit_all(given)
                 self.bound_is_placed = grads is None
-            self.prepare_scalars()
+            if zero_grads:
+                self.admit_zeroing(given)
+            self.grad_norm = None
+            if max_norm is not None or skip_nonfinite:
+                finite, norm = self.measure()
+                self.grad_norm = abs(factor) * norm
+                if skip_nonfinite and not finite:
+                    self.skipped += 1
+                    return
+                if max_norm is not None:
+                    factor *= clip_factor(self.grad_norm, max_norm)
+            self.prepare_scalars(factor, clip_value)
+            self.layout.work = sweep_range
+            self.layout.zero_grads = zero_grads
+            self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
             if self.compiled:
                 with nogil:
-                    sweep_plan(&self.layout, self.n_threads)
+                    run(&self.layout, self.n_threads)
             else:
                 self.sweep_python()
             self.t += 1
         finally:
             self.busy = False
+
+    cdef tuple measure(self):
+        """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
+        cdef int exponent = 0
+        cdef double high = self.sum_of_squares(1.0)
+        if not isfinite(high):  # of float64, a square can overflow where the number does not
+            exponent = 600
+            high = self.sum_of_squares(ldexp(1.0, -exponent))
+        return bool(isfinite(high)), ldexp(sqrt(high), exponent)
+
+    cdef double sum_of_squares(self, double scale):
+        cdef double high = 0.0, low = 0.0, total, part
+        cdef int64_t tile
+        self.layout.work = measure_range
+        self.layout.scale = scale
+        memset(self.layout.sums, 0, (self.layout.n_elements // TILE + 1) * 2 * sizeof(double))
+        with nogil:
+            run(&self.layout, self.n_threads)
+        for tile in range(n_tiles(&self.layout)):
+            total = high + self.layout.sums[2 * tile]
+            part = total - high
+            low += (high - (total - part)) + (self.layout.sums[2 * tile] - part) + self.layout.sums[2 * tile + 1]
+            high = total
+        return high + low if isfinite(high) else high
+
+    cdef int admit_zeroing(self, tuple grads) except -1:
+        """Refuse gradients that cannot be left zero: read-only, or sharing memory, so that one's zeros are read."""
+        cdef Py_ssize_t i
+        for i in range(self.layout.n_segments):
+            if not cnp.PyArray_Check(grads[i]) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> grads[i]):
+                self.grads_apart = False
+        if not self.grads_apart:
+            checks.parameters([f"gradient of {name}" for name in self.names], list(grads))
+            self.grads_apart = True
+        return 0
 
     cdef int admit_all(self, tuple grads) except -1:
         cdef Py_ssize_t i
@@ -323,6 +480,7 @@ cdef class Plan:
         cdef Segment* segment
         if len(grads) != self.layout.n_segments:
             raise ValueError(f"expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
+        self.converted = []
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
             g = grads[i]
@@ -340,10 +498,11 @@ cdef class Plan:
         """True if `g` is beyond doubt a plain gradient that fits; False calls for a closer look."""
         cdef int k
         cdef char* data
+        cdef Operand* operand = &segment.operands[1]
         if not cnp.PyArray_CheckExact(g):
             return False
         if (
-            cnp.PyArray_TYPE(<cnp.ndarray> g) != segment.typenum
+            cnp.PyArray_TYPE(<cnp.ndarray> g) != segment.grad_typenum
             or cnp.PyArray_NDIM(<cnp.ndarray> g) != segment.ndim
             or not cnp.PyArray_CHKFLAGS(<cnp.ndarray> g, cnp.NPY_ARRAY_CARRAY_RO)
             or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> g)
@@ -353,12 +512,15 @@ cdef class Plan:
             if segment.axes[k] != k or cnp.PyArray_DIM(<cnp.ndarray> g, k) != segment.shape[k]:
                 return False
         data = cnp.PyArray_BYTES(<cnp.ndarray> g)
-        if segment.operands[1].direct and data == segment.operands[1].data:
+        if data == operand.data and operand.contiguous:
             return True  # the memory that was looked at in the last step
-        if self.meets_written(data, data + segment.n * segment.itemsize):
+        if self.meets_written(data, data + segment.n * operand.codec.itemsize):
             return segment.n == 0
-        segment.operands[1].data = data
-        segment.operands[1].direct = True
+        self.grads_apart = False
+        operand.data = data
+        operand.uniform = operand.contiguous = True
+        operand.step = operand.codec.itemsize
+        operand.direct = operand.codec.plain
         return True
 
     cdef int look_closer(self, Py_ssize_t i, g) except -1:
@@ -370,27 +532,34 @@ cdef class Plan:
             if cnp.PyArray_NDIM(p) != segment.ndim or cnp.PyArray_DIM(p, <int> segment.axes[k]) != segment.shape[k]:
                 shape = self.params[i].shape
                 raise ValueError(f"{self.names[i]}: its shape was changed to {shape}; make a new optimizer")
+        if isinstance(g, np.generic):  # what arithmetic makes of arrays without axes
+            g = np.asarray(g)
+            self.converted.append(g)
         checks.gradient(self.names[i], g, p)
+        self.grads_apart = False
+        segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> g)
         place(segment, 1, g)
         cdef Extent extent = extent_of(segment, 1)
         if segment.n > 0 and self.meets_written(extent.low, extent.high):
-            segment.operands[1].direct = False  # the next step looks again, whatever comes
+            segment.operands[1].data = NULL  # the next step looks again, whatever comes
             checks.apart(self.names[i], g, self.written())
             place(segment, 1, g)
         return 0
 
-    cdef int prepare_scalars(self) except -1:
-        """Every group's scalars of step t + 1: computed in float64, and rounded once for the float32 sweeps."""
+    cdef int prepare_scalars(self, double factor, double clip_value) except -1:
+        """Every group's scalars of its next step: computed in float64, and rounded once for the float32 sweeps."""
         cdef Py_ssize_t i, k
         cdef Group* group
         cdef Kernel kernel
         for i in range(self.n_groups):
             group = &self.groups[i]
             kernel = <Kernel> group.kernel
+            group.hyper[FACTOR] = factor
+            group.hyper[CLIP_VALUE] = clip_value
             if kernel.python_sweep is None:
-                kernel.scalars(self.t + 1, group.hyper, group.scalars64)
+                kernel.scalars(self.t - group.begun + 1, group.hyper, group.scalars64)
             else:
-                values = kernel.python_scalars(self.t + 1, [group.hyper[k] for k in range(kernel.n_hyper)])
+                values = kernel.python_scalars(self.t - group.begun + 1, [group.hyper[k] for k in range(kernel.n_hyper)])
                 for k in range(kernel.n_scalars):
                     group.scalars64[k] = values[k]
             for k in range(kernel.n_scalars):
@@ -400,47 +569,60 @@ cdef class Plan:
     cdef int sweep_python(self) except -1:
         """The same step where kernels are Python: their sweeps are called with arrays that view the chunks."""
         cdef Py_ssize_t i
-        cdef Segment* segment
-        for i in range(self.layout.n_segments):
-            segment = &self.layout.segments[i]
-            sweep_in_python(segment, <Kernel> segment.group.kernel, self.layout.buffers)
+        cdef uint64_t mode = denormals_off()
+        try:
+            for i in range(self.layout.n_segments):
+                sweep_in_python(&self.layout, &self.layout.segments[i], self.layout.buffers)
+        finally:
+            denormals_restore(mode)
         return 0
 
 
-cdef void sweep_plan(Layout* layout, int n_threads) noexcept nogil:
-    """Step every segment: on this thread alone where there is little to do, else tile by tile with helpers."""
-    cdef Py_ssize_t i
-    cdef int helpers
-    cdef int64_t n_tiles = (layout.n_elements + TILE - 1) // TILE
+cdef int64_t n_tiles(Layout* layout) noexcept nogil:
+    return (layout.n_elements + TILE - 1) // TILE
+
+
+cdef void run(Layout* layout, int n_threads) noexcept nogil:
+    """Work on every tile: on this thread alone where there is little to do, else with helpers."""
+    cdef int64_t tile
     if n_threads > 1 and layout.n_elements >= ALONE:
-        helpers = <int> min(<int64_t> n_threads - 1, n_tiles // 2)
-        pool_run(sweep_tile, layout, n_tiles, helpers, layout.n_bytes >= LARGE)
+        pool_run(
+            work_on_tile,
+            layout,
+            n_tiles(layout),
+            <int> min(<int64_t> n_threads - 1, n_tiles(layout) // 2),
+            layout.n_bytes >= LARGE,
+        )
         return
-    for i in range(layout.n_segments):
-        sweep_range(&layout.segments[i], 0, layout.segments[i].n, layout.buffers)
+    for tile in range(n_tiles(layout)):
+        work_on_tile(layout, 0, tile)
 
 
-cdef void sweep_tile(void* context, int worker, int64_t tile) noexcept nogil:
-    """Step the plan's elements of one tile: a part of an array, or parts of several."""
+cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
+    """Work on the plan's elements of one tile: a part of an array, or parts of several."""
     cdef Layout* layout = <Layout*> context
     cdef char* buffer = NULL
     cdef Py_ssize_t begin = tile * TILE
     cdef Py_ssize_t end = min(begin + TILE, layout.n_elements)
     cdef Segment* segment = &layout.segments[layout.tile_segment[tile]]
+    cdef uint64_t mode = denormals_off()
     if layout.buffers is not NULL:
         buffer = layout.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
     while begin < end:
-        sweep_range(segment, begin - segment.first, min(end - segment.first, segment.n), buffer)
+        layout.work(layout, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
         begin = segment.first + segment.n
         segment += 1
+    denormals_restore(mode)
 
 
-def state_like(cnp.ndarray p, value):
-    """A new array of p's shape and dtype full of `value`, its elements in the order in which p's lie in memory."""
+def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
+    """A new array of p's shape, its elements in the order in which p's lie in memory.
+
+    Its dtype is what p is computed in, unless given; `allocate(shape, dtype)` brings the memory.
+    """
     axes = memory_order(p)
-    state = np.zeros([cnp.PyArray_DIM(p, axis) for axis in axes], p.dtype)
-    if value:
-        state.fill(value)
+    shape = tuple([cnp.PyArray_DIM(p, axis) for axis in axes])
+    state = allocate(shape, checks.computed_in(p) if dtype is None else dtype)
     return state.transpose(np.argsort(axes)) if axes else state
 
 
@@ -453,24 +635,46 @@ cdef list memory_order(cnp.ndarray p):
     return sorted(range(len(strides)), key=lambda k: -strides[k])
 
 
-cdef void place(Segment* segment, int which, cnp.ndarray array) noexcept:
-    """Where the elements of an operand lie, in the order of the segment's axes."""
+cdef const Codec* codec_of(Segment* segment, cnp.ndarray array):
+    """How the elements of an array are stored; it has passed `checks.array`, so any other type is bfloat16."""
+    cdef int typenum = cnp.PyArray_TYPE(array)
+    if segment.typenum == cnp.NPY_DOUBLE:
+        return &DOUBLE
+    if typenum == cnp.NPY_FLOAT:
+        return &FLOAT32
+    if typenum == cnp.NPY_DOUBLE:
+        return &FLOAT64
+    return &BFLOAT16 if cnp.PyTypeNum_ISUSERDEF(typenum) else &FLOAT16
+
+
+cdef void place(Segment* segment, int which, cnp.ndarray array):
+    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored."""
     cdef Operand* operand = &segment.operands[which]
-    cdef Py_ssize_t expected = segment.itemsize
+    cdef Py_ssize_t reach = 0  # the stride that would continue the faster axes; 0 while there is none
+    cdef bint is_first = True
     cdef int k
     operand.data = cnp.PyArray_BYTES(array)
-    operand.direct = cnp.PyArray_ISALIGNED(array)
+    operand.codec = codec_of(segment, array)
+    operand.uniform = True
+    operand.step = operand.codec.itemsize
     for k in range(segment.ndim - 1, -1, -1):
         operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
-        if segment.shape[k] != 1 and operand.strides[k] != expected:
-            operand.direct = False
-        expected *= segment.shape[k]
+        if segment.shape[k] == 1:
+            continue
+        if is_first:
+            operand.step = operand.strides[k]
+        elif operand.strides[k] != reach:
+            operand.uniform = False
+        is_first = False
+        reach = operand.strides[k] * segment.shape[k]
+    operand.contiguous = operand.uniform and operand.step == operand.codec.itemsize
+    operand.direct = operand.contiguous and operand.codec.plain and cnp.PyArray_ISALIGNED(array)
 
 
 cdef Extent extent_of(Segment* segment, int which) noexcept:
     """The addresses between which an operand's elements lie."""
     cdef Operand* operand = &segment.operands[which]
-    cdef Extent extent = Extent(operand.data, operand.data + segment.itemsize)
+    cdef Extent extent = Extent(operand.data, operand.data + operand.codec.itemsize)
     cdef Py_ssize_t reach
     cdef int k
     for k in range(segment.ndim):
@@ -482,7 +686,9 @@ cdef Extent extent_of(Segment* segment, int which) noexcept:
     return extent
 
 
-cdef inline void sweep_range(Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer) noexcept nogil:
+cdef void sweep_range(
+    Layout* layout, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
     """Step the elements begin … end of a segment: in place where all operands are direct, else chunk by chunk."""
     cdef void* arrays[MAX_OPERANDS]
     cdef sweep_t sweep = segment.group.sweep32 if segment.itemsize == 4 else segment.group.sweep64
@@ -490,24 +696,21 @@ cdef inline void sweep_range(Segment* segment, Py_ssize_t begin, Py_ssize_t end,
         <const void*> segment.group.scalars32 if segment.itemsize == 4 else <const void*> segment.group.scalars64
     )
     cdef Py_ssize_t n
-    if segment.direct:
-        views(segment, begin, end - begin, NULL, arrays)
-        sweep(end - begin, arrays, scalars)
-        return
     while begin < end:
-        n = min(end - begin, <Py_ssize_t> CHUNK)
+        n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> CHUNK)
         views(segment, begin, n, buffer, arrays)
         sweep(n, arrays, scalars)
-        put_back(segment, begin, n, arrays)
+        put_back(layout, segment, begin, n, arrays)
         begin += n
 
 
-cdef int sweep_in_python(Segment* segment, Kernel kernel, char* buffer) except -1:
+cdef int sweep_in_python(Layout* layout, Segment* segment, char* buffer) except -1:
     cdef void* arrays[MAX_OPERANDS]
     cdef Py_ssize_t begin = 0
     cdef cnp.npy_intp n
     cdef int k
     cdef Group* group = segment.group
+    cdef Kernel kernel = <Kernel> group.kernel
     scalars = [group.scalars64[k] for k in range(kernel.n_scalars)]
     while begin < segment.n:
         n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
@@ -516,69 +719,89 @@ cdef int sweep_in_python(Segment* segment, Kernel kernel, char* buffer) except -
             scalars,
             *[cnp.PyArray_SimpleNewFromData(1, &n, segment.typenum, arrays[k]) for k in range(segment.n_operands)],
         )
-        put_back(segment, begin, n, arrays)
+        put_back(layout, segment, begin, n, arrays)
         begin += n
     return 0
 
 
+cdef void measure_range(
+    Layout* layout, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """Add the squares of the gradient's elements begin … end to the tile's sum."""
+    cdef squares_t squares = squares32 if segment.itemsize == 4 else squares64
+    cdef Py_ssize_t n
+    while begin < end:
+        n = end - begin if segment.operands[1].direct else min(end - begin, <Py_ssize_t> CHUNK)
+        squares(n, view(segment, 1, begin, n, buffer), layout.scale, &layout.sums[2 * tile])
+        begin += n
+
+
 cdef inline void views(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, void** arrays) noexcept nogil:
-    """Contiguous elements begin … begin + n of each operand: itself where direct, else gathered into the buffer."""
     cdef int k
     for k in range(segment.n_operands):
-        if segment.operands[k].direct:
-            arrays[k] = segment.operands[k].data + begin * segment.itemsize
-        else:
-            arrays[k] = buffer + k * CHUNK * sizeof(double)
-            move(segment, k, begin, n, <char*> arrays[k], False)
+        arrays[k] = view(segment, k, begin, n, buffer)
 
 
-cdef inline void put_back(Segment* segment, Py_ssize_t begin, Py_ssize_t n, void** arrays) noexcept nogil:
-    """Scatter what the sweep wrote: the parameter and the states, not the gradient."""
+cdef inline void* view(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* buffer) noexcept nogil:
+    """Contiguous elements begin … begin + n of an operand: itself where direct, else loaded into the buffer."""
+    cdef char* tile
+    if segment.operands[which].direct:
+        return segment.operands[which].data + begin * segment.itemsize
+    tile = buffer + which * CHUNK * sizeof(double)
+    move(segment, which, begin, n, tile, False, 0)
+    return tile
+
+
+cdef inline void put_back(
+    Layout* layout, Segment* segment, Py_ssize_t begin, Py_ssize_t n, void** arrays
+) noexcept nogil:
+    """Store what the sweep wrote, where that is not where it lies; and zeros as gradient, where asked for."""
     cdef int k
+    if layout.zero_grads:
+        memset(arrays[1], 0, n * segment.itemsize)
+    if segment.direct:
+        return
     for k in range(segment.n_operands):
-        if k != 1 and not segment.operands[k].direct:
-            move(segment, k, begin, n, <char*> arrays[k], True)
+        if not segment.operands[k].direct and (k != 1 or layout.zero_grads):
+            move(segment, k, begin, n, <char*> arrays[k], True, mixed(layout.noise + segment.place * MAX_OPERANDS + k))
+    if segment.has_master:
+        move(segment, segment.n_operands, begin, n, <char*> arrays[0], True, 0)
 
 
-cdef void move(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* buffer, bint back) noexcept nogil:
-    """Copy elements begin … begin + n of a strided operand to the buffer, or `back`, run by run of the last axis."""
+cdef void move(
+    Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* tile, bint back, uint64_t key
+) noexcept nogil:
+    """Load elements begin … begin + n of an operand into the tile, or store them `back`: run by run of its last axis,
+    or all at once."""
     cdef Operand* operand = &segment.operands[which]
     cdef int last = segment.ndim - 1
-    cdef Py_ssize_t itemsize = segment.itemsize
-    cdef Py_ssize_t row, run, stride
-    cdef char* data
+    cdef Py_ssize_t row, run = n, step = operand.step
+    cdef char* data = operand.data + begin * step
     cdef int k
-    if last < 0:
-        copy_run(buffer, operand.data, 1, itemsize, itemsize, back)
-        return
-    stride = operand.strides[last]
     while n > 0:
-        row = begin // segment.shape[last]
-        run = min(n, (row + 1) * segment.shape[last] - begin)
-        data = operand.data + (begin - row * segment.shape[last]) * stride
-        for k in range(last - 1, -1, -1):
-            data += row % segment.shape[k] * operand.strides[k]
-            row = row // segment.shape[k]
-        copy_run(buffer, data, run, stride, itemsize, back)
-        buffer += run * itemsize
+        if not operand.uniform:
+            step = operand.strides[last]
+            row = begin // segment.shape[last]
+            run = min(n, (row + 1) * segment.shape[last] - begin)
+            data = operand.data + (begin - row * segment.shape[last]) * step
+            for k in range(last - 1, -1, -1):
+                data += row % segment.shape[k] * operand.strides[k]
+                row = row // segment.shape[k]
+        if back:
+            operand.codec.store(run, data, step, tile, key, begin)
+        else:
+            operand.codec.load(run, data, step, tile)
+        tile += run * segment.itemsize
         begin += run
         n -= run
 
 
-cdef inline void copy_run(
-    char* buffer, char* data, Py_ssize_t n, Py_ssize_t stride, Py_ssize_t itemsize, bint back
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):  # memcpy of a constant size is one move, and right for a misaligned address
-        if itemsize == 4:
-            if back:
-                memcpy(data + i * stride, buffer + i * 4, 4)
-            else:
-                memcpy(buffer + i * 4, data + i * stride, 4)
-        elif back:
-            memcpy(data + i * stride, buffer + i * 8, 8)
-        else:
-            memcpy(buffer + i * 8, data + i * stride, 8)
+cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
+    """A number that has nothing to do with x, and the same one always (the finish of SplitMix64)."""
+    x += 0x9E3779B97F4A7C15ULL
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL
+    return x ^ (x >> 31)
 
 
 def cpu_supports_v3() -> bool:

@@ -42,7 +42,9 @@ def _choose_isa() -> str:
 #: the instruction set in use: "v4", "v3" or "base"
 ISA = _choose_isa()
 # Only the chosen module is imported: even its initialisation may hold instructions that other CPUs lack.
-_SWEEPS: dict[str, tuple[int, int, int]] = import_module(f"fastadam.kernel._sweeps_{ISA}").ADDRESSES
+_MODULE = import_module(f"fastadam.kernel._sweeps_{ISA}")
+_SWEEPS: dict[str, tuple[int, int, int]] = _MODULE.ADDRESSES
+_plan.use_codecs(_MODULE.CODECS)
 
 
 def sweep_addresses(name: str) -> tuple[int, int, int]:

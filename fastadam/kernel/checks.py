@@ -2,23 +2,38 @@
 Each names the argument, what came, what is allowed, and the way out.
 """
 
+import math
+import numbers
 from typing import Any
 
 import numpy as np
 
-DTYPES = (np.float32, np.float64)
+#: dtypes of parameters and gradients, by name: bfloat16 comes from ml_dtypes, which need not be here
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def whole(name: str, value: Any, least: int = 0, below: float = math.inf) -> int:
+    """Refuse what is no whole number in that range."""
+    allowed = f">= {least}" if below == math.inf else f">= {least} and < 2**{int(below).bit_length() - 1}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a whole number {allowed}, got {value!r} of type {type(value).__name__}")
+    if not least <= int(value) < below:
+        raise ValueError(f"{name}: expected a whole number {allowed}, got {value!r}")
+    return int(value)
 
 
 def array(name: str, value: Any) -> None:
-    """Refuse what is not a plain float32 or float64 array in this machine's byte order."""
+    """Refuse what is not a plain floating-point array in this machine's byte order."""
     if not isinstance(value, np.ndarray):
         raise TypeError(
             f"{name}: expected a numpy array, got {type(value).__name__}; convert it once with numpy.asarray(…)"
         )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
-    if value.dtype.type not in DTYPES:
-        raise TypeError(f"{name}: expected dtype float32 or float64, got {value.dtype}; convert with .astype(…)")
+    if value.dtype.name not in DTYPES:
+        raise TypeError(
+            f"{name}: expected dtype float16, bfloat16, float32 or float64, got {value.dtype}; convert with .astype(…)"
+        )
     if not value.dtype.isnative:
         raise TypeError(
             f"{name}: dtype {value.dtype.str} is not in this machine's byte order; convert with "
@@ -69,24 +84,39 @@ def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def like(name: str, value: np.ndarray, param: np.ndarray) -> None:
-    """Refuse an array that has not the shape and dtype of the parameter that it belongs to."""
+def computed_in(param: np.ndarray) -> np.dtype[Any]:
+    """The dtype in which a parameter is stepped and its states are kept: float64 for itself, float32 for all others."""
+    return np.dtype(np.float64 if param.dtype == np.float64 else np.float32)
+
+
+def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
+    """Refuse an array that has not the shape of the parameter that it belongs to, or its dtype (or one of these)."""
     if value.shape != param.shape:
         raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {value.shape}")
-    if value.dtype != param.dtype:
+    allowed = [np.dtype(dtype).name for dtype in dtypes or (param.dtype,)]
+    if value.dtype.name not in allowed:
+        like_param = " like the parameter" if param.dtype.name in allowed else f" for a {param.dtype} parameter"
         raise TypeError(
-            f"{name}: expected dtype {param.dtype} like the parameter, got {value.dtype}; "
-            f"convert with .astype(numpy.{param.dtype})"
+            f"{name}: expected dtype {' or '.join(allowed)}{like_param}, got {value.dtype}; "
+            f"convert with .astype(numpy.{allowed[0]})"
         )
 
 
+def state(name: str, value: np.ndarray, param: np.ndarray) -> None:
+    """Refuse what is no state of `param`: the same shape, what it is computed in or, for float32, bfloat16."""
+    dtype = computed_in(param)
+    if not (dtype == np.float32 and value.dtype.name == "bfloat16" and value.shape == param.shape):
+        like(name, value, param, dtype)
+
+
 def gradient(name: str, value: Any, param: np.ndarray) -> None:
-    """Refuse what is no gradient of `param`: the same shape and dtype, any memory layout."""
+    """Refuse what is no gradient of `param`: the same shape, any memory layout, and no fewer bits than float64 has
+    where the parameter is float64."""
     name = f"gradient of {name}"
     if value is None:
         raise TypeError(f"{name}: is None; every parameter is stepped, pass zeros or leave the parameter out")
     array(name, value)
-    like(name, value, param)
+    like(name, value, param, *([param.dtype] if param.dtype == np.float64 else [value.dtype]))
 
 
 def apart(name: str, value: np.ndarray, written: list[np.ndarray]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 HEADER = '''# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, cpow=True
 """Generated from fastadam/rules.py by fastadam/kernel/generate.py: do not edit."""
 from libc.math cimport fabs, fabsf, sqrt as sqrt_f64, sqrtf
+from libc.stdint cimport uint64_t
 
 cdef extern from *:
     """
@@ -46,10 +47,25 @@ cdef inline real maximum(real a, real b) noexcept nogil:
     cdef real larger = a if a >= b else b  # b where one of them is NaN
     return larger if a == a else a  # NaN propagates, as in numpy.maximum; two selects, since `or` defeats gcc
 
+cdef inline real minimum(real a, real b) noexcept nogil:
+    cdef real smaller = a if a <= b else b
+    return smaller if a == a else a
+
 cdef inline real where(real condition, real a, real b) noexcept nogil:
     return a if condition else b
 
 '''
+
+#: the functions of codecs.h, by their C arguments
+CODECS = {
+    "Py_ssize_t n, const char* data, Py_ssize_t stride, void* tile": (
+        ["load_float16", "load_bfloat16", "load_float32", "load_float64", "load_double"]
+    ),
+    "Py_ssize_t n, char* data, Py_ssize_t stride, const void* tile, uint64_t key, uint64_t place": (
+        ["store_float16", "store_bfloat16", "store_bfloat16_random", "store_float32", "store_float64", "store_double"]
+    ),
+    "Py_ssize_t n, const void* tile, double scale, double* sum": ["squares_float32", "squares_float64"],
+}
 
 SWEEP = """
 cdef void {name}_{dtype}_loop(Py_ssize_t n, const {ctype}* s, {parameters}) noexcept nogil:
@@ -88,7 +104,7 @@ def sweep_body(rule: Any, update: str) -> str:
 
 def step_body(rules: ModuleType, rule: Any, scalars: str) -> str:
     """The scalars of step `t`, written to `out`, given the values of the rule's `hyper` and its function's name."""
-    place = {name: f"hyper[{k}]" for k, name in enumerate(rule.hyper)} | {"t": "t"}
+    place = {name: f"hyper[{k}]" for k, name in enumerate((*rules.OF_THE_STEP, *rule.hyper))} | {"t": "t"}
     out = [f"out[{k}]" for k in range(rule.n_scalars)]
     calls = (
         ("prepare_scalars", rules.prepare_scalars, out[: rule.n_prepare_scalars]),
@@ -111,15 +127,20 @@ def generate(rules: ModuleType) -> str:
     for rule in rules.RULES.values():
         parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
         parts.append(STEP.format(name=rule.name, body=step_body(rules, rule, rule.scalars.__name__)))
-    parts.append(_table(rules.RULES))
+    parts += [_table(rules.RULES), _codecs()]
     return "".join(parts)
 
 
 CAPI_HEADER = '''# cython: language_level=3, cdivision=True
 """The C interface: fastadam.h declares it. Generated from fastadam/rules.py: do not edit."""
-from libc.stdint cimport int64_t
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t, uint64_t
 
 from fastadam.kernel import backends
+
+cdef extern from "denormals.h":
+    uint64_t denormals_off() nogil
+    void denormals_restore(uint64_t mode) nogil
 
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
@@ -142,6 +163,7 @@ cdef int fastadam_{name}_{suffix}(
     cdef double scalars[{n_scalars}]
     cdef {ctype} rounded[{n_scalars}]
     cdef void* arrays[{n_arrays}]
+    cdef uint64_t mode
     cdef int k
     if status != FASTADAM_OK:
         return status
@@ -153,12 +175,14 @@ cdef int fastadam_{name}_{suffix}(
     {name}_step(<double> t, hyper, scalars)
     for k in range({n_scalars}):
         rounded[k] = <{ctype}> scalars[k]
+    mode = denormals_off()
     {name}_sweep_{suffix}(n, arrays, rounded)
+    denormals_restore(mode)
     return FASTADAM_OK
 """
 
 #: hyper-parameters that the C options leave out, and the values that make them do nothing
-NEUTRAL = {"beta_decay": "1.0", "accumulate_lr": "0.0"}
+NEUTRAL = {"factor": "1.0", "clip_value": "INFINITY", "beta_decay": "1.0", "accumulate_lr": "0.0"}
 
 
 def generate_capi(rules: ModuleType) -> str:
@@ -168,7 +192,7 @@ def generate_capi(rules: ModuleType) -> str:
         parts.append(f'\ncdef step_t {rule.name}_step = <step_t> <size_t> backends.sweep_addresses("{rule.name}")[0]\n')
         for place, (suffix, ctype) in enumerate((("f32", "float"), ("f64", "double")), start=1):
             names = ["p", "g", *rule.states]
-            values = [NEUTRAL.get(name, f"options.{name}") for name in rule.hyper]
+            values = [NEUTRAL.get(name, f"options.{name}") for name in (*rules.OF_THE_STEP, *rule.hyper)]
             parts.append(
                 CAPI_FUNCTION.format(
                     name=rule.name,
@@ -176,7 +200,7 @@ def generate_capi(rules: ModuleType) -> str:
                     ctype=ctype,
                     place=place,
                     states="".join(f", {ctype}* {name}" for name in rule.states),
-                    n_hyper=len(rule.hyper),
+                    n_hyper=len(values),
                     n_scalars=rule.n_scalars,
                     n_arrays=len(names),
                     arrays="\n".join(f"    arrays[{k}] = <void*> {name}" for k, name in enumerate(names)),
@@ -221,3 +245,9 @@ def _table(rules: dict[str, Any]) -> str:
         for name in rules
     )
     return f"\n#: name of the rule -> addresses of its step's scalars and of its sweeps\nADDRESSES = {{\n{rows}}}\n"
+
+
+def _codecs() -> str:
+    declared = (f"    void {name}({taken}) nogil\n" for taken, names in CODECS.items() for name in names)
+    rows = (f'    "{name}": <size_t> &{name},\n' for names in CODECS.values() for name in names)
+    return f'\ncdef extern from "codecs.h":\n{"".join(declared)}\nCODECS = {{\n{"".join(rows)}}}\n'

@@ -3,26 +3,26 @@ Read when an optimizer is made.
 """
 
 import math
-import numbers
 import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from . import checks
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def resolve(n_threads: int | None) -> int:
     """The number of threads for a new plan; None asks for `default`."""
-    return default() if n_threads is None else _positive("n_threads", n_threads)
+    return default() if n_threads is None else checks.whole("n_threads", n_threads, 1)
 
 
 def default() -> int:
     """``FASTADAM_NUM_THREADS`` where set, else the processors that affinity and cgroup quota leave to this process."""
     setting = os.environ.get("FASTADAM_NUM_THREADS", "")
     if setting:
-        return _positive("FASTADAM_NUM_THREADS", int(setting) if setting.isdecimal() else setting)
+        return checks.whole("FASTADAM_NUM_THREADS", int(setting) if setting.isdecimal() else setting, 1)
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no such call
@@ -59,11 +59,3 @@ def _limit(path: Path) -> float:
         return int(quota) / int(period) if quota != "max" and int(quota) > 0 else math.inf
     except (OSError, ValueError):  # a group without a limit has no file
         return math.inf
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected a whole number >= 1, got {value!r} of type {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
-    return int(value)

@@ -1,0 +1,348 @@
+"""What a step does to its gradients in the same pass (scaling, clipping, skipping, zeroing), and groups added later.
+Compared with the separate passes that it replaces.
+"""
+
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from cases import CASES, DTYPES, arrays_of, make
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastadam
+from fastadam.kernel import backends
+from fastadam.kernel._plan import Plan
+from fastadam.rules import Rule, clip_factor
+
+SHAPES = [(7,), (3, 5), (), (0,), (20_003,), (2, 3, 4)]
+BACKENDS = ["cython", "numba", "numpy"]
+
+
+def problem(dtype: str = "float64", seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    params = [np.asarray(rng.standard_normal(shape)).astype(dtype) for shape in SHAPES]
+    return params, [np.asarray(rng.standard_normal(p.shape)).astype(dtype) for p in params]
+
+
+def copies(arrays):
+    return [array.copy() for array in arrays]
+
+
+def transposed(g):
+    return g.T.copy().T
+
+
+def every_second(g):
+    return np.repeat(g, 2)[::2].reshape(g.shape)
+
+
+def norm_of(grads) -> float:
+    return float(np.linalg.norm(np.concatenate([g.astype(float).ravel() for g in grads])))
+
+
+def equal(some, others):
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_scaled_and_clipped_in_the_pass(case, dtype, backend):
+    """Scaling by a power of two and clipping by value round nowhere, so the bits are those of separate passes."""
+    params, grads = problem(dtype)
+    opt, other = make(case, copies(params), backend=backend), make(case, copies(params), backend=backend)
+    for _ in range(3):
+        opt.step([g * 8 for g in grads], grad_scale=8.0, clip_value=0.5)
+        other.step([np.clip(g, -0.5, 0.5) for g in grads])
+    equal(arrays_of(opt), arrays_of(other))
+    other.step(grads)
+    opt.step(grads)
+    equal(arrays_of(opt), arrays_of(other))  # options of one step are not those of the next
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("max_norm", [1e-3, 1.0, 1e9, np.inf])
+def test_clipped_to_a_norm(max_norm, dtype):
+    params, grads = problem(dtype)
+    before = copies(grads)
+    opt, other = fastadam.Adam(copies(params)), fastadam.Adam(copies(params))
+    for _ in range(3):
+        opt.step(grads, max_norm=max_norm, grad_scale=3.0)
+        factor = clip_factor(norm_of(grads) / 3, max_norm) / 3
+        other._plan.step(grads, factor=factor)
+    assert opt.grad_norm == pytest.approx(norm_of(grads) / 3, rel=1e-15)
+    equal(grads, before)
+    for one, another in zip(arrays_of(opt), arrays_of(other), strict=True):
+        np.testing.assert_allclose(one, another, rtol=1e-6 if dtype == "float32" else 1e-14)
+    opt.step(grads)
+    assert opt.grad_norm is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_norm_is_the_same_however_it_is_computed(dtype):
+    """For any number of threads, instruction set or layout: it is summed in twice the precision."""
+    rng = np.random.default_rng(0)
+    g = (rng.standard_normal((311, 401)) * 10.0 ** rng.uniform(-9, 9, (311, 401))).astype(dtype)
+    exact = np.sqrt((g.astype(np.longdouble) ** 2).sum(dtype=np.longdouble))
+    norms = set()
+    for n_threads in (1, 2, 3, 8):
+        for p in (np.zeros_like(g), np.zeros_like(g, order="F"), np.zeros((622, 401), dtype)[::-2]):
+            opt = fastadam.Adam([p], n_threads=n_threads)
+            opt.step([g], max_norm=1.0)
+            norms.add(opt.grad_norm)
+    assert len(norms) == 1
+    assert norms.pop() == pytest.approx(float(exact), rel=4e-16)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=40))
+def test_norm_of_anything(values):
+    g = np.array(values)
+    opt = fastadam.Adam(np.zeros(len(g)))
+    opt.step(g, max_norm=np.inf)
+    finite = bool(np.isfinite(g).all())
+    if finite:
+        largest = float(np.abs(g).max()) or 1.0
+        with np.errstate(over="ignore", under="ignore"):
+            expected = float(np.linalg.norm(g / largest) * largest)
+        tiny = 1e-150  # what has smaller squares than float64 can hold counts as zero
+        assert opt.grad_norm == pytest.approx(expected, rel=1e-14, abs=tiny)
+    else:
+        assert not np.isfinite(opt.grad_norm)
+    opt.step(g, skip_nonfinite=True)
+    assert opt.skipped == (not finite)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", range(6))
+def test_a_gradient_that_is_not_finite_skips_the_step(where, bad, backend):
+    params, grads = problem("float32")
+    if not grads[where].size:
+        return
+    opt = fastadam.Adam(params, backend=backend)
+    opt.step(grads)
+    before = copies(arrays_of(opt))
+    broken = copies(grads)
+    broken[where].flat[-1] = bad
+    kept = copies(broken)
+    opt.step(broken, skip_nonfinite=True, zero_grads=True, max_norm=1.0, clip_value=1.0)
+    equal(arrays_of(opt), before)
+    equal(broken, kept)
+    assert (opt.t, opt.skipped) == (1, 1)
+    opt.step(grads, skip_nonfinite=True)
+    assert (opt.t, opt.skipped) == (2, 1)
+
+
+def test_a_norm_that_overflows_is_no_reason_to_skip():
+    opt = fastadam.Adam(np.zeros(3))
+    opt.step(np.array([1e300, -1e300, 0.0]), skip_nonfinite=True, max_norm=1.0)
+    assert (opt.t, opt.skipped) == (1, 0)
+    assert opt.grad_norm == pytest.approx(2**0.5 * 1e300, rel=1e-15)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("make_grad", [np.copy, transposed, every_second])
+@pytest.mark.parametrize("dtype", [*DTYPES, np.float16, ml_dtypes.bfloat16])
+def test_gradients_are_left_zero(dtype, make_grad, backend):
+    params, grads = problem("float32")
+    grads = [g.astype(dtype) for g in grads] if dtype != "float64" else [g.astype(dtype) for g in problem()[1]]
+    params = params if dtype != "float64" else problem()[0]
+    opt, other = fastadam.Adam(copies(params), backend=backend), fastadam.Adam(copies(params))
+    summed = [make_grad(g) for g in grads]
+    for _ in range(3):
+        opt.step(summed, zero_grads=True)
+        assert not any(g.any() for g in summed)
+        for total, g in zip(summed, grads, strict=True):
+            total[...] += g
+        other.step(grads)
+    equal(arrays_of(opt), arrays_of(other))
+
+
+def test_bound_gradients_are_left_zero():
+    p, g = np.ones(3), np.ones(3)
+    opt = fastadam.Adam([p], grads=[g])
+    opt.step(zero_grads=True)
+    assert not g.any()
+    g.flags.writeable = False
+    with pytest.raises(ValueError, match=re.escape("gradient of params[0]: the array is read-only")):
+        opt.step(zero_grads=True)
+    assert opt.t == 1
+    opt.step()
+
+
+def test_scalars_are_gradients_of_arrays_without_axes():
+    """Arithmetic on them gives scalars: the gradient of x ** 2 is 2 * x."""
+    x, y = np.array(3.0), np.array(3.0, np.float32)
+    opt = fastadam.Adam([x, y], lr=0.1)
+    opt.step([2 * x, 2 * y])
+    np.testing.assert_allclose([x, y], 2.9)
+    with pytest.raises(TypeError, match=re.escape("gradient of params[0]: expected a numpy array, got float64")):
+        opt.step([2 * x, 2 * y], zero_grads=True)
+    with pytest.raises(TypeError, match="expected a numpy array, got float64"):
+        fastadam.Adam([x], grads=[2 * x])
+    assert opt.t == 1
+
+
+def test_gradients_that_cannot_be_left_zero():
+    g = np.ones(5)
+    opt = fastadam.Adam([np.ones(4), np.ones(4)])
+    opt.step([g[:4], g[1:]])  # reading them is fine
+    with pytest.raises(ValueError, match=re.escape("gradient of params[1] and gradient of params[0] share memory")):
+        opt.step([g[:4], g[1:]], zero_grads=True)
+    with pytest.raises(ValueError, match="several of its elements share one place"):
+        opt.step([np.broadcast_to(1.0, 4).copy(), np.lib.stride_tricks.as_strided(g, (4,), (0,))], zero_grads=True)
+    frozen = np.ones(4)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="gradient of params\\[0\\]: the array is read-only"):
+        opt.step([frozen, np.ones(4)], zero_grads=True)
+    assert opt.t == 1
+    assert (g == 1).all()
+
+
+OPTIONS = [
+    ("grad_scale", 0, ValueError, "> 0"),
+    ("grad_scale", -1.0, ValueError, "> 0"),
+    ("grad_scale", np.nan, ValueError, "got nan"),
+    ("grad_scale", np.inf, ValueError, "finite"),
+    ("grad_scale", 1e-310, ValueError, "as its inverse"),
+    ("grad_scale", "8", TypeError, "got '8'"),
+    ("max_norm", 0, ValueError, "> 0, or infinity"),
+    ("max_norm", -1, ValueError, "> 0"),
+    ("max_norm", np.nan, ValueError, "got nan"),
+    ("max_norm", True, TypeError, "of type bool"),
+    ("clip_value", 0.0, ValueError, "> 0"),
+    ("clip_value", [1], TypeError, "got [1]"),
+    ("skip_nonfinite", 1, TypeError, "True or False"),
+    ("zero_grads", "yes", TypeError, "True or False"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error", "text"), OPTIONS, ids=[f"{r[0]}={r[1]}" for r in OPTIONS])
+def test_options_of_a_step(name, value, error, text):
+    opt = fastadam.Adam(p := np.ones(3))
+    with pytest.raises(error, match=rf"^{name}: .*{re.escape(text)}"):
+        opt.step(g := np.ones(3), **{name: value})
+    assert opt.t == 0
+    assert (p == 1).all()
+    assert (g == 1).all()
+
+
+# ---------------------------------------------------------------- groups added later
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_group_added_later_counts_its_own_steps(case):
+    """As if it had an optimizer of its own from there on; so in torch."""
+    (a, b, *_), (ga, gb, *_) = problem()
+    one, two = make(case, a.copy()), make(case, b.copy())
+    both = make(case, [params := a.copy()])
+    one.step(ga)
+    both.step([ga])
+    added = b.copy()
+    schedule = CASES[case][1].get("lr")
+    both.add_param_group({"params": {"b": added}, **({"lr": lambda t: schedule(t - 1)} if schedule else {})})
+    for _ in range(3):
+        one.step(ga)
+        two.step(gb)
+        both.step([[ga], {"b": gb}])
+    equal([params, *arrays_of(both)[2:]][:1], [one._params[0]])
+    if "article" not in case:  # whose rate falls with the optimizer's t
+        equal([added], [two._params[0]])
+    assert both.t == 4
+    assert both._keys == ["0.0", "1.b"]
+
+
+def test_added_group_with_its_options_and_bound_gradients():
+    a, b, ga, gb = np.ones(2), np.ones(3), np.ones(2), np.ones(3)
+    opt = fastadam.Adam(a, grads=ga)
+    opt.step()
+    opt.add_param_group({"params": b, "lr": 0.5, "weight_decay": 0.1, "grads": gb})
+    opt.step()
+    assert [g["lr"] for g in opt.param_groups] == [1e-3, 0.5]
+    np.testing.assert_allclose(b, 0.5, rtol=1e-6)
+    opt.zero_grad()
+    assert not gb.any()
+
+
+ADDED = [
+    ({"params": np.ones(2), "lr": -1}, ValueError, "params[1]['lr']: expected a number"),
+    ({"params": np.ones(2), "rate": 1}, ValueError, "params[1]['rate']: unknown option"),
+    ({"lr": 0.1}, ValueError, "params[1]: expected a group with the key 'params'"),
+    ([np.ones(2)], TypeError, "params[1]: expected a group as a dict"),
+    ({"params": []}, ValueError, "params[1]['params']: expected at least one array"),
+    ({"params": np.ones(2, int)}, TypeError, "params[1]['params']: expected dtype"),
+    ({"params": np.ones(2), "grads": np.ones(2)}, ValueError, "no bound gradients"),
+]
+
+
+@pytest.mark.parametrize(("group", "error", "text"), ADDED, ids=[str(row[2]) for row in ADDED])
+def test_a_group_that_cannot_be_added(group, error, text):
+    p = np.ones(2)
+    opt = fastadam.Adam([p])
+    opt.step([np.ones(2)])
+    with pytest.raises(error, match=re.escape(text)):
+        opt.add_param_group(group)
+    with pytest.raises(ValueError, match="share memory"):
+        opt.add_param_group({"params": p[:1]})
+    assert len(opt.param_groups) == 1
+    opt.step([np.ones(2)])
+    assert opt.t == 2
+
+
+def test_bound_gradients_of_an_added_group_are_checked():
+    opt = fastadam.Adam([np.ones(2)], grads=[np.ones(2)])
+    with pytest.raises(ValueError, match=re.escape("expected gradients to bind")):
+        opt.add_param_group({"params": np.ones(3)})
+    with pytest.raises(ValueError, match=re.escape("expected shape (3,)")):
+        opt.add_param_group({"params": np.ones(3), "grads": np.ones(4)})
+    opt.step()
+    assert len(opt.param_groups) == 1
+
+
+# ---------------------------------------------------------------- denormals
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_denormals_count_as_zero_on_every_backend(case, dtype):
+    tiny = float(np.finfo(dtype).smallest_normal)
+    rng = np.random.default_rng(0)
+    grads = [(rng.standard_normal(999) * tiny * 10.0 ** rng.uniform(-9, 9, 999)).astype(dtype) for _ in range(3)]
+    results = []
+    for backend in BACKENDS:
+        start = (np.linspace(-1, 1, 999) * tiny * 4).astype(dtype)
+        opt = make(case, start, backend=backend)
+        for g in [*grads, *[np.zeros(999, dtype)] * 20]:
+            opt.step(g)
+        results.append(arrays_of(opt))
+        for array in results[-1]:
+            assert not ((array != 0) & (np.abs(array) < tiny)).any()
+    equal(results[0], results[1])
+    equal(results[0], results[2])
+
+
+def product_is_denormal() -> bool:
+    return bool((np.full(1, 1e-20, np.float32) * np.full(1, 1e-20, np.float32))[0])
+
+
+def test_the_mode_outside_the_kernel_is_as_before():
+    assert product_is_denormal()
+    for backend in BACKENDS:
+        opt = fastadam.Adam(np.ones(100_000, np.float32), backend=backend, n_threads=2)
+        opt.step(np.full(100_000, 1e-30, np.float32), max_norm=1.0)
+        assert product_is_denormal()
+    inside = []
+
+    def sweep(scalars, p, g):
+        inside.append(product_is_denormal())
+        raise KeyboardInterrupt
+
+    kernel = backends.Kernel(Rule(lambda p, g: (p,), lambda t: (), ()), python=(sweep, lambda t, hyper: [1.0] * 4))
+    with pytest.raises(KeyboardInterrupt):
+        Plan([(kernel, [np.ones(3)], [[]])], ["p"]).step([np.ones(3)])
+    assert inside == [False]
+    assert product_is_denormal()
