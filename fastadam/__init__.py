@@ -4,6 +4,7 @@ The public names, nothing else.
 
 from pathlib import Path
 
+from . import schedules
 from .custom import optimizer
 from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
 
@@ -14,4 +15,15 @@ def get_include() -> str:
 
 
 __version__ = "0.1.0"
-__all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Optimizer", "RMSprop", "get_include", "optimizer"]
+__all__ = [
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Optimizer",
+    "RMSprop",
+    "get_include",
+    "optimizer",
+    "schedules",
+]

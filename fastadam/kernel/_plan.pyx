@@ -559,7 +559,8 @@ cdef class Plan:
             if kernel.python_sweep is None:
                 kernel.scalars(self.t - group.begun + 1, group.hyper, group.scalars64)
             else:
-                values = kernel.python_scalars(self.t - group.begun + 1, [group.hyper[k] for k in range(kernel.n_hyper)])
+                values = [group.hyper[k] for k in range(kernel.n_hyper)]
+                values = kernel.python_scalars(self.t - group.begun + 1, values)
                 for k in range(kernel.n_scalars):
                     group.scalars64[k] = values[k]
             for k in range(kernel.n_scalars):
