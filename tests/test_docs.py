@@ -39,7 +39,7 @@ def test_every_optimizer_shows_an_example(name):
     assert ".. math::" in text
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "docs/schedules.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, ROOT / "docs/schedules.md", ROOT / "docs/training.md"], ids=lambda page: page.name)
 def test_examples_of_a_page(page, capsys):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     assert blocks

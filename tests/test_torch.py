@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from torch_cases import CASES, DATA, DTYPES, GROUPS, OPTIONS, STEPS, Case, follow, gradient, key, start
 
 import fastadam
@@ -181,3 +182,68 @@ def test_cases_vary_every_option_of_torch(name: str) -> None:
     }
     varied = {option for options in OPTIONS[name] for option, value in options.items() if value != defaults[option]}
     assert varied == set(defaults)
+
+
+@live
+@each_dtype
+@pytest.mark.parametrize("norm_type", ["norm", "value", "both"])
+def test_gradients_are_clipped_as_in_torch(norm_type: str, dtype: str) -> None:
+    """Unscaled, clipped to a norm, then by value, in torch's separate passes and in one step of ours."""
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal(shape).astype(dtype) for shape in ((20, 3), (7,), (1, 1, 2))]
+    tensors = [torch.tensor(p, requires_grad=True) for p in params]
+    opt, theirs = fastadam.Adam(params, lr=0.1), torch.optim.Adam(tensors, lr=0.1)
+    clipping = {"max_norm": 2.0} if norm_type != "value" else {}
+    clipping |= {"clip_value": 0.2} if norm_type != "norm" else {}
+    for _ in range(STEPS[-1]):
+        grads = [(64 * rng.standard_normal(p.shape)).astype(dtype) for p in params]
+        for tensor, g in zip(tensors, grads, strict=True):
+            tensor.grad = torch.tensor(g) / 64
+        norm = torch.nn.utils.clip_grad_norm_(tensors, clipping["max_norm"]) if "max_norm" in clipping else None
+        if "clip_value" in clipping:
+            torch.nn.utils.clip_grad_value_(tensors, clipping["clip_value"])
+        theirs.step()
+        opt.step(grads, grad_scale=64.0, **clipping)
+        assert (opt.grad_norm is None) == (norm is None)
+        if norm is not None:
+            assert opt.grad_norm == pytest.approx(float(norm), rel=1e-6)
+    for p, tensor in zip(params, tensors, strict=True):
+        np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=0, atol=1e-5 if dtype == "float32" else 1e-13)
+
+
+@live
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_master_weights_are_torchs_float32_training(half: str) -> None:
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(500)
+    tensor = torch.tensor(start).to(getattr(torch, half)).to(torch.float32).requires_grad_()
+    p = tensor.detach().numpy().astype(np.float16 if half == "float16" else bfloat16)
+    opt, theirs = fastadam.AdamW(p, lr=0.1, master_weights=True), torch.optim.AdamW([tensor], lr=0.1)
+    for _ in range(STEPS[-1]):
+        g = rng.standard_normal(500).astype(p.dtype)
+        opt.step(g)
+        tensor.grad = torch.tensor(g.astype(np.float32))
+        theirs.step()
+    assert_close(opt.state["master"][0], tensor.detach().numpy())
+    np.testing.assert_allclose(p.astype(np.float32), tensor.detach().numpy(), rtol=2**-8)
+
+
+@live
+@each_dtype
+def test_a_group_added_later_is_torchs(dtype: str) -> None:
+    """torch counts the steps of each parameter, so the bias corrections of a new one begin at step 1."""
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal(9).astype(dtype) for _ in range(2)]
+    tensors = [torch.tensor(p, requires_grad=True) for p in params]
+    opt, theirs = fastadam.Adam([params[0]], lr=0.1), torch.optim.Adam([tensors[0]], lr=0.1)
+    for t in range(STEPS[-1]):
+        if t == 5:
+            opt.add_param_group({"params": params[1], "lr": 0.05, "weight_decay": 0.1})
+            theirs.add_param_group({"params": tensors[1], "lr": 0.05, "weight_decay": 0.1})
+        grads = [rng.standard_normal(9).astype(dtype) for _ in range(2)]
+        for tensor, g in zip(tensors, grads, strict=True):
+            tensor.grad = torch.tensor(g)
+        opt.step(grads if t >= 5 else grads[:1])
+        theirs.step()
+    for p, tensor in zip(params, tensors, strict=True):
+        assert_close(p, tensor.detach().numpy())

@@ -1,6 +1,8 @@
 /* fastadam's C interface: one step of contiguous arrays, on the calling thread, without the GIL.
  * Call import_fastadam() once, with the GIL, in each file that includes this; it returns 0, or -1 and sets an exception.
  *
+ * While a function runs, denormal numbers count as zero; the thread's floating-point mode is put back.
+ *
  * Promise: functions and members of the options are only ever added, at the end; a program compiled against an older
  * header runs with a newer fastadam.
  */
