@@ -5,6 +5,7 @@ Every public class has one.
 import doctest
 import importlib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed; CI installs it")
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -24,6 +28,7 @@ README = ROOT / "README.md"
         "fastadam.custom",
         "fastadam.functional",
         "fastadam.adapters.article",
+        pytest.param("fastadam.adapters.torch", marks=needs_torch),
     ],
 )
 def test_docstrings(module):
@@ -39,7 +44,9 @@ def test_every_optimizer_shows_an_example(name):
     assert ".. math::" in text
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "docs/schedules.md", ROOT / "docs/training.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "docs/schedules.md", ROOT / "docs/training.md"], ids=lambda page: page.name
+)
 def test_examples_of_a_page(page, capsys):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     assert blocks
