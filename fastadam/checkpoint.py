@@ -2,14 +2,18 @@
 What is read is checked whole before anything is changed; what is written replaces the old file in one move.
 """
 
+import errno
 import json
+import mmap
 import os
+import re
 import secrets
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 VERSION = 1
 #: the entry of a file that holds all but the arrays, as JSON; more bytes of it are no file of ours
 _META, _MAX_META = "fastadam.json", 1 << 28
+#: safetensors has no checksums of its own: entry -> CRC-32, as JSON
+_SUMS = "fastadam.crc32"
+#: what no entry's name can hold: a zip ends it at NUL, Windows takes a backslash for a slash, UTF-8 has no surrogates
+_ODD = re.compile("[%\0\\\\\ud800-\udfff]")
 #: brings the array of an entry, which must have the shape and dtype of this one
 _Fetch = Callable[[str, np.ndarray], np.ndarray]
 
@@ -39,36 +47,36 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
     """See `Optimizer.load_state_dict`."""
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
-    state = _mapping("state_dict['state']", given.get("state"))
-    entries: dict[str, np.ndarray] = {}
-    for key, arrays in state.items():
-        arrays = _mapping(f"state_dict['state'][{key!r}]", arrays)
-        entries |= {_entry(key, name): array for name, array in arrays.items()}
+    found: dict[str, tuple[str, Any]] = {}
+
+    def entries() -> set[str]:
+        state = _mapping("state_dict['state']", given.get("state"))
+        _need_names("state_dict['state']", set(state), set(optimizer._keys))
+        for key, own in zip(optimizer._keys, optimizer._named_states(), strict=True):
+            where = f"state_dict['state'][{key!r}]"
+            arrays = _mapping(where, state[key])
+            _need_names(where, set(arrays), set(own))
+            found.update({_entry(key, name): (f"{where}[{name!r}]", array) for name, array in arrays.items()})
+        return set(found)
 
     def fetch(entry: str, like: np.ndarray) -> np.ndarray:
-        array = entries[entry]
-        _need(isinstance(array, np.ndarray), f"{entry}: expected a numpy array, got {type(array).__name__}")
-        _need_like(entry, array.shape, array.dtype, like.shape, like.dtype)
-        return array
+        where, array = found[entry]
+        _need(isinstance(array, np.ndarray), f"{where}: expected a numpy array, got {type(array).__name__}")
+        _need_like(where, array.shape, array.dtype, like.shape, like.dtype)
+        return array  # type: ignore[no-any-return]
 
-    _restore(optimizer, "state_dict", given, set(entries), fetch)
+    _restore(optimizer, "state_dict", given, entries, fetch)
 
 
 def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> None:
     """See `Optimizer.save`."""
     path, params = Path(path), options.flag("params", params)
-    arrays = {entry: _stored(array) for entry, array in _entries(optimizer, params).items()}
     meta = json.dumps(_describe(optimizer), default=_encode).encode()
+    _need(len(meta) <= _MAX_META, f"{path}: the names and options take {len(meta)} bytes, more than `load` would read")
+    arrays = {entry: _stored(array) for entry, array in _entries(optimizer, params).items()}
+    write = _write_safetensors if path.suffix == ".safetensors" else _write_npz
     with _replacing(path) as temporary:
-        if path.suffix == ".safetensors":
-            _safetensors().save_file(
-                {entry: np.ascontiguousarray(array) for entry, array in arrays.items()},
-                temporary,
-                {_META: meta.decode()},
-            )
-        else:
-            with open(temporary, "wb") as file:
-                np.savez(file, allow_pickle=False, **{_META: np.frombuffer(meta, np.uint8)}, **arrays)
+        write(temporary, meta, arrays)
 
 
 def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
@@ -77,11 +85,14 @@ def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
     opened = _open_safetensors if path.suffix == ".safetensors" else _open_npz
     try:
         with opened(path) as (meta, entries, fetch):
-            _restore(optimizer, str(path), _mapping(f"{path}: description", meta), entries, fetch)
-    except (OSError, MemoryError, ImportError, Mismatch):
+            _restore(optimizer, str(path), _mapping(f"{path}: description", meta), lambda: entries, fetch)
+    except (MemoryError, ImportError, Mismatch):
         raise
     except Exception as error:  # a damaged or hostile file can fail anywhere in zipfile, json or NumPy
-        raise ValueError(f"{path}: not a whole checkpoint of fastadam: {type(error).__name__}: {error}") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is: the file tells of a place before it
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(_cut(f"{path}: no whole checkpoint of this optimizer: {what}")) from error
 
 
 class Mismatch(ValueError):
@@ -90,7 +101,16 @@ class Mismatch(ValueError):
 
 def _need(condition: bool, message: str) -> None:
     if not condition:
-        raise Mismatch(message)
+        raise Mismatch(_cut(message))
+
+
+def _cut(message: str) -> str:
+    """A message of bounded length: it quotes what came."""
+    return message if len(message) <= 2000 else f"{message[:2000]}…"
+
+
+def _need_same(where: str, came: Any, own: Any) -> None:
+    _need(type(came) is type(own) and came == own, f"{where}: expected {own!r}, got {came!r}")
 
 
 def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
@@ -118,7 +138,8 @@ def _describe(optimizer: "Optimizer") -> dict[str, Any]:
 
 
 def _entry(key: str, name: str) -> str:
-    return f"{name}/{key}"
+    """What files call an array: the state's name and the parameter's key, odd characters as in a URL."""
+    return f"{name}/{_ODD.sub(lambda odd: f'%{ord(odd[0]):02X}', key)}"
 
 
 def _entries(optimizer: "Optimizer", params: bool) -> dict[str, np.ndarray]:
@@ -134,11 +155,13 @@ def _entries(optimizer: "Optimizer", params: bool) -> dict[str, np.ndarray]:
     )
 
 
-def _restore(optimizer: "Optimizer", source: str, meta: Mapping[str, Any], entries: set[str], fetch: _Fetch) -> None:
-    """Give the optimizer the state of `meta` and the arrays that `fetch` brings: all of it, or a ValueError."""
+def _restore(
+    optimizer: "Optimizer", source: str, meta: Mapping[str, Any], entries: Callable[[], set[str]], fetch: _Fetch
+) -> None:
+    """Give the optimizer the state of `meta` and the arrays that `fetch` brings: all of it, or an error and nothing."""
     own = _describe(optimizer)
     for name in ("version", "optimizer"):
-        _need(meta.get(name) == own[name], f"{source}: expected {name} {own[name]!r}, got {meta.get(name)!r}")
+        _need_same(f"{source}: {name}", meta.get(name), own[name])
     t, skipped = (options.count(f"{source}: {name}", meta.get(name)) for name in ("t", "skipped"))
     seed = options.seed(f"{source}: seed", meta.get("seed"))
     groups = meta.get("param_groups")
@@ -149,23 +172,34 @@ def _restore(optimizer: "Optimizer", source: str, meta: Mapping[str, Any], entri
         where = f"{source}: param_groups[{k}]"
         came = _mapping(where, groups[k])  # type: ignore[index]
         _need_names(where, set(came), set(mine))
-        _need(came["params"] == mine["params"], f"{where}: expected params {mine['params']}, got {came['params']}")
+        _need_same(f"{where}['params']", came["params"], mine["params"])
         steps = options.count(f"{where}['t']", came["t"])
         _need(steps <= t, f"{where}['t']: expected at most t = {t}, got {steps}")
-        values = {name: _decode(f"{where}[{name!r}]", came[name], group[name]) for name in optimizer.defaults}
-        chosen.append((steps, {name: group.check(name, value) for name, value in values.items()}))
-    arrays = _entries(optimizer, params=any(entry.startswith("params/") for entry in entries))
-    _need_names(source, entries, set(arrays))
+        try:
+            values = {name: group.check(name, _decode(name, came[name], group[name])) for name in optimizer.defaults}
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else Mismatch
+            raise kind(_cut(f"{where}: {error}")) from error
+        chosen.append((steps, values))
+    came_entries = entries()
+    arrays = _entries(optimizer, params=any(entry.startswith("params/") for entry in came_entries))
+    _need_names(source, came_entries, set(arrays))
+    for entry, array in arrays.items():
+        _need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
     pairs = [(array, fetch(entry, array)) for entry, array in arrays.items()]
 
+    plan, folder = optimizer._plan, optimizer._folder
+    if folder is not None:
+        folder.open()
     for array, new in pairs:  # from here on nothing can fail
         np.copyto(array, new)
-    plan = optimizer._plan
     plan.t, plan.skipped, plan.seed = t, skipped, seed
     for k, (group, (steps, values)) in enumerate(zip(optimizer.param_groups, chosen, strict=True)):
         plan.set_steps(k, steps)
         group._values.update(values)
         group.apply()
+    if folder is not None:
+        folder.close(plan)
 
 
 def _need_names(where: str, came: set[str], own: set[str]) -> None:
@@ -181,9 +215,9 @@ def _encode(value: Any) -> Any:
 def _decode(name: str, value: Any, own: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    if "schedule" in value:
+    if set(value) != {"function"}:
         return schedules.from_json(value)
-    _need(callable(own), f"{name}: was a function, which a file does not keep; construct the optimizer with it")
+    _need(callable(own), f"{name}: was a function, which a file does not keep; assign it first")
     return own
 
 
@@ -198,7 +232,7 @@ def _stored(array: np.ndarray) -> np.ndarray:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; then it is synced and takes the place of `path`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".fastadam-{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         _sync(temporary, os.O_RDWR)
@@ -228,32 +262,56 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     raise ValueError(f"unknown version {version} of the .npy format")
 
 
+def _write_npz(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, array in {_META: np.frombuffer(meta, np.uint8), **arrays}.items():
+            name = f"{entry}.npy"
+            _need(len(name.encode()) < 2**16, f"{_cut(entry)}: too long a key for an .npz file")
+            # of no date, so that the same state makes the same file
+            with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
 @contextmanager
 def _open_npz(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
-    with zipfile.ZipFile(path) as archive:
-        with archive.open(f"{_META}.npy") as file:
-            (size,), _, _ = _header(file)
-            _need(size <= _MAX_META, f"{path}: a description of {size} bytes is none of ours")
-            meta = json.loads(_read(file, size))
+    """Arrays are views of the file: one larger than memory can be loaded into another."""
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+        def whole(entry: str) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
+            """Where an entry's array begins, what its header says; its checksum is right."""
+            info = archive.getinfo(f"{entry}.npy")
+            _need(info.compress_type == zipfile.ZIP_STORED, f"{path}: {entry}: is compressed, which `save` never does")
+            with archive.open(info) as member:
+                first = file.tell()
+                shape, is_fortran, dtype = _header(member)
+                first += member.tell()
+                size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+                _need(
+                    member.tell() + size == info.file_size == info.compress_size and not dtype.hasobject,
+                    f"{path}: {entry}: {info.file_size} bytes are not those of an array {shape} of {dtype}",
+                )
+                while member.read(1 << 20):
+                    pass
+            return first, shape, is_fortran, dtype
 
         def fetch(entry: str, like: np.ndarray) -> np.ndarray:
             stored = _stored(like)
-            with archive.open(f"{entry}.npy") as file:
-                shape, is_fortran, dtype = _header(file)
-                _need_like(f"{path}: {entry}", shape, dtype, stored.shape, stored.dtype)
-                flat = np.frombuffer(_read(file, like.nbytes), dtype)
-            return flat.reshape(shape, order="F" if is_fortran else "C").view(like.dtype)
+            first, shape, is_fortran, dtype = whole(entry)
+            _need_like(f"{path}: {entry}", shape, dtype, stored.shape, stored.dtype)
+            return np.ndarray(shape, dtype, memory, first, order="F" if is_fortran else "C").view(like.dtype)
 
-        entries = {name.removesuffix(".npy") for name in archive.namelist()}
-        yield meta, entries - {_META}, fetch
+        first, shape, _, _ = whole(_META)
+        _need(len(shape) == 1 and shape[0] <= _MAX_META, f"{path}: a description of {shape} bytes is none of ours")
+        entries = [name.removesuffix(".npy") for name in archive.namelist()]
+        _need(len(set(entries)) == len(entries), f"{path}: has two entries of one name")
+        yield json.loads(memory[first : first + shape[0]]), set(entries) - {_META}, fetch
 
 
-def _read(file: IO[bytes], size: int) -> bytes:
-    """All that is left of an archive's entry, which must be `size` bytes; reading to the end checks its sum."""
-    data = file.read(size)
-    if len(data) != size or file.read(1):
-        raise ValueError(f"expected an entry of {size} bytes, got {'more' if len(data) == size else len(data)}")
-    return data
+def _write_safetensors(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+    plain = {entry: np.asarray(array, order="C") for entry, array in arrays.items()}
+    sums = {_META: zlib.crc32(meta), **{entry: zlib.crc32(array.data) for entry, array in plain.items()}}
+    _safetensors().save_file(plain, path, {_META: meta.decode(), _SUMS: json.dumps(sums)})
 
 
 @contextmanager
@@ -261,7 +319,14 @@ def _open_safetensors(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
     _safetensors()
     from safetensors import safe_open
 
+    with open(path, "rb"):  # an OSError that names the path
+        pass
     with safe_open(path, framework="numpy") as file:
+        texts = file.metadata() or {}
+        sums = json.loads(texts[_SUMS])
+
+        def check(entry: str, data: Any) -> None:
+            _need(zlib.crc32(data) == sums[entry], f"{path}: {entry}: its checksum is wrong")
 
         def fetch(entry: str, like: np.ndarray) -> np.ndarray:
             stored = _stored(like)
@@ -269,9 +334,11 @@ def _open_safetensors(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
             _need(shape == stored.shape, f"{path}: {entry}: expected shape {stored.shape}, got {shape}")
             array = file.get_tensor(entry)
             _need_like(f"{path}: {entry}", array.shape, array.dtype, stored.shape, stored.dtype)
+            check(entry, array.data)
             return array.view(like.dtype)  # type: ignore[no-any-return]
 
-        yield json.loads((file.metadata() or {})[_META]), set(file.keys()), fetch
+        check(_META, texts[_META].encode())
+        yield json.loads(texts[_META]), set(file.keys()), fetch
 
 
 def _safetensors() -> Any:
@@ -286,21 +353,22 @@ def _safetensors() -> Any:
 
 
 class Folder:
-    """The states of one optimizer as memory-mapped ``.npy`` files, its step count beside them.
+    """The states of one optimizer as memory-mapped ``.npy`` files, its step counts beside them.
 
-    ``steps.npy`` holds the steps begun, those done, and those skipped: where the first two differ, a process ended
-    within a step, some states are of that step and others of the last, and the folder is refused.
+    ``steps.npy`` holds whether a step (or a load) is under way, the steps done, those skipped, and each group's: where
+    a process ended under way, some states are of that step and others of the last, and the folder is refused.
     """
 
     def __init__(self, path: str | os.PathLike[str], optimizer: "Optimizer") -> None:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         params = zip(optimizer._keys, optimizer._params, strict=True)
+        groups = optimizer.param_groups
         self._meta = {
             "version": VERSION,
             "optimizer": type(optimizer).__name__,
-            "rules": [group._rule.name for group in optimizer.param_groups],
-            "params": {key: [list(p.shape), p.dtype.name] for key, p in params},
+            "rules": [group._rule.name for group in groups],
+            "params": [[key, list(p.shape), p.dtype.name] for key, p in params],
             "state_dtype": None if optimizer._state_dtype is None else optimizer._state_dtype.name,
             "master_weights": optimizer._master_weights,
         }
@@ -309,45 +377,62 @@ class Folder:
         if not self.is_new:
             found = _loads(file)
             for name, own in self._meta.items():
-                _need(found.get(name) == own, f"state_dir: {file}: expected {name} {own!r}, got {found.get(name)!r}")
-        self._counts = self._map("steps.npy", (3,), np.dtype(np.int64))
+                _need_same(f"state_dir: {file}: {name}", found.get(name), own)
+        self._counts = self._map("steps.npy", (3 + len(groups),), np.dtype(np.int64))
         if not self.is_new:
-            begun, done, skipped = self._counts.tolist()
+            is_open, t, skipped, *steps = self._counts.tolist()
             _need(
-                begun == done >= 0 and skipped >= 0,
-                f"state_dir: {self.path}: a process ended within step {begun}, so these states are of two steps; "
-                "empty the folder, and load a checkpoint",
+                not is_open,
+                f"state_dir: {self.path}: a process ended within step {t + 1} or a load, so these states are of two "
+                "steps; empty the folder, and load a checkpoint",
+            )
+            _need(
+                skipped >= 0 and all(0 <= count <= t for count in steps),
+                f"state_dir: {self.path / 'steps.npy'}: no counts of steps: {[t, skipped, *steps]}",
             )
 
-    def array(self, place: int, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The memory of a state of parameter number `place`."""
-        if 0 in shape:
-            return np.zeros(shape, dtype)  # nothing to map
+    def array(self, place: int, name: str, p: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+        """The memory of a state of the parameter `p`, which is number `place`: in C or Fortran order, as p is."""
+        if p.size == 0:
+            return np.zeros(p.shape, dtype)  # nothing to map
         stored = _stored(np.empty(0, dtype)).dtype
-        return self._map(f"{place}.{name}.npy", shape, stored).view(dtype)
+        return self._map(f"{place}.{name}.npy", p.shape, stored, np.isfortran(p)).view(dtype)
 
     def resume(self, plan: "Plan") -> None:
-        """Give a new plan the count of steps; the states of a new folder are whole now."""
+        """Give a new plan the counts of steps; the states of a new folder are whole now."""
         if self.is_new:
             with _replacing(self.path / _META) as temporary:
                 temporary.write_text(json.dumps(self._meta, indent=1))
             self.is_new = False
-        _, plan.t, plan.skipped = self._counts.tolist()
-        for k in range(plan.n_groups):
-            plan.set_steps(k, plan.t)
+        _, plan.t, plan.skipped, *steps = self._counts.tolist()
+        for k, count in enumerate(steps):
+            plan.set_steps(k, count)
+
+    def open(self) -> None:
+        """What follows changes states."""
+        self._counts[0] = 1
+
+    def close(self, plan: "Plan") -> None:
+        """The states are whole again, and those of the plan's counts."""
+        self._counts[1:] = plan.t, plan.skipped, *(plan.steps(k) for k in range(plan.n_groups))
+        self._counts[0] = 0
 
     def step(self, plan: "Plan", step: Callable[[Any], None], grads: Any) -> None:
         """A step, and the record of it."""
-        self._counts[0] = plan.t + 1
+        self.open()
         try:
             step(grads)
-        finally:
-            self._counts[:] = plan.t, plan.t, plan.skipped
+        except (TypeError, ValueError):  # a refusal, before anything is touched; after another error one cannot know
+            self.close(plan)
+            raise
+        self.close(plan)
 
-    def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], is_fortran: bool = False) -> np.ndarray:
         path = self.path / name
         if self.is_new:
-            return np.asarray(np.lib.format.open_memmap(path, "w+", dtype, shape))
+            array = np.lib.format.open_memmap(path, "w+", dtype, shape, is_fortran)
+            _reserve(path)
+            return np.asarray(array)
         try:
             with open(path, "rb") as file:
                 came = _header(file)
@@ -357,12 +442,19 @@ class Folder:
         _need_like(f"state_dir: {path}", came[0], came[2], shape, dtype)
         size = offset + int(np.prod(shape)) * dtype.itemsize
         _need(path.stat().st_size == size, f"state_dir: {path}: expected {size} bytes, got {path.stat().st_size}")
-        return np.asarray(np.memmap(path, dtype, "r+", offset, shape))
+        return np.asarray(np.memmap(path, dtype, "r+", offset, shape, "F" if came[1] else "C"))
+
+
+def _reserve(path: Path) -> None:
+    """Take the room of a file that is all hole: a full disk is an error now, and would end the process later."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _loads(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Mismatch(f"state_dir: {path}: no description of states: {error}") from error
     return _mapping(f"state_dir: {path}", found)

@@ -100,6 +100,8 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
         raise TypeError(f"scalars of {name!r}: expected t as its first argument, got {arguments(rule.scalars)}")
     if taken[2 : 2 + len(rule.states)] != rule.states:
         raise TypeError(f"{name!r}: expected the arguments p, g, {', '.join(rule.states)}, then scalars; got {taken}")
+    for state in {"params", "master"} & set(rule.states):
+        raise ValueError(f"{name!r}: {state!r} means another array in checkpoints; give this state another name")
     for missing in set(own) - values.keys():
         raise TypeError(f"scalars of {name!r}: its argument {missing!r} has no default; pass {missing}=…")
     for unused in values.keys() - {*own, "lr", "weight_decay", "maximize"}:

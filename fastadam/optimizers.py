@@ -97,7 +97,9 @@ class Optimizer:
         Of that rounding, in [0, 2**64). The same seed gives the same bits, for any number of threads.
     state_dir : path, optional
         Keep the states in this folder, as memory-mapped ``.npy`` files, so that they may be larger than memory; where
-        the folder has states of the same parameters, go on from them and their step count.
+        the folder has states of the same parameters, go on from them and their step counts. Parameters, options and
+        seed are those given. One optimizer at a time may use a folder. It outlives the process, but one that ended
+        within a step is refused, and only `save` is sure to outlive a power cut.
 
     Attributes
     ----------
@@ -154,7 +156,7 @@ class Optimizer:
         seed = options.seed("seed", seed)
         groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._structures = [group.structure._replace(arrays=[]) for group in groups]
-        self.param_groups = [Group(self, k, group) for k, group in enumerate(groups)]
+        self.param_groups = [Group.of(self, k, group) for k, group in enumerate(groups)]
         self._scheduled: list[Group] = []  # those whose rate is to be computed at each step
         self._bound: Sequence[np.ndarray] | None = None
         self._check_params()
@@ -304,7 +306,7 @@ class Optimizer:
         try:
             self._structures = [*self._structures, read.structure._replace(arrays=[])]
             self._flatten = structure.of_groups(self._structures)
-            self.param_groups = [*self.param_groups, Group(self, k, read)]
+            self.param_groups = [*self.param_groups, Group.of(self, k, read)]
             self._check_params()
             self._states = [*self._states, self._new_states(self.param_groups[k])]
             self._remake_plan([*steps, 0])
@@ -351,7 +353,13 @@ class Optimizer:
 
         An ``.npz`` of plain arrays, or, by that suffix, ``.safetensors``. It is written beside `path`, synced, and put
         in its place: a crash at any moment leaves the old file or the new one. A function as lr is not saved, schedules
-        of `fastadam.schedules` are.
+        of `fastadam.schedules` are. In an ``.npz`` the state ``m`` of the parameter ``W`` is the array ``m/W``, and
+        states larger than memory may be saved and loaded.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written: the old one is as it was.
         """
         checkpoint.save(self, path, params)
 
@@ -450,9 +458,8 @@ class Optimizer:
         return made
 
     def _new_state(self, place: int, p: np.ndarray, name: str, value: Any) -> np.ndarray:
-        dtype = None if name == "master" else self._state_dtype
-        allocate = np.zeros if self._folder is None else partial(self._folder.array, place, name)
-        state = state_like(p, dtype, allocate)
+        dtype = checks.computed_in(p) if name == "master" or self._state_dtype is None else self._state_dtype
+        state = state_like(p, dtype) if self._folder is None else self._folder.array(place, name, p, dtype)
         is_new = self._folder is None or self._folder.is_new
         if is_new and (name == "master" or value):  # memory that stays zero need not be touched
             state[...] = value
@@ -481,21 +488,25 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: the arrays, and what the plan knows beside them; a copy's states are in memory."""
-        plan = self._plan
+        plan, kept = self._plan, dict(vars(self))
+        del kept["_plan"], kept["_scheduled"]
         counts = (plan.t, plan.seed, plan.skipped, [plan.steps(k) for k in range(len(self.param_groups))])
-        return {name: value for name, value in vars(self).items() if name != "_plan"} | {"_folder": None, "_at": counts}
+        groups = [(group._label, group._values) for group in self.param_groups]
+        return kept | {"param_groups": groups, "_folder": None, "_at": counts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         t, seed, skipped, steps = state.pop("_at")
         vars(self).update(state)
-        for group in self.param_groups:
-            group._rule = self._rule(group._values)
+        self.param_groups = [Group(self, k, *kept) for k, kept in enumerate(state["param_groups"])]
         self._make_plan(t, seed)
         self._plan.skipped = skipped
         for k, count in enumerate(steps):
             self._plan.set_steps(k, count)
         if self._bound is not None:
             self._bind(self._bound)
+
+    def __copy__(self) -> "Optimizer":
+        raise TypeError("a shallow copy would step the same arrays with the same states; use copy.deepcopy")
 
     def _set_rates(self) -> None:
         t = self.t + 1
@@ -527,18 +538,26 @@ class Optimizer:
 class Group(MutableMapping[str, Any]):
     """A group of parameters and its options; an assignment is checked at once and holds from the next step on."""
 
-    def __init__(self, optimizer: Optimizer, index: int, group: structure.GroupStructure) -> None:
+    def __init__(self, optimizer: Optimizer, index: int, label: str, values: dict[str, Any]) -> None:
         self._optimizer = optimizer
         self._index = index
-        self._label = f"params[{index}]" if group.options else ""
-        for name in group.options:
-            self._known(name)
-        own = {name: options.check(name, value, self._name(name)) for name, value in group.options.items()}
-        self._values = {"params": tuple(group.structure.arrays), **optimizer.defaults, **own}
-        self._rule = optimizer._rule(self._values)
+        self._label = label
+        self._values = values
+        self._rule = optimizer._rule(values)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_rule"}
+    @classmethod
+    def of(cls, optimizer: Optimizer, index: int, given: structure.GroupStructure) -> "Group":
+        """The group that was given, checked."""
+        label = f"params[{index}]" if given.options else ""
+        group = cls(optimizer, index, label, {"params": tuple(given.structure.arrays), **optimizer.defaults})
+        for name in given.options:
+            group._known(name)
+        group._values |= {name: options.check(name, value, group._name(name)) for name, value in given.options.items()}
+        group._rule = optimizer._rule(group._values)
+        return group
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a group is copied with its optimizer; take dict(group) for its options alone")
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

@@ -79,10 +79,12 @@ def of_groups(structures: list[Structure]) -> Flatten:
 
 
 def _texts(keys: Iterable[Any]) -> list[str]:
-    """The keys as text, still all different: 1 and "1" are keys of one dict."""
+    """The keys as text, still all different: 1 and "1" are keys of one dict. Where even repr is one, their places."""
     keys = list(keys)
     texts = [key if isinstance(key, str) else repr(key) for key in keys]
-    return texts if len(set(texts)) == len(texts) else [repr(key) for key in keys]
+    if len(set(texts)) < len(keys):
+        texts = [repr(key) for key in keys]
+    return texts if len(set(texts)) == len(keys) else [str(k) for k in range(len(keys))]
 
 
 def _is_sequence(value: Any) -> bool:
