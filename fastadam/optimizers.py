@@ -557,7 +557,8 @@ class Group(MutableMapping[str, Any]):
         return group
 
     def __reduce__(self) -> Any:
-        raise TypeError("a group is copied with its optimizer; take dict(group) for its options alone")
+        """A copy is a plain dict: a group is copied with its optimizer alone."""
+        return dict, (dict(self),)
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
