@@ -36,13 +36,16 @@ def is_object(params: Any) -> bool:
 
 
 def read(params: Any, name: str = "params") -> Structure:
-    """The structure of `params`: an array, a sequence of arrays, or a mapping from names to arrays."""
+    """The structure of `params`: an array, a sequence of arrays, or a mapping (or pairs) of names and arrays."""
+    params = list(params) if _is_sequence(params) else params
+    if _is_pairs(params):
+        params = _of_pairs(name, params)
     if isinstance(params, Mapping):
         keys = list(params)
         names = [f"{name}[{key!r}]" for key in keys]
         structure = Structure(names, _texts(keys), list(params.values()), partial(_by_key, keys))
-    elif _is_sequence(params):
-        arrays = list(params)
+    elif isinstance(params, list):
+        arrays = params
         names = [f"{name}[{k}]" for k in range(len(arrays))]
         structure = Structure(names, _texts(range(len(arrays))), arrays, partial(_by_place, len(arrays)))
     else:
@@ -93,6 +96,22 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, (np.ndarray, Mapping, str, bytes))
 
 
+def _is_pairs(value: Any) -> bool:
+    """Whether these are names with arrays, as torch's named_parameters() and a dict's items() give."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in value)
+    )
+
+
+def _of_pairs(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise ValueError(f"{name}: expected different names, got {[key for key, _ in pairs]}")
+    return named
+
+
 def _alone(grads: Any) -> Sequence[Any]:
     return (grads,)
 
@@ -108,6 +127,9 @@ def _by_place(count: int, grads: Any) -> Sequence[Any]:
 
 
 def _by_key(keys: list[Any], grads: Any) -> Sequence[Any]:
+    if not isinstance(grads, Mapping) and _is_sequence(grads):
+        given = list(grads)
+        grads = _of_pairs("grads", given) if _is_pairs(given) else given
     if not isinstance(grads, Mapping):
         raise TypeError(f"grads: expected a mapping like params, got {type(grads).__name__}")
     if len(grads) != len(keys) or any(key not in grads for key in keys):

@@ -82,6 +82,22 @@ def test_generator_of_parameters():
     np.testing.assert_array_equal(arrays[1], EXPECTED[1])
 
 
+def test_names_in_pairs():
+    params = {"a": A.copy(), "b": B.copy()}
+    opt = fastadam.Adam([{"params": params.items()}, {"params": C.copy()}])
+    grads = {"a": GRADS[0], "b": GRADS[1]}
+    opt.step([grads.items(), GRADS[2]])
+    opt.step([grads, GRADS[2]])
+    opt.step([reversed(grads.items()), GRADS[2]])
+    for got, expected in zip(opt._plan.params, EXPECTED, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert opt._keys == ["0.a", "0.b", "1.0"]
+    with pytest.raises(ValueError, match="params: expected different names, got"):
+        fastadam.Adam([("a", A.copy()), ("a", B.copy())])
+    with pytest.raises(TypeError, match="grads: expected a mapping like params, got list"):
+        opt.step([GRADS[:2], GRADS[2]])
+
+
 def test_mapping_of_gradients_in_another_order():
     params = {"a": A.copy(), "b": B.copy()}
     opt = fastadam.Adam(params)
