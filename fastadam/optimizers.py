@@ -70,9 +70,10 @@ class Optimizer:
     ----------
     params : array, sequence, mapping, sequence of dicts, or object
         The arrays to step, updated in place, of dtype float32, float64, float16 or (ml_dtypes') bfloat16: one array;
-        a sequence of arrays; a mapping from names to arrays, or such pairs; group dicts as in torch, each with its arrays under
-        ``"params"`` and its own values of any option; or an object with ``.parameters`` (one of the former) and
-        ``.grad`` (its gradients, read at each step). Any memory layout will do; C or Fortran order is the fastest.
+        a sequence of arrays; a mapping from names to arrays, or such pairs; group dicts as in torch, each with its
+        arrays under ``"params"`` and its own values of any option; or an object with ``.parameters`` (one of the
+        former) and ``.grad`` (its gradients, read at each step). Any memory layout will do; C or Fortran order is the
+        fastest.
     lr : float or callable
         The rate, or a function that returns it given the step count t = 1, 2, …
     weight_decay : float
