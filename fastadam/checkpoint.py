@@ -4,6 +4,7 @@ What is read is checked whole before anything is changed; what is written replac
 
 import errno
 import json
+import math
 import mmap
 import os
 import re
@@ -30,8 +31,8 @@ _META, _MAX_META = "fastadam.json", 1 << 28
 _SUMS = "fastadam.crc32"
 #: what no entry's name can hold: a zip ends it at NUL, Windows takes a backslash for a slash, UTF-8 has no surrogates
 _ODD = re.compile("[%\0\\\\\ud800-\udfff]")
-#: brings the array of an entry, which must have the shape and dtype of this one
-_Fetch = Callable[[str, np.ndarray], np.ndarray]
+#: brings the array of an entry
+_Fetch = Callable[[str], np.ndarray]
 
 
 def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
@@ -47,7 +48,7 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
     """See `Optimizer.load_state_dict`."""
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
-    found: dict[str, tuple[str, Any]] = {}
+    found: dict[str, Any] = {}
 
     def entries() -> set[str]:
         state = _mapping("state_dict['state']", given.get("state"))
@@ -56,16 +57,10 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
             where = f"state_dict['state'][{key!r}]"
             arrays = _mapping(where, state[key])
             _need_names(where, set(arrays), set(own))
-            found.update({_entry(key, name): (f"{where}[{name!r}]", array) for name, array in arrays.items()})
+            found.update({_entry(key, name): array for name, array in arrays.items()})
         return set(found)
 
-    def fetch(entry: str, like: np.ndarray) -> np.ndarray:
-        where, array = found[entry]
-        _need(isinstance(array, np.ndarray), f"{where}: expected a numpy array, got {type(array).__name__}")
-        _need_like(where, array.shape, array.dtype, like.shape, like.dtype)
-        return array  # type: ignore[no-any-return]
-
-    _restore(optimizer, "state_dict", given, entries, fetch)
+    _restore(optimizer, "state_dict", given, entries, found.__getitem__)
 
 
 def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> None:
@@ -118,9 +113,12 @@ def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def _need_like(entry: str, shape: Any, dtype: np.dtype[Any], own_shape: Any, own_dtype: np.dtype[Any]) -> None:
-    _need(tuple(shape) == own_shape, f"{entry}: expected shape {own_shape}, got {tuple(shape)}")
-    _need(dtype == own_dtype, f"{entry}: expected dtype {own_dtype}, got {dtype}")
+def _like(where: str, came: Any, own: np.ndarray) -> np.ndarray:
+    """An array that came, which may be in the `_stored` form, as one of the optimizer's own: it must fit."""
+    _need(isinstance(came, np.ndarray), f"{where}: expected a numpy array, got {type(came).__name__}")
+    _need(came.shape == own.shape, f"{where}: expected shape {own.shape}, got {came.shape}")
+    _need(_stored(came).dtype == _stored(own).dtype, f"{where}: expected dtype {own.dtype}, got {came.dtype}")
+    return came.view(own.dtype)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- what is saved, and how it is taken back
@@ -186,11 +184,11 @@ def _restore(
     _need_names(source, came_entries, set(arrays))
     for entry, array in arrays.items():
         _need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
-    pairs = [(array, fetch(entry, array)) for entry, array in arrays.items()]
+    pairs = [(array, _like(f"{source}: {entry}", fetch(entry), array)) for entry, array in arrays.items()]
 
     plan, folder = optimizer._plan, optimizer._folder
     if folder is not None:
-        folder.open()
+        folder.begin()
     for array, new in pairs:  # from here on nothing can fail
         np.copyto(array, new)
     plan.t, plan.skipped, plan.seed = t, skipped, seed
@@ -199,7 +197,7 @@ def _restore(
         group._values.update(values)
         group.apply()
     if folder is not None:
-        folder.close(plan)
+        folder.end(plan)
 
 
 def _need_names(where: str, came: set[str], own: set[str]) -> None:
@@ -266,7 +264,7 @@ def _write_npz(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> Non
     with zipfile.ZipFile(path, "w") as archive:
         for entry, array in {_META: np.frombuffer(meta, np.uint8), **arrays}.items():
             name = f"{entry}.npy"
-            _need(len(name.encode()) < 2**16, f"{_cut(entry)}: too long a key for an .npz file")
+            _need(len(name.encode()) < 2**16, f"{entry[:50]}…: too long a key for an .npz file")
             # of no date, so that the same state makes the same file
             with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
@@ -278,64 +276,56 @@ def _open_npz(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-        def whole(entry: str) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
-            """Where an entry's array begins, what its header says; its checksum is right."""
+        def fetch(entry: str) -> np.ndarray:
             info = archive.getinfo(f"{entry}.npy")
             _need(info.compress_type == zipfile.ZIP_STORED, f"{path}: {entry}: is compressed, which `save` never does")
             with archive.open(info) as member:
                 first = file.tell()
                 shape, is_fortran, dtype = _header(member)
                 first += member.tell()
-                size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+                size = member.tell() + math.prod(shape) * dtype.itemsize
                 _need(
-                    member.tell() + size == info.file_size == info.compress_size and not dtype.hasobject,
+                    size == info.file_size == info.compress_size and not dtype.hasobject,
                     f"{path}: {entry}: {info.file_size} bytes are not those of an array {shape} of {dtype}",
                 )
-                while member.read(1 << 20):
+                while member.read(1 << 20):  # at its end the checksum is compared
                     pass
-            return first, shape, is_fortran, dtype
+            return np.ndarray(shape, dtype, memory, first, order="F" if is_fortran else "C")
 
-        def fetch(entry: str, like: np.ndarray) -> np.ndarray:
-            stored = _stored(like)
-            first, shape, is_fortran, dtype = whole(entry)
-            _need_like(f"{path}: {entry}", shape, dtype, stored.shape, stored.dtype)
-            return np.ndarray(shape, dtype, memory, first, order="F" if is_fortran else "C").view(like.dtype)
-
-        first, shape, _, _ = whole(_META)
-        _need(len(shape) == 1 and shape[0] <= _MAX_META, f"{path}: a description of {shape} bytes is none of ours")
+        meta = fetch(_META)
+        _need(meta.nbytes <= _MAX_META, f"{path}: a description of {meta.nbytes} bytes is none of ours")
         entries = [name.removesuffix(".npy") for name in archive.namelist()]
         _need(len(set(entries)) == len(entries), f"{path}: has two entries of one name")
-        yield json.loads(memory[first : first + shape[0]]), set(entries) - {_META}, fetch
+        yield json.loads(meta.tobytes()), set(entries) - {_META}, fetch
 
 
 def _write_safetensors(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
     plain = {entry: np.asarray(array, order="C") for entry, array in arrays.items()}
     sums = {_META: zlib.crc32(meta), **{entry: zlib.crc32(array.data) for entry, array in plain.items()}}
-    _safetensors().save_file(plain, path, {_META: meta.decode(), _SUMS: json.dumps(sums)})
+    package = _safetensors()
+    path.touch()  # an OSError that is Python's own
+    try:
+        package.numpy.save_file(plain, path, {_META: meta.decode(), _SUMS: json.dumps(sums)})
+    except package.SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 @contextmanager
 def _open_safetensors(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
-    _safetensors()
-    from safetensors import safe_open
-
-    with open(path, "rb"):  # an OSError that names the path
+    package = _safetensors()
+    with open(path, "rb"):  # an OSError that is Python's own
         pass
-    with safe_open(path, framework="numpy") as file:
+    with package.safe_open(path, framework="numpy") as file:
         texts = file.metadata() or {}
         sums = json.loads(texts[_SUMS])
 
         def check(entry: str, data: Any) -> None:
             _need(zlib.crc32(data) == sums[entry], f"{path}: {entry}: its checksum is wrong")
 
-        def fetch(entry: str, like: np.ndarray) -> np.ndarray:
-            stored = _stored(like)
-            shape = tuple(file.get_slice(entry).get_shape())
-            _need(shape == stored.shape, f"{path}: {entry}: expected shape {stored.shape}, got {shape}")
-            array = file.get_tensor(entry)
-            _need_like(f"{path}: {entry}", array.shape, array.dtype, stored.shape, stored.dtype)
+        def fetch(entry: str) -> np.ndarray:
+            array: np.ndarray = file.get_tensor(entry)
             check(entry, array.data)
-            return array.view(like.dtype)  # type: ignore[no-any-return]
+            return array
 
         check(_META, texts[_META].encode())
         yield json.loads(texts[_META]), set(file.keys()), fetch
@@ -346,7 +336,7 @@ def _safetensors() -> Any:
         import safetensors.numpy
     except ImportError as error:
         raise ImportError("a .safetensors file needs safetensors: pip install 'fastadam[safetensors]'") from error
-    return safetensors.numpy
+    return safetensors
 
 
 # ---------------------------------------------------------------- a folder of memory-mapped states
@@ -408,24 +398,24 @@ class Folder:
         for k, count in enumerate(steps):
             plan.set_steps(k, count)
 
-    def open(self) -> None:
+    def begin(self) -> None:
         """What follows changes states."""
         self._counts[0] = 1
 
-    def close(self, plan: "Plan") -> None:
+    def end(self, plan: "Plan") -> None:
         """The states are whole again, and those of the plan's counts."""
         self._counts[1:] = plan.t, plan.skipped, *(plan.steps(k) for k in range(plan.n_groups))
         self._counts[0] = 0
 
     def step(self, plan: "Plan", step: Callable[[Any], None], grads: Any) -> None:
         """A step, and the record of it."""
-        self.open()
+        self.begin()
         try:
             step(grads)
         except (TypeError, ValueError):  # a refusal, before anything is touched; after another error one cannot know
-            self.close(plan)
+            self.end(plan)
             raise
-        self.close(plan)
+        self.end(plan)
 
     def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], is_fortran: bool = False) -> np.ndarray:
         path = self.path / name
@@ -435,21 +425,28 @@ class Folder:
             return np.asarray(array)
         try:
             with open(path, "rb") as file:
-                came = _header(file)
-                offset = file.tell()
+                found, is_fortran, kind = _header(file)
+                first = file.tell()
         except ValueError as error:
             raise Mismatch(f"state_dir: {path}: no array: {error}") from error
-        _need_like(f"state_dir: {path}", came[0], came[2], shape, dtype)
-        size = offset + int(np.prod(shape)) * dtype.itemsize
+        _need(
+            found == shape and kind == dtype, f"state_dir: {path}: expected {shape} of {dtype}, got {found} of {kind}"
+        )
+        size = first + math.prod(shape) * dtype.itemsize
         _need(path.stat().st_size == size, f"state_dir: {path}: expected {size} bytes, got {path.stat().st_size}")
-        return np.asarray(np.memmap(path, dtype, "r+", offset, shape, "F" if came[1] else "C"))
+        return np.asarray(np.memmap(path, dtype, "r+", first, shape, "F" if is_fortran else "C"))
 
 
 def _reserve(path: Path) -> None:
     """Take the room of a file that is all hole: a full disk is an error now, and would end the process later."""
-    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
-        with open(path, "r+b") as file:
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    with open(path, "r+b") as file:
+        try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+                raise
 
 
 def _loads(path: Path) -> Mapping[str, Any]:

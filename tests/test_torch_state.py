@@ -410,7 +410,7 @@ IMPORTS = [
     ("complex", changed(M, lambda m: m + 1j), ValueError, "['exp_avg']: expected dtype float16, bfloat16, float32 or"),
     ("whole numbers", changed(M, lambda m: m.long()), ValueError, "got torch.int64"),
     ("another device", changed(M, lambda m: m.to("meta")), ValueError, "lies on meta; move it: .cpu()"),
-    ("shape", changed(M, lambda m: m[:3]), ValueError, "['1']['m']: expected shape (4,), got (3,)"),
+    ("shape", changed(M, lambda m: m[:3]), ValueError, "state_dict: m/1: expected shape (4,), got (3,)"),
     ("rounding", changed("state/0/exp_avg", lambda m: m.double()), ValueError, "expected dtype float32, got float64"),
     ("state missing", changed(M, ...), ValueError, "['1']: missing: ['m']"),
     ("AMSGrad's", of("Adam", amsgrad=True), ValueError, "param_groups[0]: amsgrad: True needs other states"),
