@@ -373,10 +373,10 @@ M = ("state", "W", "m")
 DICTS = [
     ("version", put("version", 2), ValueError, "state_dict: version: expected 1, got 2"),
     ("optimizer", put("optimizer", "Adamax"), ValueError, "state_dict: optimizer: expected 'Adam', got 'Adamax'"),
-    ("no t", put("t", ...), TypeError, "state_dict: t: expected a whole number >= 0, got None"),
+    ("no t", put("t", ...), TypeError, "state_dict: t: expected a whole number >= 0 and < 2**62, got None"),
     ("t", put("t", -1), ValueError, "state_dict: t: expected a whole number >= 0"),
-    ("t of type", put("t", 3.0), TypeError, "state_dict: t: expected a whole number >= 0, got 3.0"),
-    ("skipped", put("skipped", True), TypeError, "skipped: expected a whole number >= 0, got True"),
+    ("t of type", put("t", 3.0), TypeError, "state_dict: t: expected a whole number >= 0 and < 2**62, got 3.0"),
+    ("skipped", put("skipped", True), TypeError, "skipped: expected a whole number >= 0 and < 2**62, got True"),
     ("seed", put("seed", 2**64), ValueError, "seed: expected a whole number"),
     ("no groups", put("param_groups", ...), ValueError, "expected 1 groups, got None"),
     ("two groups", put("param_groups", [{}, {}]), ValueError, "expected 1 groups, got 2"),
