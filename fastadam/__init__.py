@@ -5,8 +5,9 @@ The public names, nothing else.
 from pathlib import Path
 
 from . import schedules
+from .base import Optimizer
 from .custom import optimizer
-from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
+from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 
 
 def get_include() -> str:

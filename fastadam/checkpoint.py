@@ -21,8 +21,8 @@ import numpy as np
 from . import options, schedules
 
 if TYPE_CHECKING:
+    from .base import Optimizer
     from .kernel._plan import Plan
-    from .optimizers import Optimizer
 
 VERSION = 1
 #: the entry of a file that holds all but the arrays, as JSON; more bytes of it are no file of ours

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import options
-from .optimizers import How, Optimizer, Option, Params
+from .base import How, Optimizer, Option, Params
 from .rules import Rule, arguments
 
 

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from . import options
+from .base import How, Optimizer
 from .kernel import backends, checks, threads
 from .kernel._plan import Plan
-from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, How, Optimizer, RMSprop
+from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 from .rules import RULES
 
 #: options of the classes that choose the rule or live in a class alone

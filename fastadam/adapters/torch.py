@@ -40,7 +40,8 @@ from typing import Any
 import numpy as np
 
 from .. import options
-from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
+from ..base import Optimizer
+from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 
 _MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max"}
 #: optimizer, whose torch counterpart bears its name -> torch's name of a state -> ours

@@ -1,0 +1,611 @@
+"""What all optimizers are: a thin face over one plan. Parameters in any structure, groups, options, steps, state.
+It knows no algorithm and no loop: a subclass says which rule its options choose.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
+from itertools import islice
+from os import PathLike
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+
+from . import checkpoint, options, structure
+from .kernel import backends, checks, threads
+from .kernel._plan import Plan, state_like
+from .rules import Rule
+
+
+class HasParameters(Protocol):
+    """The article's protocol: an object whose ``parameters`` are stepped by its ``grad``."""
+
+    parameters: Any
+    grad: Any
+
+
+#: one array, a sequence or mapping of arrays, group dicts, or an object
+Params = np.ndarray | Iterable[np.ndarray] | Mapping[Any, np.ndarray] | Iterable[Mapping[str, Any]] | HasParameters
+#: gradients in the structure of the parameters; for groups also a sequence a group, or dicts with ``"grads"``
+Grads = np.ndarray | Iterable[Any] | Mapping[Any, np.ndarray]
+#: a learning rate: a number, or a function of the step count t = 1, 2, …
+Rate = float | Callable[[int], float]
+
+
+class How(TypedDict, total=False):
+    """The arguments that all optimizers take by name: how a step is made, not what it does. See `Optimizer`."""
+
+    grads: Grads | None
+    backend: str
+    n_threads: int | None
+    master_weights: bool
+    state_dtype: str | None
+    state_dir: str | PathLike[str] | None
+    seed: int
+
+
+class Option:
+    """An option as an attribute of the optimizer: reads the first group's value, sets every group's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: "Optimizer | None", _: type) -> Any:
+        if optimizer is None:
+            return self
+        return optimizer.param_groups[0][self.name]
+
+    def __set__(self, optimizer: "Optimizer", value: Any) -> None:
+        for group in optimizer.param_groups:
+            group.check(self.name, value)
+        for group in optimizer.param_groups:
+            group[self.name] = value
+
+
+class Optimizer:
+    """What all optimizers share. Not used by itself: take `Adam` or one of its relatives.
+
+    Parameters
+    ----------
+    params : array, sequence, mapping, sequence of dicts, or object
+        The arrays to step, updated in place, of dtype float32, float64, float16 or (ml_dtypes') bfloat16: one array;
+        a sequence of arrays; a mapping from names to arrays, or such pairs; group dicts as in torch, each with its
+        arrays under ``"params"`` and its own values of any option; or an object with ``.parameters`` (one of the
+        former) and ``.grad`` (its gradients, read at each step). Any memory layout will do; C or Fortran order is the
+        fastest.
+    lr : float or callable
+        The rate, or a function that returns it given the step count t = 1, 2, …
+    weight_decay : float
+        The factor of the decay: L2 (added to the gradient), but decoupled in `AdamW`.
+    maximize : bool
+        Step up the gradient instead of down.
+    grads : optional
+        Gradients in the structure of `params`, bound once: they are read at each ``step()`` without arguments.
+    backend : {"cython", "numba", "numpy"}
+        What runs the rule. All give the same bits; "numpy" needs no compiled sweep, "numba" needs Numba.
+    n_threads : int, optional
+        How many threads a step may use, the caller included; the bits are the same for any number. By default
+        ``FASTADAM_NUM_THREADS``, or the processors that this process may run on. Fewer than 30 000 elements are always
+        stepped by the caller alone, and so is every array with backend "numpy".
+    master_weights : bool, default False
+        Keep of every float16 and bfloat16 parameter a float32 copy among the states (``"master"``), step that, and
+        round it to the parameter: steps too small for 16 bits add up.
+    state_dtype : {None, "bfloat16"}
+        Keep the states in 16 bits, half the memory, rounded stochastically (up with the probability of what is cut
+        off), so that the mean is right. Needs ml_dtypes; not for float64 parameters.
+    seed : int, default 0
+        Of that rounding, in [0, 2**64). The same seed gives the same bits, for any number of threads.
+    state_dir : path, optional
+        Keep the states in this folder, as memory-mapped ``.npy`` files, so that they may be larger than memory; where
+        the folder has states of the same parameters, go on from them and their step counts. Parameters, options and
+        seed are those given. One optimizer at a time may use a folder. It outlives the process, but one that ended
+        within a step is refused, and only `save` is sure to outlive a power cut.
+
+    Attributes
+    ----------
+    t : int
+        The number of steps done.
+    skipped : int
+        The number of steps left out by ``skip_nonfinite``.
+    grad_norm : float or None
+        The norm of the last step's gradients, where it was asked to measure it.
+    state : dict
+        Name of a state (``"m"``, ``"v"``, …) -> list of arrays, one a parameter.
+    param_groups : list
+        The groups, each a mapping from option to value: assigning a value holds from the next step on.
+
+    A step releases the GIL: nothing else may write the arrays or the gradients while it runs.
+
+    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Before anything is touched: for an option, array or structure that is not as described.
+    """
+
+    lr, weight_decay, maximize = Option(), Option(), Option()
+    #: the options of a group that does not set its own
+    defaults: dict[str, Any]
+
+    def __init__(
+        self,
+        params: Params,
+        defaults: Mapping[str, Any],
+        *,
+        grads: Grads | None = None,
+        backend: str = "cython",
+        n_threads: int | None = None,
+        master_weights: bool = False,
+        state_dtype: str | None = None,
+        state_dir: str | PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if type(self) is Optimizer:
+            raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
+        self.defaults = {name: options.check(name, value) for name, value in defaults.items()}
+        given: Any = params
+        self._object: Any = given if structure.is_object(given) else None
+        if self._object is not None and grads is not None:
+            raise ValueError("grads: an object brings its own gradients as .grad; leave grads out, or pass its arrays")
+        backends.check(backend)
+        self._backend = backend
+        self._n_threads = threads.resolve(n_threads)
+        self._master_weights = options.flag("master_weights", master_weights)
+        self._state_dtype = options.state_dtype(state_dtype)
+        seed = options.seed("seed", seed)
+        groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
+        self._structures = [group.structure._replace(arrays=[]) for group in groups]
+        self.param_groups = [Group.of(self, k, group) for k, group in enumerate(groups)]
+        self._scheduled: list[Group] = []  # those whose rate is to be computed at each step
+        self._bound: Sequence[np.ndarray] | None = None
+        self._check_params()
+        flat = [] if grads is None else self._flatten(grads)
+        for name, g, p in zip(self._names, flat, self._params, strict=grads is not None):
+            checks.gradient(name, g, p)
+        self._folder = None if state_dir is None else checkpoint.Folder(state_dir, self)
+        self._states = [self._new_states(group) for group in self.param_groups]
+        self._make_plan(t=0, seed=seed)
+        if self._folder is not None:
+            self._folder.resume(self._plan)
+        if grads is not None:
+            self._bind(flat)
+
+    def __init_subclass__(cls) -> None:
+        """Show in the class's signature what ``**how`` stands for."""
+        *own, last = inspect.signature(cls.__init__).parameters.values()
+        if last.name == "how":
+            shared = [p for p in inspect.signature(Optimizer.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+            cls.__signature__ = inspect.Signature([*own[1:], *shared])  # type: ignore[attr-defined]
+
+    # What a subclass says of itself: which rule, which values, which states.
+
+    @classmethod
+    def _rule(cls, values: dict[str, Any]) -> Rule:
+        """The rule that these options choose."""
+        raise NotImplementedError
+
+    @classmethod
+    def _hyper(cls, values: dict[str, Any]) -> dict[str, float]:
+        """The values of the rule's hyper-parameters, by name, where an option does not bear that name."""
+        return {}
+
+    @classmethod
+    def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> list[float]:
+        """The values of the rule's hyper-parameters, in its order, that these options and this rate make."""
+        named = dict(values)
+        if "betas" in named:
+            named |= zip(("beta1", "beta2"), named["betas"], strict=True)
+        named = {"decoupled": False} | named | cls._hyper(named) | {"lr": rate}
+        return [named[name] for name in rule.hyper]
+
+    def _rate(self, values: dict[str, Any], t: int) -> float:
+        """The learning rate of step `t`."""
+        lr = values["lr"]
+        return options.rate(f"lr({t})", lr(t)) if callable(lr) else lr  # type: ignore[no-any-return]
+
+    def _is_scheduled(self, values: dict[str, Any]) -> bool:
+        """Whether the rate is another at each step."""
+        return callable(values["lr"])
+
+    def _initial(self, values: dict[str, Any]) -> float:
+        """What the states hold at first."""
+        return 0.0
+
+    # The face.
+
+    def step(
+        self,
+        grads: Grads | None = None,
+        *,
+        grad_scale: float = 1.0,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        skip_nonfinite: bool = False,
+        zero_grads: bool = False,
+    ) -> None:
+        """One step of every parameter, in place; `grads` are left untouched unless `zero_grads`.
+
+        Parameters
+        ----------
+        grads : optional
+            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout, and of
+            its dtype; where that is not float64, in any of float32, float64, float16 and bfloat16. May be left out
+            where gradients were bound or the object brings them.
+        grad_scale : float, default 1
+            The gradients are this many times too large, from a scaled loss or a sum over as many batches: divide.
+        max_norm : float, optional
+            If the norm over all gradients, after that, is larger, scale them down to it, as torch's
+            ``clip_grad_norm_`` does. Costs one more read of the gradients. ``opt.grad_norm`` tells the norm.
+        clip_value : float, optional
+            Then clip each element to [-clip_value, clip_value].
+        skip_nonfinite : bool, default False
+            If any gradient holds a NaN or an infinity, change nothing at all, t and gradients included, but count it
+            in ``opt.skipped``.
+        zero_grads : bool, default False
+            Leave zeros in the gradients, for the next sum.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a gradient, a structure, an option or a scheduled rate that does not fit: nothing has changed then.
+        RuntimeError
+            If there are no gradients, or another thread is inside a step of this optimizer.
+        """
+        if self._object is not None:
+            self._follow_object()
+            if grads is None:
+                grads = self._object.grad
+        if grads is None:
+            if self._bound is None:
+                raise RuntimeError(
+                    "grads: none were given and none are bound; call step(grads), or construct with grads="
+                )
+        else:
+            grads = self._flatten(grads)
+        step = self._plan.step
+        if grad_scale != 1.0 or max_norm is not None or clip_value is not None or skip_nonfinite or zero_grads:
+            extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+            step = partial(step, **extras)
+        if self._scheduled:
+            self._set_rates()
+        if self._folder is not None:
+            step = partial(self._folder.step, self._plan, step)
+        step(grads)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.
+
+        Parameters
+        ----------
+        group : dict
+            Its arrays under ``"params"``, its own values of any option, and, where gradients are bound, its gradients
+            under ``"grads"``. Gradients are given by group from now on.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a group that could not have been given at construction, or cannot be added to this optimizer.
+        """
+        if self._object is not None or self._folder is not None:
+            kept = "states are kept in a folder" if self._object is None else "parameters are those of an object"
+            raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
+        k = len(self.param_groups)
+        group = dict(group) if isinstance(group, Mapping) else group
+        grads = group.pop("grads", None) if isinstance(group, dict) else None
+        if (grads is None) != (self._bound is None):
+            raise ValueError(
+                f"params[{k}]['grads']: expected gradients to bind, as for the other groups"
+                if grads is None
+                else f"params[{k}]['grads']: this optimizer has no bound gradients; pass them to step()"
+            )
+        read = structure.read_group(k, group)
+        bound = None if grads is None else [*(self._bound or ()), *read.structure.flatten(grads)]
+        before = dict(vars(self))
+        steps = [self._plan.steps(i) for i in range(k)]
+        try:
+            self._structures = [*self._structures, read.structure._replace(arrays=[])]
+            self._flatten = structure.of_groups(self._structures)
+            self.param_groups = [*self.param_groups, Group.of(self, k, read)]
+            self._check_params()
+            self._states = [*self._states, self._new_states(self.param_groups[k])]
+            self._remake_plan([*steps, 0])
+            if bound is not None:
+                self._bind(bound)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def zero_grad(self) -> None:
+        """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""
+        if self._object is not None and callable(getattr(self._object, "zero_grad", None)):
+            self._object.zero_grad()
+            return
+        grads = self._bound if self._object is None else self._flatten(self._object.grad)
+        if grads is None:
+            raise RuntimeError("zero_grad: no gradients are bound; zero your own, or construct with grads=")
+        for name, g in zip(self._plan.names, grads, strict=True):
+            checks.writeable(f"gradient of {name}", g)
+        for g in grads:
+            g[...] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that a later run needs beside the parameters, as a dict of plain values and arrays.
+
+        ``"optimizer"``, ``"t"``, ``"skipped"``, ``"seed"``; ``"param_groups"``: options by group, with the keys of its
+        parameters and its own step count ``"t"``; ``"state"``: key of a parameter -> name of a state -> array. A key is
+        a mapping's own, or the place in a sequence; with several groups the group's number and a dot come first.
+        """
+        return checkpoint.state_dict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` of an optimizer of this class, over parameters of the same keys, gave.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If anything does not fit: nothing has changed then.
+        """
+        checkpoint.load_state_dict(self, state_dict)
+
+    def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
+        """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
+
+        An ``.npz`` of plain arrays, or, by that suffix, ``.safetensors``. It is written beside `path`, synced, and put
+        in its place: a crash at any moment leaves the old file or the new one. A function as lr is not saved, schedules
+        of `fastadam.schedules` are. In an ``.npz`` the state ``m`` of the parameter ``W`` is the array ``m/W``, and
+        states larger than memory may be saved and loaded.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written: the old one is as it was.
+        """
+        checkpoint.save(self, path, params)
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Go on from what `save` wrote: options, step count, states, and the parameters where the file has them.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, no checkpoint, or one of other parameters: nothing has changed then.
+        """
+        checkpoint.load(self, path)
+
+    @property
+    def t(self) -> int:
+        """The number of steps done."""
+        return self._plan.t
+
+    @property
+    def skipped(self) -> int:
+        """The number of steps left out by ``skip_nonfinite``."""
+        return self._plan.skipped
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm over all gradients of the last step, before clipping; None if that step did not measure it."""
+        return self._plan.grad_norm
+
+    @property
+    def seed(self) -> int:
+        """Of the stochastic rounding of bfloat16 states."""
+        return self._plan.seed
+
+    @property
+    def backend(self) -> str:
+        """What runs the rule: "cython", "numba" or "numpy"."""
+        return self._backend
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads a step may use, the caller included."""
+        return self._plan.n_threads
+
+    @property
+    def state(self) -> dict[str, list[np.ndarray | None]]:
+        """Name of a state -> its arrays, one a parameter (None where the parameter's group has no such state)."""
+        names = dict.fromkeys(name for arrays in self._named_states() for name in arrays)
+        return {name: [arrays.get(name) for arrays in self._named_states()] for name in names}
+
+    def __repr__(self) -> str:
+        groups = "\n".join(f"  {group}" for group in self.param_groups)
+        return f"{type(self).__name__} at t = {self.t}, backend {self.backend}\n{groups}"
+
+    # Between the face and the plan.
+
+    @property
+    def _params(self) -> list[np.ndarray]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for structure in self._structures for name in structure.names]
+
+    @property
+    def _keys(self) -> list[str]:
+        """What checkpoints call the parameters."""
+        if len(self._structures) == 1:
+            return self._structures[0].keys
+        return [f"{k}.{key}" for k, structure in enumerate(self._structures) for key in structure.keys]
+
+    def _named_states(self) -> list[dict[str, np.ndarray]]:
+        """Of each parameter, name of a state -> array."""
+        return [
+            dict(zip((*group._rule.states, "master"), arrays, strict=False))
+            for group, states in zip(self.param_groups, self._states, strict=True)
+            for arrays in states
+        ]
+
+    def _check_params(self) -> None:
+        checks.parameters(self._names, self._params)
+        for name, p in zip(self._names, self._params, strict=True):
+            if self._state_dtype is not None and p.dtype == np.float64:
+                raise ValueError(f"state_dtype: {name} is float64, whose states are, too; leave state_dtype out")
+
+    def _new_states(self, group: "Group") -> list[list[np.ndarray]]:
+        """The states of a group's parameters at first, or those in the folder."""
+        made = []
+        first = sum(len(other["params"]) for other in self.param_groups[: group._index])
+        for place, p in enumerate(group["params"], start=first):
+            initial = dict.fromkeys(group._rule.states, self._initial(group._values))
+            if self._master_weights and p.itemsize == 2:
+                initial["master"] = p
+            made.append([self._new_state(place, p, name, value) for name, value in initial.items()])
+        return made
+
+    def _new_state(self, place: int, p: np.ndarray, name: str, value: Any) -> np.ndarray:
+        dtype = checks.computed_in(p) if name == "master" or self._state_dtype is None else self._state_dtype
+        state = state_like(p, dtype) if self._folder is None else self._folder.array(place, name, p, dtype)
+        is_new = self._folder is None or self._folder.is_new
+        if is_new and (name == "master" or value):  # memory that stays zero need not be touched
+            state[...] = value
+        return state
+
+    def _make_plan(self, t: int, seed: int) -> None:
+        kernels = [backends.kernel(group._rule, self._backend) for group in self.param_groups]
+        arrays = zip(kernels, (list(group["params"]) for group in self.param_groups), self._states, strict=True)
+        self._plan = Plan(list(arrays), self._names, t, self._n_threads, seed)
+        self._scheduled = []
+        for group in self.param_groups:
+            group.apply()
+
+    def _remake_plan(self, steps: Sequence[int]) -> None:
+        """A plan for other arrays, at the same count of steps; `steps` are the groups' own."""
+        old = self._plan
+        self._make_plan(old.t, old.seed)
+        self._plan.skipped = old.skipped
+        for k, count in enumerate(steps):
+            self._plan.set_steps(k, count)
+
+    def _bind(self, grads: Sequence[np.ndarray]) -> None:
+        bound = tuple(grads)
+        self._plan.bind(bound)
+        self._bound = bound
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: the arrays, and what the plan knows beside them; a copy's states are in memory."""
+        plan, kept = self._plan, dict(vars(self))
+        del kept["_plan"], kept["_scheduled"]
+        counts = (plan.t, plan.seed, plan.skipped, [plan.steps(k) for k in range(len(self.param_groups))])
+        groups = [(group._label, group._values) for group in self.param_groups]
+        return kept | {"param_groups": groups, "_folder": None, "_at": counts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        t, seed, skipped, steps = state.pop("_at")
+        vars(self).update(state)
+        self.param_groups = [Group(self, k, *kept) for k, kept in enumerate(state["param_groups"])]
+        self._make_plan(t, seed)
+        self._plan.skipped = skipped
+        for k, count in enumerate(steps):
+            self._plan.set_steps(k, count)
+        if self._bound is not None:
+            self._bind(self._bound)
+
+    def __copy__(self) -> "Optimizer":
+        raise TypeError("a shallow copy would step the same arrays with the same states; use copy.deepcopy")
+
+    def _set_rates(self) -> None:
+        t = self.t + 1
+        rates = [self._rate(group._values, t) for group in self._scheduled]
+        for group, rate in zip(self._scheduled, rates, strict=True):
+            self._plan.set_hyper(group._index, group.hyper(rate))
+
+    def _follow_object(self) -> None:
+        """Step the arrays that the object has now: a script may have replaced ``object.parameters``."""
+        arrays = list(self._flatten(self._object.parameters))
+        planned = self._plan.params
+        if all(new is old for new, old in zip(arrays, planned, strict=True)):
+            return
+        again = self._flatten(self._object.parameters)
+        if any(one is not other for one, other in zip(arrays, again, strict=True)):
+            raise TypeError("params: .parameters gives another array at each read, so a step in place would be lost")
+        checks.parameters(self._names, arrays)
+        for name, new, old in zip(self._names, arrays, planned, strict=True):
+            checks.like(name, new, old)
+        rest = iter(arrays)
+        for group in self.param_groups:
+            group._values["params"] = tuple(islice(rest, len(group["params"])))
+        for new, old, states in zip(arrays, planned, self._named_states(), strict=True):
+            if new is not old and "master" in states:
+                states["master"][...] = new
+        self._remake_plan([self._plan.steps(k) for k in range(len(self.param_groups))])
+
+
+class Group(MutableMapping[str, Any]):
+    """A group of parameters and its options; an assignment is checked at once and holds from the next step on."""
+
+    def __init__(self, optimizer: Optimizer, index: int, label: str, values: dict[str, Any]) -> None:
+        self._optimizer = optimizer
+        self._index = index
+        self._label = label
+        self._values = values
+        self._rule = optimizer._rule(values)
+
+    @classmethod
+    def of(cls, optimizer: Optimizer, index: int, given: structure.GroupStructure) -> "Group":
+        """The group that was given, checked."""
+        label = f"params[{index}]" if given.options else ""
+        group = cls(optimizer, index, label, {"params": tuple(given.structure.arrays), **optimizer.defaults})
+        for name in given.options:
+            group._known(name)
+        group._values |= {name: options.check(name, value, group._name(name)) for name, value in given.options.items()}
+        group._rule = optimizer._rule(group._values)
+        return group
+
+    def __reduce__(self) -> Any:
+        """A copy is a plain dict: a group is copied with its optimizer alone."""
+        return dict, (dict(self),)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._values[name] = self.check(name, value)
+        self.apply()
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{name}: a group's options are fixed in number; assign another value instead")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.items() if name != "params")
+        return f"{len(self['params'])} arrays: {values}"
+
+    def _name(self, option: str) -> str:
+        return f"{self._label}[{option!r}]" if self._label else option
+
+    def _known(self, name: str) -> None:
+        if name not in self._optimizer.defaults:
+            raise ValueError(f"{self._name(name)}: unknown option; a group has {', '.join(self._optimizer.defaults)}")
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value to keep for an option of this group; it must not call for another rule, whose states differ."""
+        self._known(name)
+        value = options.check(name, value, self._name(name))
+        fixed = name == "initial_accumulator_value" and value != self[name]
+        if fixed or self._optimizer._rule(self._values | {name: value}) is not self._rule:
+            raise ValueError(f"{self._name(name)}: {value!r} needs other states; it is chosen at construction")
+        return value
+
+    def hyper(self, rate: float) -> list[float]:
+        """The values of the rule's hyper-parameters, in its order."""
+        return self._optimizer.hyper_values(self._rule, self._values, rate)
+
+    def apply(self) -> None:
+        """Hand the options to the plan; or, where the rate is another at each step, leave it to `_set_rates`."""
+        optimizer = self._optimizer
+        others = [group for group in optimizer._scheduled if group is not self]
+        optimizer._scheduled = others
+        if optimizer._is_scheduled(self._values):
+            optimizer._scheduled = [*others, self]
+        else:
+            optimizer._plan.set_hyper(self._index, self.hyper(self._values["lr"]))
