@@ -352,9 +352,9 @@ class Optimizer:
         """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
 
         An ``.npz`` of plain arrays, or, by that suffix, ``.safetensors``. It is written beside `path`, synced, and put
-        in its place: a crash at any moment leaves the old file or the new one. A function as lr is not saved, schedules
-        of `fastadam.schedules` are. In an ``.npz`` the state ``m`` of the parameter ``W`` is the array ``m/W``, and
-        states larger than memory may be saved and loaded.
+        in its place: a crash at any moment leaves the old file or the new one, and perhaps a ``.fastadam-….tmp``. A
+        function as lr is not saved, schedules of `fastadam.schedules` are. In the file the state ``m`` of the
+        parameter ``W`` is the array ``m/W``; an ``.npz`` may be of states larger than memory.
 
         Raises
         ------

@@ -398,6 +398,7 @@ IMPORTS = [
     ("state too many", changed("state/5", {}), ValueError, "of no parameter in its groups: [5]"),
     ("state that is none", changed("state/0", 1), TypeError, "['state'][0]: expected a dict, got int"),
     ("state without count", changed(STEP, ...), ValueError, "['state'][0]: expected the count 'step', got ['exp_avg'"),
+    ("count alone", changed("state/1", lambda state: {"step": state["step"]}), ValueError, "missing: ['m', 'v']"),
     ("half a step", changed(STEP, 0.5), TypeError, "number >= 0 and < 2**62, got 0.5"),
     ("steps below zero", changed(STEP, lambda step: -step), ValueError, "['step']: expected a whole number >= 0"),
     ("steps that are none", changed(STEP, float("nan")), TypeError, "a whole number >= 0 and < 2**62, got nan"),

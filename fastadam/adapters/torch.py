@@ -137,10 +137,12 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
                 )
         for place, key in zip(places, mine["params"], strict=True):
             arrays = own["state"][key]
-            fresh = {name: np.full_like(array, optimizer._initial(mine)) for name, array in arrays.items()}
-            master = {"master": params[key].astype(np.float32)} if "master" in arrays else {}
-            own["state"][key] = _converted(place, came[place], _STATES[cls], arrays) or fresh
-            own["state"][key] |= master
+            if came[place]:
+                own["state"][key] = _converted(place, came[place], _STATES[cls], arrays)
+            else:
+                own["state"][key] = {name: np.full_like(arrays[name], optimizer._initial(mine)) for name in arrays}
+            if "master" in arrays:
+                own["state"][key]["master"] = params[key].astype(np.float32)
         seen |= set(places)
     if unknown := [place for place in states if place not in seen]:
         raise ValueError(f"state_dict['state']: of no parameter in its groups: {unknown[:5]}")
