@@ -16,6 +16,8 @@ Check = Callable[[str, Any], Any]
 
 def _number(allowed: str, test: Callable[[float], bool]) -> Check:
     def check(name: str, value: Any) -> float:
+        if type(value) is float and test(value):  # the usual case, at every step that clips
+            return value
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected a number {allowed}, got {value!r} of type {type(value).__name__}")
         try:

@@ -179,7 +179,7 @@ def mixed(x: int) -> int:
 def rounded(values: np.ndarray, seed: int, t: int, segment: int, operand: int) -> np.ndarray:
     """What fastadam makes of a state at the step after `t`, from the words of codecs.h and _plan.pyx, in NumPy."""
     key = mixed((mixed((mixed(seed) + t) % 2**64) + segment * 16 + operand) % 2**64)
-    x = np.arange(values.size, dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(key % 2**32)
+    x = np.arange(values.size, dtype=np.uint32) + np.uint32(key % 2**32)
     x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D) + np.uint32(key >> 32)
     x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
     return ((values.view(np.uint32) + (x >> np.uint32(16))) >> np.uint32(16)).astype(np.uint16).view(bfloat16)

@@ -62,10 +62,10 @@ static inline uint16_t encode_bfloat16(float x) {
     return (uint16_t)((bits & 0x7fffffff) >= 0x7f800000 ? quiet_or_infinite(bits) : nearest);
 }
 
-/* 16 random bits for an element: rounds of multiply and shift over its place, a half of the key before each. */
+/* 16 random bits for element i after `place`: two rounds of multiply and shift, a half of the key before each. */
 static inline uint32_t random_bits(uint64_t key, uint64_t place, uint32_t i) {
-    uint32_t at = (uint32_t)place + i, upper = (uint32_t)(place >> 32) + (at < i);
-    uint32_t x = at * 0x9e3779b1u + upper * 0x85ebca6bu + (uint32_t)key;
+    uint32_t at = (uint32_t)place + i, low = (uint32_t)key + (uint32_t)(place >> 32) * 0x85ebca6bu;
+    uint32_t x = at + (at < i ? low + 0x85ebca6bu : low); /* place + i may pass a multiple of 2^32 */
     x = (x ^ x >> 16) * 0x7feb352du + (uint32_t)(key >> 32);
     x = (x ^ x >> 15) * 0x846ca68bu;
     return x >> 16;
