@@ -3,7 +3,9 @@ It knows no algorithm and no loop: a subclass says which rule its options choose
 """
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -114,7 +116,8 @@ class Optimizer:
     param_groups : list
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
-    A step releases the GIL: nothing else may write the arrays or the gradients while it runs.
+    A step releases the GIL: nothing else may write the arrays or the gradients while it runs. A second thread that
+    steps, saves, loads or copies the optimizer meanwhile gets a RuntimeError.
 
     Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
 
@@ -217,7 +220,6 @@ class Optimizer:
     def step(
         self,
         grads: Grads | None = None,
-        *,
         grad_scale: float = 1.0,
         max_norm: float | None = None,
         clip_value: float | None = None,
@@ -230,10 +232,12 @@ class Optimizer:
         ----------
         grads : optional
             Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout, and of
-            its dtype; where that is not float64, in any of float32, float64, float16 and bfloat16. May be left out
-            where gradients were bound or the object brings them.
+            its dtype; where that is not float64, in any of float32, float64, float16 and bfloat16 (a float64 number
+            beyond float32 is infinite then). For a parameter without axes a NumPy scalar will do. May be left out where
+            gradients were bound or the object brings them.
         grad_scale : float, default 1
             The gradients are this many times too large, from a scaled loss or a sum over as many batches: divide.
+            In [2**-126, 2**126].
         max_norm : float, optional
             If the norm over all gradients, after that, is larger, scale them down to it, as torch's
             ``clip_grad_norm_`` does. Costs one more read of the gradients. ``opt.grad_norm`` tells the norm.
@@ -263,15 +267,18 @@ class Optimizer:
                 )
         else:
             grads = self._flatten(grads)
-        step = self._plan.step
-        if grad_scale != 1.0 or max_norm is not None or clip_value is not None or skip_nonfinite or zero_grads:
-            extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
-            step = partial(step, **extras)
         if self._scheduled:
             self._set_rates()
-        if self._folder is not None:
-            step = partial(self._folder.step, self._plan, step)
-        step(grads)
+        is_plain = grad_scale == 1.0 and max_norm is None and clip_value is None
+        if is_plain and not skip_nonfinite and not zero_grads and self._folder is None:
+            self._plan.step(grads)  # at 16 elements, what stands before this is a third of a step
+            return
+        extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        step = partial(self._plan.step, **extras)
+        if self._folder is None:
+            step(grads)
+        else:
+            self._folder.step(self._plan, step, grads)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.
@@ -290,6 +297,10 @@ class Optimizer:
         if self._object is not None or self._folder is not None:
             kept = "states are kept in a folder" if self._object is None else "parameters are those of an object"
             raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
+        with self._held():
+            self._add_param_group(group)
+
+    def _add_param_group(self, group: Mapping[str, Any]) -> None:
         k = len(self.param_groups)
         group = dict(group) if isinstance(group, Mapping) else group
         grads = group.pop("grads", None) if isinstance(group, dict) else None
@@ -306,7 +317,7 @@ class Optimizer:
         try:
             self._structures = [*self._structures, read.structure._replace(arrays=[])]
             self._flatten = structure.of_groups(self._structures)
-            self.param_groups = [*self.param_groups, Group.of(self, k, read)]
+            self.param_groups.append(Group.of(self, k, read))
             self._check_params()
             self._states = [*self._states, self._new_states(self.param_groups[k])]
             self._remake_plan([*steps, 0])
@@ -314,6 +325,7 @@ class Optimizer:
                 self._bind(bound)
         except BaseException:
             vars(self).update(before)
+            del self.param_groups[k:]
             raise
 
     def zero_grad(self) -> None:
@@ -336,7 +348,8 @@ class Optimizer:
         parameters and its own step count ``"t"``; ``"state"``: key of a parameter -> name of a state -> array. A key is
         a mapping's own, or the place in a sequence; with several groups the group's number and a dot come first.
         """
-        return checkpoint.state_dict(self)
+        with self._held():
+            return checkpoint.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` of an optimizer of this class, over parameters of the same keys, gave.
@@ -346,7 +359,8 @@ class Optimizer:
         TypeError, ValueError
             If anything does not fit: nothing has changed then.
         """
-        checkpoint.load_state_dict(self, state_dict)
+        with self._held():
+            checkpoint.load_state_dict(self, state_dict)
 
     def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
         """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
@@ -361,7 +375,8 @@ class Optimizer:
         OSError
             If the file cannot be written: the old one is as it was.
         """
-        checkpoint.save(self, path, params)
+        with self._held():
+            checkpoint.save(self, path, params)
 
     def load(self, path: str | PathLike[str]) -> None:
         """Go on from what `save` wrote: options, step count, states, and the parameters where the file has them.
@@ -373,7 +388,8 @@ class Optimizer:
         ValueError
             If it is damaged, no checkpoint, or one of other parameters: nothing has changed then.
         """
-        checkpoint.load(self, path)
+        with self._held():
+            checkpoint.load(self, path)
 
     @property
     def t(self) -> int:
@@ -416,6 +432,18 @@ class Optimizer:
         return f"{type(self).__name__} at t = {self.t}, backend {self.backend}\n{groups}"
 
     # Between the face and the plan.
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Between two steps, the arrays being those that an object has now: for all that reads or changes states."""
+        if self._object is not None:
+            self._follow_object()
+        plan = self._plan
+        plan.hold()
+        try:
+            yield
+        finally:
+            plan.release()
 
     @property
     def _params(self) -> list[np.ndarray]:
@@ -488,7 +516,8 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: the arrays, and what the plan knows beside them; a copy's states are in memory."""
-        plan, kept = self._plan, dict(vars(self))
+        with self._held():
+            plan, kept = self._plan, dict(vars(self))
         del kept["_plan"], kept["_scheduled"]
         counts = (plan.t, plan.seed, plan.skipped, [plan.steps(k) for k in range(len(self.param_groups))])
         groups = [(group._label, group._values) for group in self.param_groups]
@@ -539,11 +568,18 @@ class Group(MutableMapping[str, Any]):
     """A group of parameters and its options; an assignment is checked at once and holds from the next step on."""
 
     def __init__(self, optimizer: Optimizer, index: int, label: str, values: dict[str, Any]) -> None:
-        self._optimizer = optimizer
+        self._of = weakref.ref(optimizer)  # no cycle: states go when the optimizer does
         self._index = index
         self._label = label
         self._values = values
         self._rule = optimizer._rule(values)
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        optimizer = self._of()
+        if optimizer is None:
+            raise ReferenceError("the optimizer of this group is gone")
+        return optimizer
 
     @classmethod
     def of(cls, optimizer: Optimizer, index: int, given: structure.GroupStructure) -> "Group":

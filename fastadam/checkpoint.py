@@ -60,7 +60,12 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
             found.update({_entry(key, name): array for name, array in arrays.items()})
         return set(found)
 
-    _restore(optimizer, "state_dict", given, entries, found.__getitem__)
+    def fetch(entry: str) -> Any:
+        array = found[entry]  # it may be the state of another name, and be overwritten before it is read
+        is_own = isinstance(array, np.ndarray) and optimizer._plan.writes(array)
+        return array.copy() if is_own else array
+
+    _restore(optimizer, "state_dict", given, entries, fetch)
 
 
 def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> None:
@@ -229,11 +234,14 @@ def _stored(array: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; then it is synced and takes the place of `path`."""
+    """A path beside `path` to write to; then it is synced and takes the place, and the mode, of `path`."""
+    path = Path(os.path.realpath(path))  # of what a link leads to
     temporary = path.with_name(f".fastadam-{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         _sync(temporary, os.O_RDWR)
+        if path.exists():
+            temporary.chmod(path.stat().st_mode)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -412,10 +420,9 @@ class Folder:
         self.begin()
         try:
             step(grads)
-        except (TypeError, ValueError):  # a refusal, before anything is touched; after another error one cannot know
-            self.end(plan)
-            raise
-        self.end(plan)
+        finally:
+            if not plan.torn:
+                self.end(plan)
 
     def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], is_fortran: bool = False) -> np.ndarray:
         path = self.path / name

@@ -57,7 +57,7 @@ def _two_betas(name: str, value: Any) -> tuple[float, float]:
 
 _non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
 _positive = _number("> 0 and finite", lambda x: 0 < x < math.inf)
-_scale = _number("> 0 and finite, as its inverse is", lambda x: 0 < x < math.inf and 1 / x < math.inf)
+_scale = _number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
 _norm = _number("> 0, or infinity", lambda x: x > 0)
 _finite = _number("that is finite", math.isfinite)
 _below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)

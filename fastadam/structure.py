@@ -145,7 +145,7 @@ def _by_group(groups: list[tuple[int, Flatten]], grads: Any) -> Sequence[Any]:
     if isinstance(grads, (np.ndarray, Mapping)) or not isinstance(grads, Iterable):
         raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
     entries = list(grads)
-    if len(entries) == total and all(isinstance(g, np.ndarray) for g in entries):
+    if len(entries) == total and all(isinstance(g, (np.ndarray, np.generic)) for g in entries):
         return entries
     if len(entries) != len(groups):
         raise ValueError(

@@ -3,10 +3,13 @@
 It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of a step's scalars.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.math cimport INFINITY, isfinite, ldexp, sqrt
+from libc.float cimport FLT_MIN
+from libc.math cimport INFINITY, fabs, isfinite, ldexp, sqrt
 from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport qsort
 from libc.string cimport memset
 
 import numpy as np
@@ -140,13 +143,16 @@ cdef struct Segment:        # one parameter with its gradient and states
     Py_ssize_t itemsize     # of what it is computed in, and the type
     int typenum
     int grad_typenum        # of the gradient that was last looked at closely
-    int ndim
+    int ndim                # of the segment: axes of more or less than one element
     void* p                 # the parameter, borrowed: the plan holds the reference
+    int p_ndim
+    int p_typenum
+    Py_ssize_t* p_shape
     bint others_direct      # all operands but the gradient are direct
     bint direct             # all operands are
     int n_operands          # of the sweep
     bint has_master         # the sweep's p is a master weight; operand n_operands is the parameter, stored from it
-    Py_ssize_t* shape       # by axis, slowest first in p's memory
+    Py_ssize_t* shape       # by axis of the segment, slowest first in p's memory
     Py_ssize_t* axes        # the axis of the arrays that stands at each place
     Operand* operands       # p, g, states
 
@@ -163,6 +169,7 @@ cdef struct Layout:         # all that a thread needs to work on a tile
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
     uint64_t noise              # of this step
+    bint keeps_denormals        # in this step, for a factor or a clip value that is one
     bint zero_grads             # leave zeros in the gradients
     double* sums                # of each tile's squares: high and low parts
     double scale                # of what is squared
@@ -175,6 +182,7 @@ cdef void* allocate(size_t count, size_t size) except NULL:
     return memory
 
 
+@cython.final
 cdef class Plan:
     """The arrays of one optimizer and the compiled call that steps them.
 
@@ -199,9 +207,9 @@ cdef class Plan:
     cdef list kernels, states
     cdef tuple bound
     cdef list converted             # arrays made of gradients that are NumPy scalars, kept alive for the step
-    cdef bint bound_is_placed       # whether the segments point at the bound gradients
     cdef bint grads_apart           # whether these gradients were seen to be apart from one another
     cdef bint busy, compiled
+    cdef readonly bint torn         # whether a sweep has begun and not ended: some arrays are of one step, some of the next
 
     def __cinit__(self):
         self.groups = NULL
@@ -246,6 +254,7 @@ cdef class Plan:
     cdef int add_segment(self, Segment* segment, Group* group, cnp.ndarray p, list states) except -1:
         cdef int i, k
         cdef int ndim = cnp.PyArray_NDIM(p)
+        cdef list axes = [axis for axis in memory_order(p) if cnp.PyArray_DIM(p, axis) != 1]
         cdef int n_states = (<Kernel> group.kernel).n_operands - 2
         if not n_states <= len(states) <= n_states + 1:
             raise ValueError(f"expected {n_states} states a parameter, got {len(states)}")
@@ -257,20 +266,25 @@ cdef class Plan:
         segment.n = cnp.PyArray_SIZE(p)
         segment.typenum = cnp.NPY_DOUBLE if cnp.PyArray_TYPE(p) == cnp.NPY_DOUBLE else cnp.NPY_FLOAT
         segment.itemsize = 8 if segment.typenum == cnp.NPY_DOUBLE else 4
-        segment.grad_typenum = cnp.PyArray_TYPE(p)
-        segment.ndim = ndim
+        segment.p_ndim = ndim
+        segment.p_typenum = segment.grad_typenum = cnp.PyArray_TYPE(p)
+        segment.ndim = len(axes)
         segment.n_operands = 2 + n_states
         segment.has_master = len(states) > n_states
+        segment.p_shape = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         segment.shape = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         segment.axes = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         segment.operands = <Operand*> allocate(MAX_OPERANDS, sizeof(Operand))
         for k in range(MAX_OPERANDS):
             segment.operands[k].strides = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
-        for k, axis in enumerate(memory_order(p)):
+        for k in range(ndim):
+            segment.p_shape[k] = cnp.PyArray_DIM(p, k)
+        for k, axis in enumerate(axes):
             segment.axes[k] = axis
             segment.shape[k] = cnp.PyArray_DIM(p, axis)
         place(segment, segment.n_operands if segment.has_master else 0, p)
-        segment.operands[1].codec = codec_of(segment, p)
+        place(segment, 1, p)  # the layout that a gradient most likely has
+        segment.operands[1].data = NULL
         if segment.has_master:
             place(segment, 0, states[n_states])
         for i in range(n_states):
@@ -287,6 +301,7 @@ cdef class Plan:
 
     cdef int note_extents(self) except -1:
         joined = []
+        meet = False
         cdef Py_ssize_t i
         cdef Segment* segment
         cdef Extent extent
@@ -299,6 +314,7 @@ cdef class Plan:
                     found.append((<size_t> extent.low, <size_t> extent.high))
         for low, high in sorted(found):
             if joined and low < joined[-1][1]:
+                meet = True
                 joined[-1][1] = max(high, joined[-1][1])
             else:
                 joined.append([low, high])
@@ -307,6 +323,9 @@ cdef class Plan:
         for k, (low, high) in enumerate(joined):
             self.extents[k].low = <char*> <size_t> low
             self.extents[k].high = <char*> <size_t> high
+        if meet:
+            states = [f"a state of {name}" for name, arrays in zip(self.names, self.states) for _ in arrays]
+            checks.parameters(self.names + states, self.written())
         return 0
 
     cdef list written(self):
@@ -345,6 +364,7 @@ cdef class Plan:
                 for k in range(MAX_OPERANDS):
                     PyMem_Free(segment.operands[k].strides)
             PyMem_Free(segment.operands)
+            PyMem_Free(segment.p_shape)
             PyMem_Free(segment.shape)
             PyMem_Free(segment.axes)
         if self.groups is not NULL:
@@ -382,14 +402,31 @@ cdef class Plan:
             raise IndexError(f"group: expected 0 … {self.n_groups - 1}, got {group}")
         return group
 
+    cpdef int hold(self) except -1:
+        """Keep steps out, until `release`: for who reads or changes the arrays between steps."""
+        if self.busy:
+            raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
+        self.busy = True
+        return 0
+
+    cpdef void release(self) noexcept:
+        """Let steps in again."""
+        self.busy = False
+
+    def writes(self, cnp.ndarray array):
+        """Whether an array may share memory with one that a step writes."""
+        low, high = np.lib.array_utils.byte_bounds(array)
+        return self.meets_written(<char*> <size_t> low, <char*> <size_t> high)
+
     def bind(self, grads):
         """Check these gradients now and read them at every `step` that is given none."""
-        if self.busy:
-            raise RuntimeError("another thread is inside a step of this optimizer")
-        self.bound = tuple(grads)
-        self.bound_is_placed = False
-        self.admit_all(self.bound)
-        self.bound_is_placed = True
+        self.hold()
+        try:
+            given = tuple(grads)
+            self.admit_all(given)
+            self.bound = given
+        finally:
+            self.release()
 
     def step(
         self,
@@ -401,20 +438,16 @@ cdef class Plan:
         bint zero_grads=False,
     ):
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing.
+        (A sweep in Python can be interrupted within: then `torn` stays set.)
 
         Gradients are multiplied by `factor`; then, if their norm, over all arrays, is above `max_norm`, by what brings
         it down to that; then each element is clipped to ±`clip_value`. With `skip_nonfinite` a NaN or an infinity in
         any gradient makes it no step, which `skipped` counts. `zero_grads` leaves zeros in the gradients.
         """
         cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
-        if self.busy:
-            raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
-        self.busy = True
+        self.hold()
         try:
-            if grads is not None or not self.bound_is_placed:
-                self.bound_is_placed = False
-                self.admit_all(given)
-                self.bound_is_placed = grads is None
+            self.admit_all(given)
             if zero_grads:
                 self.admit_zeroing(given)
             self.grad_norm = None
@@ -430,21 +463,23 @@ cdef class Plan:
             self.layout.work = sweep_range
             self.layout.zero_grads = zero_grads
             self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
+            self.torn = True
             if self.compiled:
                 with nogil:
                     run(&self.layout, self.n_threads)
             else:
                 self.sweep_python()
             self.t += 1
+            self.torn = False
         finally:
-            self.busy = False
+            self.release()
 
     cdef tuple measure(self):
         """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
         cdef int exponent = 0
         cdef double high = self.sum_of_squares(1.0)
-        if not isfinite(high):  # of float64, a square can overflow where the number does not
-            exponent = 600
+        if not isfinite(high) or high < ldexp(1.0, -900):  # of float64, squares overflow and vanish before numbers do
+            exponent = 600 if high > 1 or not isfinite(high) else -450
             high = self.sum_of_squares(ldexp(1.0, -exponent))
         return bool(isfinite(high)), ldexp(sqrt(high), exponent)
 
@@ -452,6 +487,7 @@ cdef class Plan:
         cdef double high = 0.0, low = 0.0, total, part
         cdef int64_t tile
         self.layout.work = measure_range
+        self.layout.keeps_denormals = False
         self.layout.scale = scale
         memset(self.layout.sums, 0, (self.layout.n_elements // TILE + 1) * 2 * sizeof(double))
         with nogil:
@@ -466,18 +502,39 @@ cdef class Plan:
     cdef int admit_zeroing(self, tuple grads) except -1:
         """Refuse gradients that cannot be left zero: read-only, or sharing memory, so that one's zeros are read."""
         cdef Py_ssize_t i
+        cdef bint good = True
         for i in range(self.layout.n_segments):
-            if not cnp.PyArray_Check(grads[i]) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> grads[i]):
-                self.grads_apart = False
-        if not self.grads_apart:
+            good &= cnp.PyArray_Check(grads[i]) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> grads[i])
+        if good and self.grads_apart:
+            return 0
+        if not (good and self.grads_lie_apart()):
             checks.parameters([f"gradient of {name}" for name in self.names], list(grads))
-            self.grads_apart = True
+        self.grads_apart = True
         return 0
+
+    cdef bint grads_lie_apart(self) except -1:
+        """Whether all gradients are contiguous and no two meet; False calls for a closer look."""
+        cdef Py_ssize_t i
+        cdef bint apart = True
+        cdef Segment* segment
+        cdef Extent* found = <Extent*> allocate(self.layout.n_segments, sizeof(Extent))
+        for i in range(self.layout.n_segments):
+            segment = &self.layout.segments[i]
+            apart &= segment.operands[1].contiguous
+            if segment.n > 0:
+                found[i] = extent_of(segment, 1)
+        qsort(found, self.layout.n_segments, sizeof(Extent), by_low)
+        for i in range(self.layout.n_segments - 1):
+            apart &= found[i].high <= found[i + 1].low
+        PyMem_Free(found)
+        return apart
 
     cdef int admit_all(self, tuple grads) except -1:
         cdef Py_ssize_t i
         cdef bint gathers = False
         cdef Segment* segment
+        if self.groups is NULL:
+            raise RuntimeError("a Plan is initialised before it steps")
         if len(grads) != self.layout.n_segments:
             raise ValueError(f"expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
         self.converted = []
@@ -486,6 +543,8 @@ cdef class Plan:
             g = grads[i]
             if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
                 checks.parameter(self.names[i], self.params[i])
+            if cnp.PyArray_TYPE(<cnp.ndarray> segment.p) != segment.p_typenum:
+                raise TypeError(f"{self.names[i]}: its dtype was changed to {self.params[i].dtype}; make a new optimizer")
             if not self.admit(segment, g):
                 self.look_closer(i, g)
             segment.direct = segment.others_direct and segment.operands[1].direct
@@ -495,32 +554,35 @@ cdef class Plan:
         return 0
 
     cdef inline bint admit(self, Segment* segment, object g) noexcept:
-        """True if `g` is beyond doubt a plain gradient that fits; False calls for a closer look."""
+        """True if `g` is beyond doubt a gradient that fits, laid out as the last one; False calls for a closer look."""
         cdef int k
         cdef char* data
+        cdef Extent extent
         cdef Operand* operand = &segment.operands[1]
         if not cnp.PyArray_CheckExact(g):
             return False
         if (
             cnp.PyArray_TYPE(<cnp.ndarray> g) != segment.grad_typenum
-            or cnp.PyArray_NDIM(<cnp.ndarray> g) != segment.ndim
-            or not cnp.PyArray_CHKFLAGS(<cnp.ndarray> g, cnp.NPY_ARRAY_CARRAY_RO)
+            or cnp.PyArray_NDIM(<cnp.ndarray> g) != segment.p_ndim
+            or not cnp.PyArray_ISALIGNED(<cnp.ndarray> g)
             or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> g)
         ):
             return False
+        for k in range(segment.p_ndim):
+            if cnp.PyArray_DIM(<cnp.ndarray> g, k) != segment.p_shape[k]:
+                return False
         for k in range(segment.ndim):
-            if segment.axes[k] != k or cnp.PyArray_DIM(<cnp.ndarray> g, k) != segment.shape[k]:
+            if cnp.PyArray_STRIDE(<cnp.ndarray> g, <int> segment.axes[k]) != operand.strides[k]:
                 return False
         data = cnp.PyArray_BYTES(<cnp.ndarray> g)
-        if data == operand.data and operand.contiguous:
+        if data == operand.data:
             return True  # the memory that was looked at in the last step
-        if self.meets_written(data, data + segment.n * operand.codec.itemsize):
-            return segment.n == 0
+        extent = extent_at(segment, operand, data)
+        if segment.n > 0 and self.meets_written(extent.low, extent.high):
+            return False
         self.grads_apart = False
         operand.data = data
-        operand.uniform = operand.contiguous = True
-        operand.step = operand.codec.itemsize
-        operand.direct = operand.codec.plain
+        operand.direct = operand.contiguous and operand.codec.plain
         return True
 
     cdef int look_closer(self, Py_ssize_t i, g) except -1:
@@ -528,22 +590,19 @@ cdef class Plan:
         cdef Segment* segment = &self.layout.segments[i]
         cdef int k
         cdef cnp.ndarray p = self.params[i]
-        for k in range(segment.ndim):
-            if cnp.PyArray_NDIM(p) != segment.ndim or cnp.PyArray_DIM(p, <int> segment.axes[k]) != segment.shape[k]:
+        for k in range(segment.p_ndim):
+            if cnp.PyArray_NDIM(p) != segment.p_ndim or cnp.PyArray_DIM(p, k) != segment.p_shape[k]:
                 shape = self.params[i].shape
                 raise ValueError(f"{self.names[i]}: its shape was changed to {shape}; make a new optimizer")
         if isinstance(g, np.generic):  # what arithmetic makes of arrays without axes
             g = np.asarray(g)
             self.converted.append(g)
         checks.gradient(self.names[i], g, p)
+        if segment.n > 0 and self.writes(g):
+            checks.apart(self.names[i], g, self.written())
         self.grads_apart = False
         segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> g)
         place(segment, 1, g)
-        cdef Extent extent = extent_of(segment, 1)
-        if segment.n > 0 and self.meets_written(extent.low, extent.high):
-            segment.operands[1].data = NULL  # the next step looks again, whatever comes
-            checks.apart(self.names[i], g, self.written())
-            place(segment, 1, g)
         return 0
 
     cdef int prepare_scalars(self, double factor, double clip_value) except -1:
@@ -551,6 +610,7 @@ cdef class Plan:
         cdef Py_ssize_t i, k
         cdef Group* group
         cdef Kernel kernel
+        self.layout.keeps_denormals = fabs(factor) < FLT_MIN or clip_value < FLT_MIN
         for i in range(self.n_groups):
             group = &self.groups[i]
             kernel = <Kernel> group.kernel
@@ -570,12 +630,12 @@ cdef class Plan:
     cdef int sweep_python(self) except -1:
         """The same step where kernels are Python: their sweeps are called with arrays that view the chunks."""
         cdef Py_ssize_t i
-        cdef uint64_t mode = denormals_off()
+        cdef uint64_t mode = enter(&self.layout)
         try:
             for i in range(self.layout.n_segments):
                 sweep_in_python(&self.layout, &self.layout.segments[i], self.layout.buffers)
         finally:
-            denormals_restore(mode)
+            leave(&self.layout, mode)
         return 0
 
 
@@ -606,14 +666,23 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     cdef Py_ssize_t begin = tile * TILE
     cdef Py_ssize_t end = min(begin + TILE, layout.n_elements)
     cdef Segment* segment = &layout.segments[layout.tile_segment[tile]]
-    cdef uint64_t mode = denormals_off()
+    cdef uint64_t mode = enter(layout)
     if layout.buffers is not NULL:
         buffer = layout.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
     while begin < end:
         layout.work(layout, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
         begin = segment.first + segment.n
         segment += 1
-    denormals_restore(mode)
+    leave(layout, mode)
+
+
+cdef inline uint64_t enter(Layout* layout) noexcept nogil:
+    return 0 if layout.keeps_denormals else denormals_off()
+
+
+cdef inline void leave(Layout* layout, uint64_t mode) noexcept nogil:
+    if not layout.keeps_denormals:
+        denormals_restore(mode)
 
 
 def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
@@ -660,8 +729,6 @@ cdef void place(Segment* segment, int which, cnp.ndarray array):
     operand.step = operand.codec.itemsize
     for k in range(segment.ndim - 1, -1, -1):
         operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
-        if segment.shape[k] == 1:
-            continue
         if is_first:
             operand.step = operand.strides[k]
         elif operand.strides[k] != reach:
@@ -674,8 +741,12 @@ cdef void place(Segment* segment, int which, cnp.ndarray array):
 
 cdef Extent extent_of(Segment* segment, int which) noexcept:
     """The addresses between which an operand's elements lie."""
-    cdef Operand* operand = &segment.operands[which]
-    cdef Extent extent = Extent(operand.data, operand.data + operand.codec.itemsize)
+    return extent_at(segment, &segment.operands[which], segment.operands[which].data)
+
+
+cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
+    """The same, if the operand lay at `data`."""
+    cdef Extent extent = Extent(data, data + operand.codec.itemsize)
     cdef Py_ssize_t reach
     cdef int k
     for k in range(segment.ndim):
@@ -685,6 +756,12 @@ cdef Extent extent_of(Segment* segment, int which) noexcept:
         else:
             extent.high += reach
     return extent
+
+
+cdef int by_low(const void* one, const void* other) noexcept nogil:
+    cdef char* low = (<const Extent*> one).low
+    cdef char* other_low = (<const Extent*> other).low
+    return (low > other_low) - (low < other_low)
 
 
 cdef void sweep_range(
