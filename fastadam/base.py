@@ -274,11 +274,10 @@ class Optimizer:
             self._plan.step(grads)  # at 16 elements, what stands before this is a third of a step
             return
         extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
-        step = partial(self._plan.step, **extras)
         if self._folder is None:
-            step(grads)
+            self._plan.step(grads, **extras)
         else:
-            self._folder.step(self._plan, step, grads)
+            self._folder.step(self._plan, partial(self._plan.step, grads, **extras))
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.

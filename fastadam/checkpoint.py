@@ -415,11 +415,11 @@ class Folder:
         self._counts[1:] = plan.t, plan.skipped, *(plan.steps(k) for k in range(plan.n_groups))
         self._counts[0] = 0
 
-    def step(self, plan: "Plan", step: Callable[[Any], None], grads: Any) -> None:
+    def step(self, plan: "Plan", step: Callable[[], None]) -> None:
         """A step, and the record of it."""
         self.begin()
         try:
-            step(grads)
+            step()
         finally:
             if not plan.torn:
                 self.end(plan)

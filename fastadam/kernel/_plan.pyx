@@ -209,7 +209,7 @@ cdef class Plan:
     cdef list converted             # arrays made of gradients that are NumPy scalars, kept alive for the step
     cdef bint grads_apart           # whether these gradients were seen to be apart from one another
     cdef bint busy, compiled
-    cdef readonly bint torn         # whether a sweep has begun and not ended: some arrays are of one step, some of the next
+    cdef readonly bint torn         # whether a sweep was begun and not ended: arrays may be of two steps
 
     def __cinit__(self):
         self.groups = NULL
@@ -544,7 +544,8 @@ cdef class Plan:
             if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
                 checks.parameter(self.names[i], self.params[i])
             if cnp.PyArray_TYPE(<cnp.ndarray> segment.p) != segment.p_typenum:
-                raise TypeError(f"{self.names[i]}: its dtype was changed to {self.params[i].dtype}; make a new optimizer")
+                dtype = self.params[i].dtype
+                raise TypeError(f"{self.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
             if not self.admit(segment, g):
                 self.look_closer(i, g)
             segment.direct = segment.others_direct and segment.operands[1].direct
