@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import CASES, DTYPES, arrays_of, make
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastadam
@@ -101,6 +101,9 @@ def test_the_norm_is_the_same_however_it_is_computed(dtype):
 
 
 @settings(max_examples=200, deadline=None)
+@example([3.55e-305])
+@example([1e-160, 1e-155])
+@example([1.7e308] * 3)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=40))
 def test_norm_of_anything(values):
     g = np.array(values)

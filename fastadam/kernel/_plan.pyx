@@ -479,7 +479,7 @@ cdef class Plan:
         cdef int exponent = 0
         cdef double high = self.sum_of_squares(1.0)
         if not isfinite(high) or high < ldexp(1.0, -900):  # of float64, squares overflow and vanish before numbers do
-            exponent = 600 if high > 1 or not isfinite(high) else -450
+            exponent = -700 if high < 1 else 600
             high = self.sum_of_squares(ldexp(1.0, -exponent))
         return bool(isfinite(high)), ldexp(sqrt(high), exponent)
 
