@@ -29,6 +29,7 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is no
         "fastadam.functional",
         "fastadam.adapters.article",
         pytest.param("fastadam.adapters.torch", marks=needs_torch),
+        pytest.param("fastadam.adapters.torch_state", marks=needs_torch),
     ],
 )
 def test_docstrings(module):

@@ -1,254 +1,240 @@
-"""The state of an optimizer, from torch.optim and to it: a run that began there goes on here, and the other way.
-torch is imported when it is needed, not before.
+"""torch.optim's optimizers over CPU tensors, stepped by fastadam: the same arguments, states and numbers, faster.
+Each class *is* torch's, with another `step`: groups, state_dict, hooks and learning-rate schedulers are torch's own.
 
-`export_state` gives what ``load_state_dict`` of the torch optimizer of the same name takes; `import_state` takes what
-its ``state_dict`` gives. Both know `Adam`, `AdamW`, `Adamax`, `Adagrad`, `RMSprop` and `Adadelta`, in all variants that
-torch has, over the same parameters in the same order and groups. The parameters themselves are no part of the state:
-copy them. torch counts the steps of each parameter, fastadam those of each group.
+The tensors are stepped where they lie, through NumPy views of their memory, all in one compiled call. The
+``state_dict()`` is that of the torch optimizer of the same name, and either loads the other's. The same gradients give
+the same bits in every run, for any number of threads.
+
+``foreach``, ``fused``, ``capturable`` and ``differentiable`` choose a way of computing in torch; here there is one, and
+True is refused. So are tensors on other devices, sparse and complex ones, and sparse gradients. States of float16 and
+bfloat16 parameters are float32, in which they are computed; torch keeps, and loads, them in the parameter's dtype.
 
 Examples
 --------
-A run begins in torch and goes on here:
-
->>> import numpy as np, torch, fastadam
->>> from fastadam.adapters.torch import export_state, import_state
->>> w = torch.tensor([1.0, 2.0])
->>> theirs = torch.optim.Adam([w], lr=0.25)
->>> w.grad = torch.tensor([1.0, -1.0])
->>> theirs.step()
->>> p = w.numpy().copy()
->>> ours = fastadam.Adam([p])
->>> import_state(ours, theirs.state_dict())
->>> ours.t, ours.lr
-(1, 0.25)
->>> ours.step([np.array([1.0, -1.0], np.float32)])
->>> p.round(4)
-array([0.5, 2.5], dtype=float32)
-
-and returns:
-
->>> _ = w.copy_(torch.from_numpy(p))
->>> theirs.load_state_dict(export_state(ours))
->>> theirs.step()
->>> w
-tensor([0.2500, 2.7500])
+>>> import torch
+>>> from fastadam.adapters.torch import Adam
+>>> model = torch.nn.Linear(3, 1)
+>>> optimizer = Adam(model.parameters(), lr=0.01)
+>>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+>>> for _ in range(20):
+...     optimizer.zero_grad()
+...     model(torch.ones(2, 3)).square().mean().backward()
+...     _ = optimizer.step()
+...     scheduler.step()
+>>> isinstance(optimizer, torch.optim.Adam), optimizer.param_groups[0]["lr"]
+(True, 0.0001)
 """
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .. import options
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("fastadam.adapters.torch needs PyTorch: pip install torch") from error
+
+from .. import optimizers
 from ..base import Optimizer
-from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
+from ..kernel import backends, checks, threads
+from ..kernel._plan import Plan
+from ..rules import Rule
+from .torch_state import OURS_ALONE, STATES, export_state, import_state
 
-_MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max"}
-#: optimizer, whose torch counterpart bears its name -> torch's name of a state -> ours
-_STATES: dict[type[Optimizer], dict[str, str]] = {
-    Adam: _MOMENTS,
-    AdamW: _MOMENTS,
-    Adamax: {"exp_avg": "m", "exp_inf": "u"},
-    Adagrad: {"sum": "v"},
-    RMSprop: {"square_avg": "v", "grad_avg": "m", "momentum_buffer": "b"},
-    Adadelta: {"square_avg": "v", "acc_delta": "d"},
-}
-#: options that torch has not, and the value that is its way
-_OURS_ALONE = {"beta_decay": 1.0, "alpha_decay": False, "eps_hat": False, "eps_in_sqrt": False}
-#: options that the groups of older versions of torch lack
-_LATER = {"maximize", "decoupled_weight_decay"}
-#: torch's float32 counts steps no further
-_MAX_FLOAT32 = 2**24
+__all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop", "export_state", "import_state"]
+
+#: torch's ways of computing
+_WAYS = ("foreach", "fused", "capturable", "differentiable")
 
 
-def export_state(optimizer: Optimizer) -> dict[str, Any]:
-    """The state as the ``load_state_dict`` of the torch optimizer of this name takes it, in memory of its own.
+class _Step:
+    """A step by fastadam, mixed in before a torch optimizer."""
 
-    A group that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters stay
-    float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
-    ``foreach``, ``fused`` and other options that say how torch computes are torch's defaults.
+    _ours: type[Optimizer]
+    _plan: "_TensorPlan | None" = None
+    param_groups: list[dict[str, Any]]
+    state: Any
 
-    Raises
-    ------
-    TypeError
-        For an optimizer that torch has not.
-    ValueError
-        For an option that torch has not: ``eps_hat``, ``beta_decay``, ``alpha_decay``, ``eps_in_sqrt``, or a function
-        as ``lr``.
-    """
-    torch, cls = _torch(), _torchs(optimizer)
-    defaults = getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults
-    own = optimizer.state_dict()
-    states: dict[int, dict[str, Any]] = {}
-    groups, first = [], 0
-    for group in own["param_groups"]:
-        places = range(first, first + len(group["params"]))
-        first = places.stop
-        groups.append({name: group.get(name, value) for name, value in defaults.items()} | {"params": list(places)})
-        if group["t"] == 0 and cls is not Adagrad:
-            continue
-        dtype = torch.float32 if group["t"] <= _MAX_FLOAT32 else torch.float64
-        for place, key in zip(places, group["params"], strict=True):
-            arrays = own["state"][key]
-            named = {theirs: _tensor(arrays[ours]) for theirs, ours in _STATES[cls].items() if ours in arrays}
-            states[place] = {"step": torch.tensor(float(group["t"]), dtype=dtype, device="cpu"), **named}
-    return {"state": states, "param_groups": groups}
+    def __init__(self, params: Any, *args: Any, n_threads: int | None = None, **options: Any) -> None:
+        self._n_threads = threads.resolve(n_threads)
+        super().__init__(params, *args, **options)  # type: ignore[call-arg]
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; refuses tensors and options that cannot be stepped."""
+        super().add_param_group(param_group)  # type: ignore[misc]
+        try:
+            _check_group(f"param_groups[{len(self.param_groups) - 1}]", self.param_groups[-1])
+        except BaseException:
+            del self.param_groups[-1]
+            raise
 
-def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Go on from the ``state_dict()`` of the torch optimizer of this name: its options, steps and states, copied.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        self._plan = None
+        self._n_threads = self.__dict__.get("_n_threads", threads.resolve(None))
 
-    States of 16 bits are widened; one that would have to be rounded is refused. Master weights are taken from the
-    parameters, as at construction. A parameter that has no state has done no step.
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of every parameter that has a gradient; the others, and their counts of steps, stay.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For whatever does not fit, of another optimizer or other parameters; for parameters of one group that have done
-        different numbers of steps; for sparse and complex states and those of another device; where this optimizer has
-        an option that torch has not. Nothing has changed then.
-    """
-    _torch()
-    cls = _torchs(optimizer)
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict: expected torch_optimizer.state_dict(), got {type(state_dict).__name__}")
-    own = optimizer.state_dict()
-    groups, states = state_dict.get("param_groups"), state_dict.get("state")
-    if not isinstance(groups, list) or not isinstance(states, Mapping):
-        raise ValueError(f"state_dict: expected the keys 'state' and 'param_groups', got {list(state_dict)[:5]}")
-    if len(groups) != len(own["param_groups"]):
-        raise ValueError(f"state_dict: expected {len(own['param_groups'])} groups, got {len(groups)}")
-    params = dict(zip(optimizer._keys, optimizer._params, strict=True))
-    seen: set[Any] = set()
-    for k, (group, mine) in enumerate(zip(groups, own["param_groups"], strict=True)):
-        where = f"state_dict['param_groups'][{k}]"
-        mine |= _options(where, cls, group, mine)
-        places = group.get("params")
-        if not isinstance(places, list) or len(places) != len(mine["params"]):
-            raise ValueError(f"{where}: expected {len(mine['params'])} parameters, got {places!r}")
-        came = {place: _mapping(f"state_dict['state'][{place!r}]", states.get(place, {})) for place in places}
-        steps = {place: _steps(f"state_dict['state'][{place!r}]", state) for place, state in came.items()}
-        mine["t"] = steps[places[0]]
-        for place in places:
-            if steps[place] != mine["t"]:
-                raise ValueError(
-                    f"{where}: parameter {places[0]} has done {mine['t']} steps, {place} {steps[place]}; a group has "
-                    "one count here: split it, in the optimizer and in state_dict['param_groups']"
-                )
-        for place, key in zip(places, mine["params"], strict=True):
-            arrays = own["state"][key]
-            if came[place]:
-                own["state"][key] = _converted(place, came[place], _STATES[cls], arrays)
-            else:
-                own["state"][key] = {name: np.full_like(arrays[name], optimizer._initial(mine)) for name in arrays}
-            if "master" in arrays:
-                own["state"][key]["master"] = params[key].astype(np.float32)
-        seen |= set(places)
-    if unknown := [place for place in states if place not in seen]:
-        raise ValueError(f"state_dict['state']: of no parameter in its groups: {unknown[:5]}")
-    own |= {"t": max(group["t"] for group in own["param_groups"]), "skipped": 0}
-    optimizer.load_state_dict(own)
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and the gradients anew; what it returns is returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a sparse gradient, or a tensor that has moved to another device: nothing has changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        stepped = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        if any(stepped):
+            if self._plan is None or not self._plan.holds(stepped, self.state):
+                self._plan = _TensorPlan(self._ours, self.param_groups, stepped, self.state, self._n_threads)
+            self._plan.step(self.param_groups)
+        return loss
 
 
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError("fastadam.adapters.torch needs torch: pip install torch") from error
-    return torch
+class _TensorPlan:
+    """A plan over the tensors that have gradients, and what it was made of, to see whether that still holds."""
 
+    def __init__(
+        self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
+    ) -> None:
+        self.ours, self.made_of = ours, stepped
+        self.parts = []  # a group's number, its rule, and those of its tensors that have done as many steps
+        for k, params in enumerate(stepped):
+            counts = [int(state[p].get("step", 0)) for p in params]
+            for count in dict.fromkeys(counts):
+                some = [p for p, c in zip(params, counts, strict=True) if c == count]
+                self.parts.append((k, ours._rule(groups[k]), count, some))
+        self.params = [p for *_, params in self.parts for p in params]
+        planned = []
+        for k, rule, _, params in self.parts:
+            arrays = [_view(p, "a parameter") for p in params]
+            states = [[_view(s, "a state") for s in _states(ours, rule, groups[k], p, state[p])] for p in params]
+            planned.append((backends.kernel(rule), arrays, states))
+        names = [f"parameter {place}" for place in range(len(self.params))]
+        checks.parameters(names, [array for _, arrays, _ in planned for array in arrays])
+        self.plan = Plan(planned, names, max(count for _, _, count, _ in self.parts), n_threads)
+        for part, (_, _, count, _) in enumerate(self.parts):
+            self.plan.set_steps(part, count)
+        self.counts = torch.tensor([float(count) for _, _, count, params in self.parts for _ in params])
+        for p, count in zip(self.params, self.counts, strict=True):
+            state[p]["step"] = count  # a view: one addition counts for all
+        self.addresses = [p.data_ptr() for p in self.params]
+        self.tensors = [tensor for p in self.params for tensor in state[p].values()]
+        self.options: list[Any] = [None] * len(self.parts)
 
-def _torchs(optimizer: Optimizer) -> type[Optimizer]:
-    """The class that torch has too; refuses what its optimizer has not."""
-    found = next((cls for cls in type(optimizer).__mro__ if cls in _STATES), None)
-    if found is None:
-        raise TypeError(
-            f"optimizer: expected one of {', '.join(cls.__name__ for cls in _STATES)}, as torch has them, "
-            f"got {type(optimizer).__name__}"
+    def holds(self, stepped: Any, state: Any) -> bool:
+        """Whether these are still the tensors, their memory and their states."""
+        return (
+            len(stepped) == len(self.made_of)
+            and all(map(_are, stepped, self.made_of))
+            and [p.data_ptr() for p in self.params] == self.addresses
+            and _are([tensor for p in self.params for tensor in state[p].values()], self.tensors)
         )
-    for group in optimizer.param_groups:
-        for name, value in _OURS_ALONE.items():
-            if group.get(name, value) != value:
-                raise ValueError(f"{name}: torch.optim.{found.__name__} has no such option; assign {value} first")
-        if callable(group["lr"]):
-            raise ValueError("lr: is a function, and torch keeps a number; assign one first, and the function after")
-        _check_decoupled("decoupled_weight_decay", found, group)
-    return found
+
+    def step(self, groups: list[dict[str, Any]]) -> None:
+        """One step with the gradients that the tensors have now, and the options that the groups have now."""
+        for part, (k, rule, _, _) in enumerate(self.parts):
+            group = groups[k]
+            lr = float(group["lr"])  # it may be a tensor, which changes in place
+            options = [lr, *(group[name] for name in group if name not in ("params", "lr"))]
+            if options != self.options[part]:
+                if self.ours._rule(group) is not rule:
+                    raise ValueError(f"param_groups[{k}]: its options need other states; make a new optimizer")
+                values = {**OURS_ALONE, **group}
+                self.plan.set_hyper(part, self.ours.hyper_values(rule, values, lr))
+                self.options[part] = options
+        self.plan.step([_view(p.grad, "a gradient") for p in self.params])
+        self.counts += 1
 
 
-def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any]) -> None:
-    if cls is AdamW and not group["decoupled_weight_decay"]:
-        raise ValueError(f"{where}: torch.optim.AdamW decouples its decay always; use Adam")
+def _are(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
-def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one of torch's groups; what they may be, `load_state_dict` says."""
-    _mapping(where, group)
-    names = [name for name in mine if name not in {*_OURS_ALONE, "params", "t"}]
-    if missing := [name for name in names if name not in group and name not in _LATER]:
-        raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
-    found = {name: _value(group[name]) for name in names if name in group}
-    _check_decoupled(f"{where}['decoupled_weight_decay']", cls, {**mine, **found})
-    return found
+def _states(
+    ours: type[Optimizer], rule: Rule, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any]
+) -> list[torch.Tensor]:
+    """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
+    theirs = {name: torchs for torchs, name in STATES[ours].items()}
+    dtype = p.dtype if p.dtype == torch.float64 else torch.float32
+    initial = float(group.get("initial_accumulator_value", 0.0))
+    for name in rule.states:
+        tensor = state.get(theirs[name])
+        if tensor is None:
+            tensor = torch.full_like(p, initial, dtype=dtype, memory_format=torch.preserve_format)
+        state[theirs[name]] = tensor.detach().to(dtype)
+    return [state[theirs[name]] for name in rule.states]
 
 
-def _value(value: Any) -> Any:
-    """An option, which torch may keep in a tensor."""
-    if isinstance(value, (tuple, list)):
-        return tuple(_value(part) for part in value)
-    return value.item() if hasattr(value, "item") and value.numel() == 1 else value
+def _view(tensor: Any, what: str) -> np.ndarray:
+    """The tensor's memory as an array."""
+    try:
+        return tensor.numpy()  # type: ignore[no-any-return]
+    except (TypeError, RuntimeError) as error:  # not worth asking before: this is called for every gradient
+        if tensor.layout != torch.strided:
+            why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
+        elif tensor.device.type != "cpu":
+            why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
+        elif tensor.dtype == torch.bfloat16:
+            from ml_dtypes import bfloat16
+
+            return tensor.detach().view(torch.int16).numpy().view(bfloat16)  # type: ignore[no-any-return]
+        elif tensor.requires_grad:
+            return _view(tensor.detach(), what)
+        else:
+            why, way = f"is of {tensor.dtype}", "torch.optim"
+        raise TypeError(f"{what} {why}; fastadam steps dense, real CPU tensors: use {way}") from error
 
 
-def _mapping(where: str, value: Any) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{where}: expected a dict, got {type(value).__name__}")
-    return value
+def _check_group(name: str, group: dict[str, Any]) -> None:
+    for way in _WAYS:
+        if group.get(way):
+            raise ValueError(f"{name}: {way}=True chooses a way of computing in torch; leave it out here")
+    for place, p in enumerate(group["params"]):
+        checks.parameter(f"{name}['params'][{place}]", _view(p, f"{name}['params'][{place}]"))
 
 
-def _steps(where: str, state: Mapping[Any, Any]) -> int:
-    """How many steps a parameter has done; one without state, none."""
-    if not state:
-        return 0
-    if "step" not in state:
-        raise ValueError(f"{where}: expected the count 'step', got {list(state)[:5]}")
-    steps = _value(state["step"])
-    return options.count(f"{where}['step']", int(steps) if isinstance(steps, float) and steps.is_integer() else steps)
+class Adam(_Step, torch.optim.Adam):
+    """`torch.optim.Adam`, AMSGrad included, stepped by `fastadam.Adam`; `n_threads` as there."""
+
+    _ours = optimizers.Adam
 
 
-def _converted(
-    place: Any, state: Mapping[Any, Any], names: Mapping[str, str], likes: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """The arrays of a parameter's state, by our names."""
-    found = {}
-    for name, value in state.items():
-        if name != "step":
-            ours = names.get(name, name)
-            found[ours] = _array(f"state_dict['state'][{place!r}][{name!r}]", value, likes.get(ours))
-    return found
+class AdamW(_Step, torch.optim.AdamW):
+    """`torch.optim.AdamW` stepped by `fastadam.AdamW`; `n_threads` as there."""
+
+    _ours = optimizers.AdamW
 
 
-def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
-    """A tensor as an array, of the dtype of `like` where that holds each of its values."""
-    torch = _torch()
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{where}: expected a tensor, got {type(tensor).__name__}")
-    if tensor.layout != torch.strided:
-        raise ValueError(f"{where}: is sparse ({tensor.layout}); states are dense here: .to_dense()")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"{where}: lies on {tensor.device}; move it: .cpu(), or torch.load(…, map_location='cpu')")
-    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise ValueError(f"{where}: expected dtype float16, bfloat16, float32 or float64, got {tensor.dtype}")
-    tensor = tensor.detach()
-    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    if like is None:
-        return array
-    is_exact = tensor.dtype.itemsize < like.itemsize or str(tensor.dtype) == f"torch.{like.dtype.name}"
-    return array.astype(like.dtype) if is_exact else array
+class Adamax(_Step, torch.optim.Adamax):
+    """`torch.optim.Adamax` stepped by `fastadam.Adamax`; `n_threads` as there."""
+
+    _ours = optimizers.Adamax
 
 
-def _tensor(array: np.ndarray) -> Any:
-    """An array as a tensor, in the same memory."""
-    torch = _torch()
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+class Adagrad(_Step, torch.optim.Adagrad):
+    """`torch.optim.Adagrad` stepped by `fastadam.Adagrad`; `n_threads` as there."""
+
+    _ours = optimizers.Adagrad
+
+
+class RMSprop(_Step, torch.optim.RMSprop):
+    """`torch.optim.RMSprop` stepped by `fastadam.RMSprop`; `n_threads` as there."""
+
+    _ours = optimizers.RMSprop
+
+
+class Adadelta(_Step, torch.optim.Adadelta):
+    """`torch.optim.Adadelta` stepped by `fastadam.Adadelta`; `n_threads` as there."""
+
+    _ours = optimizers.Adadelta

@@ -1,0 +1,254 @@
+"""The state of an optimizer, from torch.optim and to it: a run that began there goes on here, and the other way.
+torch is imported when it is needed, not before.
+
+`export_state` gives what ``load_state_dict`` of the torch optimizer of the same name takes; `import_state` takes what
+its ``state_dict`` gives. Both know `Adam`, `AdamW`, `Adamax`, `Adagrad`, `RMSprop` and `Adadelta`, in all variants that
+torch has, over the same parameters in the same order and groups. The parameters themselves are no part of the state:
+copy them. torch counts the steps of each parameter, fastadam those of each group.
+
+Examples
+--------
+A run begins in torch and goes on here:
+
+>>> import numpy as np, torch, fastadam
+>>> from fastadam.adapters.torch_state import export_state, import_state
+>>> w = torch.tensor([1.0, 2.0])
+>>> theirs = torch.optim.Adam([w], lr=0.25)
+>>> w.grad = torch.tensor([1.0, -1.0])
+>>> theirs.step()
+>>> p = w.numpy().copy()
+>>> ours = fastadam.Adam([p])
+>>> import_state(ours, theirs.state_dict())
+>>> ours.t, ours.lr
+(1, 0.25)
+>>> ours.step([np.array([1.0, -1.0], np.float32)])
+>>> p.round(4)
+array([0.5, 2.5], dtype=float32)
+
+and returns:
+
+>>> _ = w.copy_(torch.from_numpy(p))
+>>> theirs.load_state_dict(export_state(ours))
+>>> theirs.step()
+>>> w
+tensor([0.2500, 2.7500])
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import options
+from ..base import Optimizer
+from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
+
+_MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max"}
+#: optimizer, whose torch counterpart bears its name -> torch's name of a state -> ours
+STATES: dict[type[Optimizer], dict[str, str]] = {
+    Adam: _MOMENTS,
+    AdamW: _MOMENTS,
+    Adamax: {"exp_avg": "m", "exp_inf": "u"},
+    Adagrad: {"sum": "v"},
+    RMSprop: {"square_avg": "v", "grad_avg": "m", "momentum_buffer": "b"},
+    Adadelta: {"square_avg": "v", "acc_delta": "d"},
+}
+#: options that torch has not, and the value that is its way
+OURS_ALONE = {"beta_decay": 1.0, "alpha_decay": False, "eps_hat": False, "eps_in_sqrt": False}
+#: options that the groups of older versions of torch lack
+_LATER = {"maximize", "decoupled_weight_decay"}
+#: torch's float32 counts steps no further
+_MAX_FLOAT32 = 2**24
+
+
+def export_state(optimizer: Optimizer) -> dict[str, Any]:
+    """The state as the ``load_state_dict`` of the torch optimizer of this name takes it, in memory of its own.
+
+    A group that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters stay
+    float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
+    ``foreach``, ``fused`` and other options that say how torch computes are torch's defaults.
+
+    Raises
+    ------
+    TypeError
+        For an optimizer that torch has not.
+    ValueError
+        For an option that torch has not: ``eps_hat``, ``beta_decay``, ``alpha_decay``, ``eps_in_sqrt``, or a function
+        as ``lr``.
+    """
+    torch, cls = _torch(), _torchs(optimizer)
+    defaults = getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults
+    own = optimizer.state_dict()
+    states: dict[int, dict[str, Any]] = {}
+    groups, first = [], 0
+    for group in own["param_groups"]:
+        places = range(first, first + len(group["params"]))
+        first = places.stop
+        groups.append({name: group.get(name, value) for name, value in defaults.items()} | {"params": list(places)})
+        if group["t"] == 0 and cls is not Adagrad:
+            continue
+        dtype = torch.float32 if group["t"] <= _MAX_FLOAT32 else torch.float64
+        for place, key in zip(places, group["params"], strict=True):
+            arrays = own["state"][key]
+            named = {theirs: _tensor(arrays[ours]) for theirs, ours in STATES[cls].items() if ours in arrays}
+            states[place] = {"step": torch.tensor(float(group["t"]), dtype=dtype, device="cpu"), **named}
+    return {"state": states, "param_groups": groups}
+
+
+def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Go on from the ``state_dict()`` of the torch optimizer of this name: its options, steps and states, copied.
+
+    States of 16 bits are widened; one that would have to be rounded is refused. Master weights are taken from the
+    parameters, as at construction. A parameter that has no state has done no step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For whatever does not fit, of another optimizer or other parameters; for parameters of one group that have done
+        different numbers of steps; for sparse and complex states and those of another device; where this optimizer has
+        an option that torch has not. Nothing has changed then.
+    """
+    _torch()
+    cls = _torchs(optimizer)
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict: expected torch_optimizer.state_dict(), got {type(state_dict).__name__}")
+    own = optimizer.state_dict()
+    groups, states = state_dict.get("param_groups"), state_dict.get("state")
+    if not isinstance(groups, list) or not isinstance(states, Mapping):
+        raise ValueError(f"state_dict: expected the keys 'state' and 'param_groups', got {list(state_dict)[:5]}")
+    if len(groups) != len(own["param_groups"]):
+        raise ValueError(f"state_dict: expected {len(own['param_groups'])} groups, got {len(groups)}")
+    params = dict(zip(optimizer._keys, optimizer._params, strict=True))
+    seen: set[Any] = set()
+    for k, (group, mine) in enumerate(zip(groups, own["param_groups"], strict=True)):
+        where = f"state_dict['param_groups'][{k}]"
+        mine |= _options(where, cls, group, mine)
+        places = group.get("params")
+        if not isinstance(places, list) or len(places) != len(mine["params"]):
+            raise ValueError(f"{where}: expected {len(mine['params'])} parameters, got {places!r}")
+        came = {place: _mapping(f"state_dict['state'][{place!r}]", states.get(place, {})) for place in places}
+        steps = {place: _steps(f"state_dict['state'][{place!r}]", state) for place, state in came.items()}
+        mine["t"] = steps[places[0]]
+        for place in places:
+            if steps[place] != mine["t"]:
+                raise ValueError(
+                    f"{where}: parameter {places[0]} has done {mine['t']} steps, {place} {steps[place]}; a group has "
+                    "one count here: split it, in the optimizer and in state_dict['param_groups']"
+                )
+        for place, key in zip(places, mine["params"], strict=True):
+            arrays = own["state"][key]
+            if came[place]:
+                own["state"][key] = _converted(place, came[place], STATES[cls], arrays)
+            else:
+                own["state"][key] = {name: np.full_like(arrays[name], optimizer._initial(mine)) for name in arrays}
+            if "master" in arrays:
+                own["state"][key]["master"] = params[key].astype(np.float32)
+        seen |= set(places)
+    if unknown := [place for place in states if place not in seen]:
+        raise ValueError(f"state_dict['state']: of no parameter in its groups: {unknown[:5]}")
+    own |= {"t": max(group["t"] for group in own["param_groups"]), "skipped": 0}
+    optimizer.load_state_dict(own)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("fastadam.adapters.torch needs torch: pip install torch") from error
+    return torch
+
+
+def _torchs(optimizer: Optimizer) -> type[Optimizer]:
+    """The class that torch has too; refuses what its optimizer has not."""
+    found = next((cls for cls in type(optimizer).__mro__ if cls in STATES), None)
+    if found is None:
+        raise TypeError(
+            f"optimizer: expected one of {', '.join(cls.__name__ for cls in STATES)}, as torch has them, "
+            f"got {type(optimizer).__name__}"
+        )
+    for group in optimizer.param_groups:
+        for name, value in OURS_ALONE.items():
+            if group.get(name, value) != value:
+                raise ValueError(f"{name}: torch.optim.{found.__name__} has no such option; assign {value} first")
+        if callable(group["lr"]):
+            raise ValueError("lr: is a function, and torch keeps a number; assign one first, and the function after")
+        _check_decoupled("decoupled_weight_decay", found, group)
+    return found
+
+
+def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any]) -> None:
+    if cls is AdamW and not group["decoupled_weight_decay"]:
+        raise ValueError(f"{where}: torch.optim.AdamW decouples its decay always; use Adam")
+
+
+def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one of torch's groups; what they may be, `load_state_dict` says."""
+    _mapping(where, group)
+    names = [name for name in mine if name not in {*OURS_ALONE, "params", "t"}]
+    if missing := [name for name in names if name not in group and name not in _LATER]:
+        raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
+    found = {name: _value(group[name]) for name in names if name in group}
+    _check_decoupled(f"{where}['decoupled_weight_decay']", cls, {**mine, **found})
+    return found
+
+
+def _value(value: Any) -> Any:
+    """An option, which torch may keep in a tensor."""
+    if isinstance(value, (tuple, list)):
+        return tuple(_value(part) for part in value)
+    return value.item() if hasattr(value, "item") and value.numel() == 1 else value
+
+
+def _mapping(where: str, value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{where}: expected a dict, got {type(value).__name__}")
+    return value
+
+
+def _steps(where: str, state: Mapping[Any, Any]) -> int:
+    """How many steps a parameter has done; one without state, none."""
+    if not state:
+        return 0
+    if "step" not in state:
+        raise ValueError(f"{where}: expected the count 'step', got {list(state)[:5]}")
+    steps = _value(state["step"])
+    return options.count(f"{where}['step']", int(steps) if isinstance(steps, float) and steps.is_integer() else steps)
+
+
+def _converted(
+    place: Any, state: Mapping[Any, Any], names: Mapping[str, str], likes: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The arrays of a parameter's state, by our names."""
+    found = {}
+    for name, value in state.items():
+        if name != "step":
+            ours = names.get(name, name)
+            found[ours] = _array(f"state_dict['state'][{place!r}][{name!r}]", value, likes.get(ours))
+    return found
+
+
+def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
+    """A tensor as an array, of the dtype of `like` where that holds each of its values."""
+    torch = _torch()
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{where}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{where}: is sparse ({tensor.layout}); states are dense here: .to_dense()")
+    if tensor.device.type != "cpu":
+        raise ValueError(f"{where}: lies on {tensor.device}; move it: .cpu(), or torch.load(…, map_location='cpu')")
+    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise ValueError(f"{where}: expected dtype float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    tensor = tensor.detach()
+    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if like is None:
+        return array
+    is_exact = tensor.dtype.itemsize < like.itemsize or str(tensor.dtype) == f"torch.{like.dtype.name}"
+    return array.astype(like.dtype) if is_exact else array
+
+
+def _tensor(array: np.ndarray) -> Any:
+    """An array as a tensor, in the same memory."""
+    torch = _torch()
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
