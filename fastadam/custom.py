@@ -84,12 +84,23 @@ def optimizer(
 
     members = {
         "__init__": __init__,
+        "__signature__": _signature(values),
         "__doc__": inspect.getdoc(update) or f"The optimizer of the rule {rule.name!r}.",
         "__module__": update.__module__,
         "_rule": classmethod(lambda cls, values: rule),
         "_hyper": classmethod(lambda cls, values: {"decoupled": decoupled_weight_decay}),
     }
     return type(rule.name, (Optimizer,), members | {name: Option() for name in defaults})
+
+
+def _signature(values: dict[str, Any]) -> inspect.Signature:
+    """What such a class takes, all options by name, as `Optimizer.__init_subclass__` shows it of the others."""
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    shown = {name: inspect.Parameter(name, by_name, default=value) for name, value in values.items()}
+    shown |= {p.name: p for p in inspect.signature(Optimizer.__init__).parameters.values() if p.kind is by_name}
+    shown["backend"] = shown["backend"].replace(default="numba")
+    params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Signature([params, *shown.values()])
 
 
 def _check(rule: Rule, values: dict[str, Any]) -> None:

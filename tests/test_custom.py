@@ -3,6 +3,7 @@ Each runs under Numba and under NumPy, to the same bits.
 """
 
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def test_options_groups_schedules_and_attributes():
     assert opt.state["b"][0].shape == (3,)
     with pytest.raises(ValueError, match="momentum: expected a number >= 0 and finite, got -1"):
         opt.momentum = -1
+
+
+def test_signature_shows_the_options():
+    sgd = fastadam.optimizer(lambda p, g, a: (p - a * g,), lambda t, lr, mu: (lr * mu,), (), lr=0.5, mu=2.0)
+    shown = inspect.signature(sgd).parameters
+    assert list(shown)[:5] == ["params", "lr", "weight_decay", "maximize", "mu"]
+    assert {*shown} >= {"grads", "backend", "n_threads"}
+    assert (shown["lr"].default, shown["mu"].default, shown["backend"].default) == (0.5, 2.0, "numba")
 
 
 def test_states_and_scalars_of_any_name():
