@@ -105,6 +105,7 @@ SCHEDULE_CHECKS: dict[str, Check] = {
 
 #: checks of arguments that are no hyper-parameters
 flag = _flag
+tolerance = _non_negative
 
 
 def seed(name: str, value: Any) -> int:

@@ -1,4 +1,4 @@
-"""The examples in docstrings, in the README and in docs/schedules.md run and print what they say.
+"""The examples in docstrings, in the README and in pages of docs run and print what they say.
 Every public class has one.
 """
 
@@ -15,7 +15,7 @@ import fastadam
 OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-
+PAGES = [README, *(ROOT / "docs" / f"{name}.md" for name in ("schedules", "scipy", "training"))]
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed; CI installs it")
 
@@ -28,6 +28,7 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is no
         "fastadam.custom",
         "fastadam.functional",
         "fastadam.adapters.article",
+        "fastadam.adapters.scipy",
         pytest.param("fastadam.adapters.torch", marks=needs_torch),
         pytest.param("fastadam.adapters.torch_state", marks=needs_torch),
     ],
@@ -45,9 +46,7 @@ def test_every_optimizer_shows_an_example(name):
     assert ".. math::" in text
 
 
-@pytest.mark.parametrize(
-    "page", [README, ROOT / "docs/schedules.md", ROOT / "docs/training.md"], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_of_a_page(page, capsys):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     assert blocks
