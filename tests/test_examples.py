@@ -71,3 +71,17 @@ def test_njit_logistic(run):
         assert ratio == 1 if "njit" in line else ratio > 2
     least, most = numbers(decays)[1:]
     assert 80 < least < most <= 100
+
+
+def test_scipy_physics_fit(run):
+    message, *values, deviation, other = run("scipy_physics_fit", "--fits", "10")
+    assert message == "Converged: no element of the projected gradient is larger than tol = 0.001."
+    fitted = {re.split(r"  +", line)[0]: numbers(line)[-2:] for line in values}
+    expected = {"V_c": -42.8, "rate at V_c": 0.218, "rate at -30 mV": 0.87, "V at the end": -26.97}
+    assert fitted.keys() == expected.keys()
+    for name, (value, error) in fitted.items():
+        assert value == pytest.approx(expected[name], rel=0.02)
+        assert 0 < error < 0.05 * abs(value)
+    fit, mean = numbers(deviation)
+    assert fit < 1.5 * mean
+    assert numbers(other)[0] < 0.01
