@@ -24,6 +24,7 @@ README = ROOT / "README.md"
         "fastadam.custom",
         "fastadam.functional",
         "fastadam.adapters.article",
+        "fastadam.adapters.sklearn",
     ],
 )
 def test_docstrings(module):
