@@ -256,6 +256,20 @@ def test_moments_that_are_read_only_are_copied():
         np.testing.assert_array_equal(m, was)
 
 
+def test_an_optimizer_that_made_no_step_is_pickled_like_scikit_learns():
+    started = AdamOptimizer([np.ones(2)], learning_rate_init=0.25)
+    assert vars(pickle.loads(pickle.dumps(adapter._Adam(started)))).keys() == vars(started).keys()
+    assert pickle.loads(pickle.dumps(adapter._Adam(started))).learning_rate == 0.25
+
+
+def test_weights_that_are_no_floats_are_refused():
+    model = adapter.MLPClassifier(**OPTIONS).fit(X, Y)
+    model.coefs_[1] = model.coefs_[1].astype(int)
+    with pytest.raises(TypeError, match=r"coefs_\[1\]: expected dtype float16"):
+        model.partial_fit(X, Y)
+    assert model._optimizer.t == 20
+
+
 def test_weights_that_are_read_only_are_refused():
     model = adapter.MLPClassifier(**OPTIONS).fit(X, Y)
     model = pickle.loads(pickle.dumps(model))
