@@ -1,4 +1,4 @@
-"""The examples in docstrings, in the README and in docs/schedules.md run and print what they say.
+"""The examples in docstrings, in the README and in pages of docs run and print what they say.
 Every public class has one.
 """
 
@@ -25,6 +25,7 @@ README = ROOT / "README.md"
         "fastadam.functional",
         "fastadam.adapters.article",
         "fastadam.adapters.sklearn",
+        "fastadam.adapters.thinc",
     ],
 )
 def test_docstrings(module):
@@ -40,7 +41,9 @@ def test_every_optimizer_shows_an_example(name):
     assert ".. math::" in text
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "docs/schedules.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "docs/schedules.md", ROOT / "docs/adapters.md"], ids=lambda page: page.name
+)
 def test_examples_of_a_page(page, capsys):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     assert blocks
