@@ -29,6 +29,8 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is no
         "fastadam.functional",
         "fastadam.adapters.article",
         "fastadam.adapters.scipy",
+        "fastadam.adapters.sklearn",
+        "fastadam.adapters.thinc",
         pytest.param("fastadam.adapters.torch", marks=needs_torch),
         pytest.param("fastadam.adapters.torch_state", marks=needs_torch),
     ],
