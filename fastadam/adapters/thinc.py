@@ -48,7 +48,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import optimizers, options
+from .. import base, optimizers, options
 from ..kernel import backends, checks, threads
 from ..kernel._plan import Plan
 
@@ -111,7 +111,7 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     def __init__(
         self,
-        face: type[optimizers.Optimizer],
+        face: type[base.Optimizer],
         learn_rate: ScheduleT,
         *,
         L2: ScheduleT = 0.0,
