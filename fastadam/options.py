@@ -106,6 +106,7 @@ SCHEDULE_CHECKS: dict[str, Check] = {
 #: checks of arguments that are no hyper-parameters
 flag = _flag
 tolerance = _non_negative
+below_one = _below_one
 
 
 def seed(name: str, value: Any) -> int:

@@ -15,7 +15,7 @@ import fastadam
 OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *(ROOT / "docs" / f"{name}.md" for name in ("schedules", "scipy", "training"))]
+PAGES = [README, *(ROOT / "docs" / f"{name}.md" for name in ("adapters", "schedules", "scipy", "training"))]
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed; CI installs it")
 
@@ -29,6 +29,8 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is no
         "fastadam.functional",
         "fastadam.adapters.article",
         "fastadam.adapters.scipy",
+        "fastadam.adapters.sklearn",
+        "fastadam.adapters.thinc",
         pytest.param("fastadam.adapters.torch", marks=needs_torch),
         pytest.param("fastadam.adapters.torch_state", marks=needs_torch),
     ],

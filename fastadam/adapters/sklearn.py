@@ -1,0 +1,349 @@
+"""scikit-learn's MLPClassifier and MLPRegressor, trained by fastadam: within a block, or as the two classes here.
+Losses and weights are scikit-learn's to rounding; solvers but "adam" stay its own, and a warning says so.
+
+`accelerated` is for whole blocks of code: estimators, pipelines and searches as they are, with worker processes or
+threads. The classes `MLPClassifier` and `MLPRegressor` need no block: their import line alone is another one. Both
+honour every parameter of ``solver="adam"``, and the rule is `fastadam.Adam` with ``eps_hat=True``.
+
+A model that comes into a block half trained (with ``partial_fit``, or out of a pickle) goes on from its states.
+Pickles and copies hold scikit-learn's own optimizer with the same states, so that a model of scikit-learn's classes
+loads where fastadam is not installed, and its training goes on with fastadam in a block, or in a class of this module.
+
+A step uses as many threads as the optimizers do by default, but no more than ``OMP_NUM_THREADS``, by which joblib tells
+its worker processes what they may use; ``FASTADAM_NUM_THREADS`` overrides both.
+
+The optimizer inside scikit-learn is private. Before a fit it is looked at: a version that was not tested, another
+signature or other numbers are a RuntimeError that says so, and nothing is trained.
+
+Examples
+--------
+>>> from sklearn.datasets import load_iris
+>>> from sklearn.model_selection import GridSearchCV
+>>> from sklearn.neural_network import MLPClassifier
+>>> from fastadam.adapters.sklearn import accelerated
+>>> X, y = load_iris(return_X_y=True)
+>>> search = GridSearchCV(MLPClassifier(max_iter=400, tol=1e-3, random_state=0), {"alpha": [1e-4, 1e-2]})
+>>> with accelerated():
+...     _ = search.fit(X, y)
+>>> bool(search.best_score_ > 0.95)
+True
+"""
+
+import inspect
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..kernel import backends, checks, threads
+from ..kernel._plan import Plan
+from ..rules import RULES
+
+try:
+    import sklearn
+    from sklearn import neural_network
+    from sklearn.neural_network import _multilayer_perceptron
+    from sklearn.neural_network._multilayer_perceptron import AdamOptimizer, BaseMultilayerPerceptron
+except ImportError as error:
+    raise ImportError(
+        f"fastadam.adapters.sklearn: scikit-learn 1.5 … 1.9 is needed ({error}); pip install 'fastadam[sklearn]'"
+    ) from error
+
+__all__ = ["MLPClassifier", "MLPRegressor", "NotAcceleratedWarning", "accelerated"]
+
+#: the versions that were tested: the first, and the first that was not
+_TESTED = (1, 5), (1, 10)
+#: what the private optimizer is made of, and what it holds then
+_SIGNATURE = ("params", "learning_rate_init", "beta_1", "beta_2", "epsilon")
+_HELD = {"learning_rate_init", "learning_rate", "beta_1", "beta_2", "epsilon", "t", "ms", "vs"}
+_RULE = RULES["adam"]
+
+
+class NotAcceleratedWarning(UserWarning):
+    """Something was to be trained by fastadam and is trained by scikit-learn's own code."""
+
+
+# ---------------------------------------------------------------- the optimizer in scikit-learn's place
+
+
+class _Adam(AdamOptimizer):
+    """scikit-learn's optimizer, going on from one's states, its steps made by fastadam."""
+
+    ms: list[np.ndarray]
+    vs: list[np.ndarray]
+
+    def __init__(self, stock: AdamOptimizer) -> None:
+        self.__dict__.update(vars(stock))
+        self._plan: Plan | None = None
+        self._hyper_set: tuple[float, ...] = ()  # the hyper-parameters that the plan has
+
+    def update_params(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
+        """One step of `params`, in place."""
+        plan = self._plan
+        # An estimator has new arrays after early stopping, and where coefs_ were assigned.
+        if plan is None or any(p is not planned for p, planned in zip(params, plan.params, strict=True)):
+            plan = self._plan = self._new_plan(list(params))
+        if self._hyper_set != self._hyper:
+            named = dict(zip(("lr", "beta1", "beta2", "eps"), self._hyper, strict=True), beta_decay=1.0, eps_hat=1.0)
+            plan.set_hyper(0, [named.get(name, 0.0) for name in _RULE.hyper])
+            self._hyper_set = self._hyper
+        plan.t = self.t
+        plan.step(grads)
+        self.t += 1
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step, its corrections included, as scikit-learn's optimizer keeps it."""
+        if self.t == 0:
+            return float(self.learning_rate_init)
+        return float(_RULE.scalars(float(self.t), *self._hyper, beta_decay=1.0, eps_hat=True)[0])
+
+    @property
+    def _hyper(self) -> tuple[float, ...]:
+        return self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon
+
+    def _new_plan(self, params: list[np.ndarray]) -> Plan:
+        half = len(params) // 2
+        names = [f"{name}[{k}]" for name in ("coefs_", "intercepts_") for k in range(half)]
+        checks.parameters(names, params)
+        self.ms, self.vs = (  # arrays out of a pickle may be read-only, those of mixed trainings of another dtype
+            [np.require(moment, checks.computed_in(p), "W") for moment, p in zip(moments, params, strict=True)]
+            for moments in (self.ms, self.vs)
+        )
+        states = [[m, v] for m, v in zip(self.ms, self.vs, strict=True)]
+        self._hyper_set = ()
+        return Plan([(backends.kernel(_RULE), params, states)], names, n_threads=_n_threads())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies are scikit-learn's own, to be read where fastadam is not; read here, a hook meets them."""
+        state = {name: value for name, value in vars(self).items() if name in _HELD}
+        return AdamOptimizer, ([],), state | {"learning_rate": self.learning_rate}
+
+
+def _n_threads() -> int:
+    """fastadam's default, but no more than joblib leaves to a worker process, unless fastadam's own setting says."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if os.environ.get("FASTADAM_NUM_THREADS") or not told.isdecimal():
+        return threads.default()
+    return max(1, min(threads.default(), int(told)))
+
+
+# ---------------------------------------------------------------- how it gets there
+
+
+class _OptimizerHook:
+    """The attribute ``_optimizer`` of an estimator: wherever it is read, scikit-learn's Adam has become fastadam's.
+
+    Here, and not where the optimizer is made: what comes out of a pickle, or was begun outside a block, is read, too.
+    """
+
+    def __get__(self, estimator: Any, _: type | None = None) -> Any:
+        if estimator is None:
+            return self
+        try:
+            optimizer = vars(estimator)["_optimizer"]
+        except KeyError:
+            raise AttributeError(f"{type(estimator).__name__} has no optimizer before it is fitted") from None
+        if type(optimizer) is AdamOptimizer:
+            optimizer = vars(estimator)["_optimizer"] = _Adam(optimizer)
+        return optimizer
+
+    def __set__(self, estimator: Any, optimizer: Any) -> None:
+        vars(estimator)["_optimizer"] = optimizer
+
+
+def _begin(estimator: Any) -> None:
+    """Before a fit: refuse a scikit-learn that was not tested, and say what stays its own."""
+    _check(sklearn.__version__, getattr(_multilayer_perceptron, "AdamOptimizer", None))
+    if estimator.solver != "adam":
+        warnings.warn(
+            f"solver={estimator.solver!r} is scikit-learn's own here: fastadam trains solver='adam' alone",
+            NotAcceleratedWarning,
+            stacklevel=5,  # where fit was called: between lie scikit-learn's two functions and this module's two
+        )
+
+
+class _Accelerated:
+    """An estimator whose ``_optimizer`` is fastadam's."""
+
+    _optimizer = _OptimizerHook()
+
+    def _fit(self, *args: Any, **kwargs: Any) -> Any:
+        _begin(self)
+        return super()._fit(*args, **kwargs)  # type: ignore[misc]
+
+
+class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
+    """scikit-learn's ``MLPClassifier``, its ``solver="adam"`` run by fastadam.
+
+    Parameters, attributes and methods are those of ``sklearn.neural_network.MLPClassifier``.
+
+    Raises
+    ------
+    RuntimeError
+        In a fit, where this version of scikit-learn is not one that was tested.
+
+    Warns
+    -----
+    NotAcceleratedWarning
+        In a fit with ``solver="sgd"`` or ``"lbfgs"``, which is scikit-learn's own.
+
+    Notes
+    -----
+    scikit-learn's Adam adds epsilon before the correction: `fastadam.Adam` with ``eps_hat=True``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastadam.adapters.sklearn import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = MLPClassifier(random_state=0)
+    >>> for _ in range(400):
+    ...     _ = model.partial_fit(X, y, classes=[0, 1, 2])
+    >>> model.score(X, y) > 0.95
+    True
+    """
+
+
+class MLPRegressor(_Accelerated, neural_network.MLPRegressor):
+    """scikit-learn's ``MLPRegressor``, its ``solver="adam"`` run by fastadam.
+
+    Parameters, attributes and methods are those of ``sklearn.neural_network.MLPRegressor``; see `MLPClassifier`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam.adapters.sklearn import MLPRegressor
+    >>> X = np.linspace(-1, 1, 100).reshape(-1, 1)
+    >>> model = MLPRegressor(learning_rate_init=0.01, max_iter=500, random_state=0).fit(X, X[:, 0] ** 2)
+    >>> model.score(X, X[:, 0] ** 2) > 0.95
+    True
+    """
+
+
+# ---------------------------------------------------------------- blocks
+
+_stock_fit = BaseMultilayerPerceptron._fit
+_OWN: dict[type, type] = {neural_network.MLPClassifier: MLPClassifier, neural_network.MLPRegressor: MLPRegressor}
+
+
+def _fit_in_block(estimator: Any, *args: Any, **kwargs: Any) -> Any:
+    if not isinstance(estimator, _Accelerated):  # which has begun by itself
+        _begin(estimator)
+    return _stock_fit(estimator, *args, **kwargs)
+
+
+def _reduce_in_block(estimator: Any, protocol: int) -> Any:
+    """How estimators reach worker processes, which know of no block: as this module's classes."""
+    own = _OWN.get(type(estimator))
+    if own is not None:
+        return own, (), vars(estimator).copy()
+    if not isinstance(estimator, _Accelerated):
+        name = type(estimator).__name__
+        warnings.warn(
+            f"{name}: fastadam cannot follow it to another process, where it is trained by scikit-learn's own Adam; "
+            f"derive {name} from an estimator of fastadam.adapters.sklearn instead",
+            NotAcceleratedWarning,
+            stacklevel=2,
+        )
+    return object.__reduce_ex__(estimator, protocol)
+
+
+#: what scikit-learn's estimators have as long as there is a block
+_IN_BLOCK = {"_optimizer": _OptimizerHook(), "_fit": _fit_in_block, "__reduce_ex__": _reduce_in_block}
+_outside = {name: vars(BaseMultilayerPerceptron)[name] for name in _IN_BLOCK if name in vars(BaseMultilayerPerceptron)}
+_blocks = 0  # how many are open, in all threads
+_lock = threading.Lock()
+
+
+@contextmanager
+def accelerated() -> Iterator[None]:
+    """Within this block, scikit-learn's MLPClassifier and MLPRegressor are trained by fastadam.
+
+    Blocks may be nested and opened by several threads; as long as one is open, all threads of the process train with
+    fastadam, those of joblib included. Estimators that are sent to worker processes become this module's classes on
+    their way, so that ``n_jobs`` works; so do copies and pickles made within the block. It can be a function's
+    decorator, too: ``@accelerated()``. At its end, however it is left, scikit-learn is as before; an optimizer that a
+    model has then remains with it.
+
+    Raises
+    ------
+    RuntimeError
+        Where this version of scikit-learn is not one that was tested: nothing has changed then.
+
+    Warns
+    -----
+    NotAcceleratedWarning
+        In the fit of another solver than ``"adam"``; and for an estimator of a class derived from scikit-learn's that
+        is pickled, since it would be trained by scikit-learn in another process.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> X = np.linspace(-1, 1, 100).reshape(-1, 1)
+    >>> with accelerated():
+    ...     model = MLPRegressor(learning_rate_init=0.01, max_iter=500, random_state=0).fit(X, X[:, 0] ** 2)
+    >>> model.score(X, X[:, 0] ** 2) > 0.95
+    True
+    """
+    global _blocks
+    _check(sklearn.__version__, getattr(_multilayer_perceptron, "AdamOptimizer", None))
+    with _lock:
+        _blocks += 1
+        for name, value in _IN_BLOCK.items():
+            setattr(BaseMultilayerPerceptron, name, value)
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks -= 1
+            for name in _IN_BLOCK if _blocks == 0 else ():
+                if name in _outside:
+                    setattr(BaseMultilayerPerceptron, name, _outside[name])
+                else:
+                    delattr(BaseMultilayerPerceptron, name)
+
+
+# ---------------------------------------------------------------- whether this is the scikit-learn that was tested
+
+
+@cache
+def _check(version: str, optimizer: Any) -> None:
+    """Refuse a version that was not tested, and a private optimizer that is not the one this module knows."""
+    first, beyond = _TESTED
+    wrong = ""
+    if not first <= tuple(int(part) for part in version.split(".")[:2]) < beyond:
+        wrong = "this version was not tested"
+    elif optimizer is not AdamOptimizer:
+        wrong = f"AdamOptimizer was replaced by {optimizer!r}"
+    elif tuple(inspect.signature(optimizer).parameters) != _SIGNATURE:
+        wrong = f"AdamOptimizer takes {inspect.signature(optimizer)}, not ({', '.join(_SIGNATURE)})"
+    elif vars(optimizer([])).keys() != _HELD:
+        wrong = f"AdamOptimizer holds {', '.join(vars(optimizer([])))}, not {', '.join(sorted(_HELD))}"
+    elif not _same_numbers(optimizer):
+        wrong = "AdamOptimizer gives other numbers than fastadam's Adam with eps_hat=True"
+    if wrong:
+        raise RuntimeError(
+            f"scikit-learn {version}: {wrong}. fastadam.adapters.sklearn replaces a private class and knows that of "
+            f"scikit-learn >={'.'.join(map(str, first))},<{'.'.join(map(str, beyond))}: install one of these, or train "
+            "without this module"
+        )
+
+
+def _same_numbers(optimizer: Callable[..., Any]) -> bool:
+    """Whether a few steps of scikit-learn's own optimizer come out as fastadam's."""
+    results: list[list[float]] = []
+    for make in (optimizer, lambda *args: _Adam(optimizer(*args))):
+        p = [np.array([1.0]), np.array([-2.0])]
+        made = make(p, 0.1, 0.8, 0.95, 1e-3)
+        for k in range(3):
+            made.update_params(p, [np.array([0.5]), np.array([-1e-3 * k])])
+        results.append([p[0][0], p[1][0], made.learning_rate, made.t])
+    stock, own = results
+    return np.allclose(stock, own, rtol=1e-12, atol=0)

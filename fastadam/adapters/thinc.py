@@ -1,0 +1,515 @@
+"""thinc's optimizer with fastadam's steps: schedules, clipping, decay, averages and checkpoints as in thinc's own.
+A config file names it: ``@optimizers = "fastadam.Adam.v1"``, with the arguments of thinc's ``Adam.v1``.
+
+`Adam` gives the numbers of thinc's Adam, to rounding. The others put the rules of fastadam's other optimizers, with
+their (torch's) conventions and defaults, into the same frame; installing fastadam registers them all, as
+``fastadam.Adam.v1``, ``fastadam.AdamW.v1``, ``fastadam.Adamax.v1``, ``fastadam.Adagrad.v1``, ``fastadam.RMSprop.v1``
+and ``fastadam.Adadelta.v1``. The frame is thinc's:
+
+- ``learn_rate``, ``L2``, ``grad_clip``, ``eps``, ``beta1`` and ``beta2`` are numbers >= 0 or thinc's schedules.
+- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is.
+- With ``L2_is_weight_decay`` (the default) the weights shrink by ``learn_rate * lr_scale * L2`` after the step,
+  otherwise ``L2`` times the weights is added to the gradient, before it is clipped.
+- ``use_averages`` (the default, too) keeps in ``optimizer.averages`` a running mean of the weights.
+
+What thinc's optimizer has, these have: ``mom1``, ``mom2``, ``averages`` and ``nr_update`` are dicts from a parameter's
+key to its arrays (``mom1``, ``mom2``, and ``mom3`` where it takes three, are the rule's states, in its order, flat) and
+to its count of steps. They may be pickled, copied, read and replaced between steps: that is a checkpoint.
+
+float32 and float64 weights in NumPy's memory are stepped in place. Arrays on a GPU are a TypeError, as are numbers
+outside their range a ValueError, before anything is touched.
+
+Examples
+--------
+>>> from thinc.api import Config, Relu, Softmax, chain, registry
+>>> import fastadam.adapters.thinc  # needless where fastadam is installed
+>>> config = Config().from_str('''
+... [optimizer]
+... @optimizers = "fastadam.Adam.v1"
+... learn_rate = 0.01
+... L2 = 1e-4
+... ''')
+>>> optimizer = registry.resolve(config)["optimizer"]
+>>> import numpy as np
+>>> X = np.eye(3, dtype="float32")
+>>> model = chain(Relu(8), Softmax()).initialize(X=X, Y=X)
+>>> for _ in range(200):
+...     predicted, backprop = model.begin_update(X)
+...     _ = backprop(predicted - X)
+...     model.finish_update(optimizer)
+...     optimizer.step_schedules()
+>>> bool(np.abs(model.predict(X) - X).max() < 0.1)
+True
+"""
+
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import base, optimizers, options
+from ..kernel import backends, checks, threads
+from ..kernel._plan import Plan
+
+try:
+    import thinc.optimizers
+    from thinc.config import registry
+    from thinc.schedules import constant
+except ImportError as error:
+    raise ImportError(
+        f"fastadam.adapters.thinc: thinc 8.3 … 9.1 is needed ({error}); pip install 'fastadam[thinc]'"
+    ) from error
+try:
+    from thinc.optimizers import ScheduleT
+except ImportError:  # before thinc 9, whose schedules are functions of the step and not generators
+    from thinc.optimizers import FloatOrSeq as ScheduleT
+
+__all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Optimizer", "RMSprop"]
+
+#: what thinc 9 makes of a number: a schedule of this function, whose rate can be read without a call
+_CONSTANT = getattr(constant(0.0), "_schedule", object())
+#: averages of more elements are taken in parts, whose temporaries stay in the cache
+_PART = 1 << 16
+_CHECKS: dict[str, options.Check] = {
+    "learn_rate": options.rate,
+    "lr_scale": options.rate,
+    "beta1": options.below_one,
+    "beta2": options.below_one,
+    "eps": options.rate,
+    "L2": options.rate,
+    "grad_clip": options.rate,
+}
+
+
+class Optimizer(thinc.optimizers.Optimizer):
+    """thinc's ``Optimizer``, its steps made by one of fastadam's rules: what `Adam` and its relatives return.
+
+    Parameters
+    ----------
+    face : type
+        The optimizer of fastadam whose rule it is.
+    learn_rate, L2, beta1, beta2, eps, grad_clip, L2_is_weight_decay, use_averages
+        See the module. As in thinc, the betas are the attributes ``b1`` and ``b2``.
+    decay_first : bool, default False
+        Whether weights shrink before the step, as in torch, and not after it, as in thinc.
+    **fixed
+        Further options of `face`, which have no schedules.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that is not as described; in a call, for an array that is not, or for what a schedule returned:
+        nothing has changed then.
+    """
+
+    __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_planned", "_rule", "face", "mom3")
+    mom3: dict[Any, np.ndarray]
+    _given: tuple[Any, ...]
+    _hyper: list[float]
+    _planned: "dict[Any, _Planned]"
+
+    def __init__(
+        self,
+        face: type[base.Optimizer],
+        learn_rate: ScheduleT,
+        *,
+        L2: ScheduleT = 0.0,
+        beta1: ScheduleT = 0.9,
+        beta2: ScheduleT = 0.999,
+        eps: ScheduleT = 1e-8,
+        grad_clip: ScheduleT = 1.0,
+        L2_is_weight_decay: bool = True,
+        use_averages: bool = True,
+        decay_first: bool = False,
+        **fixed: Any,
+    ) -> None:
+        given = {"learn_rate": learn_rate, "L2": L2, "beta1": beta1, "beta2": beta2, "eps": eps, "grad_clip": grad_clip}
+        for name, value in given.items():
+            if isinstance(value, (int, float)):  # others are schedules, and checked at each step
+                _CHECKS[name](name, value)
+        super().__init__(
+            **given,
+            L2_is_weight_decay=options.flag("L2_is_weight_decay", L2_is_weight_decay),
+            use_averages=options.flag("use_averages", use_averages),
+        )
+        self.mom3 = {}
+        self.face = face
+        self._decay_first = decay_first
+        parameters = inspect.signature(face).parameters
+        self._fixed = {name: p.default for name, p in parameters.items() if name in options.CHECKS}
+        self._fixed |= {name: options.check(name, value) for name, value in fixed.items()}
+        self._forget_plans()
+
+    def __call__(
+        self, key: tuple[int, str], weights: np.ndarray, gradient: np.ndarray, *, lr_scale: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One step of `weights`, in place, which leaves zeros in `gradient`; both are returned."""
+        if len(gradient) < 1:
+            return weights, gradient
+        if type(gradient) is not np.ndarray:
+            _on_cpu(f"gradient of {key}", gradient)
+        planned = self._planned.get(key)
+        if planned is None or not self._holds(planned, key, weights):
+            planned = self._planned[key] = self._new_plan(key, weights)
+        average = self._average_of(key, weights)
+        learn_rate, beta1, beta2, eps, L2, grad_clip = self._now(key)
+        hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, beta1, beta2, eps, L2, grad_clip)
+        factor = 1.0
+        if grad_clip and (self.L2_is_weight_decay or not L2):
+            factor = _clip_factor(gradient, grad_clip)
+        elif grad_clip:  # of the sum with L2's part, which the kernel makes of both, clipped
+            if gradient.shape != weights.shape:
+                checks.gradient(str(key), gradient, weights)
+            factor = _clip_factor(gradient + L2 * weights, grad_clip)
+            hyper = [*hyper]
+            hyper[self._rule.hyper.index("weight_decay")] *= factor
+        plan, t = planned.plan, self.nr_update.get(key, 0)
+        if planned.hyper is not hyper:
+            plan.set_hyper(0, hyper)
+            planned.hyper = hyper
+        plan.t = t
+        plan.step((gradient,), factor, zero_grads=True)
+        self.nr_update[key] = t + 1
+        if average is not None:
+            _average(average, weights, t + 1)
+            self.averages[key] = average
+        return weights, gradient
+
+    def _now(self, key: tuple[int, str]) -> list[Any]:
+        """What the schedules say. Those of thinc 8 are floats, which ``step_schedules`` changes."""
+        return [
+            value.attrs["rate"]
+            if getattr(value, "_schedule", None) is _CONSTANT
+            else value(self.step, key=key, last_score=self.last_score)
+            if callable(value)
+            else value
+            for value in (self.learn_rate, self.b1, self.b2, self.eps, self.L2, self.grad_clip)
+        ]
+
+    # Hyper-parameters: those of all parameters are the same, mostly, and of all steps, often.
+
+    def _hyper_of(self, *given: Any) -> list[float]:
+        """The rule's hyper-parameters, given L2_is_weight_decay and what `_CHECKS` names, which is checked here."""
+        if given != self._given:
+            decay, *numbers = given
+            checked = [check(name, value) for (name, check), value in zip(_CHECKS.items(), numbers, strict=True)]
+            learn_rate, lr_scale, beta1, beta2, eps, L2, _ = checked
+            self._hyper = self._new_hyper(bool(decay), learn_rate * lr_scale, beta1, beta2, eps, L2)
+            self._given = given
+        return self._hyper
+
+    def _new_hyper(self, decay: bool, rate: float, beta1: float, beta2: float, eps: float, L2: float) -> list[float]:
+        if beta2 == 0 and self.face is optimizers.Adam:
+            raise ValueError("beta2: 0 makes thinc's Adam a plain SGD, which fastadam has not; take thinc's SGD.v1")
+        if decay and not self._decay_first:
+            # To shrink by `kept` after a step is to shrink before it, and make the step shorter by as much.
+            kept = 1.0 - rate * L2
+            if kept <= 0:
+                raise ValueError(f"L2: expected learn_rate * L2 below 1, got {rate * L2}: no weights would be left")
+            rate, L2 = rate * kept, L2 / kept
+        own = {"betas": (beta1, beta2), "eps": eps, "weight_decay": L2}
+        return self.face.hyper_values(
+            self._rule, self._fixed | own | {"decoupled": decay, "decoupled_weight_decay": decay}, rate
+        )
+
+    # Plans: they follow the dicts that thinc's optimizer has, which a script may replace.
+
+    def _holds(self, planned: "_Planned", key: tuple[int, str], weights: np.ndarray) -> bool:
+        """Whether a plan is for these weights, and for the states that there are now."""
+        first, second, third = planned.states
+        return (
+            (planned.weights is weights or _is_same_memory(planned.weights, weights))
+            and self.mom1.get(key) is first
+            and self.mom2.get(key) is second
+            and self.mom3.get(key) is third
+        )
+
+    def _new_plan(self, key: tuple[int, str], weights: np.ndarray) -> "_Planned":
+        _on_cpu(f"weights of {key}", weights)
+        checks.parameter(f"weights of {key}", weights)
+        states: list[np.ndarray | None] = [None, None, None]
+        moments = (self.mom1, self.mom2, self.mom3)
+        for k in range(len(self._rule.states)):
+            states[k] = self._state(f"mom{k + 1}[{key}]", moments[k].get(key), weights)
+        for held, state in zip(moments, states, strict=True):
+            if state is not None:
+                held[key] = state
+        shaped = [state.reshape(weights.shape) for state in states if state is not None]
+        kernel = backends.kernel(self._rule)
+        plan = Plan([(kernel, [weights], [shaped])], [str(key)], n_threads=threads.default())
+        return _Planned(plan, weights, states)
+
+    def _state(self, name: str, state: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
+        """A state of these weights, flat as thinc's are: the one that there is, or a new one."""
+        dtype = checks.computed_in(weights)
+        if state is None:
+            return np.full(weights.size, self._fixed.get("initial_accumulator_value", 0.0), dtype)
+        if not isinstance(state, np.ndarray) or state.shape != (weights.size,) or state.dtype != dtype:
+            raise ValueError(
+                f"{name}: expected an array of {weights.size} numbers, {dtype}, as its weights need, got "
+                f"{getattr(state, 'shape', type(state).__name__)}; delete it to begin anew"
+            )
+        checks.parameter(name, state)
+        return state
+
+    def _average_of(self, key: tuple[int, str], weights: np.ndarray) -> np.ndarray | None:
+        if self.averages is None:
+            return None
+        average = self.averages.get(key)
+        if average is None:
+            return np.zeros(weights.shape, checks.computed_in(weights))
+        if average.shape != weights.shape:
+            raise ValueError(
+                f"averages[{key}]: expected shape {weights.shape} like the weights, got {average.shape}; delete it to "
+                "begin anew"
+            )
+        return average  # type: ignore[no-any-return]
+
+    def _forget_plans(self) -> None:
+        self._rule = self.face._rule(self._fixed)
+        self._planned, self._given, self._hyper = {}, (), []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: all but the plans, which the next steps make anew."""
+        _, state = super().__getstate__()  # Python's own, of the slots
+        return {name: value for name, value in state.items() if name not in ("_planned", "_given", "_hyper", "_rule")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._forget_plans()
+
+
+class _Planned:
+    """The plan of one parameter, the arrays that it is for, and the hyper-parameters that it has."""
+
+    __slots__ = ("hyper", "plan", "states", "weights")
+
+    def __init__(self, plan: Plan, weights: np.ndarray, states: list[np.ndarray | None]) -> None:
+        self.plan, self.weights, self.states = plan, weights, states
+        self.hyper: list[float] | None = None
+
+
+def _on_cpu(name: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray):
+        kind = f"{type(array).__module__}.{type(array).__name__}"
+        raise TypeError(
+            f"{name}: expected a numpy array, got {kind}; fastadam's optimizers run on the CPU alone, elsewhere use "
+            "thinc's own, such as Adam.v1"
+        )
+
+
+def _is_same_memory(one: np.ndarray, other: Any) -> bool:
+    """Whether two arrays are the same but as objects: a shim makes new ones of its framework's memory at each step."""
+    return (
+        isinstance(other, np.ndarray)
+        and one.__array_interface__["data"] == other.__array_interface__["data"]
+        and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
+    )
+
+
+def _clip_factor(gradient: np.ndarray, threshold: float) -> float:
+    """What scales a gradient down to a norm of `threshold`; a norm that is not a number, as in thinc, does nothing."""
+    flat = gradient.ravel(order="K")
+    norm = math.sqrt(flat.dot(flat))
+    return threshold / norm if norm >= threshold else 1.0
+
+
+def _average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
+    """thinc's running mean of the weights after step `t`: 9 / (10 + t) of the way to them, 1e-4 of it at least."""
+    part = 1.0 - min((1.0 + t) / (10.0 + t), 0.9999)
+    if weights.size <= _PART:
+        average -= part * (average - weights)
+        return
+    with np.nditer(
+        [average, weights], ["external_loop", "buffered"], [["readwrite"], ["readonly"]], order="K", buffersize=_PART
+    ) as parts:
+        for a, w in parts:
+            a -= part * (a - w)
+
+
+# ---------------------------------------------------------------- what a config file names
+
+
+def Adam(
+    learn_rate: ScheduleT = 0.001,
+    *,
+    L2: ScheduleT = 0.0,
+    beta1: ScheduleT = 0.9,
+    beta2: ScheduleT = 0.999,
+    eps: ScheduleT = 1e-8,
+    grad_clip: ScheduleT = 1.0,
+    L2_is_weight_decay: bool = True,
+    use_averages: bool = True,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's ``Adam.v1``.
+
+    Parameters
+    ----------
+    learn_rate, L2, beta1, beta2, eps, grad_clip, L2_is_weight_decay, use_averages
+        See the module. ``beta2`` must not be 0, which in thinc means SGD: for that take thinc's ``SGD.v1``.
+    amsgrad : bool, default False
+        Divide by the root of the largest second moment so far, as in `fastadam.Adam`.
+
+    Notes
+    -----
+    `fastadam.Adam` with ``eps_hat=True``: eps is added to the root of the second moment before its correction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> optimizer = Adam(0.5, eps=0.0, grad_clip=0.0)
+    >>> W, dW = np.ones(2, "float32"), np.array([3.0, -4.0], "float32")
+    >>> W, dW = optimizer((1, "W"), W, dW)
+    >>> W, dW
+    (array([0.5, 1.5], dtype=float32), array([0., 0.], dtype=float32))
+    """
+    return Optimizer(
+        optimizers.Adam,
+        learn_rate,
+        L2=L2,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        grad_clip=grad_clip,
+        L2_is_weight_decay=L2_is_weight_decay,
+        use_averages=use_averages,
+        eps_hat=True,
+        amsgrad=amsgrad,
+    )
+
+
+def AdamW(
+    learn_rate: ScheduleT = 0.001,
+    *,
+    L2: ScheduleT = 0.01,
+    beta1: ScheduleT = 0.9,
+    beta2: ScheduleT = 0.999,
+    eps: ScheduleT = 1e-8,
+    grad_clip: ScheduleT = 1.0,
+    use_averages: bool = True,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and so of torch's, its ``weight_decay`` called ``L2``.
+
+    What differs from `Adam` (and thinc's) with ``L2_is_weight_decay``: eps is added after the correction, and the
+    weights shrink before the step, not after it. Arguments are those of `Adam`, without ``L2_is_weight_decay``.
+    """
+    return Optimizer(
+        optimizers.AdamW,
+        learn_rate,
+        L2=L2,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        grad_clip=grad_clip,
+        use_averages=use_averages,
+        decay_first=True,
+        amsgrad=amsgrad,
+    )
+
+
+def Adamax(
+    learn_rate: ScheduleT = 0.002,
+    *,
+    L2: ScheduleT = 0.0,
+    beta1: ScheduleT = 0.9,
+    beta2: ScheduleT = 0.999,
+    eps: ScheduleT = 1e-8,
+    grad_clip: ScheduleT = 1.0,
+    L2_is_weight_decay: bool = True,
+    use_averages: bool = True,
+) -> Optimizer:
+    """``fastadam.Adamax.v1``: the rule of `fastadam.Adamax` in thinc's frame, see the module."""
+    return Optimizer(
+        optimizers.Adamax,
+        learn_rate,
+        L2=L2,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        grad_clip=grad_clip,
+        L2_is_weight_decay=L2_is_weight_decay,
+        use_averages=use_averages,
+    )
+
+
+def Adagrad(
+    learn_rate: ScheduleT = 0.01,
+    *,
+    L2: ScheduleT = 0.0,
+    eps: ScheduleT = 1e-10,
+    lr_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    grad_clip: ScheduleT = 1.0,
+    L2_is_weight_decay: bool = True,
+    use_averages: bool = True,
+) -> Optimizer:
+    """``fastadam.Adagrad.v1``: the rule of `fastadam.Adagrad` in thinc's frame, see the module."""
+    return Optimizer(
+        optimizers.Adagrad,
+        learn_rate,
+        L2=L2,
+        eps=eps,
+        grad_clip=grad_clip,
+        L2_is_weight_decay=L2_is_weight_decay,
+        use_averages=use_averages,
+        lr_decay=lr_decay,
+        initial_accumulator_value=initial_accumulator_value,
+    )
+
+
+def RMSprop(
+    learn_rate: ScheduleT = 0.01,
+    *,
+    L2: ScheduleT = 0.0,
+    alpha: float = 0.99,
+    eps: ScheduleT = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+    grad_clip: ScheduleT = 1.0,
+    L2_is_weight_decay: bool = True,
+    use_averages: bool = True,
+) -> Optimizer:
+    """``fastadam.RMSprop.v1``: the rule of `fastadam.RMSprop` in thinc's frame, see the module."""
+    return Optimizer(
+        optimizers.RMSprop,
+        learn_rate,
+        L2=L2,
+        eps=eps,
+        grad_clip=grad_clip,
+        L2_is_weight_decay=L2_is_weight_decay,
+        use_averages=use_averages,
+        alpha=alpha,
+        momentum=momentum,
+        centered=centered,
+    )
+
+
+def Adadelta(
+    learn_rate: ScheduleT = 1.0,
+    *,
+    L2: ScheduleT = 0.0,
+    rho: float = 0.9,
+    eps: ScheduleT = 1e-6,
+    grad_clip: ScheduleT = 1.0,
+    L2_is_weight_decay: bool = True,
+    use_averages: bool = True,
+) -> Optimizer:
+    """``fastadam.Adadelta.v1``: the rule of `fastadam.Adadelta` in thinc's frame, see the module."""
+    return Optimizer(
+        optimizers.Adadelta,
+        learn_rate,
+        L2=L2,
+        eps=eps,
+        grad_clip=grad_clip,
+        L2_is_weight_decay=L2_is_weight_decay,
+        use_averages=use_averages,
+        rho=rho,
+    )
+
+
+for _make in (Adam, AdamW, Adamax, Adagrad, RMSprop, Adadelta):
+    registry.optimizers.register(f"fastadam.{_make.__name__}.v1", func=_make)
