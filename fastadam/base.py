@@ -412,7 +412,7 @@ class Optimizer:
 
     @property
     def backend(self) -> str:
-        """What runs the rule: "cython", "numba" or "numpy"."""
+        """What runs the rule, one of "cython", "numba" and "numpy"."""
         return self._backend
 
     @property

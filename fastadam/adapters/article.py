@@ -179,11 +179,13 @@ class RMSprop(_Article):
 
 
 class AdaDelta(_Article):
-    """AdaDelta, whose accumulator m takes the squared step as made, its rate included (Zeiler's leaves that out)::
+    """AdaDelta, whose accumulator m takes the squared step as made, its rate included::
 
-    v = β₂ v + (1 - β₂) g²
-    Δθ = -α √(m + ε) / √(v + ε) · g
-    m = β₁ m + (1 - β₁) Δθ²
+        v = β₂ v + (1 - β₂) g²
+        Δθ = -α √(m + ε) / √(v + ε) · g
+        m = β₁ m + (1 - β₁) Δθ²
+
+    Zeiler's leaves the rate out.
     """
 
     _rule = RULES["adadelta"]

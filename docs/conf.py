@@ -1,0 +1,30 @@
+"""The site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build/html``."""
+
+import fastadam
+
+project = "fastadam"
+version = release = fastadam.__version__
+exclude_patterns = ["_build"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax among the site's own files: formulas need no network, neither here nor there
+]
+
+html_theme = "furo"
+html_title = f"fastadam {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_show_copyright = False
+
+myst_heading_anchors = 3  # the Markdown pages link to headings, as a forge does
+myst_enable_extensions = ["dollarmath"]
+
+default_role = "py:obj"  # `Adam` in a docstring
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say it in words
+napoleon_use_ivar = True  # attributes of a docstring are described once, not again as members
