@@ -4,6 +4,7 @@
 
 import inspect
 import itertools
+import math
 import reprlib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -23,6 +24,8 @@ from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 from ..options import count, flag, tolerance
 
 Vector = np.ndarray
+#: the lowest and the highest x
+Box = tuple[Vector, Vector] | None
 #: how a run ended: the numbers of SciPy's BFGS, and 99 as its `minimize` has it
 CONVERGED, OUT_OF_STEPS, NOT_FINITE, CALLED_OFF = 0, 1, 3, 99
 #: arguments of the classes that mean nothing here: x is one float64 array in memory, its gradients come from `jac`
@@ -140,14 +143,15 @@ class Method:
         maxiter, tol, disp = count("maxiter", maxiter), tolerance("tol", tol), flag("disp", disp)
         x = _start(x0)
         box = _box(bounds, x.size)
-        np.clip(x, *box, out=x)
+        if box is not None:
+            np.clip(x, *box, out=x)
         objective = _Objective(fun, jac, args, box)
         called_off = _teller(callback)
         optimizer = self._make(x, options)
 
         best: Any = None
         for here in _iterates(optimizer, x, objective, box):
-            finite = bool(np.isfinite(here.fun) and np.isfinite(here.jac).all())
+            finite = math.isfinite(here.fun) and math.isfinite(here.optimality)
             if here.nit == 0 or (finite and here.fun <= best.fun):
                 best = here
             if not finite:
@@ -186,21 +190,20 @@ rmsprop = Method(RMSprop)
 adadelta = Method(Adadelta)
 
 
-def _iterates(
-    optimizer: Optimizer, x: Vector, objective: "_Objective", box: tuple[Vector, Vector]
-) -> Iterator[OptimizeResult]:
+def _iterates(optimizer: Optimizer, x: Vector, objective: "_Objective", box: Box) -> Iterator[OptimizeResult]:
     """The points of the way down, x as it is included."""
     for nit in itertools.count():
         here = objective.at(x, nit)
         yield here
         optimizer.step(here.jac)
-        np.clip(x, *box, out=x)
+        if box is not None:
+            np.clip(x, *box, out=x)
 
 
 class _Objective:
     """The user's function and gradient: what they get is theirs, what they return is checked, copied and counted."""
 
-    def __init__(self, fun: Any, jac: Any, args: Any, box: tuple[Vector, Vector]) -> None:
+    def __init__(self, fun: Any, jac: Any, args: Any, box: Box) -> None:
         if not callable(fun):
             raise TypeError(f"fun: expected a function, got {fun!r} of type {type(fun).__name__}")
         if not (jac is None or callable(jac)):
@@ -214,12 +217,13 @@ class _Objective:
 
         NaN stands for what was not evaluated: all that would follow upon something that is not finite.
         """
-        low, high = self.box
-        jac, optimality = np.full(x.shape, np.nan), np.nan
-        fun = self._value(x) if np.isfinite(x).all() else np.nan
-        if np.isfinite(fun):
+        jac, optimality = None, math.nan
+        fun = self._value(x) if np.isfinite(x).all() else math.nan
+        if math.isfinite(fun):
             jac = self._differences(x, fun) if self.jac is None else self._gradient(x)
-            optimality = float(np.abs(np.clip(jac, x - high, x - low)).max(initial=0.0))
+            projected = jac if self.box is None else np.clip(jac, x - self.box[1], x - self.box[0])
+            optimality = float(np.abs(projected).max(initial=0.0))
+        jac = np.full(x.shape, np.nan) if jac is None else jac
         return OptimizeResult(x=x.copy(), fun=fun, jac=jac, nit=nit, optimality=optimality)
 
     def _value(self, x: Vector) -> float:
@@ -242,7 +246,7 @@ class _Objective:
     def _differences(self, x: Vector, fun: float) -> Vector:
         """Forward differences along what the bounds do not fix, where they would have no room; zeros there."""
         self.njev += 1
-        low, high = self.box
+        low, high = (np.full(x.shape, -np.inf), np.full(x.shape, np.inf)) if self.box is None else self.box
         free = low < high
         gradient = np.zeros_like(x)
 
@@ -274,10 +278,10 @@ def _start(x0: Any) -> Vector:
     return x
 
 
-def _box(bounds: Any, n: int) -> tuple[Vector, Vector]:
-    """The lowest and the highest x; as in SciPy, one pair serves for all elements."""
+def _box(bounds: Any, n: int) -> Box:
+    """The lowest and the highest x, or None where there is no bound; as in SciPy, one pair serves for all elements."""
     if bounds is None:
-        bounds = Bounds()
+        return None
     try:
         if isinstance(bounds, Bounds):
             ends = [bounds.lb, bounds.ub]
