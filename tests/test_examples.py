@@ -85,3 +85,11 @@ def test_scipy_physics_fit(run):
     fit, mean = numbers(deviation)
     assert fit < 1.5 * mean
     assert numbers(other)[0] < 0.01
+
+
+def test_sklearn_grid_search(run):
+    stock, ours, difference = run("sklearn_grid_search")
+    assert stock.startswith("stock")
+    assert ours.startswith("fastadam")
+    assert stock.split("best")[1] == ours.split("best")[1]
+    assert numbers(difference)[0] < 0.2
