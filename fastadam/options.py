@@ -31,7 +31,8 @@ def _number(allowed: str, test: Callable[[float], bool]) -> Check:
     return check
 
 
-def _flag(name: str, value: Any) -> bool:
+def flag(name: str, value: Any) -> bool:
+    """Refuse all but True and False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r} of type {type(value).__name__}")
     return bool(value)
@@ -52,7 +53,7 @@ def _two_betas(name: str, value: Any) -> tuple[float, float]:
     betas = tuple(value)
     if len(betas) != 2:
         raise ValueError(f"{name}: expected a pair of numbers, got {len(betas)} of them: {value!r}")
-    return _below_one(f"{name}[0]", betas[0]), _below_one(f"{name}[1]", betas[1])
+    return below_one(f"{name}[0]", betas[0]), below_one(f"{name}[1]", betas[1])
 
 
 _non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
@@ -60,7 +61,7 @@ _positive = _number("> 0 and finite", lambda x: 0 < x < math.inf)
 _scale = _number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
 _norm = _number("> 0, or infinity", lambda x: x > 0)
 _finite = _number("that is finite", math.isfinite)
-_below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
+below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
 _up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
 
 #: check of a learning rate that is a number, as a schedule must return it
@@ -72,18 +73,18 @@ CHECKS: dict[str, Check] = {
     "betas": _two_betas,
     "eps": _non_negative,
     "weight_decay": _non_negative,
-    "amsgrad": _flag,
-    "maximize": _flag,
-    "decoupled_weight_decay": _flag,
+    "amsgrad": flag,
+    "maximize": flag,
+    "decoupled_weight_decay": flag,
     "beta_decay": _up_to_one,
-    "alpha_decay": _flag,
-    "eps_hat": _flag,
+    "alpha_decay": flag,
+    "eps_hat": flag,
     "lr_decay": _non_negative,
     "initial_accumulator_value": _non_negative,
     "alpha": _up_to_one,
     "momentum": _non_negative,
-    "centered": _flag,
-    "eps_in_sqrt": _flag,
+    "centered": flag,
+    "eps_in_sqrt": flag,
     "rho": _up_to_one,
 }
 
@@ -98,15 +99,13 @@ SCHEDULE_CHECKS: dict[str, Check] = {
     "every": positive_count,
     "factor": _non_negative,
     "power": _positive,
-    "warmup": _below_one,
+    "warmup": below_one,
     "div": _positive,
     "final_div": _positive,
 }
 
 #: checks of arguments that are no hyper-parameters
-flag = _flag
 tolerance = _non_negative
-below_one = _below_one
 
 
 def seed(name: str, value: Any) -> int:
@@ -138,8 +137,8 @@ def extras(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any,
         "factor": 1.0 / _scale("grad_scale", grad_scale),
         "max_norm": None if max_norm is None else _norm("max_norm", max_norm),
         "clip_value": math.inf if clip_value is None else _norm("clip_value", clip_value),
-        "skip_nonfinite": _flag("skip_nonfinite", skip_nonfinite),
-        "zero_grads": _flag("zero_grads", zero_grads),
+        "skip_nonfinite": flag("skip_nonfinite", skip_nonfinite),
+        "zero_grads": flag("zero_grads", zero_grads),
     }
 
 
