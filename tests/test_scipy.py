@@ -27,7 +27,7 @@ from fastadam import schedules
 from fastadam.adapters import scipy as adapter
 from fastadam.adapters.scipy import Method, adadelta, adagrad, adam, adamax, adamw, rmsprop
 
-with_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed; it is large")
+with_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed; CI installs it")
 
 CURVATURE, MINIMUM = np.array([1.0, 10.0, 100.0]), np.array([3.0, -1.0, 0.5])
 #: method, and options that bring it to the minimum of the bowl
