@@ -598,3 +598,10 @@ def test_states_of_another_size_or_kind():
         optimizer(KEY, w, np.ones(3, "float32"))
     assert (w == 1).all()
     assert optimizer.nr_update.get(KEY, 0) == 0
+
+
+def test_an_argument_that_is_none_names_those_that_are():
+    with pytest.raises(
+        TypeError, match="AdamW: .*'momentum'; it takes learn_rate, .*amsgrad, grad_clip, use_averages$"
+    ):
+        fastadam.adapters.thinc.AdamW(momentum=0.9)

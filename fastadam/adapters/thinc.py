@@ -44,6 +44,7 @@ True
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -331,19 +332,43 @@ def _average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
 
 # ---------------------------------------------------------------- what a config file names
 
+#: options of fastadam's optimizers that the frame has under other names, all schedules there
+_RENAMED = {"lr": ("learn_rate",), "weight_decay": ("L2",), "betas": ("beta1", "beta2"), "eps": ("eps",)}
+#: those that stay what they are
+_OWN = ("amsgrad", "lr_decay", "initial_accumulator_value", "alpha", "momentum", "centered", "rho")
+_FRAME = ("grad_clip", "L2_is_weight_decay", "use_averages")
 
-def Adam(
-    learn_rate: ScheduleT = 0.001,
-    *,
-    L2: ScheduleT = 0.0,
-    beta1: ScheduleT = 0.9,
-    beta2: ScheduleT = 0.999,
-    eps: ScheduleT = 1e-8,
-    grad_clip: ScheduleT = 1.0,
-    L2_is_weight_decay: bool = True,
-    use_averages: bool = True,
-    amsgrad: bool = False,
-) -> Optimizer:
+
+def _factory(face: type[base.Optimizer], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
+    """A function from thinc's arguments, with `face`'s defaults, and its own options to its optimizer, registered."""
+    by_name = {}
+    for name, parameter in inspect.signature(face).parameters.items():
+        if name in _OWN:
+            by_name[name] = parameter
+        for new, default in zip(_RENAMED.get(name, ()), np.ravel(parameter.default).tolist(), strict=False):
+            by_name[new] = parameter.replace(name=new, default=default, annotation=ScheduleT)
+    frame = inspect.signature(Optimizer).parameters
+    by_name |= {name: frame[name] for name in _FRAME if name not in fixed}
+    first = by_name.pop("learn_rate")
+    others = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in by_name.values()]
+    signature = inspect.Signature([first, *others], return_annotation=Optimizer)
+
+    def make(*args: Any, **named: Any) -> Optimizer:
+        try:
+            given = signature.bind(*args, **named)
+        except TypeError as error:
+            raise TypeError(f"{face.__name__}: {error}; it takes {', '.join(signature.parameters)}") from None
+        given.apply_defaults()
+        return Optimizer(face, **given.arguments, **fixed)
+
+    make.__name__ = make.__qualname__ = face.__name__
+    make.__doc__, make.__signature__ = doc, signature  # type: ignore[attr-defined]
+    registry.optimizers.register(f"fastadam.{face.__name__}.v1", func=make)
+    return make
+
+
+Adam = _factory(
+    optimizers.Adam,
     """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's ``Adam.v1``.
 
     Parameters
@@ -365,151 +390,21 @@ def Adam(
     >>> W, dW = optimizer((1, "W"), W, dW)
     >>> W, dW
     (array([0.5, 1.5], dtype=float32), array([0., 0.], dtype=float32))
-    """
-    return Optimizer(
-        optimizers.Adam,
-        learn_rate,
-        L2=L2,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        use_averages=use_averages,
-        eps_hat=True,
-        amsgrad=amsgrad,
-    )
-
-
-def AdamW(
-    learn_rate: ScheduleT = 0.001,
-    *,
-    L2: ScheduleT = 0.01,
-    beta1: ScheduleT = 0.9,
-    beta2: ScheduleT = 0.999,
-    eps: ScheduleT = 1e-8,
-    grad_clip: ScheduleT = 1.0,
-    use_averages: bool = True,
-    amsgrad: bool = False,
-) -> Optimizer:
+    """,
+    eps_hat=True,
+)
+AdamW = _factory(
+    optimizers.AdamW,
     """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and so of torch's, its ``weight_decay`` called ``L2``.
 
     What differs from `Adam` (and thinc's) with ``L2_is_weight_decay``: eps is added after the correction, and the
     weights shrink before the step, not after it. Arguments are those of `Adam`, without ``L2_is_weight_decay``.
-    """
-    return Optimizer(
-        optimizers.AdamW,
-        learn_rate,
-        L2=L2,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        grad_clip=grad_clip,
-        use_averages=use_averages,
-        decay_first=True,
-        amsgrad=amsgrad,
-    )
-
-
-def Adamax(
-    learn_rate: ScheduleT = 0.002,
-    *,
-    L2: ScheduleT = 0.0,
-    beta1: ScheduleT = 0.9,
-    beta2: ScheduleT = 0.999,
-    eps: ScheduleT = 1e-8,
-    grad_clip: ScheduleT = 1.0,
-    L2_is_weight_decay: bool = True,
-    use_averages: bool = True,
-) -> Optimizer:
-    """``fastadam.Adamax.v1``: the rule of `fastadam.Adamax` in thinc's frame, see the module."""
-    return Optimizer(
-        optimizers.Adamax,
-        learn_rate,
-        L2=L2,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        use_averages=use_averages,
-    )
-
-
-def Adagrad(
-    learn_rate: ScheduleT = 0.01,
-    *,
-    L2: ScheduleT = 0.0,
-    eps: ScheduleT = 1e-10,
-    lr_decay: float = 0.0,
-    initial_accumulator_value: float = 0.0,
-    grad_clip: ScheduleT = 1.0,
-    L2_is_weight_decay: bool = True,
-    use_averages: bool = True,
-) -> Optimizer:
-    """``fastadam.Adagrad.v1``: the rule of `fastadam.Adagrad` in thinc's frame, see the module."""
-    return Optimizer(
-        optimizers.Adagrad,
-        learn_rate,
-        L2=L2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        use_averages=use_averages,
-        lr_decay=lr_decay,
-        initial_accumulator_value=initial_accumulator_value,
-    )
-
-
-def RMSprop(
-    learn_rate: ScheduleT = 0.01,
-    *,
-    L2: ScheduleT = 0.0,
-    alpha: float = 0.99,
-    eps: ScheduleT = 1e-8,
-    momentum: float = 0.0,
-    centered: bool = False,
-    grad_clip: ScheduleT = 1.0,
-    L2_is_weight_decay: bool = True,
-    use_averages: bool = True,
-) -> Optimizer:
-    """``fastadam.RMSprop.v1``: the rule of `fastadam.RMSprop` in thinc's frame, see the module."""
-    return Optimizer(
-        optimizers.RMSprop,
-        learn_rate,
-        L2=L2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        use_averages=use_averages,
-        alpha=alpha,
-        momentum=momentum,
-        centered=centered,
-    )
-
-
-def Adadelta(
-    learn_rate: ScheduleT = 1.0,
-    *,
-    L2: ScheduleT = 0.0,
-    rho: float = 0.9,
-    eps: ScheduleT = 1e-6,
-    grad_clip: ScheduleT = 1.0,
-    L2_is_weight_decay: bool = True,
-    use_averages: bool = True,
-) -> Optimizer:
-    """``fastadam.Adadelta.v1``: the rule of `fastadam.Adadelta` in thinc's frame, see the module."""
-    return Optimizer(
-        optimizers.Adadelta,
-        learn_rate,
-        L2=L2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        use_averages=use_averages,
-        rho=rho,
-    )
-
-
-for _make in (Adam, AdamW, Adamax, Adagrad, RMSprop, Adadelta):
-    registry.optimizers.register(f"fastadam.{_make.__name__}.v1", func=_make)
+    """,
+    L2_is_weight_decay=True,
+    decay_first=True,
+)
+_SAME = "``fastadam.{0}.v1``: the rule, options and defaults of `fastadam.{0}` in thinc's frame, see the module."
+Adamax, Adagrad, RMSprop, Adadelta = (
+    _factory(face, _SAME.format(face.__name__))
+    for face in (optimizers.Adamax, optimizers.Adagrad, optimizers.RMSprop, optimizers.Adadelta)
+)
