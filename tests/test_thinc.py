@@ -600,8 +600,6 @@ def test_states_of_another_size_or_kind():
     assert optimizer.nr_update.get(KEY, 0) == 0
 
 
-def test_an_argument_that_is_none_names_those_that_are():
-    with pytest.raises(
-        TypeError, match="AdamW: .*'momentum'; it takes learn_rate, .*amsgrad, grad_clip, use_averages$"
-    ):
-        fastadam.adapters.thinc.AdamW(momentum=0.9)
+def test_a_wrong_argument_names_those_that_there_are():
+    with pytest.raises(TypeError, match=r"AdamW: .*'momentum'; it takes learn_rate, .*grad_clip, use_averages"):
+        adapter.AdamW(momentum=0.9)
