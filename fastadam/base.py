@@ -5,7 +5,6 @@ It knows no algorithm and no loop: a subclass says which rule its options choose
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -15,7 +14,7 @@ import numpy as np
 
 from . import checkpoint, options, structure
 from .kernel import backends, checks, threads
-from .kernel._plan import Plan, state_like
+from .kernel._plan import Plan, state_like, uninterrupted
 from .rules import Rule
 
 
@@ -297,7 +296,7 @@ class Optimizer:
             kept = "states are kept in a folder" if self._object is None else "parameters are those of an object"
             raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
         with self._held():
-            self._add_param_group(group)
+            uninterrupted(partial(self._add_param_group, group))
 
     def _add_param_group(self, group: Mapping[str, Any]) -> None:
         k = len(self.param_groups)
@@ -375,7 +374,7 @@ class Optimizer:
             If the file cannot be written: the old one is as it was.
         """
         with self._held():
-            checkpoint.save(self, path, params)
+            uninterrupted(partial(checkpoint.save, self, path, params))
 
     def load(self, path: str | PathLike[str]) -> None:
         """Go on from what `save` wrote: options, step count, states, and the parameters where the file has them.
@@ -432,17 +431,11 @@ class Optimizer:
 
     # Between the face and the plan.
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Between two steps, the arrays being those that an object has now: for all that reads or changes states."""
+    def _held(self) -> Plan:
+        """The plan, which keeps steps out in a ``with``, its arrays those that an object has now."""
         if self._object is not None:
             self._follow_object()
-        plan = self._plan
-        plan.hold()
-        try:
-            yield
-        finally:
-            plan.release()
+        return self._plan
 
     @property
     def _params(self) -> list[np.ndarray]:
@@ -515,8 +508,8 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: the arrays, and what the plan knows beside them; a copy's states are in memory."""
-        with self._held():
-            plan, kept = self._plan, dict(vars(self))
+        with self._held() as plan:
+            kept = dict(vars(self))
         del kept["_plan"], kept["_scheduled"]
         counts = (plan.t, plan.seed, plan.skipped, [plan.steps(k) for k in range(len(self.param_groups))])
         groups = [(group._label, group._values) for group in self.param_groups]
@@ -599,7 +592,10 @@ class Group(MutableMapping[str, Any]):
         return self._values[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._values[name] = self.check(name, value)
+        value = self.check(name, value)
+        optimizer = self._optimizer
+        optimizer._scheduled = [*optimizer._scheduled, self]  # an interrupt before the last line leaves it to the step
+        self._values[name] = value
         self.apply()
 
     def __delitem__(self, name: str) -> None:
@@ -638,9 +634,9 @@ class Group(MutableMapping[str, Any]):
     def apply(self) -> None:
         """Hand the options to the plan; or, where the rate is another at each step, leave it to `_set_rates`."""
         optimizer = self._optimizer
-        others = [group for group in optimizer._scheduled if group is not self]
-        optimizer._scheduled = others
+        scheduled = [group for group in optimizer._scheduled if group is not self]
         if optimizer._is_scheduled(self._values):
-            optimizer._scheduled = [*others, self]
+            scheduled.append(self)
         else:
             optimizer._plan.set_hyper(self._index, self.hyper(self._values["lr"]))
+        optimizer._scheduled = scheduled

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import options, schedules
+from .kernel._plan import uninterrupted
 
 if TYPE_CHECKING:
     from .base import Optimizer
@@ -192,17 +193,21 @@ def _restore(
     pairs = [(array, _like(f"{source}: {entry}", fetch(entry), array)) for entry, array in arrays.items()]
 
     plan, folder = optimizer._plan, optimizer._folder
-    if folder is not None:
-        folder.begin()
-    for array, new in pairs:  # from here on nothing can fail
-        np.copyto(array, new)
-    plan.t, plan.skipped, plan.seed = t, skipped, seed
-    for k, (group, (steps, values)) in enumerate(zip(optimizer.param_groups, chosen, strict=True)):
-        plan.set_steps(k, steps)
-        group._values.update(values)
-        group.apply()
-    if folder is not None:
-        folder.end(plan)
+
+    def commit() -> None:  # nothing can fail here
+        if folder is not None:
+            folder.begin()
+        for array, new in pairs:
+            np.copyto(array, new)
+        plan.t, plan.skipped, plan.seed = t, skipped, seed
+        for k, (group, (steps, values)) in enumerate(zip(optimizer.param_groups, chosen, strict=True)):
+            plan.set_steps(k, steps)
+            group._values.update(values)
+            group.apply()
+        if folder is not None:
+            folder.end(plan)
+
+    uninterrupted(commit)
 
 
 def _need_names(where: str, came: set[str], own: set[str]) -> None:
@@ -417,12 +422,16 @@ class Folder:
 
     def step(self, plan: "Plan", step: Callable[[], None]) -> None:
         """A step, and the record of it."""
-        self.begin()
-        try:
-            step()
-        finally:
-            if not plan.torn:
-                self.end(plan)
+
+        def recorded() -> None:
+            self.begin()
+            try:
+                step()
+            finally:
+                if not plan.torn:
+                    self.end(plan)
+
+        uninterrupted(recorded)
 
     def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], is_fortran: bool = False) -> np.ndarray:
         path = self.path / name

@@ -481,8 +481,7 @@ def test_gradients_of_groups_may_be_scalars():
 def test_nothing_reads_or_changes_states_within_a_step(tmp_path):
     opt = fastadam.Adam([np.ones(3)])
     kept = opt.state_dict()
-    opt._plan.hold()
-    for call in (
+    calls = (
         lambda: opt.step([np.ones(3)]),
         lambda: opt.save(tmp_path / "a.npz"),
         lambda: opt.load(tmp_path / "a.npz"),
@@ -490,10 +489,11 @@ def test_nothing_reads_or_changes_states_within_a_step(tmp_path):
         lambda: opt.load_state_dict(kept),
         lambda: opt.add_param_group({"params": np.ones(2)}),
         lambda: pickle.dumps(opt),
-    ):
-        with pytest.raises(RuntimeError, match="another thread is inside a step"):
-            call()
-    opt._plan.release()
+    )
+    with opt._plan:
+        for call in calls:
+            with pytest.raises(RuntimeError, match="another thread is inside a step"):
+                call()
     assert not list(tmp_path.iterdir())
     opt.step([np.ones(3)])
     assert opt.t == 1

@@ -12,6 +12,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
+from _thread import allocate_lock, get_ident, start_new_thread
+from contextvars import copy_context
+from threading import main_thread
+
 import numpy as np
 
 from ..rules import clip_factor
@@ -402,16 +406,22 @@ cdef class Plan:
             raise IndexError(f"group: expected 0 … {self.n_groups - 1}, got {group}")
         return group
 
-    cpdef int hold(self) except -1:
-        """Keep steps out, until `release`: for who reads or changes the arrays between steps."""
+    cdef int hold(self) except -1:
         if self.busy:
             raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
         self.busy = True
         return 0
 
-    cpdef void release(self) noexcept:
-        """Let steps in again."""
+    cdef void release(self) noexcept:
         self.busy = False
+
+    def __enter__(self):
+        """Keep steps out until `__exit__`: for who reads or changes the arrays between steps."""
+        self.hold()
+        return self
+
+    def __exit__(self, *error):
+        self.release()
 
     def writes(self, cnp.ndarray array):
         """Whether an array may share memory with one that a step writes."""
@@ -438,7 +448,7 @@ cdef class Plan:
         bint zero_grads=False,
     ):
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing.
-        (A sweep in Python can be interrupted within: then `torn` stays set.)
+        (A sweep in Python, of a rule of one's own, can fail within: then `torn` stays set.)
 
         Gradients are multiplied by `factor`; then, if their norm, over all arrays, is above `max_norm`, by what brings
         it down to that; then each element is clipped to ±`clip_value`. With `skip_nonfinite` a NaN or an infinity in
@@ -463,14 +473,13 @@ cdef class Plan:
             self.layout.work = sweep_range
             self.layout.zero_grads = zero_grads
             self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
-            self.torn = True
             if self.compiled:
+                self.torn = True
                 with nogil:
                     run(&self.layout, self.n_threads)
+                self.swept()
             else:
-                self.sweep_python()
-            self.t += 1
-            self.torn = False
+                uninterrupted(self.sweep_python)
         finally:
             self.release()
 
@@ -628,16 +637,56 @@ cdef class Plan:
                 group.scalars32[k] = <float> group.scalars64[k]
         return 0
 
-    cdef int sweep_python(self) except -1:
+    def sweep_python(self):
         """The same step where kernels are Python: their sweeps are called with arrays that view the chunks."""
         cdef Py_ssize_t i
         cdef uint64_t mode = enter(&self.layout)
+        self.torn = True
         try:
             for i in range(self.layout.n_segments):
                 sweep_in_python(&self.layout, &self.layout.segments[i], self.layout.buffers)
         finally:
             leave(&self.layout, mode)
-        return 0
+        self.swept()
+
+    cdef void swept(self) noexcept:
+        self.t += 1
+        self.torn = False
+
+
+def uninterrupted(work):
+    """Call `work`, whole: what a signal's handler raises meanwhile, as KeyboardInterrupt, is raised when it is done.
+
+    Python runs handlers in the main thread alone, so there the work is given to another thread, and waited for. While
+    it waits, no handler runs but inside `acquire`: between the lines of a compiled function Python looks for none.
+    """
+    if get_ident() != main_thread().ident:
+        work()
+        return
+    cdef list failed = []
+    cdef object interrupt = None
+    done = allocate_lock()
+    done.acquire()
+    start_new_thread(copy_context().run, (_report, work, failed, done))
+    while done.locked():
+        try:
+            done.acquire()
+            break
+        except BaseException as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt from (failed[0] if failed else None)
+    if failed:
+        raise failed[0]
+
+
+def _report(work, list failed, done):
+    try:
+        work()
+    except BaseException as error:
+        failed.append(error)
+    finally:
+        done.release()
 
 
 cdef int64_t n_tiles(Layout* layout) noexcept nogil:
