@@ -116,7 +116,8 @@ class Optimizer:
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
     A step releases the GIL: nothing else may write the arrays or the gradients while it runs. A second thread that
-    steps, saves, loads or copies the optimizer meanwhile gets a RuntimeError.
+    steps, saves, loads or copies the optimizer meanwhile gets a RuntimeError. An interrupt (KeyboardInterrupt, or what
+    another signal's handler raises) is raised when the step, save or load that it came in is whole.
 
     Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
 

@@ -6,7 +6,9 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import digests
 import numpy as np
 import pytest
 from cases import BY_RULE, CASES, DTYPES, SIZES, arrays_of, gradients, make
@@ -67,9 +69,8 @@ def digest() -> str:
     return total.hexdigest()
 
 
-@pytest.mark.parametrize("isa", backends.available_isas())
-def test_instruction_sets_give_the_same_bits(isa):
-    code = "import test_bits as t; print(t.backends.ISA, t.digest())"
+def say(isa: str, code: str) -> list[str]:
+    """What a process that uses this instruction set prints."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         env=os.environ | {"FASTADAM_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -77,7 +78,37 @@ def test_instruction_sets_give_the_same_bits(isa):
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [isa, digest()]
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("isa", backends.available_isas())
+def test_instruction_sets_give_the_same_bits(isa):
+    assert say(isa, "import test_bits as t; print(t.backends.ISA, t.digest())") == [isa, digest()]
+
+
+CHANGED = "bits have changed: if that is meant, run tests/digests.py and name the change in CHANGELOG.md"
+
+
+@pytest.mark.parametrize("isa", backends.available_isas())
+def test_kept_digests_on_threads_and_layouts(isa):
+    code = """
+import itertools, numpy, digests
+for n_threads, layout in itertools.product(range(1, 9), (numpy.copy, digests.strided)):
+    print(*digests.wrong(n_threads=n_threads, layout=layout))
+print("all done")
+"""
+    assert say(isa, code) == ["all", "done"], CHANGED
+
+
+@pytest.mark.parametrize("layout", [np.copy, digests.strided])
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+def test_kept_digests_from_backends_and_files(backend, layout, tmp_path):
+    assert not list(digests.wrong(backend=backend, layout=layout, resumed_in=tmp_path)), CHANGED
+
+
+def test_changelog_names_the_digests():
+    assert list(digests.kept()) == digests.KEYS
+    assert f"`{digests.of_all()}`" in (Path(__file__).parents[1] / "CHANGELOG.md").read_text(), CHANGED
 
 
 def test_unavailable_instruction_set_is_refused():
