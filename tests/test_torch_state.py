@@ -16,7 +16,7 @@ from test_torch import STATES, assert_close, each_case, each_dtype, each_optimiz
 from torch_cases import GROUPS, Case, gradient, start
 
 import fastadam
-from fastadam.adapters.torch import export_state, import_state
+from fastadam.adapters.torch_state import export_state, import_state
 
 if importlib.util.find_spec("torch") is not None:
     import torch
