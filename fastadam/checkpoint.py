@@ -110,6 +110,16 @@ def _cut(message: str) -> str:
     return message if len(message) <= 2000 else f"{message[:2000]}…"
 
 
+@contextmanager
+def _saying(where: str) -> Iterator[None]:
+    """Errors within say where, at a bounded length."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else Mismatch
+        raise kind(_cut(f"{where}: {error}")) from error
+
+
 def _need_same(where: str, came: Any, own: Any) -> None:
     _need(type(came) is type(own) and came == own, f"{where}: expected {own!r}, got {came!r}")
 
@@ -166,8 +176,9 @@ def _restore(
     own = _describe(optimizer)
     for name in ("version", "optimizer"):
         _need_same(f"{source}: {name}", meta.get(name), own[name])
-    t, skipped = (options.count(f"{source}: {name}", meta.get(name)) for name in ("t", "skipped"))
-    seed = options.seed(f"{source}: seed", meta.get("seed"))
+    with _saying(source):
+        t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
+        seed = options.seed("seed", meta.get("seed"))
     groups = meta.get("param_groups")
     count = len(groups) if isinstance(groups, list) else None
     _need(count == len(own["param_groups"]), f"{source}: expected {len(own['param_groups'])} groups, got {count}")
@@ -177,13 +188,10 @@ def _restore(
         came = _mapping(where, groups[k])  # type: ignore[index]
         _need_names(where, set(came), set(mine))
         _need_same(f"{where}['params']", came["params"], mine["params"])
-        steps = options.count(f"{where}['t']", came["t"])
-        _need(steps <= t, f"{where}['t']: expected at most t = {t}, got {steps}")
-        try:
+        with _saying(where):
+            steps = options.count("t", came["t"])
+            _need(steps <= t, f"t: expected at most t = {t}, got {steps}")
             values = {name: group.check(name, _decode(name, came[name], group[name])) for name in optimizer.defaults}
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else Mismatch
-            raise kind(_cut(f"{where}: {error}")) from error
         chosen.append((steps, values))
     came_entries = entries()
     arrays = _entries(optimizer, params=any(entry.startswith("params/") for entry in came_entries))
