@@ -274,11 +274,15 @@ def _sync(path: Path, flags: int) -> None:
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran order, and dtype of the ``.npy`` array that begins here."""
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"unknown version {version} of the .npy format")
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"unknown version {version} of the .npy format")
+    try:
+        return read(file)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # NumPy parses it as Python, which fails in many ways: for its own stack by MemoryError
+        raise ValueError(f"the header is no array's: {type(error).__name__}: {error}") from error
 
 
 def _write_npz(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
@@ -452,7 +456,7 @@ class Folder:
                 found, is_fortran, kind = _header(file)
                 first = file.tell()
         except ValueError as error:
-            raise Mismatch(f"state_dir: {path}: no array: {error}") from error
+            raise Mismatch(_cut(f"state_dir: {path}: no array: {error}")) from error
         _need(
             found == shape and kind == dtype, f"state_dir: {path}: expected {shape} of {dtype}, got {found} of {kind}"
         )

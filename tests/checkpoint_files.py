@@ -177,6 +177,12 @@ def duplicate(path: Path) -> None:
         archive.writestr("m/W.npy", archive.read("m/W.npy"))
 
 
+class Raw(str):
+    """A text that stands in a header as it is."""
+
+    __repr__ = str.__str__
+
+
 class Evil:
     """What runs when it is unpickled."""
 

@@ -19,6 +19,7 @@ from checkpoint_files import (
     B,
     Change,
     Evil,
+    Raw,
     W,
     built,
     cut,
@@ -162,6 +163,8 @@ NPZ: list[tuple[str, Change, str]] = [
     ("order in words", entry("m/W", header("<f4", (3, 4), W.tobytes(), order="F")), "ValueError"),
     ("header of another kind", entry("m/W", b"\x93NUMPY\1\0\6\0(3, 4)" + W.tobytes()), "ValueError"),
     ("header that is code", entry("m/W", header("<f4", Evil, W.tobytes())), "ValueError"),
+    *((f"header of {c}", entry("m/W", header(Raw(c * 9900), ())), "ValueError") for c in "-(\0"),  # - is a MemoryError
+    ("header without end", entry("m/W", header(Raw("(0L"), ())), "ValueError"),
     ("header of version 3", entry("m/W", header("<f4", (3, 4), W.tobytes(), version=b"\3\0")), "version (3, 0)"),
     ("header of version 9", entry("m/W", header("<f4", (3, 4), W.tobytes(), version=b"\x09\0")), "ValueError"),
     ("header of a megabyte", entry("m/W", header("<f4" + " " * 10**6, (3, 4), version=b"\2\0")), "Header info length"),

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_files import TESTS, B, Change, Evil, W, built, command, entry, header, mapped, npy, run
+from checkpoint_files import TESTS, B, Change, Evil, Raw, W, built, command, entry, header, mapped, npy, run
 
 import fastadam
 
@@ -118,6 +118,9 @@ FOLDERS: list[tuple[str, Change, Any, str]] = [
     ("text for array", file("0.m.npy", b"import torch\n"), ValueError, "0.m.npy: no array"),
     ("pickle for array", file("0.m.npy", pickle.dumps(Evil())), ValueError, "0.m.npy: no array"),
     ("objects", file("0.m.npy", npy(np.full((3, 4), Evil()), allow_pickle=True)), ValueError, "of object"),
+    ("header of dashes", file("0.m.npy", header(Raw("-" * 9900), ())), ValueError, "0.m.npy: no array: the header"),
+    ("header of brackets", file("0.m.npy", header(Raw("(" * 9900), ())), ValueError, "0.m.npy: no array: "),
+    ("header without end", file("0.m.npy", header(Raw("(0L"), ())), ValueError, "0.m.npy: no array: the header"),
     ("shape", file("0.m.npy", npy(W.T)), ValueError, "0.m.npy: expected (3, 4) of float32, got (4, 3)"),
     ("dtype", file("0.m.npy", npy(W.astype("f8"))), ValueError, "got (3, 4) of float64"),
     ("byte order", file("0.m.npy", npy(W.astype(">f4"))), ValueError, "got (3, 4) of >f4"),
@@ -142,6 +145,7 @@ def test_damaged_folder(
     with pytest.raises(error, match=re.escape(str(folder))) as raised:
         in_folder(folder)
     assert text in str(raised.value)
+    assert len(str(raised.value)) < 2500
     assert contents(folder) == before
     assert os.listdir(tmp_path) == ["a"]  # nothing was unpickled
 
