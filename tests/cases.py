@@ -49,6 +49,11 @@ def arrays_of(opt) -> list[np.ndarray]:
     return [*opt._plan.params, *(array for arrays in opt.state.values() for array in arrays if array is not None)]
 
 
+def bits(array) -> bytes:
+    """What an array holds, in C order; NaNs count as one value."""
+    return np.where(np.isnan(array), np.array(np.nan, array.dtype), array).tobytes()
+
+
 def gradients(rng, n: int, steps: int, dtype: str, special: bool = True) -> list[np.ndarray]:
     """Random gradients over many scales, some elements always zero; `special` sprinkles in what floats can be."""
     scale = 10.0 ** rng.uniform(-6, 3, n)
