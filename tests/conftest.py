@@ -5,5 +5,5 @@
 from hypothesis import settings
 
 settings.register_profile("short", deadline=None, derandomize=True, max_examples=100, stateful_step_count=20)
-settings.register_profile("long", deadline=None, max_examples=400, stateful_step_count=50, print_blob=True)
+settings.register_profile("long", deadline=None, max_examples=800, stateful_step_count=50, print_blob=True)
 settings.load_profile("short")
