@@ -15,6 +15,7 @@ import numpy as np
 from . import checkpoint, options, structure
 from .kernel import backends, checks, threads
 from .kernel._plan import Plan, state_like, uninterrupted
+from .kernel.checks import shown
 from .rules import Rule
 
 
@@ -143,9 +144,13 @@ class Optimizer:
         state_dtype: str | None = None,
         state_dir: str | PathLike[str] | None = None,
         seed: int = 0,
+        **unknown: Any,
     ) -> None:
         if type(self) is Optimizer:
             raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
+        for name in unknown:
+            _, *own = inspect.signature(type(self)).parameters
+            raise TypeError(f"{name}: unknown option of {type(self).__name__}; it has {', '.join(own)}")
         self.defaults = {name: options.check(name, value) for name, value in defaults.items()}
         given: Any = params
         self._object: Any = given if structure.is_object(given) else None
@@ -269,8 +274,8 @@ class Optimizer:
             grads = self._flatten(grads)
         if self._scheduled:
             self._set_rates()
-        is_plain = grad_scale == 1.0 and max_norm is None and clip_value is None
-        if is_plain and not skip_nonfinite and not zero_grads and self._folder is None:
+        is_plain = skip_nonfinite is False and zero_grads is False and max_norm is None and clip_value is None
+        if is_plain and type(grad_scale) is float and grad_scale == 1.0 and self._folder is None:
             self._plan.step(grads)  # at 16 elements, what stands before this is a third of a step
             return
         extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
@@ -520,6 +525,7 @@ class Optimizer:
         t, seed, skipped, steps = state.pop("_at")
         vars(self).update(state)
         self.param_groups = [Group(self, k, *kept) for k, kept in enumerate(state["param_groups"])]
+        self._check_params()
         self._make_plan(t, seed)
         self._plan.skipped = skipped
         for k, count in enumerate(steps):
@@ -593,10 +599,14 @@ class Group(MutableMapping[str, Any]):
         return self._values[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        value = self.check(name, value)
+        self.update({name: value})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign several options: all of them, or none."""
+        values = {name: self.check(name, value) for name, value in dict(*args, **kwargs).items()}
         optimizer = self._optimizer
         optimizer._scheduled = [*optimizer._scheduled, self]  # an interrupt before the last line leaves it to the step
-        self._values[name] = value
+        self._values |= values
         self.apply()
 
     def __delitem__(self, name: str) -> None:
@@ -625,7 +635,7 @@ class Group(MutableMapping[str, Any]):
         value = options.check(name, value, self._name(name))
         fixed = name == "initial_accumulator_value" and value != self[name]
         if fixed or self._optimizer._rule(self._values | {name: value}) is not self._rule:
-            raise ValueError(f"{self._name(name)}: {value!r} needs other states; it is chosen at construction")
+            raise ValueError(f"{self._name(name)}: {shown(value)} needs other states; it is chosen at construction")
         return value
 
     def hyper(self, rate: float) -> list[float]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from . import options, schedules
 from .kernel._plan import uninterrupted
+from .kernel.checks import shown
 
 if TYPE_CHECKING:
     from .base import Optimizer
@@ -71,7 +72,7 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
 
 def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> None:
     """See `Optimizer.save`."""
-    path, params = Path(path), options.flag("params", params)
+    path, params = _path("path", path), options.flag("params", params)
     meta = json.dumps(_describe(optimizer), default=_encode).encode()
     _need(len(meta) <= _MAX_META, f"{path}: the names and options take {len(meta)} bytes, more than `load` would read")
     arrays = {entry: _stored(array) for entry, array in _entries(optimizer, params).items()}
@@ -82,7 +83,7 @@ def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> 
 
 def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
     """See `Optimizer.load`."""
-    path = Path(path)
+    path = _path("path", path)
     opened = _open_safetensors if path.suffix == ".safetensors" else _open_npz
     try:
         with opened(path) as (meta, entries, fetch):
@@ -94,6 +95,15 @@ def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
             raise
         what = f"{type(error).__name__}: {error}"
         raise ValueError(_cut(f"{path}: no whole checkpoint of this optimizer: {what}")) from error
+
+
+def _path(name: str, value: Any) -> Path:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: expected a path, str or os.PathLike, got {shown(value)}")
+    if not text or "\0" in text:  # an empty one would be the folder in which Python runs
+        raise ValueError(f"{name}: expected a path that is not empty and has no NUL, got {shown(value)}")
+    return Path(text)
 
 
 class Mismatch(ValueError):
@@ -256,8 +266,10 @@ def _replacing(path: Path) -> Iterator[Path]:
         if path.exists():
             temporary.chmod(path.stat().st_mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):  # of which the caller knows nothing
+            error.filename, error.filename2 = str(path), None
         raise
     if os.name == "posix":  # the entry in the folder; Windows opens no folders
         _sync(path.parent, os.O_RDONLY)
@@ -375,7 +387,7 @@ class Folder:
     """
 
     def __init__(self, path: str | os.PathLike[str], optimizer: "Optimizer") -> None:
-        self.path = Path(path)
+        self.path = _path("state_dir", path)
         self.path.mkdir(parents=True, exist_ok=True)
         params = zip(optimizer._keys, optimizer._params, strict=True)
         groups = optimizer.param_groups

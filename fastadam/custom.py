@@ -10,7 +10,11 @@ import numpy as np
 
 from . import options
 from .base import How, Optimizer, Option, Params
-from .rules import Rule, arguments
+from .kernel.checks import shown
+from .rules import OF_THE_STEP, Rule, arguments
+
+#: what no hyper-parameter can be called, beside the attributes of an optimizer
+_TAKEN = {"params", "defaults", "param_groups", "decoupled", *How.__annotations__, *OF_THE_STEP}
 
 
 def optimizer(
@@ -65,9 +69,10 @@ def optimizer(
     >>> x
     array([0.9, 2.1])
     """
-    rule = Rule(update, scalars, tuple(states))
+    rule = _rule(update, scalars, states)
     values = {"lr": lr, "weight_decay": weight_decay, "maximize": False, **defaults}
     values = {name: options.check(name, value) for name, value in values.items()}
+    decoupled = options.flag("decoupled_weight_decay", decoupled_weight_decay)
     _check(rule, values)
 
     def __init__(
@@ -77,10 +82,8 @@ def optimizer(
         backend: str = "numba",
         **chosen: Any,
     ) -> None:
-        how = {name: chosen.pop(name) for name in How.__annotations__ if name in chosen}
-        for name in chosen.keys() - values.keys():
-            raise TypeError(f"{name}: unknown option of {rule.name!r}; it has {', '.join(values)}")
-        Optimizer.__init__(self, params, values | chosen, backend=backend, **how)
+        own = {name: chosen.pop(name, value) for name, value in values.items()}
+        Optimizer.__init__(self, params, own, backend=backend, **chosen)
 
     members = {
         "__init__": __init__,
@@ -88,7 +91,7 @@ def optimizer(
         "__doc__": inspect.getdoc(update) or f"The optimizer of the rule {rule.name!r}.",
         "__module__": update.__module__,
         "_rule": classmethod(lambda cls, values: rule),
-        "_hyper": classmethod(lambda cls, values: {"decoupled": decoupled_weight_decay}),
+        "_hyper": classmethod(lambda cls, values: {"decoupled": decoupled}),
     }
     return type(rule.name, (Optimizer,), members | {name: Option() for name in defaults})
 
@@ -103,14 +106,27 @@ def _signature(values: dict[str, Any]) -> inspect.Signature:
     return inspect.Signature([params, *shown.values()])
 
 
+def _rule(update: Any, scalars: Any, states: Any) -> Rule:
+    """The rule of these functions, where they can be one at all."""
+    for name, function in (("update", update), ("scalars", scalars)):
+        if not inspect.isfunction(function):  # what has no source in Python, Numba cannot compile
+            raise TypeError(f"{name}: expected a Python function, got {shown(function)}")
+    if isinstance(states, str) or not isinstance(states, Sequence) or not all(isinstance(s, str) for s in states):
+        raise TypeError(f"states: expected a list of names, such as ['m', 'v'], got {shown(states)}")
+    return Rule(update, scalars, tuple(states))
+
+
 def _check(rule: Rule, values: dict[str, Any]) -> None:
     """Refuse functions whose arguments and results do not fit one another, before anything is compiled."""
     name, own = rule.name, arguments(rule.scalars)[1:]
     taken = arguments(rule.update)
     if arguments(rule.scalars)[:1] != ("t",):
         raise TypeError(f"scalars of {name!r}: expected t as its first argument, got {arguments(rule.scalars)}")
-    if taken[2 : 2 + len(rule.states)] != rule.states:
+    if len(taken) < 2 or taken[2 : 2 + len(rule.states)] != rule.states:
         raise TypeError(f"{name!r}: expected the arguments p, g, {', '.join(rule.states)}, then scalars; got {taken}")
+    for hyper in values.keys() - {"lr", "weight_decay", "maximize"}:
+        if hasattr(Optimizer, hyper) or hyper.startswith("_") or hyper in _TAKEN:
+            raise ValueError(f"{hyper}: means something else in an optimizer; give this hyper-parameter another name")
     for state in {"params", "master"} & set(rule.states):
         raise ValueError(f"{name!r}: {state!r} means another array in checkpoints; give this state another name")
     for missing in set(own) - values.keys():
@@ -120,8 +136,9 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
     rate = values["lr"](1) if callable(values["lr"]) else values["lr"]
     scalars = rule.scalars(1.0, *((values | {"lr": rate})[argument] for argument in own))
     expected = len(taken) - 2 - len(rule.states)
-    if not isinstance(scalars, tuple) or len(scalars) != expected:
-        raise TypeError(f"scalars of {name!r}: expected a tuple of {expected}, as {name!r} takes, got {scalars!r}")
+    if not isinstance(scalars, tuple) or len(scalars) != expected or not all(_is_number(s, ()) for s in scalars):
+        came = shown(scalars)
+        raise TypeError(f"scalars of {name!r}: expected a tuple of {expected} numbers, as {name!r} takes, got {came}")
     one = np.ones(1)
     with np.errstate(all="ignore"):
         result = rule.update(one, one, *(np.zeros(1) for _ in rule.states), *map(np.float64, scalars))
@@ -129,3 +146,11 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
         came = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         names = ", ".join(("p", *rule.states))
         raise TypeError(f"{name!r}: expected it to return a tuple of {1 + len(rule.states)}, ({names}), got {came}")
+    for place, value in zip(("p", *rule.states), result, strict=True):
+        if not _is_number(value, (), (1,)):
+            raise TypeError(f"{name!r}: expected it to return one real number for {place}, got {shown(value)}")
+
+
+def _is_number(value: Any, *shapes: tuple[int, ...]) -> bool:
+    array = np.asarray(value)
+    return array.dtype.kind in "biuf" and array.shape in shapes

@@ -56,7 +56,7 @@ def _step(name: str, cls: type[Optimizer], rule_name: str) -> Callable[..., None
         values = defaults | {option: options.check(option, value) for option, value in given.items()} | fixed
         rate = options.rate("lr", values["lr"])
         lists = _lists(places, arrays)
-        t = options.positive_count("t", t)
+        t = options.count("t", t, least=1)
         states = [list(states) for states in zip(*lists[2:], strict=True)]
         plan = Plan([(backends.kernel(rule), lists[0], states)], _names("p", lists[0]), int(t) - 1, n_threads)
         plan.set_hyper(0, cls.hyper_values(rule, values, rate))

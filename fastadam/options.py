@@ -4,12 +4,13 @@ A check takes the name and what came, and returns the value to keep or raises an
 
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .kernel import checks
+from .kernel.checks import shown
 
 Check = Callable[[str, Any], Any]
 
@@ -19,13 +20,13 @@ def _number(allowed: str, test: Callable[[float], bool]) -> Check:
         if type(value) is float and test(value):  # the usual case, at every step that clips
             return value
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected a number {allowed}, got {value!r} of type {type(value).__name__}")
+            raise TypeError(f"{name}: expected a number {allowed}, got {shown(value)} of type {type(value).__name__}")
         try:
             allowed_value = test(float(value))
         except OverflowError:
             allowed_value = False
         if not allowed_value:
-            raise ValueError(f"{name}: expected a number {allowed}, got {value!r}")
+            raise ValueError(f"{name}: expected a number {allowed}, got {shown(value)}")
         return float(value)
 
     return check
@@ -34,7 +35,7 @@ def _number(allowed: str, test: Callable[[float], bool]) -> Check:
 def flag(name: str, value: Any) -> bool:
     """Refuse all but True and False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
     return bool(value)
 
 
@@ -48,12 +49,11 @@ def positive_count(name: str, value: Any) -> int:
 
 
 def _two_betas(name: str, value: Any) -> tuple[float, float]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: expected a pair of numbers, got {value!r} of type {type(value).__name__}")
-    betas = tuple(value)
-    if len(betas) != 2:
-        raise ValueError(f"{name}: expected a pair of numbers, got {len(betas)} of them: {value!r}")
-    return below_one(f"{name}[0]", betas[0]), below_one(f"{name}[1]", betas[1])
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):  # a set has no order
+        raise TypeError(f"{name}: expected a pair of numbers, got {shown(value)} of type {type(value).__name__}")
+    if np.ndim(value) == 0 or len(value) != 2:
+        raise ValueError(f"{name}: expected a pair of numbers, got {np.size(value)} of them: {shown(value)}")
+    return below_one(f"{name}[0]", value[0]), below_one(f"{name}[1]", value[1])
 
 
 _non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
@@ -113,17 +113,18 @@ def seed(name: str, value: Any) -> int:
     return checks.whole(name, value, below=2**64)
 
 
-def count(name: str, value: Any) -> int:
+def count(name: str, value: Any, least: int = 0) -> int:
     """A count of steps."""
-    return checks.whole(name, value, below=2**62)
+    return checks.whole(name, value, least, below=2**62)
 
 
 def state_dtype(value: Any) -> Any:
     """The dtype in which states are kept, or None for what the parameter is computed in."""
     if value is None:
         return None
-    if value != "bfloat16" and getattr(value, "__name__", getattr(value, "name", None)) != "bfloat16":
-        raise ValueError(f"state_dtype: expected None or 'bfloat16', got {value!r}")
+    name = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", None))
+    if not isinstance(name, str) or name != "bfloat16":
+        raise ValueError(f"state_dtype: expected None or 'bfloat16', got {shown(value)}")
     try:
         from ml_dtypes import bfloat16
     except ImportError as error:

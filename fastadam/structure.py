@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .kernel.checks import shown
+
 Flatten = Callable[[Any], Sequence[Any]]
 
 
@@ -35,19 +37,22 @@ def is_object(params: Any) -> bool:
     return hasattr(params, "parameters") and hasattr(params, "grad") and not callable(params.parameters)
 
 
-def read(params: Any, name: str = "params") -> Structure:
-    """The structure of `params`: an array, a sequence of arrays, or a mapping (or pairs) of names and arrays."""
-    params = list(params) if _is_sequence(params) else params
+def read(params: Any, name: str = "params", grads: str = "grads") -> Structure:
+    """The structure of `params`: an array, a sequence of arrays, or a mapping (or pairs) of names and arrays.
+
+    `name` and `grads` are what messages call it and the gradients that are given after it.
+    """
+    params = list(params) if _is_sequence(name, params) else params
     if _is_pairs(params):
         params = _of_pairs(name, params)
     if isinstance(params, Mapping):
         keys = list(params)
         names = [f"{name}[{key!r}]" for key in keys]
-        structure = Structure(names, _texts(keys), list(params.values()), partial(_by_key, keys))
+        structure = Structure(names, _texts(keys), list(params.values()), partial(_by_key, grads, keys))
     elif isinstance(params, list):
         arrays = params
         names = [f"{name}[{k}]" for k in range(len(arrays))]
-        structure = Structure(names, _texts(range(len(arrays))), arrays, partial(_by_place, len(arrays)))
+        structure = Structure(names, _texts(range(len(arrays))), arrays, partial(_by_place, grads, len(arrays)))
     else:
         return Structure([name], ["0"], [params], _alone)
     if not structure.arrays:
@@ -57,7 +62,7 @@ def read(params: Any, name: str = "params") -> Structure:
 
 def read_groups(params: Any) -> tuple[list[GroupStructure], Flatten]:
     """The groups of `params`, of which there is one unless it is a sequence of dicts, and what flattens gradients."""
-    if _is_sequence(params):
+    if _is_sequence("params", params):
         params = list(params)
     if not (isinstance(params, list) and params and all(isinstance(group, Mapping) for group in params)):
         structure = read(params)
@@ -73,7 +78,7 @@ def read_group(k: int, group: Any) -> GroupStructure:
     if "params" not in group:
         raise ValueError(f"params[{k}]: expected a group with the key 'params', got the keys {list(group)}")
     options = {key: value for key, value in group.items() if key != "params"}
-    return GroupStructure(read(group["params"], f"params[{k}]['params']"), options)
+    return GroupStructure(read(group["params"], f"params[{k}]['params']", f"grads[{k}]"), options)
 
 
 def of_groups(structures: list[Structure]) -> Flatten:
@@ -90,9 +95,9 @@ def _texts(keys: Iterable[Any]) -> list[str]:
     return texts if len(set(texts)) == len(keys) else [str(k) for k in range(len(keys))]
 
 
-def _is_sequence(value: Any) -> bool:
+def _is_sequence(name: str, value: Any) -> bool:
     if isinstance(value, (set, frozenset)):
-        raise TypeError("params: a set has no order to match gradients with; pass a list or a dict")
+        raise TypeError(f"{name}: a set has no order by which arrays are matched; pass a list or a dict")
     return isinstance(value, Iterable) and not isinstance(value, (np.ndarray, Mapping, str, bytes))
 
 
@@ -108,7 +113,7 @@ def _is_pairs(value: Any) -> bool:
 def _of_pairs(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     named = dict(pairs)
     if len(named) < len(pairs):
-        raise ValueError(f"{name}: expected different names, got {[key for key, _ in pairs]}")
+        raise ValueError(f"{name}: expected different names, got {shown([key for key, _ in pairs])}")
     return named
 
 
@@ -116,33 +121,33 @@ def _alone(grads: Any) -> Sequence[Any]:
     return (grads,)
 
 
-def _by_place(count: int, grads: Any) -> Sequence[Any]:
+def _by_place(name: str, count: int, grads: Any) -> Sequence[Any]:
     if not isinstance(grads, (list, tuple)):
-        if isinstance(grads, (np.ndarray, Mapping)) or not isinstance(grads, Iterable):
-            raise TypeError(f"grads: expected a sequence like params, got {type(grads).__name__}")
+        if not _is_sequence(name, grads):
+            raise TypeError(f"{name}: expected a sequence like params, got {type(grads).__name__}")
         grads = list(grads)
     if len(grads) != count:
-        raise ValueError(f"grads: expected {count} gradients, one a parameter, got {len(grads)}")
+        raise ValueError(f"{name}: expected {count} gradients, one a parameter, got {len(grads)}")
     return grads  # type: ignore[no-any-return]
 
 
-def _by_key(keys: list[Any], grads: Any) -> Sequence[Any]:
-    if not isinstance(grads, Mapping) and _is_sequence(grads):
+def _by_key(name: str, keys: list[Any], grads: Any) -> Sequence[Any]:
+    if not isinstance(grads, Mapping) and _is_sequence(name, grads):
         given = list(grads)
-        grads = _of_pairs("grads", given) if _is_pairs(given) else given
+        grads = _of_pairs(name, given) if _is_pairs(given) else given
     if not isinstance(grads, Mapping):
-        raise TypeError(f"grads: expected a mapping like params, got {type(grads).__name__}")
+        raise TypeError(f"{name}: expected a mapping like params, got {type(grads).__name__}")
     if len(grads) != len(keys) or any(key not in grads for key in keys):
-        missing = [key for key in keys if key not in grads]
-        unknown = [key for key in grads if key not in keys]
-        raise ValueError(f"grads: expected the keys of params; missing: {missing}, unknown: {unknown}")
+        missing = shown([key for key in keys if key not in grads])
+        unknown = shown([key for key in grads if key not in keys])
+        raise ValueError(f"{name}: expected the keys of params; missing: {missing}, unknown: {unknown}")
     return [grads[key] for key in keys]
 
 
 def _by_group(groups: list[tuple[int, Flatten]], grads: Any) -> Sequence[Any]:
     """Gradients a group: each the structure of its params, or a dict with it under 'grads' or 'params'; or all flat."""
     total = sum(count for count, _ in groups)
-    if isinstance(grads, (np.ndarray, Mapping)) or not isinstance(grads, Iterable):
+    if not _is_sequence("grads", grads):
         raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
     entries = list(grads)
     if len(entries) == total and all(isinstance(g, (np.ndarray, np.generic)) for g in entries):

@@ -137,10 +137,10 @@ def rate(t, lr):
     [
         (one_result, rate, ["m"], {}, "'one_result': expected it to return a tuple of 2, (p, m), got ndarray"),
         (lambda p, g, m, lr: (p, m, m), rate, ["m"], {}, "tuple of 2, (p, m), got 3 values"),
-        (two, rate, [], {}, "scalars of 'two': expected a tuple of 2, as 'two' takes, got (0.1,)"),
+        (two, rate, [], {}, "scalars of 'two': expected a tuple of 2 numbers, as 'two' takes, got (0.1,)"),
         (two, rate, ["v"], {}, "'two': expected the arguments p, g, v, then scalars; got ('p', 'g', 'm', 'lr')"),
-        (two, lambda t, lr: (lr, lr), ["m"], {}, "expected a tuple of 1, as 'two' takes, got (0.1, 0.1)"),
-        (two, lambda t, lr: lr, ["m"], {}, "expected a tuple of 1, as 'two' takes, got 0.1"),
+        (two, lambda t, lr: (lr, lr), ["m"], {}, "expected a tuple of 1 numbers, as 'two' takes, got (0.1, 0.1)"),
+        (two, lambda t, lr: lr, ["m"], {}, "expected a tuple of 1 numbers, as 'two' takes, got 0.1"),
         (two, lambda lr: (lr,), ["m"], {}, "scalars of 'two': expected t as its first argument"),
         (two, lambda t, lr, beta: (lr,), ["m"], {}, "its argument 'beta' has no default; pass beta=…"),
         (two, rate, ["m"], {"beta": 0.9}, "beta: not an argument of the scalars of 'two'"),
@@ -155,7 +155,7 @@ def test_mistakes_are_named_before_anything_is_compiled(update, scalars, states,
 
 def test_unknown_option_and_backend():
     cls = fastadam.optimizer(two, rate, ["m"], lr=0.1)
-    with pytest.raises(TypeError, match="beta: unknown option of 'two'; it has lr, weight_decay, maximize"):
+    with pytest.raises(TypeError, match="beta: unknown option of two; it has lr, weight_decay, maximize"):
         cls(np.ones(2), beta=0.9)
     with pytest.raises(ValueError, match="'two' is not built in; use backend='numba' or 'numpy'"):
         cls(np.ones(2), backend="cython")

@@ -45,7 +45,7 @@ CONSTRUCTION = [
     ("group value", lambda: fastadam.Adam([{"params": P, "lr": -1}]), ValueError, "params[0]['lr']: expected a number"),
     ("backend", lambda: fastadam.Adam(P, backend="cuda"), ValueError, "backend: expected one of cython, numba, numpy"),
     ("backend in a list", lambda: fastadam.Adam(P, backend=["numpy"]), ValueError, "backend: expected one of"),
-    ("no threads", lambda: fastadam.Adam(P, n_threads=0), ValueError, "n_threads: expected a whole number >= 1, got 0"),
+    ("no threads", lambda: fastadam.Adam(P, n_threads=0), ValueError, "n_threads: expected a whole number >= 1"),
     ("half a thread", lambda: fastadam.Adam(P, n_threads=0.5), TypeError, "got 0.5 of type float"),
     ("base class", lambda: fastadam.Optimizer(P, {}), TypeError, "use Adam, AdamW, Adamax"),
     ("bound shape", lambda: fastadam.Adam(P.copy(), grads=np.ones(4)), ValueError, "expected shape (3,)"),

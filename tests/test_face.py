@@ -94,7 +94,7 @@ def test_names_in_pairs():
     assert opt._keys == ["0.a", "0.b", "1.0"]
     with pytest.raises(ValueError, match="params: expected different names, got"):
         fastadam.Adam([("a", A.copy()), ("a", B.copy())])
-    with pytest.raises(TypeError, match="grads: expected a mapping like params, got list"):
+    with pytest.raises(TypeError, match=r"grads\[0\]: expected a mapping like params, got list"):
         opt.step([GRADS[:2], GRADS[2]])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import rules
 from ..rules import Rule
-from . import _plan, threads
+from . import _plan, checks, threads
 from ._plan import Kernel
 
 #: instruction sets from the most to the least demanding, each with the test of whether it runs here
@@ -92,7 +92,7 @@ BACKENDS: dict[str, Callable[[Rule], Kernel]] = {"cython": _cython, "numba": _nu
 def check(backend: str) -> None:
     """Refuse what is no backend's name."""
     if not isinstance(backend, str) or backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {checks.shown(backend)}")
 
 
 @cache

@@ -12,24 +12,32 @@ import numpy as np
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
+def shown(value: Any) -> str:
+    """What came, for a message: its repr where it has one, and no more of that than one can read."""
+    try:
+        text = repr(value)
+    except Exception:  # its own, or Python's limit to the digits of a number
+        text = object.__repr__(value)
+    return text if len(text) <= 500 else f"{text[:500]}…"
+
+
 def whole(name: str, value: Any, least: int = 0, below: float = math.inf) -> int:
     """Refuse what is no whole number in that range."""
     if type(value) is int and least <= value < below:  # the usual case; a schedule asks at every step
         return value
     allowed = f">= {least}" if below == math.inf else f">= {least} and < 2**{int(below).bit_length() - 1}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected a whole number {allowed}, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected a whole number {allowed}, got {shown(value)} of type {type(value).__name__}")
     if not least <= int(value) < below:
-        raise ValueError(f"{name}: expected a whole number {allowed}, got {value!r}")
+        raise ValueError(f"{name}: expected a whole number {allowed}, got {shown(value)}")
     return int(value)
 
 
 def array(name: str, value: Any) -> None:
     """Refuse what is not a plain floating-point array in this machine's byte order."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(
-            f"{name}: expected a numpy array, got {type(value).__name__}; convert it once with numpy.asarray(…)"
-        )
+        way = "pass .toarray()" if hasattr(value, "toarray") else "convert it once with numpy.asarray(…)"
+        raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}; {way}")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
     if value.dtype.name not in DTYPES:
@@ -41,6 +49,19 @@ def array(name: str, value: Any) -> None:
             f"{name}: dtype {value.dtype.str} is not in this machine's byte order; convert with "
             f".astype(numpy.{value.dtype.name})"
         )
+
+
+def real(name: str, value: Any) -> np.ndarray:
+    """What `numpy.asarray` reads as real numbers, as an array; refuse what would be rounded, parsed or cut to them."""
+    try:
+        found = np.asarray(value)
+    except ValueError as error:  # lists of lists of several lengths
+        raise TypeError(f"{name}: expected real numbers, got {shown(value)}: {error}") from error
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
+    if found.dtype.kind not in "biuf" and found.dtype.name != "bfloat16":
+        raise TypeError(f"{name}: expected real numbers, got {found.dtype}")
+    return found
 
 
 def writeable(name: str, value: Any) -> None:

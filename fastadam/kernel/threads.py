@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from . import checks
 
@@ -15,19 +16,23 @@ PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 def resolve(n_threads: int | None) -> int:
     """The number of threads for a new plan; None asks for `default`."""
-    return default() if n_threads is None else checks.whole("n_threads", n_threads, 1)
+    return default() if n_threads is None else _count("n_threads", n_threads)
 
 
 def default() -> int:
     """``FASTADAM_NUM_THREADS`` where set, else the processors that affinity and cgroup quota leave to this process."""
     setting = os.environ.get("FASTADAM_NUM_THREADS", "")
     if setting:
-        return checks.whole("FASTADAM_NUM_THREADS", int(setting) if setting.isdecimal() else setting, 1)
+        return _count("FASTADAM_NUM_THREADS", int(setting) if setting.isdecimal() else setting)
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no such call
         processors = os.cpu_count() or 1
     return max(1, math.ceil(min(processors, _quota())))
+
+
+def _count(name: str, value: Any) -> int:
+    return checks.whole(name, value, 1, below=2**31)
 
 
 @cache  # reading it takes longer than many a step
