@@ -262,10 +262,11 @@ cdef class Plan:
         cdef int n_states = (<Kernel> group.kernel).n_operands - 2
         if not n_states <= len(states) <= n_states + 1:
             raise ValueError(f"expected {n_states} states a parameter, got {len(states)}")
-        for state in states:
-            checks.state("a state", state, p)
         segment.group = group
         segment.place = segment - self.layout.segments
+        name = f"a state of {self.names[segment.place]}"
+        for state in states:
+            checks.state(name, state, p)
         segment.first = self.layout.n_elements
         segment.n = cnp.PyArray_SIZE(p)
         segment.typenum = cnp.NPY_DOUBLE if cnp.PyArray_TYPE(p) == cnp.NPY_DOUBLE else cnp.NPY_FLOAT
@@ -460,16 +461,18 @@ cdef class Plan:
             self.admit_all(given)
             if zero_grads:
                 self.admit_zeroing(given)
-            self.grad_norm = None
+            grad_norm = None
             if max_norm is not None or skip_nonfinite:
                 finite, norm = self.measure()
-                self.grad_norm = abs(factor) * norm
+                grad_norm = abs(factor) * norm
                 if skip_nonfinite and not finite:
+                    self.grad_norm = grad_norm
                     self.skipped += 1
                     return
                 if max_norm is not None:
-                    factor *= clip_factor(self.grad_norm, max_norm)
-            self.prepare_scalars(factor, clip_value)
+                    factor *= clip_factor(grad_norm, max_norm)
+            self.prepare_scalars(factor, clip_value)  # where it is Python, it may raise
+            self.grad_norm = grad_norm
             self.layout.work = sweep_range
             self.layout.zero_grads = zero_grads
             self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
@@ -631,6 +634,9 @@ cdef class Plan:
             else:
                 values = [group.hyper[k] for k in range(kernel.n_hyper)]
                 values = kernel.python_scalars(self.t - group.begun + 1, values)
+                if len(values) != kernel.n_scalars:
+                    name, t = kernel.rule.name, self.t - group.begun + 1
+                    raise ValueError(f"scalars of {name!r} at t = {t}: expected {kernel.n_scalars}, got {len(values)}")
                 for k in range(kernel.n_scalars):
                     group.scalars64[k] = values[k]
             for k in range(kernel.n_scalars):
