@@ -57,20 +57,23 @@ class _Article:
     def step(self) -> None:
         """One step of ``instance.parameters``."""
         parameters = self.instance.parameters
-        if parameters is not self._planned_for or self._states_shown:
-            self._make_plan(parameters)
-        p = self._plan.params[0]
-        grad = np.asarray(self.instance.grad)
-        shared = grad.base is not None and np.may_share_memory(grad, p)
-        if grad.dtype != p.dtype or grad.shape != p.shape or grad is p or shared:
-            grad = np.array(np.broadcast_to(grad, p.shape), p.dtype)
+        is_planned = parameters is self._planned_for and not self._states_shown
+        plan, states = (self._plan, self._states) if is_planned else self._new_plan(parameters)
+        p = plan.params[0]
+        grad = self.instance.grad
+        if type(grad) is not np.ndarray or grad.dtype != p.dtype or grad.shape != p.shape:
+            grad = _like(grad, p)
+        elif grad is p or (grad.base is not None and np.may_share_memory(grad, p)):
+            grad = grad.copy()
         hyper = self._hyper(self.timestep + 1)
-        if hyper != self._hyper_set:
-            self._plan.set_hyper(0, [hyper.get(name, 0.0) for name in self._rule.hyper])
-            self._hyper_set = hyper
-        self._plan.t = self.timestep
-        self._plan.step((grad,))
+        if hyper != self._hyper_set or not is_planned:
+            plan.set_hyper(0, [_number(name, hyper.get(name, 0.0)) for name in self._rule.hyper])
+        plan.t = self.timestep
+        plan.step((grad,))
         self.timestep += 1
+        self._hyper_set = hyper
+        if not is_planned:
+            self._plan, self._states, self._planned_for, self._states_shown = plan, states, parameters, False
         self.instance.parameters = parameters if p is parameters else p[()]  # `-=` assigns, too: a property's setter
         if p is not parameters:
             self._planned_for = None  # a number is replaced, so the next step plans anew
@@ -83,19 +86,34 @@ class _Article:
         """The rule's hyper-parameters for step `t`; those left out are 0."""
         raise NotImplementedError
 
-    def _make_plan(self, parameters: Any) -> None:
-        p = parameters if isinstance(parameters, np.ndarray) else np.array(parameters, float)
-        checks.parameter("instance.parameters", p)
-        for name, value in self._states.items():
-            self._states[name] = state_like(p)
-            self._states[name][...] = value
-        kernel = backends.kernel(self._rule)
-        self._plan = Plan(
-            [(kernel, [p], [list(self._states.values())])], ["instance.parameters"], n_threads=threads.default()
-        )
-        self._planned_for = parameters
-        self._hyper_set = {}
-        self._states_shown = False
+    def _new_plan(self, parameters: Any) -> tuple[Plan, dict[str, np.ndarray]]:
+        """A plan for these parameters, and its states: those that there are, copied."""
+        name = "instance.parameters"
+        p = parameters if isinstance(parameters, np.ndarray) else checks.real(name, parameters).astype(float)
+        checks.parameter(name, p)
+        states = {}
+        for letter, value in self._states.items():
+            states[letter] = state_like(p)
+            states[letter][...] = _like(value, p, f"the state {letter}")
+        plan = Plan([(backends.kernel(self._rule), [p], [list(states.values())])], [name], n_threads=threads.default())
+        return plan, states
+
+
+def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:
+    """A copy of real numbers in the shape and dtype of the parameters, to which, as in the article, a number grows."""
+    found = checks.real(name, value)
+    try:
+        return np.array(np.broadcast_to(found, p.shape), p.dtype)
+    except ValueError:
+        raise ValueError(f"{name}: expected shape {p.shape} like instance.parameters, got {found.shape}") from None
+
+
+def _number(name: str, value: Any) -> float:
+    """A hyper-parameter: any number, as in the article."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {checks.shown(value)}") from None
 
 
 class Adam(_Article):

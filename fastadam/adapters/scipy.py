@@ -20,6 +20,7 @@ except ImportError as error:
 from scipy.optimize._numdiff import approx_derivative  # the public approx_fprime would step beyond bounds
 
 from ..base import How, Optimizer
+from ..kernel import checks
 from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 from ..options import count, flag, tolerance
 
@@ -263,10 +264,7 @@ class _Objective:
 
 def _real(name: str, value: Any) -> Vector:
     """A float64 copy of real numbers: whoever returned them may use the array again."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-    return array.astype(np.float64)
+    return checks.real(name, value).astype(np.float64)
 
 
 def _start(x0: Any) -> Vector:

@@ -111,13 +111,14 @@ class _Adam(AdamOptimizer):
         half = len(params) // 2
         names = [f"{name}[{k}]" for name in ("coefs_", "intercepts_") for k in range(half)]
         checks.parameters(names, params)
-        self.ms, self.vs = (  # arrays out of a pickle may be read-only, those of mixed trainings of another dtype
+        ms, vs = (  # arrays out of a pickle may be read-only, those of mixed trainings of another dtype
             [np.require(moment, checks.computed_in(p), "W") for moment, p in zip(moments, params, strict=True)]
             for moments in (self.ms, self.vs)
         )
-        states = [[m, v] for m, v in zip(self.ms, self.vs, strict=True)]
-        self._hyper_set = ()
-        return Plan([(backends.kernel(_RULE), params, states)], names, n_threads=_n_threads())
+        states = [[m, v] for m, v in zip(ms, vs, strict=True)]
+        plan = Plan([(backends.kernel(_RULE), params, states)], names, n_threads=_n_threads())
+        self.ms, self.vs, self._hyper_set = ms, vs, ()
+        return plan
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies are scikit-learn's own, to be read where fastadam is not; read here, a hook meets them."""
