@@ -36,12 +36,12 @@ try:
 except ImportError as error:
     raise ImportError("fastadam.adapters.torch needs PyTorch: pip install torch") from error
 
-from .. import optimizers
+from .. import optimizers, options
 from ..base import Optimizer
 from ..kernel import backends, checks, threads
 from ..kernel._plan import Plan
 from ..rules import Rule
-from .torch_state import OURS_ALONE, STATES, export_state, import_state
+from .torch_state import OURS_ALONE, STATES, export_state, import_state, plain_value, steps_done
 
 __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop", "export_state", "import_state"]
 
@@ -95,9 +95,13 @@ class _Step:
                 loss = closure()
         stepped = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         if any(stepped):
-            if self._plan is None or not self._plan.holds(stepped, self.state):
-                self._plan = _TensorPlan(self._ours, self.param_groups, stepped, self.state, self._n_threads)
-            self._plan.step(self.param_groups)
+            plan = self._plan
+            if plan is None or not plan.holds(stepped, self.state):
+                plan = _TensorPlan(self._ours, self.param_groups, stepped, self.state, self._n_threads)
+            plan.step(self.param_groups)
+            if plan is not self._plan:
+                plan.hand_over(self.state)
+                self._plan = plan
         return loss
 
 
@@ -108,29 +112,41 @@ class _TensorPlan:
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
         self.ours, self.made_of = ours, stepped
+        named = {
+            p: f"param_groups[{k}]['params'][{i}]" for k, g in enumerate(groups) for i, p in enumerate(g["params"])
+        }
+        held = {p: state.get(p, {}) for params in stepped for p in params}  # to read it makes an entry
         self.parts = []  # a group's number, its rule, and those of its tensors that have done as many steps
         for k, params in enumerate(stepped):
-            counts = [int(state[p].get("step", 0)) for p in params]
+            counts = [steps_done(f"the state of {named[p]}", held[p]) for p in params]
             for count in dict.fromkeys(counts):
                 some = [p for p, c in zip(params, counts, strict=True) if c == count]
                 self.parts.append((k, ours._rule(groups[k]), count, some))
         self.params = [p for *_, params in self.parts for p in params]
+        self.states: list[dict[str, Any]] = []  # of each tensor, by torch's names
         planned = []
         for k, rule, _, params in self.parts:
-            arrays = [_view(p, "a parameter") for p in params]
-            states = [[_view(s, "a state") for s in _states(ours, rule, groups[k], p, state[p])] for p in params]
-            planned.append((backends.kernel(rule), arrays, states))
-        names = [f"parameter {place}" for place in range(len(self.params))]
+            arrays = [_view(p, named[p]) for p in params]
+            states = [_states(ours, rule, groups[k], f"the state of {named[p]}", p, held[p]) for p in params]
+            views = [[_view(tensor, "a state") for tensor in tensors.values()] for tensors in states]
+            planned.append((backends.kernel(rule), arrays, views))
+            self.states += states
+        names = [named[p] for p in self.params]
+        self.grad_names = [f"gradient of {name}" for name in names]
         checks.parameters(names, [array for _, arrays, _ in planned for array in arrays])
         self.plan = Plan(planned, names, max(count for _, _, count, _ in self.parts), n_threads)
         for part, (_, _, count, _) in enumerate(self.parts):
             self.plan.set_steps(part, count)
         self.counts = torch.tensor([float(count) for _, _, count, params in self.parts for _ in params])
-        for p, count in zip(self.params, self.counts, strict=True):
-            state[p]["step"] = count  # a view: one addition counts for all
         self.addresses = [p.data_ptr() for p in self.params]
-        self.tensors = [tensor for p in self.params for tensor in state[p].values()]
+        self.tensors: list[Any] = []
         self.options: list[Any] = [None] * len(self.parts)
+
+    def hand_over(self, state: Any) -> None:
+        """Let the torch optimizer have the states: not before a step was made with them."""
+        for p, states, count in zip(self.params, self.states, self.counts, strict=True):
+            state[p] |= states | {"step": count}  # a view: one addition counts for all
+        self.tensors = [tensor for p in self.params for tensor in state[p].values()]
 
     def holds(self, stepped: Any, state: Any) -> bool:
         """Whether these are still the tensors, their memory and their states."""
@@ -145,15 +161,21 @@ class _TensorPlan:
         """One step with the gradients that the tensors have now, and the options that the groups have now."""
         for part, (k, rule, _, _) in enumerate(self.parts):
             group = groups[k]
-            lr = float(group["lr"])  # it may be a tensor, which changes in place
-            options = [lr, *(group[name] for name in group if name not in ("params", "lr"))]
-            if options != self.options[part]:
+            lr = group["lr"]
+            lr = lr if type(lr) is float else plain_value(lr)  # it may be a tensor, which changes in place
+            given = [lr, *(group[name] for name in group if name not in ("params", "lr"))]
+            if given != self.options[part]:
                 if self.ours._rule(group) is not rule:
                     raise ValueError(f"param_groups[{k}]: its options need other states; make a new optimizer")
-                values = {**OURS_ALONE, **group}
+                values = {
+                    name: options.check(name, plain_value(value), f"param_groups[{k}][{name!r}]")
+                    for name, value in {**OURS_ALONE, **group}.items()
+                    if name in options.CHECKS
+                }
+                lr = options.rate(f"param_groups[{k}]['lr']", lr)
                 self.plan.set_hyper(part, self.ours.hyper_values(rule, values, lr))
-                self.options[part] = options
-        self.plan.step([_view(p.grad, "a gradient") for p in self.params])
+                self.options[part] = given
+        self.plan.step([_view(p.grad, name) for p, name in zip(self.params, self.grad_names, strict=True)])
         self.counts += 1
 
 
@@ -162,18 +184,21 @@ def _are(some: list[Any], others: list[Any]) -> bool:
 
 
 def _states(
-    ours: type[Optimizer], rule: Rule, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any]
-) -> list[torch.Tensor]:
+    ours: type[Optimizer], rule: Rule, group: dict[str, Any], name: str, p: torch.Tensor, state: dict[str, Any]
+) -> dict[str, torch.Tensor]:
     """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
+    found = {}
     theirs = {name: torchs for torchs, name in STATES[ours].items()}
     dtype = p.dtype if p.dtype == torch.float64 else torch.float32
     initial = float(group.get("initial_accumulator_value", 0.0))
-    for name in rule.states:
-        tensor = state.get(theirs[name])
+    for key in (theirs[own] for own in rule.states):
+        tensor = state.get(key)
         if tensor is None:
             tensor = torch.full_like(p, initial, dtype=dtype, memory_format=torch.preserve_format)
-        state[theirs[name]] = tensor.detach().to(dtype)
-    return [state[theirs[name]] for name in rule.states]
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
+        found[key] = tensor.detach().to(dtype)
+    return found
 
 
 def _view(tensor: Any, what: str) -> np.ndarray:

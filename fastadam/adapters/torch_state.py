@@ -127,7 +127,7 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
         if not isinstance(places, list) or len(places) != len(mine["params"]):
             raise ValueError(f"{where}: expected {len(mine['params'])} parameters, got {places!r}")
         came = {place: _mapping(f"state_dict['state'][{place!r}]", states.get(place, {})) for place in places}
-        steps = {place: _steps(f"state_dict['state'][{place!r}]", state) for place, state in came.items()}
+        steps = {place: steps_done(f"state_dict['state'][{place!r}]", state) for place, state in came.items()}
         mine["t"] = steps[places[0]]
         for place in places:
             if steps[place] != mine["t"]:
@@ -187,15 +187,15 @@ def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, An
     names = [name for name in mine if name not in {*OURS_ALONE, "params", "t"}]
     if missing := [name for name in names if name not in group and name not in _LATER]:
         raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
-    found = {name: _value(group[name]) for name in names if name in group}
+    found = {name: plain_value(group[name]) for name in names if name in group}
     _check_decoupled(f"{where}['decoupled_weight_decay']", cls, {**mine, **found})
     return found
 
 
-def _value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """An option, which torch may keep in a tensor."""
     if isinstance(value, (tuple, list)):
-        return tuple(_value(part) for part in value)
+        return tuple(plain_value(part) for part in value)
     return value.item() if hasattr(value, "item") and value.numel() == 1 else value
 
 
@@ -205,13 +205,13 @@ def _mapping(where: str, value: Any) -> Mapping[Any, Any]:
     return value
 
 
-def _steps(where: str, state: Mapping[Any, Any]) -> int:
+def steps_done(where: str, state: Mapping[Any, Any]) -> int:
     """How many steps a parameter has done; one without state, none."""
     if not state:
         return 0
     if "step" not in state:
         raise ValueError(f"{where}: expected the count 'step', got {list(state)[:5]}")
-    steps = _value(state["step"])
+    steps = plain_value(state["step"])
     return options.count(f"{where}['step']", int(steps) if isinstance(steps, float) and steps.is_integer() else steps)
 
 
