@@ -71,9 +71,10 @@ def loop(n, s, {arrays}):
 def {name}_step(
     p, g, {states}t, {own}, weight_decay=0.0, decoupled=False, maximize=False, factor=1.0, clip_value=np.inf
 ):
+{checks}
+    if not t >= 1:
+        raise ValueError("{name}_step: t: expected a count of steps, which begins at 1, got less")
     n = p.size
-    if {lengths}:
-        raise ValueError("{name}_step: expected arrays of one length")
     real = p.dtype.type
     hyper = ({hyper},)
     out = np.empty({n_scalars})
@@ -83,6 +84,13 @@ def {name}_step(
     loop(n, ({rounded},), {flat})
     denormals_restore(mode)
 """
+
+#: what is refused of an array; Numba's own errors call no argument by its name
+_CHECK = """
+    if not {0}.dtype == p.dtype or p.dtype.type(0.5) != 0.5:
+        raise TypeError("{1}_step: {0}: expected float32 or float64, the same for all arrays, got another dtype")
+    if {0}.shape != p.shape or not {0}.flags.c_contiguous:
+        raise ValueError("{1}_step: {0}: expected the shape of p in C order; see numpy.ascontiguousarray")"""
 
 _SET_MODE = {
     "denormals_off": ctypes.CFUNCTYPE(ctypes.c_uint64)(DENORMALS[0]),
@@ -100,7 +108,7 @@ def _whole_step(rule: Rule) -> Any:
         sweep_body=generate.sweep_body(rule, "update"),
         states="".join(f"{name}, " for name in rule.states),
         own=", ".join(own),
-        lengths=" or ".join(f"{name}.size != n" for name in names[1:]),
+        checks="".join(_CHECK.format(name, rule.name) for name in names),
         hyper=", ".join((*rules.OF_THE_STEP, *rule.hyper)),
         n_scalars=rule.n_scalars,
         step_body=generate.step_body(rules, rule, "scalars_of_step"),
