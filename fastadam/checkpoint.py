@@ -12,7 +12,7 @@ import secrets
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,8 +267,9 @@ def _replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(path.stat().st_mode)
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == str(temporary):  # of which the caller knows nothing
+        with suppress(OSError):  # of where it could not be made
+            temporary.unlink()
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):  # of which the caller knows nothing
             error.filename, error.filename2 = str(path), None
         raise
     if os.name == "posix":  # the entry in the folder; Windows opens no folders

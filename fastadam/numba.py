@@ -11,7 +11,7 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
     one step of whole contiguous arrays, in place, on the calling thread: the arrays, the step count from 1, the
     arguments of the rule's scalars function, then by name what every rule begins with: ``weight_decay=0.0,
     decoupled=False, maximize=False, factor=1.0, clip_value=inf``, the gradients' factor and bound. The bits
-    are those of the class.
+    are those of the class. Arrays of another dtype, shape or order than p's, and t < 1, are refused.
 """
 
 import ctypes

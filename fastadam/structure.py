@@ -98,7 +98,8 @@ def _texts(keys: Iterable[Any]) -> list[str]:
 def _is_sequence(name: str, value: Any) -> bool:
     if isinstance(value, (set, frozenset)):
         raise TypeError(f"{name}: a set has no order by which arrays are matched; pass a list or a dict")
-    return isinstance(value, Iterable) and not isinstance(value, (np.ndarray, Mapping, str, bytes))
+    is_sparse = hasattr(value, "toarray")  # SciPy's, which say that they can be iterated
+    return isinstance(value, Iterable) and not isinstance(value, (np.ndarray, Mapping, str, bytes)) and not is_sparse
 
 
 def _is_pairs(value: Any) -> bool:

@@ -57,7 +57,7 @@ class _Article:
     def step(self) -> None:
         """One step of ``instance.parameters``."""
         parameters = self.instance.parameters
-        is_planned = parameters is self._planned_for and not self._states_shown
+        is_planned = parameters is self._planned_for is not None and not self._states_shown
         plan, states = (self._plan, self._states) if is_planned else self._new_plan(parameters)
         p = plan.params[0]
         grad = self.instance.grad
