@@ -1,9 +1,53 @@
-"""How long Hypothesis looks: in plain `pytest` at the same hundred examples each time, for more of them, that differ,
-`--hypothesis-profile=long`.
+"""What several test files need and pytest is to make once: the compiled clients of the C interface.
+`python` runs another Python with this fastadam, as a user's build or script would. And how long Hypothesis looks: at
+the same hundred examples each time or, with `--hypothesis-profile=long`, at more of them, that differ.
 """
 
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+import fastadam
 
 settings.register_profile("short", deadline=None, derandomize=True, max_examples=100, stateful_step_count=20)
 settings.register_profile("long", deadline=None, max_examples=800, stateful_step_count=50, print_blob=True)
 settings.load_profile("short")
+
+HERE = Path(__file__).parent
+
+
+def python(*arguments, cwd) -> str:
+    """Run Python in another process, with this fastadam on its path."""
+    path = os.pathsep.join([str(Path(fastadam.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def load(folder: Path, name: str):
+    [path] = [path for path in folder.glob(f"{name}.*") if path.suffix in (".so", ".pyd")]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clients")
+    shutil.copytree(HERE / "clients", folder, dirs_exist_ok=True)
+    python("setup.py", "build_ext", "--inplace", cwd=folder)
+    return {name: load(folder, name) for name in ("cython_client", "c_client")}
+
+
+@pytest.fixture(params=["cython_client", "c_client"])
+def client(request, clients):
+    return clients[request.param]

@@ -4,7 +4,6 @@ Each runs under Numba and under NumPy, to the same bits.
 
 import importlib.util
 import inspect
-import re
 from pathlib import Path
 
 import numpy as np
@@ -118,47 +117,6 @@ def test_states_and_scalars_of_any_name():
         opt.step(np.ones(5))
         np.testing.assert_array_equal(p, 0.5)
         assert all((arrays[0] == 1).all() for arrays in opt.state.values())
-
-
-def two(p, g, m, lr):
-    return p - lr * g, m
-
-
-def one_result(p, g, m, lr):
-    return p - lr * g
-
-
-def rate(t, lr):
-    return (lr,)
-
-
-@pytest.mark.parametrize(
-    ("update", "scalars", "states", "defaults", "text"),
-    [
-        (one_result, rate, ["m"], {}, "'one_result': expected it to return a tuple of 2, (p, m), got ndarray"),
-        (lambda p, g, m, lr: (p, m, m), rate, ["m"], {}, "tuple of 2, (p, m), got 3 values"),
-        (two, rate, [], {}, "scalars of 'two': expected a tuple of 2 numbers, as 'two' takes, got (0.1,)"),
-        (two, rate, ["v"], {}, "'two': expected the arguments p, g, v, then scalars; got ('p', 'g', 'm', 'lr')"),
-        (two, lambda t, lr: (lr, lr), ["m"], {}, "expected a tuple of 1 numbers, as 'two' takes, got (0.1, 0.1)"),
-        (two, lambda t, lr: lr, ["m"], {}, "expected a tuple of 1 numbers, as 'two' takes, got 0.1"),
-        (two, lambda lr: (lr,), ["m"], {}, "scalars of 'two': expected t as its first argument"),
-        (two, lambda t, lr, beta: (lr,), ["m"], {}, "its argument 'beta' has no default; pass beta=…"),
-        (two, rate, ["m"], {"beta": 0.9}, "beta: not an argument of the scalars of 'two'"),
-        (two, rate, ["m"], {"lr": "x"}, "lr: expected a number"),
-        (two, lambda t, lr, beta: (lr,), ["m"], {"beta": np.inf}, "beta: expected a number that is finite, got inf"),
-    ],
-)
-def test_mistakes_are_named_before_anything_is_compiled(update, scalars, states, defaults, text):
-    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
-        fastadam.optimizer(update, scalars, states, **{"lr": 0.1, **defaults})
-
-
-def test_unknown_option_and_backend():
-    cls = fastadam.optimizer(two, rate, ["m"], lr=0.1)
-    with pytest.raises(TypeError, match="beta: unknown option of two; it has lr, weight_decay, maximize"):
-        cls(np.ones(2), beta=0.9)
-    with pytest.raises(ValueError, match="'two' is not built in; use backend='numba' or 'numpy'"):
-        cls(np.ones(2), backend="cython")
 
 
 def test_example_runs(capsys):

@@ -2,13 +2,8 @@
 Two clients and the examples of docs/embedding.md are compiled here, as a user would compile them.
 """
 
-import importlib.util
 import inspect
-import os
 import re
-import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from math import sqrt
 from pathlib import Path
@@ -16,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import BY_RULE, CASES, DTYPES, VARIANTS, arrays_of, gradients, make
+from conftest import python
 from numba import njit
 
 import fastadam
@@ -45,16 +41,6 @@ def members_of(opt) -> dict[str, float]:
     if "rho" in values:
         values["beta1"] = values["beta2"] = values["rho"]
     return values | {"decoupled": values.get("decoupled_weight_decay", False)}
-
-
-def python(*arguments, cwd) -> str:
-    """Run Python in another process, with this fastadam on its path."""
-    path = os.pathsep.join([str(Path(fastadam.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
 
 
 # ---------------------------------------------------------------- functions
@@ -106,84 +92,7 @@ def test_one_array_and_the_defaults(name):
     assert [*inspect.signature(step).parameters][: 3 + len(states)] == ["p", "g", *rule_of(opt).states, "t"]
 
 
-def bad(**changes):
-    """The arguments of a call of adam with two arrays each, `changes` made: a function of what was there."""
-    arguments = {name: [np.full(3, 0.5), np.full((2, 2), 0.5)] for name in ("p", "g", "m", "v")} | {"t": 1}
-    for name, change in changes.items():
-        arguments[name] = change(arguments)
-    return arguments
-
-
-def read_only(array):
-    array.flags.writeable = False
-    return array
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "text"),
-    [
-        (bad(g=lambda a: a["g"][:1]), {}, "g: expected 2 arrays"),
-        (bad(v=lambda a: a["v"] + a["m"]), {}, "v: expected 2 arrays"),
-        (bad(p=lambda a: [], g=lambda a: [], m=lambda a: [], v=lambda a: []), {}, "p: expected at least one"),
-        (bad(m=lambda a: [a["m"][0], np.zeros((2, 3))]), {}, r"m\[1\]: expected shape \(2, 2\)"),
-        (bad(g=lambda a: [a["g"][0], np.zeros((2, 3))]), {}, r"p\[1\]: expected shape \(2, 2\)"),
-        (bad(v=lambda a: [a["v"][0], np.zeros((2, 2), "f4")]), {}, r"v\[1\]: expected dtype float64"),
-        (bad(g=lambda a: [a["g"][0], np.zeros((2, 2), "f4")]), {}, r"p\[1\]: expected dtype float64"),
-        (bad(g=lambda a: [a["g"][0], None]), {}, r"p\[1\]: is None"),
-        (bad(m=lambda a: [a["m"][0], [[0.0, 0.0], [0.0, 0.0]]]), {}, r"m\[1\]: expected a numpy array"),
-        (bad(v=lambda a: [a["v"][0], read_only(a["v"][1])]), {}, r"v\[1\]: the array is read-only"),
-        (bad(v=lambda a: [a["v"][0], a["m"][1]]), {}, "share memory"),
-        (bad(g=lambda a: [a["g"][0], a["m"][1]]), {}, "shares memory"),
-        (bad(t=lambda a: 0), {}, "t: expected"),
-        (bad(t=lambda a: 1.0), {}, "t: expected"),
-        (bad(t=lambda a: True), {}, "t: expected"),
-        (bad(), {"lr": -1.0}, "lr: expected"),
-        (bad(), {"lr": lambda t: 0.1}, "lr: expected"),
-        (bad(), {"betas": (0.9, 1.0)}, r"betas\[1\]: expected"),
-        (bad(), {"n_threads": 0}, "n_threads: expected"),
-        (bad(), {"amsgrad": True}, "amsgrad: "),
-        (bad(), {"momentum": 0.9}, "momentum: "),
-    ],
-)
-def test_what_a_function_refuses_it_leaves_untouched(arguments, options, text):
-    arrays = [a for value in arguments.values() if isinstance(value, list) for a in value]
-    arrays = [array for array in arrays if isinstance(array, np.ndarray)]
-    before = [array.copy() for array in arrays]
-    with pytest.raises((TypeError, ValueError), match=text):
-        functional.adam(*arguments.values(), **options)
-    for array, copy in zip(arrays, before, strict=True):
-        np.testing.assert_array_equal(array, copy)
-
-
-def test_too_few_arrays():
-    p = np.ones(2)
-    with pytest.raises(TypeError, match=r"adam\(\) takes \(p, g, m, v, t\)"):
-        functional.adam(p, np.ones(2), np.zeros(2), 1)
-    np.testing.assert_array_equal(p, 1)
-
-
 # ---------------------------------------------------------------- C and Cython
-
-
-def load(folder: Path, name: str):
-    [path] = [path for path in folder.glob(f"{name}.*") if path.suffix in (".so", ".pyd")]
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def clients(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clients")
-    shutil.copytree(HERE / "clients", folder, dirs_exist_ok=True)
-    python("setup.py", "build_ext", "--inplace", cwd=folder)
-    return {name: load(folder, name) for name in ("cython_client", "c_client")}
-
-
-@pytest.fixture(params=["cython_client", "c_client"])
-def client(request, clients):
-    return clients[request.param]
 
 
 def of_client(client, opt, p, grads, states, *, t=1, n=None, size=None, null=-2) -> int:

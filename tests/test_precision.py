@@ -305,21 +305,6 @@ def test_training_in_16_bits_converges_as_in_32():
 
 # ---------------------------------------------------------------- errors
 
-ERRORS = [
-    ("state dtype", {"state_dtype": "float16"}, ValueError, "state_dtype: expected None or 'bfloat16', got 'float16'"),
-    ("state dtype of float64", {"state_dtype": "bfloat16"}, ValueError, "state_dtype: params is float64"),
-    ("seed", {"seed": -1}, ValueError, "seed: expected a whole number >= 0"),
-    ("large seed", {"seed": 2**64}, ValueError, "< 2**64"),
-    ("no seed", {"seed": None}, TypeError, "seed: expected a whole number"),
-    ("master weights", {"master_weights": 1}, TypeError, "master_weights: expected True or False"),
-]
-
-
-@pytest.mark.parametrize(("options", "error", "text"), [row[1:] for row in ERRORS], ids=[r[0] for r in ERRORS])
-def test_options_of_precision(options, error, text):
-    with pytest.raises(error, match=re.escape(text)):
-        fastadam.Adam(np.ones(3), **options)
-
 
 def test_narrow_gradients_of_float64():
     opt = fastadam.Adam(np.ones(3))

@@ -209,34 +209,6 @@ def test_gradients_that_cannot_be_left_zero():
     assert (g == 1).all()
 
 
-OPTIONS = [
-    ("grad_scale", 0, ValueError, "between 2**-126 and 2**126"),
-    ("grad_scale", -1.0, ValueError, "between"),
-    ("grad_scale", np.nan, ValueError, "got nan"),
-    ("grad_scale", np.inf, ValueError, "got inf"),
-    ("grad_scale", 1e-39, ValueError, "between"),
-    ("grad_scale", "8", TypeError, "got '8'"),
-    ("max_norm", 0, ValueError, "> 0, or infinity"),
-    ("max_norm", -1, ValueError, "> 0"),
-    ("max_norm", np.nan, ValueError, "got nan"),
-    ("max_norm", True, TypeError, "of type bool"),
-    ("clip_value", 0.0, ValueError, "> 0"),
-    ("clip_value", [1], TypeError, "got [1]"),
-    ("skip_nonfinite", 1, TypeError, "True or False"),
-    ("zero_grads", "yes", TypeError, "True or False"),
-]
-
-
-@pytest.mark.parametrize(("name", "value", "error", "text"), OPTIONS, ids=[f"{r[0]}={r[1]}" for r in OPTIONS])
-def test_options_of_a_step(name, value, error, text):
-    opt = fastadam.Adam(p := np.ones(3))
-    with pytest.raises(error, match=rf"^{name}: .*{re.escape(text)}"):
-        opt.step(g := np.ones(3), **{name: value})
-    assert opt.t == 0
-    assert (p == 1).all()
-    assert (g == 1).all()
-
-
 # ---------------------------------------------------------------- groups added later
 
 
@@ -274,41 +246,6 @@ def test_added_group_with_its_options_and_bound_gradients():
     np.testing.assert_allclose(b, 0.5, rtol=1e-6)
     opt.zero_grad()
     assert not gb.any()
-
-
-ADDED = [
-    ({"params": np.ones(2), "lr": -1}, ValueError, "params[1]['lr']: expected a number"),
-    ({"params": np.ones(2), "rate": 1}, ValueError, "params[1]['rate']: unknown option"),
-    ({"lr": 0.1}, ValueError, "params[1]: expected a group with the key 'params'"),
-    ([np.ones(2)], TypeError, "params[1]: expected a group as a dict"),
-    ({"params": []}, ValueError, "params[1]['params']: expected at least one array"),
-    ({"params": np.ones(2, int)}, TypeError, "params[1]['params']: expected dtype"),
-    ({"params": np.ones(2), "grads": np.ones(2)}, ValueError, "no bound gradients"),
-]
-
-
-@pytest.mark.parametrize(("group", "error", "text"), ADDED, ids=[str(row[2]) for row in ADDED])
-def test_a_group_that_cannot_be_added(group, error, text):
-    p = np.ones(2)
-    opt = fastadam.Adam([p])
-    opt.step([np.ones(2)])
-    with pytest.raises(error, match=re.escape(text)):
-        opt.add_param_group(group)
-    with pytest.raises(ValueError, match="share memory"):
-        opt.add_param_group({"params": p[:1]})
-    assert len(opt.param_groups) == 1
-    opt.step([np.ones(2)])
-    assert opt.t == 2
-
-
-def test_bound_gradients_of_an_added_group_are_checked():
-    opt = fastadam.Adam([np.ones(2)], grads=[np.ones(2)])
-    with pytest.raises(ValueError, match=re.escape("expected gradients to bind")):
-        opt.add_param_group({"params": np.ones(3)})
-    with pytest.raises(ValueError, match=re.escape("expected shape (3,)")):
-        opt.add_param_group({"params": np.ones(3), "grads": np.ones(4)})
-    opt.step()
-    assert len(opt.param_groups) == 1
 
 
 # ---------------------------------------------------------------- denormals
