@@ -619,7 +619,7 @@ CHECKPOINTS = [
             ("betas", put("param_groups", 0, "betas", (0.9, nan)), ValueError,
              "state_dict: param_groups[0]: betas[1]: ex"),
             ("steps", put("param_groups", 0, "t", 10**9), ValueError,
-             "state_dict: param_groups[0]['t']: expected at mo"),
+             "state_dict: param_groups[0]: t: expected at mo"),
             ("last array", put("state", "2", "v", ones(4, "f4")), ValueError,
              "state_dict: v/2: expected shape (3,), got"),
             ("last dtype", put("state", "2", "v", ones(3)), ValueError,
