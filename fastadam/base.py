@@ -3,6 +3,8 @@ It knows no algorithm and no loop: a subclass says which rule its options choose
 """
 
 import inspect
+import os
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
@@ -59,9 +61,16 @@ class Option:
 
     def __set__(self, optimizer: "Optimizer", value: Any) -> None:
         for group in optimizer.param_groups:
-            group.check(self.name, value)
-        for group in optimizer.param_groups:
-            group[self.name] = value
+            checked = group.check(self.name, value)
+        optimizer._assign(optimizer.param_groups, {self.name: checked})
+
+
+#: held while options are assigned, or read for a step: it takes those of all groups, or of none
+_assigning = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit it held by a thread that it does not have
+    os.register_at_fork(
+        before=_assigning.acquire, after_in_parent=_assigning.release, after_in_child=_assigning.release
+    )
 
 
 class Optimizer:
@@ -165,7 +174,7 @@ class Optimizer:
         groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._structures = [group.structure._replace(arrays=[]) for group in groups]
         self.param_groups = [Group.of(self, k, group) for k, group in enumerate(groups)]
-        self._scheduled: list[Group] = []  # those whose rate is to be computed at each step
+        self._stale: set[int] = set()  # the groups whose options the plan has to be given at the next step
         self._bound: Sequence[np.ndarray] | None = None
         self._check_params()
         flat = [] if grads is None else self._flatten(grads)
@@ -173,11 +182,11 @@ class Optimizer:
             checks.gradient(name, g, p)
         self._folder = None if state_dir is None else checkpoint.Folder(state_dir, self)
         self._states = [self._new_states(group) for group in self.param_groups]
-        self._make_plan(t=0, seed=seed)
+        self._plan = self._new_plan(t=0, seed=seed)
         if self._folder is not None:
             self._folder.resume(self._plan)
         if grads is not None:
-            self._bind(flat)
+            self._bind(self._plan, flat)
 
     def __init_subclass__(cls) -> None:
         """Show in the class's signature what ``**how`` stands for."""
@@ -272,17 +281,16 @@ class Optimizer:
                 )
         else:
             grads = self._flatten(grads)
-        if self._scheduled:
-            self._set_rates()
+        before = self._set_options if self._stale else None
         is_plain = skip_nonfinite is False and zero_grads is False and max_norm is None and clip_value is None
         if is_plain and type(grad_scale) is float and grad_scale == 1.0 and self._folder is None:
-            self._plan.step(grads)  # at 16 elements, what stands before this is a third of a step
+            self._plan.step(grads, before)  # at 16 elements, what stands before this is a third of a step
             return
         extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
         if self._folder is None:
-            self._plan.step(grads, **extras)
+            self._plan.step(grads, before, **extras)
         else:
-            self._folder.step(self._plan, partial(self._plan.step, grads, **extras))
+            self._folder.step(self._plan, partial(self._plan.step, grads, before, **extras))
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.
@@ -324,12 +332,12 @@ class Optimizer:
             self.param_groups.append(Group.of(self, k, read))
             self._check_params()
             self._states = [*self._states, self._new_states(self.param_groups[k])]
-            self._remake_plan([*steps, 0])
-            if bound is not None:
-                self._bind(bound)
+            self._remake_plan([*steps, 0], bound)
         except BaseException:
-            vars(self).update(before)
-            del self.param_groups[k:]
+            with _assigning:
+                vars(self).update(before)
+                del self.param_groups[k:]
+                self._stale = set(range(k))
             raise
 
     def zero_grad(self) -> None:
@@ -342,8 +350,10 @@ class Optimizer:
             raise RuntimeError("zero_grad: no gradients are bound; zero your own, or construct with grads=")
         for name, g in zip(self._plan.names, grads, strict=True):
             checks.writeable(f"gradient of {name}", g)
-        for g in grads:
-            g[...] = 0
+        with self._held() as plan:
+            plan.changes += 1
+            for g in grads:
+                g[...] = 0
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that a later run needs beside the parameters, as a dict of plain values and arrays.
@@ -491,61 +501,80 @@ class Optimizer:
             state[...] = value
         return state
 
-    def _make_plan(self, t: int, seed: int) -> None:
+    def _new_plan(self, t: int, seed: int, skipped: int = 0, steps: Sequence[int] = ()) -> Plan:
+        """A plan for the arrays that there are now; `steps` are the groups' own counts, where they are not t."""
         kernels = [backends.kernel(group._rule, self._backend) for group in self.param_groups]
         arrays = zip(kernels, (list(group["params"]) for group in self.param_groups), self._states, strict=True)
-        self._plan = Plan(list(arrays), self._names, t, self._n_threads, seed)
-        self._scheduled = []
-        for group in self.param_groups:
-            group.apply()
-
-    def _remake_plan(self, steps: Sequence[int]) -> None:
-        """A plan for other arrays, at the same count of steps; `steps` are the groups' own."""
-        old = self._plan
-        self._make_plan(old.t, old.seed)
-        self._plan.skipped = old.skipped
+        plan = Plan(list(arrays), self._names, t, self._n_threads, seed)
+        plan.skipped = skipped
         for k, count in enumerate(steps):
-            self._plan.set_steps(k, count)
+            plan.set_steps(k, count)
+        self._stale = set(range(len(self.param_groups)))
+        return plan
 
-    def _bind(self, grads: Sequence[np.ndarray]) -> None:
+    def _remake_plan(self, steps: Sequence[int], bound: Sequence[np.ndarray] | None = None) -> None:
+        """A plan for other arrays, at the same count of steps; a thread about to step the old one is refused."""
+        old = self._plan
+        plan = self._new_plan(old.t, old.seed, old.skipped, steps)
+        if bound is not None:
+            self._bind(plan, bound)
+        self._plan = plan
+        old.retired = True
+        old.changes += 1
+
+    def _bind(self, plan: Plan, grads: Sequence[np.ndarray]) -> None:
         bound = tuple(grads)
-        self._plan.bind(bound)
+        plan.bind(bound)
         self._bound = bound
+
+    def _assign(self, groups: "Sequence[Group]", values: dict[str, Any]) -> None:
+        """Give these groups new, checked options, from the next step on: that has all of them, or none."""
+        with _assigning:
+            self._stale |= {group._index for group in groups}  # first: an interrupt after it changes nothing
+            for group in groups:
+                group._values = group._values | values
+
+    def _set_options(self) -> None:
+        """Give the plan, which is held, the options that were assigned since the last step, and the rates of this."""
+        with _assigning:
+            chosen = [(group, group._values) for group in map(self.param_groups.__getitem__, self._stale)]
+        t = self._plan.t + 1
+        hyper = [self.hyper_values(group._rule, values, self._rate(values, t)) for group, values in chosen]
+        for (group, _), numbers in zip(chosen, hyper, strict=True):
+            self._plan.set_hyper(group._index, numbers)
+        with _assigning:  # but not those that have a schedule, or were assigned meanwhile
+            self._stale -= {
+                group._index for group, values in chosen if group._values is values and not self._is_scheduled(values)
+            }
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: the arrays, and what the plan knows beside them; a copy's states are in memory."""
         with self._held() as plan:
             kept = dict(vars(self))
-        del kept["_plan"], kept["_scheduled"]
-        counts = (plan.t, plan.seed, plan.skipped, [plan.steps(k) for k in range(len(self.param_groups))])
-        groups = [(group._label, group._values) for group in self.param_groups]
-        return kept | {"param_groups": groups, "_folder": None, "_at": counts}
+            counts = (plan.t, plan.seed, plan.skipped, [plan.steps(k) for k in range(len(self.param_groups))])
+            groups = [(group._label, group._values) for group in self.param_groups]
+            unchanged = Unchanged(plan)
+        del kept["_plan"], kept["_stale"]
+        return kept | {"param_groups": groups, "_folder": None, "_at": counts, "_unchanged": unchanged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        t, seed, skipped, steps = state.pop("_at")
+        del state["_unchanged"]
+        counts = state.pop("_at")
         vars(self).update(state)
         self.param_groups = [Group(self, k, *kept) for k, kept in enumerate(state["param_groups"])]
         self._check_params()
-        self._make_plan(t, seed)
-        self._plan.skipped = skipped
-        for k, count in enumerate(steps):
-            self._plan.set_steps(k, count)
+        self._plan = self._new_plan(*counts)
         if self._bound is not None:
-            self._bind(self._bound)
+            self._bind(self._plan, self._bound)
 
     def __copy__(self) -> "Optimizer":
         raise TypeError("a shallow copy would step the same arrays with the same states; use copy.deepcopy")
 
-    def _set_rates(self) -> None:
-        t = self.t + 1
-        rates = [self._rate(group._values, t) for group in self._scheduled]
-        for group, rate in zip(self._scheduled, rates, strict=True):
-            self._plan.set_hyper(group._index, group.hyper(rate))
-
     def _follow_object(self) -> None:
         """Step the arrays that the object has now: a script may have replaced ``object.parameters``."""
         arrays = list(self._flatten(self._object.parameters))
-        planned = self._plan.params
+        plan = self._plan
+        planned = plan.params
         if all(new is old for new, old in zip(arrays, planned, strict=True)):
             return
         again = self._flatten(self._object.parameters)
@@ -554,13 +583,32 @@ class Optimizer:
         checks.parameters(self._names, arrays)
         for name, new, old in zip(self._names, arrays, planned, strict=True):
             checks.like(name, new, old)
-        rest = iter(arrays)
+        with plan:
+            uninterrupted(partial(self._replace_arrays, arrays))
+
+    def _replace_arrays(self, arrays: list[np.ndarray]) -> None:
+        plan, rest = self._plan, iter(arrays)
         for group in self.param_groups:
             group._values["params"] = tuple(islice(rest, len(group["params"])))
-        for new, old, states in zip(arrays, planned, self._named_states(), strict=True):
+        for new, old, states in zip(arrays, plan.params, self._named_states(), strict=True):
             if new is not old and "master" in states:
                 states["master"][...] = new
-        self._remake_plan([self._plan.steps(k) for k in range(len(self.param_groups))])
+        self._remake_plan([plan.steps(k) for k in range(len(self.param_groups))])
+
+
+class Unchanged:
+    """The end of a copy or a pickle, whose arrays are read when `Optimizer.__getstate__` has returned."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._changes = plan.changes
+
+    def __reduce__(self) -> Any:
+        if self._plan.changes != self._changes:
+            raise RuntimeError(
+                "another thread stepped or loaded the optimizer while it was copied; give each its own, or a lock"
+            )
+        return bool, ()
 
 
 class Group(MutableMapping[str, Any]):
@@ -604,10 +652,7 @@ class Group(MutableMapping[str, Any]):
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Assign several options: all of them, or none."""
         values = {name: self.check(name, value) for name, value in dict(*args, **kwargs).items()}
-        optimizer = self._optimizer
-        optimizer._scheduled = [*optimizer._scheduled, self]  # an interrupt before the last line leaves it to the step
-        self._values |= values
-        self.apply()
+        self._optimizer._assign([self], values)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{name}: a group's options are fixed in number; assign another value instead")
@@ -637,17 +682,3 @@ class Group(MutableMapping[str, Any]):
         if fixed or self._optimizer._rule(self._values | {name: value}) is not self._rule:
             raise ValueError(f"{self._name(name)}: {shown(value)} needs other states; it is chosen at construction")
         return value
-
-    def hyper(self, rate: float) -> list[float]:
-        """The values of the rule's hyper-parameters, in its order."""
-        return self._optimizer.hyper_values(self._rule, self._values, rate)
-
-    def apply(self) -> None:
-        """Hand the options to the plan; or, where the rate is another at each step, leave it to `_set_rates`."""
-        optimizer = self._optimizer
-        scheduled = [group for group in optimizer._scheduled if group is not self]
-        if optimizer._is_scheduled(self._values):
-            scheduled.append(self)
-        else:
-            optimizer._plan.set_hyper(self._index, self.hyper(self._values["lr"]))
-        optimizer._scheduled = scheduled

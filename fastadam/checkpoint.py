@@ -217,11 +217,11 @@ def _restore(
             folder.begin()
         for array, new in pairs:
             np.copyto(array, new)
+        plan.changes += 1
         plan.t, plan.skipped, plan.seed = t, skipped, seed
         for k, (group, (steps, values)) in enumerate(zip(optimizer.param_groups, chosen, strict=True)):
             plan.set_steps(k, steps)
-            group._values.update(values)
-            group.apply()
+            optimizer._assign([group], values)
         if folder is not None:
             folder.end(plan)
 

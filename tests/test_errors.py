@@ -38,12 +38,12 @@ def test_parameter_changed_under_way():
 
 
 def test_step_within_a_step():
-    """What a second thread would meet: a step of the same optimizer that has not ended."""
+    """Of a rule that steps its own optimizer."""
     opt = fastadam.Adam(np.ones(2), backend="numpy")
     errors = []
 
     def lr_of_a_rule_that_steps(*arguments):
-        with pytest.raises(RuntimeError, match="another thread is inside a step"):
+        with pytest.raises(RuntimeError, match="this thread is inside a step of this optimizer already"):
             opt._plan.step((np.ones(2),))
         errors.append(arguments)
         return [1.0, np.inf, 0.0, 1.0, *[0.1] * 6]

@@ -308,9 +308,9 @@ def test_one_kernel_call_a_step(monkeypatch):
     plan, calls = opt._plan, []
 
     class Spy:
-        def step(self, grads):
+        def step(self, grads, before):
             calls.append(len(grads))
-            plan.step(grads)
+            plan.step(grads, before)
 
     opt._plan = Spy()
     opt.step([np.ones(3)] * 50)

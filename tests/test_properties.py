@@ -264,7 +264,7 @@ class Plain:
             factor *= clip_factor(norm, extras["max_norm"])
         rest = iter(computed)
         for opt in self.opts:
-            opt._set_rates()
+            opt._set_options()
             opt._plan.step(
                 [next(rest) for _ in opt._params], factor=factor, clip_value=extras.get("clip_value", math.inf)
             )

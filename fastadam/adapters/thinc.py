@@ -170,7 +170,7 @@ class Optimizer(thinc.optimizers.Optimizer):
             plan.set_hyper(0, hyper)
             planned.hyper = hyper
         plan.t = t
-        plan.step((gradient,), factor, zero_grads=True)
+        plan.step((gradient,), factor=factor, zero_grads=True)
         self.nr_update[key] = t + 1
         if average is not None:
             _average(average, weights, t + 1)

@@ -28,6 +28,8 @@ class Plan:
     skipped: int
     grad_norm: float | None
     torn: bool
+    changes: int
+    retired: bool
     n_groups: int
     n_threads: int
     params: list[np.ndarray]
@@ -50,6 +52,7 @@ class Plan:
     def step(
         self,
         grads: Sequence[Any] | None = None,
+        before: Callable[[], None] | None = None,
         factor: float = 1.0,
         clip_value: float = ...,
         max_norm: float | None = None,

@@ -6,12 +6,14 @@ It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of 
 cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.float cimport FLT_MIN
 from libc.math cimport INFINITY, fabs, isfinite, ldexp, sqrt
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
+import os
 from _thread import allocate_lock, get_ident, start_new_thread
 from contextvars import copy_context
 from threading import main_thread
@@ -179,6 +181,19 @@ cdef struct Layout:         # all that a thread needs to work on a tile
     double scale                # of what is squared
 
 
+cdef int64_t process = 1  # a number for this process: a forked child has another
+
+
+def in_child():
+    """Know that this process is a forked child now."""
+    global process
+    process += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=in_child)
+
+
 cdef void* allocate(size_t count, size_t size) except NULL:
     cdef void* memory = PyMem_Calloc(count or 1, size)
     if memory is NULL:
@@ -212,7 +227,11 @@ cdef class Plan:
     cdef tuple bound
     cdef list converted             # arrays made of gradients that are NumPy scalars, kept alive for the step
     cdef bint grads_apart           # whether these gradients were seen to be apart from one another
-    cdef bint busy, compiled
+    cdef int64_t holder             # the process that a thread holds the plan in, or 0
+    cdef unsigned long holding_thread
+    cdef public int64_t changes     # how often the arrays were changed
+    cdef public bint retired        # whether another plan has taken this one's place
+    cdef bint compiled
     cdef readonly bint torn         # whether a sweep was begun and not ended: arrays may be of two steps
 
     def __cinit__(self):
@@ -408,13 +427,31 @@ cdef class Plan:
         return group
 
     cdef int hold(self) except -1:
-        if self.busy:
-            raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
-        self.busy = True
+        if self.holder or self.retired:
+            self.refuse()
+        self.holder = process
+        self.holding_thread = PyThread_get_thread_ident()
         return 0
 
+    cdef int refuse(self) except -1:
+        if self.retired:
+            raise RuntimeError(
+                "another thread has changed which arrays this optimizer steps; give each thread its own, or a lock"
+            )
+        if self.holder != process:
+            raise RuntimeError(
+                "this process was forked while another thread was inside a step of this optimizer, or read or changed "
+                "it: its arrays may be of two steps here; make a new one, from a checkpoint"
+            )
+        if self.holding_thread == PyThread_get_thread_ident():
+            raise RuntimeError(
+                "this thread is inside a step of this optimizer already: what that calls, a schedule say, cannot step, "
+                "save, load or copy it"
+            )
+        raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
+
     cdef void release(self) noexcept:
-        self.busy = False
+        self.holder = 0
 
     def __enter__(self):
         """Keep steps out until `__exit__`: for who reads or changes the arrays between steps."""
@@ -442,6 +479,7 @@ cdef class Plan:
     def step(
         self,
         grads=None,
+        before=None,
         double factor=1.0,
         double clip_value=INFINITY,
         max_norm=None,
@@ -451,6 +489,8 @@ cdef class Plan:
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing.
         (A sweep in Python, of a rule of one's own, can fail within: then `torn` stays set.)
 
+        `before` is called first, when no other thread can be inside.
+
         Gradients are multiplied by `factor`; then, if their norm, over all arrays, is above `max_norm`, by what brings
         it down to that; then each element is clipped to ±`clip_value`. With `skip_nonfinite` a NaN or an infinity in
         any gradient makes it no step, which `skipped` counts. `zero_grads` leaves zeros in the gradients.
@@ -458,6 +498,8 @@ cdef class Plan:
         cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
         self.hold()
         try:
+            if before is not None:
+                before()
             self.admit_all(given)
             if zero_grads:
                 self.admit_zeroing(given)
@@ -473,6 +515,7 @@ cdef class Plan:
                     factor *= clip_factor(grad_norm, max_norm)
             self.prepare_scalars(factor, clip_value)  # where it is Python, it may raise
             self.grad_norm = grad_norm
+            self.changes += 1
             self.layout.work = sweep_range
             self.layout.zero_grads = zero_grads
             self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
