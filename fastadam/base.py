@@ -109,8 +109,9 @@ class Optimizer:
     state_dir : path, optional
         Keep the states in this folder, as memory-mapped ``.npy`` files, so that they may be larger than memory; where
         the folder has states of the same parameters, go on from them and their step counts. Parameters, options and
-        seed are those given. One optimizer at a time may use a folder. It outlives the process, but one that ended
-        within a step is refused, and only `save` is sure to outlive a power cut.
+        seed are those given. One optimizer at a time may use a folder, in the process that made it: the folder is
+        locked until the optimizer is gone, or `close` is called. It outlives the process, but one that ended within a
+        step is refused, and only `save` is sure to outlive a power cut.
 
     Attributes
     ----------
@@ -181,12 +182,17 @@ class Optimizer:
         for name, g, p in zip(self._names, flat, self._params, strict=grads is not None):
             checks.gradient(name, g, p)
         self._folder = None if state_dir is None else checkpoint.Folder(state_dir, self)
-        self._states = [self._new_states(group) for group in self.param_groups]
-        self._plan = self._new_plan(t=0, seed=seed)
-        if self._folder is not None:
-            self._folder.resume(self._plan)
-        if grads is not None:
-            self._bind(self._plan, flat)
+        try:
+            self._states = [self._new_states(group) for group in self.param_groups]
+            self._plan = self._new_plan(t=0, seed=seed)
+            if self._folder is not None:
+                self._folder.resume(self._plan)
+            if grads is not None:
+                self._bind(self._plan, flat)
+        except BaseException:
+            if self._folder is not None:  # which the traceback would keep locked
+                self._folder.close()
+            raise
 
     def __init_subclass__(cls) -> None:
         """Show in the class's signature what ``**how`` stands for."""
@@ -405,6 +411,12 @@ class Optimizer:
         with self._held():
             checkpoint.load(self, path)
 
+    def close(self) -> None:
+        """Let another optimizer use the folder of ``state_dir``; this one steps no more. Else nothing happens."""
+        if self._folder is not None:
+            with self._plan:
+                self._folder.close()
+
     @property
     def t(self) -> int:
         """The number of steps done."""
@@ -451,6 +463,8 @@ class Optimizer:
         """The plan, which keeps steps out in a ``with``, its arrays those that an object has now."""
         if self._object is not None:
             self._follow_object()
+        if self._folder is not None:
+            self._folder.check()
         return self._plan
 
     @property

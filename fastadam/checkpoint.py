@@ -9,6 +9,8 @@ import mmap
 import os
 import re
 import secrets
+import sys
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,11 @@ import numpy as np
 from . import options, schedules
 from .kernel._plan import uninterrupted
 from .kernel.checks import shown
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 if TYPE_CHECKING:
     from .base import Optimizer
@@ -385,11 +392,25 @@ class Folder:
 
     ``steps.npy`` holds whether a step (or a load) is under way, the steps done, those skipped, and each group's: where
     a process ended under way, some states are of that step and others of the last, and the folder is refused.
+    ``lock`` is an empty file that the one optimizer which uses the folder has locked: the system lets go of it when the
+    process ends, however it does.
     """
+
+    _lock: int | None = None
+    _why_not = "was closed"
 
     def __init__(self, path: str | os.PathLike[str], optimizer: "Optimizer") -> None:
         self.path = _path("state_dir", path)
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
+        _used.add(self)
+        try:
+            self._open(optimizer)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, optimizer: "Optimizer") -> None:
         params = zip(optimizer._keys, optimizer._params, strict=True)
         groups = optimizer.param_groups
         self._meta = {
@@ -436,8 +457,49 @@ class Folder:
         for k, count in enumerate(steps):
             plan.set_steps(k, count)
 
+    def check(self) -> None:
+        """Refuse the states where they are another optimizer's now, or of the process that this one is a fork of."""
+        if self._lock is None:
+            raise RuntimeError(f"state_dir: {self.path}: {self._why_not}")
+
+    def close(self) -> None:
+        """Let another optimizer use the folder."""
+        handle, self._lock = self._lock, None
+        if handle is not None:
+            _unlock(handle)
+            os.close(handle)
+
+    __del__ = close
+
+    def leave(self) -> None:
+        """In a forked child: let go of what it inherited; the lock stays the parent's."""
+        handle, self._lock = self._lock, None
+        if handle is not None:
+            os.close(handle)
+            self._why_not = (
+                "its states are those of the process that this one was forked from; make the optimizer in the child, "
+                "or copy.deepcopy it before the fork, which keeps the copy's states in memory"
+            )
+
+    def _locked(self) -> int:
+        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(handle)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                os.close(handle)
+                raise RuntimeError(
+                    f"state_dir: {self.path}: another optimizer uses this folder, in this process or another; let that "
+                    "one go first (del it, call its close(), or end its process), or take another folder"
+                ) from None
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system that cannot
+                os.close(handle)
+                raise
+        return handle
+
     def begin(self) -> None:
         """What follows changes states."""
+        self.check()
         self._counts[0] = 1
 
     def end(self, plan: "Plan") -> None:
@@ -476,6 +538,35 @@ class Folder:
         size = first + math.prod(shape) * dtype.itemsize
         _need(path.stat().st_size == size, f"state_dir: {path}: expected {size} bytes, got {path.stat().st_size}")
         return np.asarray(np.memmap(path, dtype, "r+", first, shape, "F" if is_fortran else "C"))
+
+
+#: the folders that optimizers of this process use
+_used: weakref.WeakSet[Folder] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for folder in list(_used):
+        folder.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
+
+
+def _lock(handle: int) -> None:
+    """Lock a file against all other handles of it, or fail at once."""
+    if sys.platform == "win32":
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(handle: int) -> None:
+    """Even where a process that is being started has inherited the handle, and not closed it yet."""
+    if sys.platform == "win32":
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _reserve(path: Path) -> None:

@@ -161,6 +161,7 @@ def test_resumption_from_a_folder(case: str, kind: str, tmp_path: Path) -> None:
         assert opt.t == k * HALF
         assert all(mapped(array) for arrays in opt.state.values() for array in arrays if array.size)
         steps_of(opt, k * HALF + 1, (k + 1) * HALF)
+        opt.close()
     assert_same_arrays(opt, whole)
 
 
@@ -376,7 +377,9 @@ def test_groups_and_one_that_was_added(suffix: str, tmp_path: Path) -> None:
     assert [again._plan.steps(k) for k in range(2)] == [5, 2]
     # the same in a folder, which keeps each group's count as well
     e, f = arrays()
+    mapped = None
     for _ in range(2):
+        del mapped
         mapped = fastadam.Adam(
             [{"params": [e]}, {"params": {"b": f}, "amsgrad": True, "lr": lambda t: 1 / t}],
             lr=0.1,

@@ -8,6 +8,7 @@ import itertools
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from checkpoint_files import TESTS, B, Change, Evil, Raw, W, built, command, entry, header, mapped, npy, run
 
 import fastadam
+from fastadam import checkpoint
 
 # ---------------------------------------------------------------- a folder of states
 
@@ -44,7 +46,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_folder_holds_plain_arrays(folder: Path) -> None:
     opt = in_folder(str(folder))
-    assert sorted(os.listdir(folder)) == ["0.m.npy", "0.v.npy", "1.m.npy", "1.v.npy", "fastadam.json", "steps.npy"]
+    arrays = ["0.m.npy", "0.v.npy", "1.m.npy", "1.v.npy"]
+    assert sorted(os.listdir(folder)) == [*arrays, "fastadam.json", "lock", "steps.npy"]
     for k, name in itertools.product(range(2), "mv"):
         array = np.load(folder / f"{k}.{name}.npy")
         np.testing.assert_array_equal(array, opt.state[name][k])
@@ -171,6 +174,7 @@ def test_refused_step_leaves_the_record_clean(folder: Path) -> None:
     assert contents(folder) == before
     opt.lr = 1e-3
     opt.step({"W": W, "b": np.full(5, np.inf)}, skip_nonfinite=True)
+    opt.close()
     assert in_folder(folder).t == 2
     assert in_folder(folder).skipped == 1
 
@@ -190,6 +194,7 @@ def test_step_that_fails_on_its_way_leaves_the_record_open(tmp_path: Path) -> No
     failing = True
     with pytest.raises(KeyboardInterrupt):
         opt.step(np.ones(5))
+    opt.close()
     with pytest.raises(ValueError, match="a process ended within step 2"):
         rule(np.ones(5), backend="numpy", state_dir=tmp_path)
 
@@ -231,9 +236,10 @@ def test_load_is_recorded_in_the_folder(folder: Path, tmp_path: Path, monkeypatc
     assert contents(folder) == before
     built().save(tmp_path / "state.npz", params=True)
     opt.load(tmp_path / "state.npz")
-    again = in_folder(folder)  # before any step
-    assert again.t == 3
-    np.testing.assert_array_equal(again.state["v"][0], built().state["v"][0])
+    opt.close()
+    opt = in_folder(folder)  # before any step
+    assert opt.t == 3
+    np.testing.assert_array_equal(opt.state["v"][0], built().state["v"][0])
     copyto, calls = np.copyto, []
 
     def interrupted(*arrays: Any) -> None:
@@ -245,9 +251,11 @@ def test_load_is_recorded_in_the_folder(folder: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(np, "copyto", interrupted)
     with pytest.raises(KeyboardInterrupt):
         opt.load(tmp_path / "state.npz")
+    shutil.copytree(folder, tmp_path / "copy")
     with pytest.raises(ValueError, match="a process ended within step 4 or a load"):
-        in_folder(folder)
+        in_folder(tmp_path / "copy")
     opt.load_state_dict(built().state_dict())  # which is the way out
+    opt.close()
     assert in_folder(folder).t == 3
 
 
@@ -282,6 +290,96 @@ def test_copy_of_states_in_a_folder_is_in_memory(folder: Path) -> None:
     assert contents(folder) == before
     with pytest.raises(ValueError, match="states are kept in a folder; make a new one with all of its groups"):
         opt.add_param_group({"params": np.ones(2)})
+
+
+def test_folder_is_of_one_optimizer(folder: Path) -> None:
+    """Until that one is gone, or closed; and one that failed to be made, or a lock file that was left, is none."""
+    in_use = re.escape(f"state_dir: {folder}: another optimizer uses this folder, in this process or another")
+    opt = in_folder(folder)
+    before = contents(folder)
+    with pytest.raises(RuntimeError, match=in_use) as kept:
+        in_folder(folder)
+    assert contents(folder) == before
+    opt.step({"W": W, "b": B})
+    del opt
+    with pytest.raises(ValueError, match="expected 'AdamW', got 'Adam'") as refused:
+        in_folder(folder, fastadam.AdamW)
+    params = {"W": W.copy(), "b": B.copy()}
+    with pytest.raises(ValueError, match="gradient of params") as unbound:
+        in_folder(folder, params=params, grads=params)
+    opt = in_folder(folder)
+    assert opt.t == 3
+    assert [kept, refused, unbound]  # their tracebacks live on
+
+
+def test_closed_folder(folder: Path) -> None:
+    opt, copied = in_folder(folder), copy.deepcopy(in_folder(folder.parent / "other"))
+    group = opt.param_groups[0]
+    opt.close()
+    opt.close()
+    before = contents(folder)
+    for call in (
+        lambda: opt.step({"W": W, "b": B}),
+        opt.state_dict,
+        lambda: opt.save(folder.parent / "a.npz"),
+        lambda: opt.load(folder.parent / "a.npz"),
+        lambda: copy.deepcopy(opt),
+        lambda: pickle.dumps(opt),
+    ):
+        with pytest.raises(RuntimeError, match=re.escape(f"state_dir: {folder}: was closed")):
+            call()
+    assert contents(folder) == before
+    assert (opt.t, group["lr"]) == (2, 1e-3)
+    assert in_folder(folder).t == 2
+    copied.close()  # there is nothing to close
+    copied.step({"W": W, "b": B})
+
+
+def test_folder_stays_locked_within_a_step(folder: Path) -> None:
+    opt = in_folder(folder)
+    opt.lr = lambda t: opt.close() or 0.1
+    with pytest.raises(RuntimeError, match="inside a step"):
+        opt.step({"W": W, "b": B})
+    with pytest.raises(RuntimeError, match="another optimizer uses this folder"):
+        in_folder(folder)
+
+
+HOLD = """
+import sys
+import numpy as np, fastadam
+opt = fastadam.Adam({"W": np.ones((3, 4), "f4"), "b": np.ones(5)}, state_dir=sys.argv[1])
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_folder_of_another_process(end: str, folder: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(RuntimeError, match="another optimizer uses this folder"):
+            in_folder(folder)
+        if end == "kill":
+            other.kill()
+        else:
+            other.stdin.close()
+        other.wait(60)
+        assert in_folder(folder).t == 2
+
+
+def test_file_system_without_locks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: int) -> Callable[[int], None]:
+        def lock(handle: int) -> None:
+            raise OSError(error, os.strerror(error))
+
+        return lock
+
+    monkeypatch.setattr(checkpoint, "_lock", fails(errno.ENOLCK))
+    assert in_folder(folder).t == 2
+    monkeypatch.setattr(checkpoint, "_lock", fails(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        in_folder(folder)
 
 
 def test_folder_that_is_a_file(tmp_path: Path) -> None:
