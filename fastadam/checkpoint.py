@@ -259,7 +259,8 @@ def _decode(name: str, value: Any, own: Any) -> Any:
 
 def _stored(array: np.ndarray) -> np.ndarray:
     """The array as files know it: bfloat16, which NumPy's format has no name for, as its bits."""
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+    is_bfloat16 = array.itemsize == 2 and array.dtype.name == "bfloat16"  # whose name takes long to ask for
+    return array.view(np.uint16) if is_bfloat16 else array
 
 
 @contextmanager

@@ -225,6 +225,7 @@ cdef class Plan:
     cdef readonly list params, names
     cdef list kernels, states
     cdef tuple bound
+    cdef list doubtful              # numbers of gradients whose extent meets that of an array that is written
     cdef list converted             # arrays made of gradients that are NumPy scalars, kept alive for the step
     cdef bint grads_apart           # whether these gradients were seen to be apart from one another
     cdef int64_t holder             # the process that a thread holds the plan in, or 0
@@ -254,6 +255,7 @@ cdef class Plan:
         self.layout.segments = <Segment*> allocate(len(self.params), sizeof(Segment))
         self.layout.n_segments = len(self.params)
         self.compiled = True
+        self.doubtful = []
         cdef Py_ssize_t k = 0
         for i, (kernel, params, states) in enumerate(groups):
             self.add_group(&self.groups[i], kernel)
@@ -298,8 +300,8 @@ cdef class Plan:
         segment.p_shape = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         segment.shape = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         segment.axes = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
-        segment.operands = <Operand*> allocate(MAX_OPERANDS, sizeof(Operand))
-        for k in range(MAX_OPERANDS):
+        segment.operands = <Operand*> allocate(segment.n_operands + segment.has_master, sizeof(Operand))
+        for k in range(segment.n_operands + segment.has_master):
             segment.operands[k].strides = <Py_ssize_t*> allocate(ndim, sizeof(Py_ssize_t))
         for k in range(ndim):
             segment.p_shape[k] = cnp.PyArray_DIM(p, k)
@@ -385,7 +387,7 @@ cdef class Plan:
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
             if segment.operands is not NULL:
-                for k in range(MAX_OPERANDS):
+                for k in range(segment.n_operands + segment.has_master):
                     PyMem_Free(segment.operands[k].strides)
             PyMem_Free(segment.operands)
             PyMem_Free(segment.p_shape)
@@ -586,13 +588,31 @@ cdef class Plan:
 
     cdef int admit_all(self, tuple grads) except -1:
         cdef Py_ssize_t i
-        cdef bint gathers = False
-        cdef Segment* segment
+        cdef bint gathers
         if self.groups is NULL:
             raise RuntimeError("a Plan is initialised before it steps")
         if len(grads) != self.layout.n_segments:
             raise ValueError(f"expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
         self.converted = []
+        self.doubtful.clear()
+        try:
+            gathers = self.admit_each(grads)
+            if self.doubtful:
+                names, doubtful = [self.names[i] for i in self.doubtful], [np.asarray(grads[i]) for i in self.doubtful]
+                checks.apart(names, doubtful, self.written())
+        except BaseException:
+            for i in self.doubtful:  # look at them again
+                self.layout.segments[i].operands[1].data = NULL
+            raise
+        if gathers and self.layout.buffers is NULL:
+            self.layout.buffers = <char*> allocate(self.n_threads * MAX_OPERANDS * CHUNK, sizeof(double))
+        return 0
+
+    cdef int admit_each(self, tuple grads) except -1:
+        """Admit the gradients one by one; whether any array is to be gathered."""
+        cdef Py_ssize_t i
+        cdef bint gathers = False
+        cdef Segment* segment
         for i in range(self.layout.n_segments):
             segment = &self.layout.segments[i]
             g = grads[i]
@@ -605,9 +625,7 @@ cdef class Plan:
                 self.look_closer(i, g)
             segment.direct = segment.others_direct and segment.operands[1].direct
             gathers |= not segment.direct
-        if gathers and self.layout.buffers is NULL:
-            self.layout.buffers = <char*> allocate(self.n_threads * MAX_OPERANDS * CHUNK, sizeof(double))
-        return 0
+        return gathers
 
     cdef inline bint admit(self, Segment* segment, object g) noexcept:
         """True if `g` is beyond doubt a gradient that fits, laid out as the last one; False calls for a closer look."""
@@ -655,7 +673,7 @@ cdef class Plan:
             self.converted.append(g)
         checks.gradient(self.names[i], g, p)
         if segment.n > 0 and self.writes(g):
-            checks.apart(self.names[i], g, self.written())
+            self.doubtful.append(i)
         self.grads_apart = False
         segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> g)
         place(segment, 1, g)

@@ -4,12 +4,17 @@ Each names the argument, what came, what is allowed, and the way out.
 
 import math
 import numbers
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 #: dtypes of parameters and gradients, by name: bfloat16 comes from ml_dtypes, which need not be here
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+#: the same by character, but for bfloat16: `dtype.name` takes longer than all else that is asked of an array
+_CHARS = "efd"
+#: so many arrays that lie among one another are compared each with each; more are drawn on a map
+_FEW = 64
 
 
 def shown(value: Any) -> str:
@@ -40,7 +45,7 @@ def array(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}; {way}")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
-    if value.dtype.name not in DTYPES:
+    if value.dtype.char not in _CHARS and value.dtype.name not in DTYPES:
         raise TypeError(
             f"{name}: expected dtype float16, bfloat16, float32 or float64, got {value.dtype}; convert with .astype(…)"
         )
@@ -89,14 +94,49 @@ def parameters(names: list[str], params: list[Any]) -> None:
     """Refuse arrays that are no parameters, or that share memory with one another."""
     for name, p in zip(names, params, strict=True):
         parameter(name, p)
-    near: list[tuple[int, str, np.ndarray]] = []  # those whose memory extent has not ended yet
-    extents = ((*np.lib.array_utils.byte_bounds(p), name, p) for name, p in zip(names, params, strict=True) if p.size)
-    for low, high, name, p in sorted(extents, key=lambda extent: extent[:2]):
-        near = [other for other in near if other[0] > low]
-        for _, other_name, other in near:
-            if shares_memory(p, other):
-                raise ValueError(f"{name} and {other_name} share memory and would be stepped twice; pass each once")
-        near.append((high, name, p))
+    for met in _meeting(params):
+        shared = _places(params, met) if len(met) > _FEW else None
+        for i, k in enumerate(met):
+            if shared is None or shared(k).any():
+                for other in met[:i]:
+                    if shares_memory(params[k], params[other]):
+                        raise ValueError(
+                            f"{names[k]} and {names[other]} share memory and would be stepped twice; pass each once"
+                        )
+            if shared is not None:
+                shared(k)[...] = True
+
+
+def _meeting(arrays: list[np.ndarray]) -> Iterator[list[int]]:
+    """The numbers of those arrays whose extents in memory meet, each chain of them by itself."""
+    met: list[int] = []
+    end = 0
+    for low, high, k in sorted((*np.lib.array_utils.byte_bounds(a), k) for k, a in enumerate(arrays) if a.size):
+        if low >= end:
+            if len(met) > 1:
+                yield met
+            met = []
+        met.append(k)
+        end = max(end, high)
+    if len(met) > 1:
+        yield met
+
+
+def _places(arrays: list[np.ndarray], met: list[int]) -> Callable[[int], np.ndarray]:
+    """A map of the memory that these arrays meet in, all False: of each array's number, its places on the map."""
+    bounds = [np.lib.array_utils.byte_bounds(arrays[k]) for k in met]
+    base, end = min(low for low, _ in bounds), max(high for _, high in bounds)
+    steps = {stride for k in met for stride, size in zip(arrays[k].strides, arrays[k].shape, strict=True) if size > 1}
+    unit = math.gcd(*(arrays[k].itemsize for k in met), *(arrays[k].ctypes.data - base for k in met), *steps)
+    memory = np.zeros((end - base) // unit, bool)
+
+    def places(k: int) -> np.ndarray:
+        a = arrays[k]
+        strides = [stride // unit if size > 1 else 0 for stride, size in zip(a.strides, a.shape, strict=True)]
+        shape = (*a.shape, a.itemsize // unit)
+        return np.ndarray(shape, bool, memory, (a.ctypes.data - base) // unit, (*strides, 1))
+
+    return places
 
 
 def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
@@ -116,8 +156,8 @@ def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
     """Refuse an array that has not the shape of the parameter that it belongs to, or its dtype (or one of these)."""
     if value.shape != param.shape:
         raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {value.shape}")
-    allowed = [np.dtype(dtype).name for dtype in dtypes or (param.dtype,)]
-    if value.dtype.name not in allowed:
+    if value.dtype not in (dtypes or (param.dtype,)):
+        allowed = [np.dtype(dtype).name for dtype in dtypes or (param.dtype,)]
         like_param = " like the parameter" if param.dtype.name in allowed else f" for a {param.dtype} parameter"
         raise TypeError(
             f"{name}: expected dtype {' or '.join(allowed)}{like_param}, got {value.dtype}; "
@@ -128,7 +168,8 @@ def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
 def state(name: str, value: np.ndarray, param: np.ndarray) -> None:
     """Refuse what is no state of `param`: the same shape, what it is computed in or, for float32, bfloat16."""
     dtype = computed_in(param)
-    if not (dtype == np.float32 and value.dtype.name == "bfloat16" and value.shape == param.shape):
+    is_bfloat16 = value.itemsize == 2 and value.dtype.name == "bfloat16"
+    if not (dtype == np.float32 and is_bfloat16 and value.shape == param.shape):
         like(name, value, param, dtype)
 
 
@@ -142,9 +183,20 @@ def gradient(name: str, value: Any, param: np.ndarray) -> None:
     like(name, value, param, *([param.dtype] if param.dtype == np.float64 else [value.dtype]))
 
 
-def apart(name: str, value: np.ndarray, written: list[np.ndarray]) -> None:
-    """Refuse a gradient that shares memory with an array that the step writes: another parameter's, too."""
-    if any(shares_memory(value, array) for array in written):
+def apart(names: list[str], grads: list[np.ndarray], written: list[np.ndarray]) -> None:
+    """Refuse gradients that share memory with an array that the step writes: another parameter's, too."""
+    arrays = [*grads, *written]
+    found: list[int] = []
+    for met in _meeting(arrays):
+        read, changed = [k for k in met if k < len(grads)], [k for k in met if k >= len(grads)]
+        if len(read) * len(changed) > _FEW**2:
+            shared = _places(arrays, met)
+            for k in changed:
+                shared(k)[...] = True
+            found += [k for k in read if shared(k).any()]
+        else:
+            found += [k for k in read if any(shares_memory(arrays[k], arrays[c]) for c in changed)]
+    if found:
         raise ValueError(
-            f"gradient of {name}: shares memory with a parameter or a state, which it changes; pass a copy"
+            f"gradient of {names[min(found)]}: shares memory with a parameter or a state, which it changes; pass a copy"
         )
