@@ -897,7 +897,6 @@ SKLEARN: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "coefs_[1]: several of its elements share"),
 ]  # fmt: skip
 
-ON_CPU = "fastadam's optimizers run on the CPU alone"
 THINC: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("weights", lambda w: w.opt(w.key, [1.0], w.g), TypeError,
      "weights of (1, 'W'): expected a numpy array, got builtins"),

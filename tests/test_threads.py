@@ -158,7 +158,7 @@ def test_default_number(monkeypatch):
     assert fastadam.Adam(np.ones(1)).n_threads == 3
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("FASTADAM_NUM_THREADS", wrong)
-        with pytest.raises((ValueError, TypeError), match="FASTADAM_NUM_THREADS: expected a whole number >= 1, got"):
+        with pytest.raises((ValueError, TypeError), match="FASTADAM_NUM_THREADS: expected a whole number >= 1"):
             fastadam.Adam(np.ones(1))
 
 
