@@ -312,6 +312,7 @@ def test_one_kernel_call_a_step(monkeypatch):
             calls.append(len(grads))
             plan.step(grads, before)
 
+    opt._set_options()
     opt._plan = Spy()
     opt.step([np.ones(3)] * 50)
     assert calls == [50]
