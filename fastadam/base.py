@@ -126,16 +126,18 @@ class Optimizer:
     param_groups : list
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Before anything is touched: for an option, array or structure that is not as described.
+
+    Notes
+    -----
     A step releases the GIL: nothing else may write the arrays or the gradients while it runs. A second thread that
     steps, saves, loads or copies the optimizer meanwhile gets a RuntimeError. An interrupt (KeyboardInterrupt, or what
     another signal's handler raises) is raised when the step, save or load that it came in is whole.
 
     Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Before anything is touched: for an option, array or structure that is not as described.
     """
 
     lr, weight_decay, maximize = Option(), Option(), Option()
