@@ -3,6 +3,7 @@ Everything else about the package stands in pyproject.toml.
 """
 
 import importlib.util
+import os
 import platform
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ if IS_X86:
         }
     )
 EXACT = ["/O2", "/fp:precise"] if MSVC else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+
+# Builds for checks. FASTADAM_SANITIZE=address,undefined or =thread: what gcc's and clang's -fsanitize= takes; the first
+# finding ends the process. FASTADAM_NO_THREADS=1: every step on its caller, as on Windows.
+SANITIZE = os.environ.get("FASTADAM_SANITIZE")
+WATCHED = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
+MACROS = [("_GNU_SOURCE", None), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+MACROS += [("FASTADAM_NO_THREADS", None)] if os.environ.get("FASTADAM_NO_THREADS") else []
 
 
 def load(path: str) -> ModuleType:
@@ -60,7 +68,7 @@ class Build(build_ext):
             name = extension.name.rpartition(".")[2]
             path = folder / f"{name}.pyx" if name in sources else Path("fastadam/kernel") / f"{name}.pyx"
             extension.include_dirs += [numpy.get_include(), str(folder), "fastadam/kernel", "fastadam/include"]
-            extension.define_macros += [("_GNU_SOURCE", None), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+            extension.define_macros += MACROS
             [translated] = cythonize(
                 Extension(extension.name, [str(path)]),
                 build_dir=str(folder),
@@ -73,14 +81,16 @@ class Build(build_ext):
             self.copy_extensions_to_source()
 
 
+def extension(name: str, *flags: str) -> Extension:
+    """A module of the package; its sources are known once they are generated."""
+    return Extension(f"fastadam.{name}", [], extra_compile_args=[*EXACT, *flags, *WATCHED], extra_link_args=WATCHED)
+
+
 setup(
     cmdclass={"build_ext": Build},
     ext_modules=[
-        Extension("fastadam.kernel._plan", [], extra_compile_args=EXACT),
-        *(
-            Extension(f"fastadam.kernel._sweeps_{isa}", [], extra_compile_args=EXACT + flags)
-            for isa, flags in ISA_FLAGS.items()
-        ),
-        Extension("fastadam.capi", [], extra_compile_args=EXACT),
+        extension("kernel._plan"),
+        *(extension(f"kernel._sweeps_{isa}", *flags) for isa, flags in ISA_FLAGS.items()),
+        extension("capi"),
     ],
 )
