@@ -7,6 +7,7 @@ from ..rules import Rule
 
 BUILT_ISAS: tuple[str, ...]
 DENORMALS: tuple[int, int]
+MAX_THREADS: int
 
 class Kernel:
     rule: Rule

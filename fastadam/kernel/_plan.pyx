@@ -56,6 +56,9 @@ cdef extern from "pool.h":
         void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers, bint large
     ) nogil
 
+#: the most that a step uses: 1 where the build has no threads
+MAX_THREADS = POOL_MAX_HELPERS + 1
+
 cdef enum:
     MAX_OPERANDS = 16       # p, g, up to 13 states, and the parameter of a master weight
     TILE = 8192             # elements that a thread takes at a time, across the borders of arrays and groups
@@ -245,7 +248,7 @@ cdef class Plan:
             raise RuntimeError("a Plan is initialised once")
         self.t = t
         self.seed = seed
-        self.n_threads = min(n_threads, POOL_MAX_HELPERS + 1)
+        self.n_threads = n_threads
         self.names = names
         self.kernels = [kernel for kernel, _, _ in groups]
         self.params = [p for _, params, _ in groups for p in params]

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from . import checks
+from ._plan import MAX_THREADS
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def resolve(n_threads: int | None) -> int:
-    """The number of threads for a new plan; None asks for `default`."""
+    """The number of threads for a new plan; None asks for `default`, and more than a build can use is the most."""
     return default() if n_threads is None else _count("n_threads", n_threads)
 
 
@@ -28,11 +29,11 @@ def default() -> int:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no such call
         processors = os.cpu_count() or 1
-    return max(1, math.ceil(min(processors, _quota())))
+    return max(1, math.ceil(min(processors, _quota(), MAX_THREADS)))
 
 
 def _count(name: str, value: Any) -> int:
-    return checks.whole(name, value, 1, below=2**31)
+    return min(checks.whole(name, value, 1, below=2**31), MAX_THREADS)
 
 
 @cache  # reading it takes longer than many a step
