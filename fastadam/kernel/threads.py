@@ -33,7 +33,7 @@ def default() -> int:
 
 
 def _count(name: str, value: Any) -> int:
-    return min(checks.whole(name, value, 1, below=2**31), MAX_THREADS)
+    return min(checks.whole(name, value, 1), MAX_THREADS)
 
 
 @cache  # reading it takes longer than many a step
