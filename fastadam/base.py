@@ -218,10 +218,11 @@ class Optimizer:
     @classmethod
     def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> list[float]:
         """The values of the rule's hyper-parameters, in its order, that these options and this rate make."""
-        named = dict(values)
+        named = {"decoupled": False, **values}
         if "betas" in named:
-            named |= zip(("beta1", "beta2"), named["betas"], strict=True)
-        named = {"decoupled": False} | named | cls._hyper(named) | {"lr": rate}
+            named["beta1"], named["beta2"] = named["betas"]
+        named |= cls._hyper(named)
+        named["lr"] = rate
         return [named[name] for name in rule.hyper]
 
     def _rate(self, values: dict[str, Any], t: int) -> float:
@@ -553,15 +554,15 @@ class Optimizer:
     def _set_options(self) -> None:
         """Give the plan, which is held, the options that were assigned since the last step, and the rates of this."""
         with _assigning:
-            chosen = [(group, group._values) for group in map(self.param_groups.__getitem__, self._stale)]
+            chosen = [(k, self.param_groups[k], self.param_groups[k]._values) for k in self._stale]
         t = self._plan.t + 1
-        hyper = [self.hyper_values(group._rule, values, self._rate(values, t)) for group, values in chosen]
-        for (group, _), numbers in zip(chosen, hyper, strict=True):
-            self._plan.set_hyper(group._index, numbers)
-        with _assigning:  # but not those that have a schedule, or were assigned meanwhile
-            self._stale -= {
-                group._index for group, values in chosen if group._values is values and not self._is_scheduled(values)
-            }
+        hyper = [self.hyper_values(group._rule, values, self._rate(values, t)) for _, group, values in chosen]
+        for (k, _, _), numbers in zip(chosen, hyper, strict=True):
+            self._plan.set_hyper(k, numbers)
+        with _assigning:
+            for k, group, values in chosen:
+                if group._values is values and not self._is_scheduled(values):  # nor was it assigned meanwhile
+                    self._stale.remove(k)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: the arrays, and what the plan knows beside them; a copy's states are in memory."""

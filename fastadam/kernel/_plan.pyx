@@ -258,7 +258,7 @@ cdef class Plan:
         self.layout.segments = <Segment*> allocate(len(self.params), sizeof(Segment))
         self.layout.n_segments = len(self.params)
         self.compiled = True
-        self.doubtful = []
+        self.doubtful, self.converted = [], []
         cdef Py_ssize_t k = 0
         for i, (kernel, params, states) in enumerate(groups):
             self.add_group(&self.groups[i], kernel)
@@ -596,8 +596,10 @@ cdef class Plan:
             raise RuntimeError("a Plan is initialised before it steps")
         if len(grads) != self.layout.n_segments:
             raise ValueError(f"expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
-        self.converted = []
-        self.doubtful.clear()
+        if self.converted:
+            self.converted = []
+        if self.doubtful:
+            self.doubtful = []
         try:
             gathers = self.admit_each(grads)
             if self.doubtful:
