@@ -2,6 +2,7 @@
 A timer's signal, whose handler raises KeyboardInterrupt, stands for Ctrl-C: hundreds of times in each kind of call.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from fastadam.kernel._plan import uninterrupted
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer of that kind")
 #: where Python itself is interrupted between opening a file and its `with`
 files_may_be_closed_late = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-TRIALS = 150
+#: of most calls; more of them: FASTADAM_TEST_TRIALS=3000 pytest tests/test_interrupts.py
+TRIALS = int(os.environ.get("FASTADAM_TEST_TRIALS", "150"))
 
 
 @pytest.fixture(autouse=True)
