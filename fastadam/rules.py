@@ -187,6 +187,11 @@ class Rule:
         return len(arguments(prepare)) - len(("p", "g"))
 
     @cached_property
+    def kernels(self) -> dict[str, Any]:
+        """By backend, what runs the rule there, once it was asked for (see `kernel.backends`)."""
+        return {}
+
+    @cached_property
     def n_scalars(self) -> int:
         """How many scalars a step has: `prepare`'s, then the update's."""
         return self.n_prepare_scalars + len(arguments(self.update)) - len(("p", "g", *self.states))

@@ -2,8 +2,10 @@
 Each runs under Numba and under NumPy, to the same bits.
 """
 
+import gc
 import importlib.util
 import inspect
+import weakref
 from pathlib import Path
 
 import numpy as np

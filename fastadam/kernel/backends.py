@@ -4,7 +4,6 @@ All run the same source, `fastadam.rules`, and give the same bits.
 
 import os
 from collections.abc import Callable
-from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -95,10 +94,12 @@ def check(backend: str) -> None:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {checks.shown(backend)}")
 
 
-@cache
 def kernel(rule: Rule, backend: str = "cython") -> Kernel:
-    """`rule`, runnable in `backend`; compiled once a process where the backend compiles."""
-    return BACKENDS[backend](rule)
+    """`rule`, runnable in `backend`; compiled once a process where the backend compiles, and gone with the rule."""
+    if backend not in rule.kernels:
+        rule.kernels[backend] = BACKENDS[backend](rule)
+    made: Kernel = rule.kernels[backend]
+    return made
 
 
 def describe() -> dict[str, Any]:
