@@ -121,6 +121,20 @@ def test_states_and_scalars_of_any_name():
         assert all((arrays[0] == 1).all() for arrays in opt.state.values())
 
 
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_rule_goes_with_its_class(backend):
+    """With all that its functions hold: one that is made in a loop would else fill the memory."""
+
+    def update(p, g, lr):
+        return (p - lr * g,)
+
+    cls, gone = fastadam.optimizer(update, lambda t, lr: (lr,), (), lr=0.1), weakref.ref(update)
+    cls(np.ones(2), backend=backend).step(np.ones(2))
+    del cls, update
+    gc.collect()
+    assert gone() is None
+
+
 def test_example_runs(capsys):
     own_rules.main()
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["Adam", "lion", "nesterov", "nadam"]
