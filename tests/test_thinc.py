@@ -586,6 +586,76 @@ def test_the_first_call_of_a_parameter_may_fail():
     assert optimizer.nr_update == {KEY: 1}
 
 
+FIRST = {
+    "shape": (lambda w: np.ones(4, "float32"), ValueError, "gradient of .*expected shape"),
+    "read-only": (lambda w: np.broadcast_to(np.float32(1), 3), ValueError, "gradient of .*read-only"),
+    "complex": (lambda w: np.full(3, 1 + 2j), TypeError, "gradient of .*dtype"),
+    "masked": (lambda w: np.ma.ones(3, "float32"), TypeError, "gradient of .*masked"),
+    "the weights": (lambda w: w, ValueError, "shares memory"),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", FIRST)
+def test_a_first_call_that_is_refused_leaves_nothing(case):
+    make, kind, message = FIRST[case]
+    optimizer, w = adapter.Adam(0.1, amsgrad=True), np.ones(3, "float32")
+    with pytest.raises(kind, match=message):
+        optimizer(KEY, w, make(w))
+    held = [optimizer.mom1, optimizer.mom2, optimizer.mom3, optimizer.averages, optimizer.nr_update]
+    assert [dict(one) for one in held] == [{}] * 5
+    assert (w == 1).all()
+    optimizer((1, "other"), np.ones(4, "float32"), np.ones(4, "float32"))
+    optimizer(KEY, np.ones(5, "float32"), np.ones(5, "float32"))  # nothing of the refused weights is in its way
+    assert optimizer.mom1[KEY].shape == (5,)
+
+
+WRONG_AVERAGES = {
+    "read-only": (lambda held: held.setflags(write=False) or held, ValueError, r"averages\[.*read-only"),
+    "another, read-only": (lambda held: np.broadcast_to(np.float32(0), 3), ValueError, r"averages\[.*read-only"),
+    "integers": (lambda held: np.zeros(3, int), TypeError, r"averages\[.*expected dtype"),
+    "list": (lambda held: [0.0, 0.0, 0.0], TypeError, r"averages\[.*expected a numpy array"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_AVERAGES)
+def test_averages_that_cannot_be_written(case):
+    make, kind, message = WRONG_AVERAGES[case]
+    optimizer, w = adapter.Adam(0.1), np.ones(3, "float32")
+    optimizer(KEY, w, np.ones(3, "float32"))
+    before = copy.deepcopy([w, optimizer.mom1, optimizer.mom2, dict(optimizer.nr_update)])
+    optimizer.averages[KEY] = make(optimizer.averages[KEY])
+    with pytest.raises(kind, match=message):
+        optimizer(KEY, w, np.ones(3, "float32"))
+    np.testing.assert_equal([w, optimizer.mom1, optimizer.mom2, dict(optimizer.nr_update)], before)
+
+
+@pytest.mark.parametrize("name", ["foo", "lr", "weight_decay", "betas", "maximize", "centered"])
+def test_options_that_the_frame_has_not(name):
+    message = f"{name}: unknown option of Adam in thinc's frame; it has learn_rate, beta1, beta2, eps, L2, amsgrad"
+    with pytest.raises(TypeError, match=message):
+        adapter.Optimizer(fastadam.Adam, 0.1, **{name: 0.5})
+    with pytest.raises(TypeError, match="eps_hat: unknown option of Adagrad"):
+        adapter.Optimizer(fastadam.Adagrad, 0.1, eps_hat=True)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_optimizer_of_a_class_has_its_defaults(name):
+    plain = {"Adam": {"eps_hat": True}, "AdamW": {"decay_first": True}}.get(name, {})
+    made = train(adapter.Optimizer(getattr(fastadam, name), 0.1, **plain), 3)
+    for key, w in train(getattr(adapter, name)(0.1), 3).items():
+        np.testing.assert_array_equal(made[key], w)
+
+
+def test_radam_is_refused():
+    optimizer, w = adapter.Adam(0.1), np.ones(3, "float32")
+    optimizer.use_radam = True
+    with pytest.raises(ValueError, match=r"use_radam: fastadam has no RAdam; .*RAdam.v1"):
+        optimizer(KEY, w, np.ones(3, "float32"))
+    assert (w == 1).all()
+    assert not optimizer.nr_update
+
+
 def test_states_of_another_size_or_kind():
     optimizer, w = adapter.Adam(), np.ones(3, "float32")
     for wrong in (np.zeros(4, "float32"), np.zeros(3), [0.0, 0.0, 0.0]):

@@ -72,6 +72,10 @@ __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Optimizer", "RMSpr
 _CONSTANT = getattr(constant(0.0), "_schedule", object())
 #: averages of more elements are taken in parts, whose temporaries stay in the cache
 _PART = 1 << 16
+#: options of fastadam's optimizers that the frame has under other names, all schedules there
+_RENAMED = {"lr": ("learn_rate",), "weight_decay": ("L2",), "betas": ("beta1", "beta2"), "eps": ("eps",)}
+#: those that stay what they are
+_OWN = ("amsgrad", "lr_decay", "initial_accumulator_value", "alpha", "momentum", "centered", "rho")
 _CHECKS: dict[str, options.Check] = {
     "learn_rate": options.rate,
     "lr_scale": options.rate,
@@ -90,12 +94,13 @@ class Optimizer(thinc.optimizers.Optimizer):
     ----------
     face : type
         The optimizer of fastadam whose rule it is.
-    learn_rate, L2, beta1, beta2, eps, grad_clip, L2_is_weight_decay, use_averages
-        See the module. As in thinc, the betas are the attributes ``b1`` and ``b2``.
+    learn_rate, grad_clip, L2_is_weight_decay, use_averages
+        See the module.
     decay_first : bool, default False
         Whether weights shrink before the step, as in torch, and not after it, as in thinc.
-    **fixed
-        Further options of `face`, which have no schedules.
+    **given
+        ``L2``, ``beta1``, ``beta2`` and ``eps`` where `face` has them, and the options of its function in this module;
+        ``eps_hat``, too. Defaults are those of `face`. As in thinc, the betas are the attributes ``b1`` and ``b2``.
 
     Raises
     ------
@@ -115,31 +120,33 @@ class Optimizer(thinc.optimizers.Optimizer):
         face: type[base.Optimizer],
         learn_rate: ScheduleT,
         *,
-        L2: ScheduleT = 0.0,
-        beta1: ScheduleT = 0.9,
-        beta2: ScheduleT = 0.999,
-        eps: ScheduleT = 1e-8,
         grad_clip: ScheduleT = 1.0,
         L2_is_weight_decay: bool = True,
         use_averages: bool = True,
         decay_first: bool = False,
-        **fixed: Any,
+        **given: Any,
     ) -> None:
-        given = {"learn_rate": learn_rate, "L2": L2, "beta1": beta1, "beta2": beta2, "eps": eps, "grad_clip": grad_clip}
-        for name, value in given.items():
+        own, framed = inspect.signature(face).parameters, _in_frame(face)
+        for name in given:
+            if name not in framed and not (name == "eps_hat" and name in own):
+                has = ", ".join(framed)
+                raise TypeError(f"{name}: unknown option of {face.__name__} in thinc's frame; it has {has}")
+        given = {name: p.default for name, p in framed.items()} | given
+        given |= {"learn_rate": learn_rate, "grad_clip": grad_clip}
+        scheduled = {name: given.pop(name) for name in _CHECKS if name in given}
+        for name, value in scheduled.items():
             if isinstance(value, (int, float)):  # others are schedules, and checked at each step
                 _CHECKS[name](name, value)
         super().__init__(
-            **given,
+            **scheduled,
             L2_is_weight_decay=options.flag("L2_is_weight_decay", L2_is_weight_decay),
             use_averages=options.flag("use_averages", use_averages),
         )
         self.mom3 = {}
         self.face = face
         self._decay_first = decay_first
-        parameters = inspect.signature(face).parameters
-        self._fixed = {name: p.default for name, p in parameters.items() if name in options.CHECKS}
-        self._fixed |= {name: options.check(name, value) for name, value in fixed.items()}
+        self._fixed = {name: p.default for name, p in own.items() if name in options.CHECKS}
+        self._fixed |= {name: options.check(name, value) for name, value in given.items()}
         self._forget_plans()
 
     def __call__(
@@ -148,20 +155,23 @@ class Optimizer(thinc.optimizers.Optimizer):
         """One step of `weights`, in place, which leaves zeros in `gradient`; both are returned."""
         if len(gradient) < 1:
             return weights, gradient
+        if self.use_radam:
+            raise ValueError("use_radam: fastadam has no RAdam; leave it False, or take thinc's RAdam.v1")
         if type(gradient) is not np.ndarray:
             _on_cpu(f"gradient of {key}", gradient)
         planned = self._planned.get(key)
         if planned is None or not self._holds(planned, key, weights):
-            planned = self._planned[key] = self._new_plan(key, weights)
-        average = self._average_of(key, weights)
+            planned = self._new_plan(key, weights)
+        if (type(gradient), gradient.shape, gradient.dtype) != (np.ndarray, weights.shape, weights.dtype):
+            # its norm is taken before the step, which would refuse it
+            checks.gradient(str(key), gradient, weights)
+        average = self._average_of(key, planned)
         learn_rate, beta1, beta2, eps, L2, grad_clip = self._now(key)
         hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, beta1, beta2, eps, L2, grad_clip)
         factor = 1.0
         if grad_clip and (self.L2_is_weight_decay or not L2):
             factor = _clip_factor(gradient, grad_clip)
         elif grad_clip:  # of the sum with L2's part, which the kernel makes of both, clipped
-            if gradient.shape != weights.shape:
-                checks.gradient(str(key), gradient, weights)
             factor = _clip_factor(gradient + L2 * weights, grad_clip)
             hyper = [*hyper]
             hyper[self._rule.hyper.index("weight_decay")] *= factor
@@ -172,6 +182,8 @@ class Optimizer(thinc.optimizers.Optimizer):
         plan.t = t
         plan.step((gradient,), factor=factor, zero_grads=True)
         self.nr_update[key] = t + 1
+        if self._planned.get(key) is not planned:
+            self._keep(planned, key)
         if average is not None:
             _average(average, weights, t + 1)
             self.averages[key] = average
@@ -233,13 +245,17 @@ class Optimizer(thinc.optimizers.Optimizer):
         moments = (self.mom1, self.mom2, self.mom3)
         for k in range(len(self._rule.states)):
             states[k] = self._state(f"mom{k + 1}[{key}]", moments[k].get(key), weights)
-        for held, state in zip(moments, states, strict=True):
-            if state is not None:
-                held[key] = state
         shaped = [state.reshape(weights.shape) for state in states if state is not None]
         kernel = backends.kernel(self._rule)
         plan = Plan([(kernel, [weights], [shaped])], [str(key)], n_threads=threads.default())
         return _Planned(plan, weights, states)
+
+    def _keep(self, planned: "_Planned", key: tuple[int, str]) -> None:
+        """A plan and its states, once a step was made: one that was refused leaves nothing."""
+        self._planned[key] = planned
+        for held, state in zip((self.mom1, self.mom2, self.mom3), planned.states, strict=True):
+            if state is not None:
+                held[key] = state
 
     def _state(self, name: str, state: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
         """A state of these weights, flat as thinc's are: the one that there is, or a new one."""
@@ -254,17 +270,20 @@ class Optimizer(thinc.optimizers.Optimizer):
         checks.parameter(name, state)
         return state
 
-    def _average_of(self, key: tuple[int, str], weights: np.ndarray) -> np.ndarray | None:
+    def _average_of(self, key: tuple[int, str], planned: "_Planned") -> np.ndarray | None:
         if self.averages is None:
             return None
-        average = self.averages.get(key)
+        average, weights = self.averages.get(key), planned.weights
         if average is None:
             return np.zeros(weights.shape, checks.computed_in(weights))
-        if average.shape != weights.shape:
-            raise ValueError(
-                f"averages[{key}]: expected shape {weights.shape} like the weights, got {average.shape}; delete it to "
-                "begin anew"
-            )
+        if average is not planned.average or not average.flags.writeable:
+            checks.parameter(f"averages[{key}]", average)
+            if average.shape != weights.shape:
+                raise ValueError(
+                    f"averages[{key}]: expected shape {weights.shape} like the weights, got {average.shape}; delete it "
+                    "to begin anew"
+                )
+            planned.average = average
         return average  # type: ignore[no-any-return]
 
     def _forget_plans(self) -> None:
@@ -283,13 +302,25 @@ class Optimizer(thinc.optimizers.Optimizer):
 
 
 class _Planned:
-    """The plan of one parameter, the arrays that it is for, and the hyper-parameters that it has."""
+    """The plan of one parameter, the arrays that it is for, the average that was checked, the hyper-parameters."""
 
-    __slots__ = ("hyper", "plan", "states", "weights")
+    __slots__ = ("average", "hyper", "plan", "states", "weights")
 
     def __init__(self, plan: Plan, weights: np.ndarray, states: list[np.ndarray | None]) -> None:
         self.plan, self.weights, self.states = plan, weights, states
+        self.average: Any = None
         self.hyper: list[float] | None = None
+
+
+def _in_frame(face: type[base.Optimizer]) -> dict[str, inspect.Parameter]:
+    """The options of `face` that the frame has, by their names there, with `face`'s defaults."""
+    found = {}
+    for name, parameter in inspect.signature(face).parameters.items():
+        if name in _OWN:
+            found[name] = parameter
+        for new, default in zip(_RENAMED.get(name, ()), np.ravel(parameter.default).tolist(), strict=False):
+            found[new] = parameter.replace(name=new, default=default, annotation=ScheduleT)
+    return found
 
 
 def _on_cpu(name: str, array: Any) -> None:
@@ -332,21 +363,12 @@ def _average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
 
 # ---------------------------------------------------------------- what a config file names
 
-#: options of fastadam's optimizers that the frame has under other names, all schedules there
-_RENAMED = {"lr": ("learn_rate",), "weight_decay": ("L2",), "betas": ("beta1", "beta2"), "eps": ("eps",)}
-#: those that stay what they are
-_OWN = ("amsgrad", "lr_decay", "initial_accumulator_value", "alpha", "momentum", "centered", "rho")
 _FRAME = ("grad_clip", "L2_is_weight_decay", "use_averages")
 
 
 def _factory(face: type[base.Optimizer], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
     """A function from thinc's arguments, with `face`'s defaults, and its own options to its optimizer, registered."""
-    by_name = {}
-    for name, parameter in inspect.signature(face).parameters.items():
-        if name in _OWN:
-            by_name[name] = parameter
-        for new, default in zip(_RENAMED.get(name, ()), np.ravel(parameter.default).tolist(), strict=False):
-            by_name[new] = parameter.replace(name=new, default=default, annotation=ScheduleT)
+    by_name = _in_frame(face)
     frame = inspect.signature(Optimizer).parameters
     by_name |= {name: frame[name] for name in _FRAME if name not in fixed}
     first = by_name.pop("learn_rate")
@@ -403,8 +425,8 @@ AdamW = _factory(
     L2_is_weight_decay=True,
     decay_first=True,
 )
-_SAME = "``fastadam.{0}.v1``: the rule, options and defaults of `fastadam.{0}` in thinc's frame, see the module."
+_SAME = "``fastadam.{0}.v1``: the rule of `fastadam.{0}` in thinc's frame (see the module), with its defaults: {1}."
 Adamax, Adagrad, RMSprop, Adadelta = (
-    _factory(face, _SAME.format(face.__name__))
+    _factory(face, _SAME.format(face.__name__, ", ".join(f"{p.name}={p.default!r}" for p in _in_frame(face).values())))
     for face in (optimizers.Adamax, optimizers.Adagrad, optimizers.RMSprop, optimizers.Adadelta)
 )
