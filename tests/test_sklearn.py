@@ -5,6 +5,7 @@ Losses and weights are compared; scikit-learn's own steps are forbidden where fa
 import copy
 import inspect
 import pickle
+import re
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,12 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import sklearn
 import sklearn.neural_network as stock
 from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, load_iris
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neural_network import _multilayer_perceptron
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
@@ -208,6 +210,29 @@ def test_pickled_in_the_midst_of_a_training(where, no_stock_steps):
     assert type(made) is (stock if where == "block" else adapter).MLPClassifier
     close(made, expected)
     assert made._optimizer.t == 6
+
+
+@pytest.mark.parametrize("where", ["block", "class", "derived"])
+def test_pickles_tell_of_another_scikit_learn(where):
+    """As scikit-learn's own do; what remains in this version does not."""
+    model = {"block": stock.MLPClassifier, "class": adapter.MLPClassifier, "derived": DerivedFromOurs}[where](**OPTIONS)
+    model.fit(X, Y)
+    with accelerated() if where == "block" else nullcontext():
+        text = pickle.dumps(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            again, copied = pickle.loads(text), copy.deepcopy(model)
+    assert vars(again).keys() == vars(copied).keys() == vars(model).keys()
+    older = text.replace(sklearn.__version__.encode(), re.sub(r"\d", "0", sklearn.__version__).encode())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(pickle.loads(older).predict(X), model.predict(X))
+    assert {warning.category for warning in said} == {InconsistentVersionWarning}
+    assert type(again).__name__ in [warning.message.estimator_name for warning in said]
+    state = vars(model).copy()
+    with pytest.warns(InconsistentVersionWarning, match="from version unknown"):
+        adapter.MLPClassifier().__setstate__(state)
+    assert state.keys() == vars(model).keys()
 
 
 def test_what_comes_out_of_a_pickle_is_what_is_stepped():
@@ -448,6 +473,11 @@ def test_derived_estimators():
         assert by_fastadam(model, X, Y)
         with pytest.warns(NotAcceleratedWarning, match=r"Derived: .* cannot follow it to another process"):
             pickle.dumps(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NotAcceleratedWarning)
+            for copied in (copy.copy(model), copy.deepcopy(model)):  # these stay here
+                assert type(copied) is Derived
+                assert by_fastadam(copied.partial_fit(X, Y), X, Y)
         made = pickle.loads(pickle.dumps(DerivedFromOurs(**OPTIONS)))
     assert type(made) is DerivedFromOurs
     assert by_fastadam(made.fit(X, Y), X, Y)

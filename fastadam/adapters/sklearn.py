@@ -31,6 +31,7 @@ True
 
 import inspect
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ from ..rules import RULES
 try:
     import sklearn
     from sklearn import neural_network
+    from sklearn.exceptions import InconsistentVersionWarning
     from sklearn.neural_network import _multilayer_perceptron
     from sklearn.neural_network._multilayer_perceptron import AdamOptimizer, BaseMultilayerPerceptron
 except ImportError as error:
@@ -178,6 +180,26 @@ class _Accelerated:
         _begin(self)
         return super()._fit(*args, **kwargs)  # type: ignore[misc]
 
+    # scikit-learn stamps and checks pickles of its own modules' classes alone; what these hold is scikit-learn's, too.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {**state, "_sklearn_version": sklearn.__version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_sklearn_version", "unknown")
+        if version != sklearn.__version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=sklearn.__version__,
+                    original_sklearn_version=version,
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)  # type: ignore[misc]
+
 
 class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
     """scikit-learn's ``MLPClassifier``, its ``solver="adam"`` run by fastadam.
@@ -243,8 +265,9 @@ def _reduce_in_block(estimator: Any, protocol: int) -> Any:
     """How estimators reach worker processes, which know of no block: as this module's classes."""
     own = _OWN.get(type(estimator))
     if own is not None:
-        return own, (), vars(estimator).copy()
-    if not isinstance(estimator, _Accelerated):
+        return own, (), estimator.__getstate__()
+    is_copied = sys._getframe(1).f_globals.get("__name__") == "copy"  # which stays in this process, and block
+    if not (is_copied or isinstance(estimator, _Accelerated)):
         name = type(estimator).__name__
         warnings.warn(
             f"{name}: fastadam cannot follow it to another process, where it is trained by scikit-learn's own Adam; "
