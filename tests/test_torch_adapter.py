@@ -282,3 +282,60 @@ def test_gradients_in_numpy_share_memory():
     g[:] = -2
     opt.step()
     assert float(opt.state[p]["exp_avg"][0]) == pytest.approx(0.9 * 0.2 - 0.2)
+
+
+def transposed(p, state):
+    p.data = p.data.t()
+
+
+def moment_elsewhere(p, state):
+    state["exp_avg"].data = torch.zeros_like(state["exp_avg"])
+
+
+def begun_anew(p, state):
+    for tensor in state.values():
+        tensor.zero_()
+
+
+@pytest.mark.parametrize("change", [transposed, moment_elsewhere, begun_anew])
+def test_tensors_changed_in_place_between_steps(change):
+    params = [torch.arange(9.0).reshape(3, 3).clone() for _ in range(2)]
+    ours, theirs = adapter.Adam([params[0]], lr=0.1), torch.optim.Adam([params[1]], lr=0.1)
+    for t in range(6):
+        for p, optimizer in zip(params, (ours, theirs), strict=True):
+            if t == 3:
+                change(p, optimizer.state[p])
+            p.grad = torch.linspace(-1, t, 9).reshape(3, 3)
+            optimizer.step()
+    torch.testing.assert_close(params[0], params[1])
+    assert ours.state[params[0]]["step"] == theirs.state[params[1]]["step"]
+
+
+def test_a_first_step_in_inference_mode():
+    p = torch.ones(3)
+    p.grad = torch.ones(3)
+    optimizer = adapter.Adam([p], lr=0.1)
+    with torch.inference_mode():
+        optimizer.step()
+    optimizer.step()
+    torch.testing.assert_close(p, torch.full((3,), 0.8))
+    assert optimizer.state[p]["step"] == 2
+
+
+def test_copies_keep_the_number_of_threads():
+    optimizer = adapter.Adam([torch.ones(3)], n_threads=1)
+    assert copy.deepcopy(optimizer)._n_threads == 1
+
+
+@pytest.mark.parametrize("way", ["capturable", "differentiable"])
+def test_a_way_of_computing_that_comes_later_is_refused(way):
+    p = torch.ones(3)
+    p.grad = torch.ones(3)
+    optimizer = adapter.Adam([p])
+    optimizer.step()
+    optimizer.param_groups[0][way] = True
+    before = p.clone()
+    with pytest.raises(ValueError, match=f"{way}=True chooses a way"):
+        optimizer.step()
+    assert torch.equal(p, before)
+    assert optimizer.state[p]["step"] == 1

@@ -6,8 +6,12 @@ The tensors are stepped where they lie, through NumPy views of their memory, all
 the same bits in every run, for any number of threads.
 
 ``foreach``, ``fused``, ``capturable`` and ``differentiable`` choose a way of computing in torch; here there is one, and
-True is refused. So are tensors on other devices, sparse and complex ones, and sparse gradients. States of float16 and
-bfloat16 parameters are float32, in which they are computed; torch keeps, and loads, them in the parameter's dtype.
+True is refused (but ``foreach`` and ``fused`` that come with a loaded state are kept, and mean nothing). So are tensors
+on other devices, sparse and complex ones, and sparse gradients. States of float16 and bfloat16 parameters are float32,
+in which they are computed; torch keeps, and loads, them in the parameter's dtype.
+
+Which tensors have gradients may differ from step to step, but all is laid out anew then, which takes longer than a
+step: where that happens often, torch's own optimizers are faster.
 
 Examples
 --------
@@ -45,8 +49,9 @@ from .torch_state import OURS_ALONE, STATES, export_state, import_state, plain_v
 
 __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop", "export_state", "import_state"]
 
-#: torch's ways of computing
+#: torch's ways of computing, and those of them that change what a step gives
 _WAYS = ("foreach", "fused", "capturable", "differentiable")
+_CHANGING = ("capturable", "differentiable")
 
 
 class _Step:
@@ -69,6 +74,11 @@ class _Step:
         except BaseException:
             del self.param_groups[-1]
             raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What torch's optimizers copy and pickle, and the number of threads."""
+        kept: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return kept | {"_n_threads": self._n_threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc]
@@ -97,7 +107,8 @@ class _Step:
         if any(stepped):
             plan = self._plan
             if plan is None or not plan.holds(stepped, self.state):
-                plan = _TensorPlan(self._ours, self.param_groups, stepped, self.state, self._n_threads)
+                with torch.inference_mode(False):  # states made within could not be changed outside
+                    plan = _TensorPlan(self._ours, self.param_groups, stepped, self.state, self._n_threads)
             plan.step(self.param_groups)
             if plan is not self._plan:
                 plan.hand_over(self.state)
@@ -138,7 +149,9 @@ class _TensorPlan:
         for part, (_, _, count, _) in enumerate(self.parts):
             self.plan.set_steps(part, count)
         self.counts = torch.tensor([float(count) for _, _, count, params in self.parts for _ in params])
-        self.addresses = [p.data_ptr() for p in self.params]
+        self.count_array = self.counts.numpy()
+        self.before = self.count_array - self.plan.t
+        self.version = self.counts._version  # which a change of a count by others raises
         self.tensors: list[Any] = []
         self.options: list[Any] = [None] * len(self.parts)
 
@@ -147,14 +160,21 @@ class _TensorPlan:
         for p, states, count in zip(self.params, self.states, self.counts, strict=True):
             state[p] |= states | {"step": count}  # a view: one addition counts for all
         self.tensors = [tensor for p in self.params for tensor in state[p].values()]
+        self.placed = self.params + [tensor for states in self.states for tensor in states.values()]
+        self.memory = self.memory_now()
+
+    def memory_now(self) -> tuple[list[int], list[tuple[int, ...]]]:
+        """Where the tensors lie: assigning to ``.data`` gives the same tensor another memory or other strides."""
+        return list(map(torch.Tensor.data_ptr, self.placed)), list(map(torch.Tensor.stride, self.params))
 
     def holds(self, stepped: Any, state: Any) -> bool:
         """Whether these are still the tensors, their memory and their states."""
         return (
             len(stepped) == len(self.made_of)
             and all(map(_are, stepped, self.made_of))
-            and [p.data_ptr() for p in self.params] == self.addresses
             and _are([tensor for p in self.params for tensor in state[p].values()], self.tensors)
+            and self.counts._version == self.version
+            and self.memory_now() == self.memory
         )
 
     def step(self, groups: list[dict[str, Any]]) -> None:
@@ -165,6 +185,7 @@ class _TensorPlan:
             lr = lr if type(lr) is float else plain_value(lr)  # it may be a tensor, which changes in place
             given = [lr, *(group[name] for name in group if name not in ("params", "lr"))]
             if given != self.options[part]:
+                _refuse_ways(f"param_groups[{k}]", group, _CHANGING)
                 if self.ours._rule(group) is not rule:
                     raise ValueError(f"param_groups[{k}]: its options need other states; make a new optimizer")
                 values = {
@@ -176,7 +197,7 @@ class _TensorPlan:
                 self.plan.set_hyper(part, self.ours.hyper_values(rule, values, lr))
                 self.options[part] = given
         self.plan.step([_view(p.grad, name) for p, name in zip(self.params, self.grad_names, strict=True)])
-        self.counts += 1
+        np.add(self.before, self.plan.t, out=self.count_array)
 
 
 def _are(some: list[Any], others: list[Any]) -> bool:
@@ -221,10 +242,14 @@ def _view(tensor: Any, what: str) -> np.ndarray:
         raise TypeError(f"{what} {why}; fastadam steps dense, real CPU tensors: use {way}") from error
 
 
-def _check_group(name: str, group: dict[str, Any]) -> None:
-    for way in _WAYS:
+def _refuse_ways(name: str, group: dict[str, Any], ways: tuple[str, ...]) -> None:
+    for way in ways:
         if group.get(way):
             raise ValueError(f"{name}: {way}=True chooses a way of computing in torch; leave it out here")
+
+
+def _check_group(name: str, group: dict[str, Any]) -> None:
+    _refuse_ways(name, group, _WAYS)
     for place, p in enumerate(group["params"]):
         checks.parameter(f"{name}['params'][{place}]", _view(p, f"{name}['params'][{place}]"))
 
