@@ -133,9 +133,11 @@ class Optimizer:
 
     Notes
     -----
-    A step releases the GIL: nothing else may write the arrays or the gradients while it runs. A second thread that
-    steps, saves, loads or copies the optimizer meanwhile gets a RuntimeError. An interrupt (KeyboardInterrupt, or what
-    another signal's handler raises) is raised when the step, save or load that it came in is whole.
+    A step releases the GIL: nothing else may write the arrays or the gradients, nor free their memory
+    (``ndarray.resize(refcheck=False)``), while it runs. A second thread that steps, saves, loads or copies the
+    optimizer meanwhile gets a RuntimeError; one that assigns options does so for the next step. An interrupt
+    (KeyboardInterrupt, or what another signal's handler raises) is raised when the step, save or load that it came in
+    is whole.
 
     Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
     """

@@ -200,16 +200,17 @@ SCENES = {
     parent = os.fork()
     if parent == 0:
         opt = make(state_dir=at)
-        pid = os.fork()
-        if pid == 0:
-            time.sleep(60)
-        os.write(told[1], str(pid).encode())
-        os.kill(os.getpid(), 9)
-    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -9
+        if os.fork() == 0:
+            os.write(told[1], str(os.getpid()).encode())
+        time.sleep(20)
+        os._exit(3)
     orphan = int(os.read(told[0], 100))
-    os.kill(orphan, 0)  # is there
-    assert make(state_dir=at).t == 0
-    os.kill(orphan, 9)
+    os.kill(parent, 9)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -9
+    try:
+        assert make(state_dir=at).t == 0
+    finally:
+        os.kill(orphan, 9)  # it was there all the time
 """,
     "exit": """
     stepped(make(), 3)

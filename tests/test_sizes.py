@@ -42,7 +42,7 @@ def test_as_many_arrays_step_as_one_does() -> None:
 
 
 def test_state_of_as_many_arrays(tmp_path: Path) -> None:
-    count = MANY // 10
+    count = MANY // 20
     p, g = (array[:count] for array in rows())
     opt = fastadam.RMSprop(list(p))
     opt.step(list(g))
