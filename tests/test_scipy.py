@@ -395,6 +395,23 @@ def test_stop_iteration_ends_the_run_at_the_best_point(style):
     assert result.fun == min(map(bowl, seen.points))
 
 
+@pytest.mark.parametrize("where", ["fun", "jac"])
+@pytest.mark.parametrize("after", [0, 3])
+def test_stop_iteration_of_the_functions_is_an_error_of_theirs(where, after):
+    called = iter(range(after))
+    functions = {"fun": bowl, "jac": slope}
+    whole = functions[where]
+
+    def exhausted(x):
+        next(called)
+        return whole(x)
+
+    functions[where] = exhausted
+    with pytest.raises(StopIteration):
+        minimize(functions["fun"], np.zeros(3), jac=functions["jac"], method=adam)
+    assert next(called, None) is None
+
+
 # ---------------------------------------------------------------- bounds
 
 BOUNDS = {

@@ -6,7 +6,7 @@ import inspect
 import itertools
 import math
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -151,7 +151,8 @@ class Method:
         optimizer = self._make(x, options)
 
         best: Any = None
-        for here in _iterates(optimizer, x, objective, box):
+        for nit in itertools.count():
+            here = objective.at(x, nit)
             finite = math.isfinite(here.fun) and math.isfinite(here.optimality)
             if here.nit == 0 or (finite and here.fun <= best.fun):
                 best = here
@@ -164,6 +165,9 @@ class Method:
             elif here.nit == maxiter:
                 status = OUT_OF_STEPS
             else:
+                optimizer.step(here.jac)
+                if box is not None:
+                    np.clip(x, *box, out=x)
                 continue
             break
         result = OptimizeResult(best, nit=here.nit, nfev=objective.nfev, njev=objective.njev, status=status)
@@ -189,16 +193,6 @@ adamax = Method(Adamax)
 adagrad = Method(Adagrad)
 rmsprop = Method(RMSprop)
 adadelta = Method(Adadelta)
-
-
-def _iterates(optimizer: Optimizer, x: Vector, objective: "_Objective", box: Box) -> Iterator[OptimizeResult]:
-    """The points of the way down, x as it is included."""
-    for nit in itertools.count():
-        here = objective.at(x, nit)
-        yield here
-        optimizer.step(here.jac)
-        if box is not None:
-            np.clip(x, *box, out=x)
 
 
 class _Objective:
