@@ -1,6 +1,7 @@
 """The site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
 import fastadam
+import fastadam.numba  # now, since numba looks at the version of SciPy, which is a mock later
 
 project = "fastadam"
 version = release = fastadam.__version__
@@ -26,5 +27,6 @@ myst_enable_extensions = ["dollarmath"]
 
 default_role = "py:obj"  # `Adam` in a docstring
 autodoc_member_order = "bysource"
+autodoc_mock_imports = ["scipy", "sklearn", "thinc", "torch"]  # the adapters' libraries, needless to describe them
 autodoc_typehints = "none"  # the docstrings say it in words
 napoleon_use_ivar = True  # attributes of a docstring are described once, not again as members

@@ -43,10 +43,7 @@ class Method:
     ----------
     optimizer : type
         A class of fastadam's, or one that `fastadam.optimizer` made. Methods of one class are equal, and can be pickled
-        where the class can.
-
-    Called by `minimize`, a method takes
-
+        where the class can. What follows are the arguments of `minimize`.
     fun, x0, args
         As SciPy defines them. The iterates are float64, whatever x0's dtype; x0 is first moved into the bounds.
     jac : True, callable, or None
@@ -61,19 +58,17 @@ class Method:
         It may keep and change what it gets; StopIteration ends the run.
     hess, hessp, constraints
         Refused.
-
-    and as options
-
     tol : float, default 1e-5
         Converged where no element of the projected gradient is larger: the gradient, but each element no longer than
         the way to the bound that its descent leads to. 0 asks for a gradient of zeros.
     maxiter : int, default 10,000
         The most steps. One of Adam changes an element by about lr: what is further away than ``maxiter * lr`` is out of
-        reach.
+        reach. An option.
     disp : bool, default False
-        Print the message at the end.
-    lr, …
-        Every option of the class with its default, schedules included; ``n_threads`` and ``backend``.
+        Print the message at the end. An option.
+    options : dict
+        ``tol``, ``maxiter`` and ``disp``; every option of the class (``lr``, …), with its default, schedules included;
+        ``n_threads`` and ``backend``.
 
     Returns
     -------

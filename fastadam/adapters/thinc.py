@@ -395,8 +395,10 @@ Adam = _factory(
 
     Parameters
     ----------
-    learn_rate, L2, beta1, beta2, eps, grad_clip, L2_is_weight_decay, use_averages
-        See the module. ``beta2`` must not be 0, which in thinc means SGD: for that take thinc's ``SGD.v1``.
+    learn_rate, L2, beta1, eps, grad_clip, L2_is_weight_decay, use_averages
+        See the module.
+    beta2 : float or schedule, default 0.999
+        As thinc's, but never 0, which means SGD there: for that take thinc's ``SGD.v1``.
     amsgrad : bool, default False
         Divide by the root of the largest second moment so far, as in `fastadam.Adam`.
 
