@@ -1,4 +1,4 @@
-"""A whole training, in a fresh process: scikit-learn's MLPClassifier on digits, with its Adam or with fastadam's.
+"""A whole training, in a fresh process: scikit-learn's MLPClassifier on digits in float64, its Adam or fastadam's.
 `python bench/training.py stock|fastadam|fastadam-1|python-threads|openmp 512 512` prints the seconds of one fit.
 """
 
