@@ -4,8 +4,8 @@ Everything else about the package stands in pyproject.toml.
 
 import importlib.util
 import os
-import platform
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +13,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-IS_X86 = platform.machine().lower() in {"x86_64", "amd64"} and sys.maxsize > 2**32
+# What is built for, which in a cross-build is not this machine; macOS's "universal2" is two, of which it can be neither.
+TARGET = os.environ.get("ARCHFLAGS") or sysconfig.get_platform()
+IS_X86 = TARGET.endswith(("x86_64", "amd64")) and "arm64" not in TARGET and sys.maxsize > 2**32
 MSVC = sys.platform == "win32"
 
 # What each set of sweeps is built for. gcc vectorises sqrt only where errno is off; contraction (a fused multiply-add
