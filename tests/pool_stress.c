@@ -59,7 +59,8 @@ static void job(caller *self, int64_t n_tiles, int helpers, int large) {
     memset(self->of, 0, sizeof self->of);
     self->slept += atomic_load(&pool.workers[1].asleep);
     pool_run(work, self, n_tiles, helpers, large);
-    for (int64_t tile = 0; tile < MOST_TILES; tile++) expect("times that a tile was done", tile < n_tiles, self->done[tile]);
+    for (int64_t tile = 0; tile < MOST_TILES; tile++)
+        expect("times that a tile was done", tile < n_tiles, self->done[tile]);
     int64_t of_all = 0;
     for (int worker = 0; worker <= helpers && worker <= POOL_MAX_HELPERS; worker++) of_all += self->of[worker];
     expect("tiles of the workers that were asked for", n_tiles, of_all);
