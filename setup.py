@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-# What is built for, which in a cross-build is not this machine; macOS's "universal2" is two, of which it can be neither.
+# What is built for: in a cross-build that is not this machine, and macOS's "universal2" is two, of which it is neither.
 TARGET = os.environ.get("ARCHFLAGS") or sysconfig.get_platform()
 IS_X86 = TARGET.endswith(("x86_64", "amd64")) and "arm64" not in TARGET and sys.maxsize > 2**32
 MSVC = sys.platform == "win32"
