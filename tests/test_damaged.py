@@ -183,7 +183,7 @@ NPZ: list[tuple[str, Change, str]] = [
     ("checksum", directory(16, "<I", 0), "Bad CRC-32"),
     ("size of nothing", directory(24, "<I", 0), "BadZipFile"),
     ("size of more", directory(24, "<I", 2**31), "are not those"),
-    ("packed size of more", directory(20, "<I", 2**31), "are not those"),
+    ("packed size of more", directory(20, "<I", 2**31), ""),  # by newer Pythons, as a zip bomb; by older ones, by us
     ("place behind the end", directory(42, "<I", 2**32 - 2), "BadZipFile: Truncated file header"),
     ("place of another", directory(42, "<I", 700), "BadZipFile"),
     ("newer zip", directory(6, "<H", 99), "NotImplementedError: zip file version 9.9"),
