@@ -36,7 +36,7 @@ class Search:
 
     def fit(self, x: np.ndarray, y: np.ndarray, point: dict[str, float]) -> GridSearchCV:
         """Search one point of the grid, in two worker processes."""
-        model = MLPClassifier((128, 128), batch_size=64, max_iter=EPOCHS, random_state=0)
+        model = MLPClassifier((64, 64), batch_size=64, max_iter=EPOCHS, random_state=0)
         grid = {name: [value] for name, value in point.items()}
         with accelerated() if self.is_fast else nullcontext():
             return GridSearchCV(model, grid, cv=3, n_jobs=2).fit(x, y)
