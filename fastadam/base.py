@@ -301,7 +301,7 @@ class Optimizer:
         if self._folder is None:
             self._plan.step(grads, before, **extras)
         else:
-            self._folder.step(self._plan, partial(self._plan.step, grads, before, **extras))
+            self._folder.step(self._plan, lambda begin: self._plan.step(grads, begin, **extras), before)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.

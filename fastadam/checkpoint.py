@@ -508,15 +508,23 @@ class Folder:
         self._counts[1:] = plan.t, plan.skipped, *(plan.steps(k) for k in range(plan.n_groups))
         self._counts[0] = 0
 
-    def step(self, plan: "Plan", step: Callable[[], None]) -> None:
-        """A step, and the record of it."""
+    def step(self, plan: "Plan", step: Callable[[Callable[[], None]], None], before: Callable[[], None] | None) -> None:
+        """A step, and the record of it. What `step` is given, and calls once it has the plan, begins the record and
+        calls `before`: a step that is refused, since another is under way, leaves that one's record."""
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            self.begin()
+            begun = True
+            if before is not None:
+                before()
 
         def recorded() -> None:
-            self.begin()
             try:
-                step()
+                step(begin)
             finally:
-                if not plan.torn:
+                if begun and not plan.torn:
                     self.end(plan)
 
         uninterrupted(recorded)
