@@ -332,6 +332,8 @@ class Mutator:
             array = np.load(io.BytesIO(data), allow_pickle=False)
         except Exception:  # NumPy's are many: it is no array any more
             return self.bytes_of(data)
+        if array.size > len(data):  # of elements without a byte, more than memory can count
+            return self.bytes_of(data)
         if self.random.random() < 0.3:
             special = np.resize(np.array(NUMBERS[:13], np.int64), array.shape).astype(array.dtype)
             return npy(special if self.random.random() < 0.5 else np.asfortranarray(array))
