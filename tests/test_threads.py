@@ -53,11 +53,11 @@ def test_every_rule_in_threads(case):
 
 
 def test_strided_arrays_in_threads():
-    """Each thread gathers into a buffer of its own."""
+    """Each thread gathers into a buffer of its own; the plan is large enough to wake sleeping ones."""
     results = []
     for n_threads in (1, 4):
         rng = np.random.default_rng(0)
-        p, g = rng.standard_normal((2, 400, 500))[:, ::2, ::-1]
+        p, g = rng.standard_normal((2, 800, 500))[:, ::2, ::-1]
         opt = fastadam.Adam(p, n_threads=n_threads)
         for _ in range(5):
             opt.step(g.copy(order="F"))
