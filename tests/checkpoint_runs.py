@@ -85,7 +85,7 @@ def within_limit(folder: str) -> None:
     """Parameters mapped from a file, whose states do not fit in memory: in a folder they step, are saved and loaded."""
     import resource
 
-    mib, at = 56, Path(folder)
+    mib, at = 128, Path(folder)
     status = Path("/proc/self/status").read_text().splitlines()
     (has,) = (int(line.split()[1]) for line in status if line.startswith("VmData:"))
     resource.setrlimit(resource.RLIMIT_DATA, ((has << 10) + ((mib - 4) << 20), resource.RLIM_INFINITY))

@@ -393,9 +393,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds pro
 
 @linux
 def test_states_beyond_a_limit_of_memory(tmp_path: Path) -> None:
-    """States of 112 MiB in a process that may have 52 MiB: they fail without a folder; in one all goes well."""
+    """States of 256 MiB in a process that may have 124 MiB: they fail without a folder; in one all goes well."""
     assert run("within_limit", tmp_path).stdout.splitlines() == [
-        "MemoryError: Unable to allocate 56.0 MiB for an array with shape (56, 262144) and data type float32",
+        "MemoryError: Unable to allocate 128. MiB for an array with shape (128, 262144) and data type float32",
         "goes on from 3",
         "right: True",
         "loaded: 2 True",
