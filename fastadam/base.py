@@ -174,7 +174,7 @@ class Optimizer:
         self._backend = backend
         self._n_threads = threads.resolve(n_threads)
         self._master_weights = options.flag("master_weights", master_weights)
-        self._state_dtype = options.state_dtype(state_dtype)
+        self._state_dtype = options.narrow_dtype("state_dtype", state_dtype)
         seed = options.seed("seed", seed)
         groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._structures = [group.structure._replace(arrays=[]) for group in groups]
@@ -292,16 +292,18 @@ class Optimizer:
                 )
         else:
             grads = self._flatten(grads)
-        before = self._set_options if self._stale else None
         is_plain = skip_nonfinite is False and zero_grads is False and max_norm is None and clip_value is None
         if is_plain and type(grad_scale) is float and grad_scale == 1.0 and self._folder is None:
-            self._plan.step(grads, before)  # at 16 elements, what stands before this is a third of a step
+            self._plan.step(grads, self._set_options if self._stale else None)  # where arrays are small, time counts
             return
-        extras = options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        self._step_by(grads, options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads))
+
+    def _step_by(self, grads: Sequence[Any] | None, extras: dict[str, Any]) -> None:
+        before = self._set_options if self._stale else None
         if self._folder is None:
             self._plan.step(grads, before, **extras)
         else:
-            self._folder.step(self._plan, lambda begin: self._plan.step(grads, begin, **extras), before)
+            self._folder.step(self._plan, partial(self._plan.step, grads, **extras), before)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.

@@ -44,29 +44,33 @@ _ODD = re.compile("[%\0\\\\\ud800-\udfff]")
 _Fetch = Callable[[str], np.ndarray]
 
 
+def _alone() -> None:
+    """There is no other process that would have to agree."""
+
+
 def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
     """See `Optimizer.state_dict`."""
     states = zip(optimizer._keys, optimizer._named_states(), strict=True)
     return {
-        **_describe(optimizer),
+        **describe(optimizer),
         "state": {key: {name: array.copy() for name, array in arrays.items()} for key, arrays in states},
     }
 
 
-def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
-    """See `Optimizer.load_state_dict`."""
+def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any], agree: Callable[[], None] = _alone) -> None:
+    """See `Optimizer.load_state_dict`; `agree` is called when all is checked and nothing changed."""
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
     found: dict[str, Any] = {}
 
     def entries() -> set[str]:
-        state = _mapping("state_dict['state']", given.get("state"))
-        _need_names("state_dict['state']", set(state), set(optimizer._keys))
+        state = mapping("state_dict['state']", given.get("state"))
+        need_names("state_dict['state']", set(state), set(optimizer._keys))
         for key, own in zip(optimizer._keys, optimizer._named_states(), strict=True):
             where = f"state_dict['state'][{key!r}]"
-            arrays = _mapping(where, state[key])
-            _need_names(where, set(arrays), set(own))
-            found.update({_entry(key, name): array for name, array in arrays.items()})
+            arrays = mapping(where, state[key])
+            need_names(where, set(arrays), set(own))
+            found.update({entry_of(key, name): array for name, array in arrays.items()})
         return set(found)
 
     def fetch(entry: str) -> Any:
@@ -74,27 +78,33 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
         is_own = isinstance(array, np.ndarray) and optimizer._plan.writes(array)
         return array.copy() if is_own else array
 
-    _restore(optimizer, "state_dict", given, entries, fetch)
+    restore(optimizer, "state_dict", given, entries, fetch, agree)
 
 
 def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> None:
     """See `Optimizer.save`."""
-    path, params = _path("path", path), options.flag("params", params)
-    meta = json.dumps(_describe(optimizer), default=_encode).encode()
-    _need(len(meta) <= _MAX_META, f"{path}: the names and options take {len(meta)} bytes, more than `load` would read")
-    arrays = {entry: _stored(array) for entry, array in _entries(optimizer, params).items()}
-    write = _write_safetensors if path.suffix == ".safetensors" else _write_npz
-    with _replacing(path) as temporary:
+    path, params = path_from("path", path), options.flag("params", params)
+    meta = json.dumps(describe(optimizer), default=encode).encode()
+    need(len(meta) <= _MAX_META, f"{path}: the names and options take {len(meta)} bytes, more than `load` would read")
+    arrays = {entry: in_file(array) for entry, array in named_arrays(optimizer, params).items()}
+    write = _write_safetensors if path.suffix == ".safetensors" else write_npz
+    with replacing(path) as temporary:
         write(temporary, meta, arrays)
 
 
 def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
     """See `Optimizer.load`."""
-    path = _path("path", path)
-    opened = _open_safetensors if path.suffix == ".safetensors" else _open_npz
+    path = path_from("path", path)
+    opened = _open_safetensors if path.suffix == ".safetensors" else open_npz
+    with reading(path), opened(path) as (meta, entries, fetch):
+        restore(optimizer, str(path), mapping(f"{path}: description", meta), lambda: entries, fetch)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes fail is a ValueError that names it."""
     try:
-        with opened(path) as (meta, entries, fetch):
-            _restore(optimizer, str(path), _mapping(f"{path}: description", meta), lambda: entries, fetch)
+        yield
     except (MemoryError, ImportError, Mismatch):
         raise
     except Exception as error:  # a damaged or hostile file can fail anywhere in zipfile, json or NumPy
@@ -104,7 +114,8 @@ def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
         raise ValueError(_cut(f"{path}: no whole checkpoint of this optimizer: {what}")) from error
 
 
-def _path(name: str, value: Any) -> Path:
+def path_from(name: str, value: Any) -> Path:
+    """The path that an argument gives."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str):
         raise TypeError(f"{name}: expected a path, str or os.PathLike, got {shown(value)}")
@@ -117,7 +128,8 @@ class Mismatch(ValueError):
     """A checkpoint that does not fit the optimizer."""
 
 
-def _need(condition: bool, message: str) -> None:
+def need(condition: bool, message: str) -> None:
+    """Refuse a checkpoint unless this is so."""
     if not condition:
         raise Mismatch(_cut(message))
 
@@ -137,27 +149,29 @@ def _saying(where: str) -> Iterator[None]:
         raise kind(_cut(f"{where}: {error}")) from error
 
 
-def _need_same(where: str, came: Any, own: Any) -> None:
-    _need(type(came) is type(own) and came == own, f"{where}: expected {own!r}, got {came!r}")
+def need_same(where: str, came: Any, own: Any) -> None:
+    """Refuse a value that is not the optimizer's own."""
+    need(type(came) is type(own) and came == own, f"{where}: expected {own!r}, got {came!r}")
 
 
-def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
-    _need(isinstance(value, Mapping), f"{name}: expected a dict, got {type(value).__name__}")
+def mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    """The value, if it is a mapping."""
+    need(isinstance(value, Mapping), f"{name}: expected a dict, got {type(value).__name__}")
     return value  # type: ignore[no-any-return]
 
 
 def _like(where: str, came: Any, own: np.ndarray) -> np.ndarray:
-    """An array that came, which may be in the `_stored` form, as one of the optimizer's own: it must fit."""
-    _need(isinstance(came, np.ndarray), f"{where}: expected a numpy array, got {type(came).__name__}")
-    _need(came.shape == own.shape, f"{where}: expected shape {own.shape}, got {came.shape}")
-    _need(_stored(came).dtype == _stored(own).dtype, f"{where}: expected dtype {own.dtype}, got {came.dtype}")
+    """An array that came, which may be in the `in_file` form, as one of the optimizer's own: it must fit."""
+    need(isinstance(came, np.ndarray), f"{where}: expected a numpy array, got {type(came).__name__}")
+    need(came.shape == own.shape, f"{where}: expected shape {own.shape}, got {came.shape}")
+    need(in_file(came).dtype == in_file(own).dtype, f"{where}: expected dtype {own.dtype}, got {came.dtype}")
     return came.view(own.dtype)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- what is saved, and how it is taken back
 
 
-def _describe(optimizer: "Optimizer") -> dict[str, Any]:
+def describe(optimizer: "Optimizer") -> dict[str, Any]:
     """All but the arrays."""
     plan, keys = optimizer._plan, iter(optimizer._keys)
     groups = [
@@ -168,55 +182,61 @@ def _describe(optimizer: "Optimizer") -> dict[str, Any]:
     return {"version": VERSION, "optimizer": type(optimizer).__name__, **counts, "param_groups": groups}
 
 
-def _entry(key: str, name: str) -> str:
+def entry_of(key: str, name: str) -> str:
     """What files call an array: the state's name and the parameter's key, odd characters as in a URL."""
     return f"{name}/{_ODD.sub(lambda odd: f'%{ord(odd[0]):02X}', key)}"
 
 
-def _entries(optimizer: "Optimizer", params: bool) -> dict[str, np.ndarray]:
+def named_arrays(optimizer: "Optimizer", params: bool) -> dict[str, np.ndarray]:
     """Entry of a file -> array: the states and, if wanted, the parameters."""
     keys = optimizer._keys
     found = {
-        _entry(key, name): array
+        entry_of(key, name): array
         for key, arrays in zip(keys, optimizer._named_states(), strict=True)
         for name, array in arrays.items()
     }
     return found | (
-        {_entry(key, "params"): p for key, p in zip(keys, optimizer._params, strict=True)} if params else {}
+        {entry_of(key, "params"): p for key, p in zip(keys, optimizer._params, strict=True)} if params else {}
     )
 
 
-def _restore(
-    optimizer: "Optimizer", source: str, meta: Mapping[str, Any], entries: Callable[[], set[str]], fetch: _Fetch
+def restore(
+    optimizer: "Optimizer",
+    source: str,
+    meta: Mapping[str, Any],
+    entries: Callable[[], set[str]],
+    fetch: _Fetch,
+    agree: Callable[[], None] = _alone,
 ) -> None:
     """Give the optimizer the state of `meta` and the arrays that `fetch` brings: all of it, or an error and nothing."""
-    own = _describe(optimizer)
+    own = describe(optimizer)
     for name in ("version", "optimizer"):
-        _need_same(f"{source}: {name}", meta.get(name), own[name])
+        need_same(f"{source}: {name}", meta.get(name), own[name])
     with _saying(source):
         t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
         seed = options.seed("seed", meta.get("seed"))
     groups = meta.get("param_groups")
     count = len(groups) if isinstance(groups, list) else None
-    _need(count == len(own["param_groups"]), f"{source}: expected {len(own['param_groups'])} groups, got {count}")
+    need(count == len(own["param_groups"]), f"{source}: expected {len(own['param_groups'])} groups, got {count}")
     chosen = []
     for k, (group, mine) in enumerate(zip(optimizer.param_groups, own["param_groups"], strict=True)):
         where = f"{source}: param_groups[{k}]"
-        came = _mapping(where, groups[k])  # type: ignore[index]
-        _need_names(where, set(came), set(mine))
-        _need_same(f"{where}['params']", came["params"], mine["params"])
+        came = mapping(where, groups[k])  # type: ignore[index]
+        need_names(where, set(came), set(mine))
+        need_same(f"{where}['params']", came["params"], mine["params"])
         with _saying(where):
             steps = options.count("t", came["t"])
-            _need(steps <= t, f"t: expected at most t = {t}, got {steps}")
+            need(steps <= t, f"t: expected at most t = {t}, got {steps}")
             values = {name: group.check(name, _decode(name, came[name], group[name])) for name in optimizer.defaults}
         chosen.append((steps, values))
     came_entries = entries()
-    arrays = _entries(optimizer, params=any(entry.startswith("params/") for entry in came_entries))
-    _need_names(source, came_entries, set(arrays))
+    arrays = named_arrays(optimizer, params=any(entry.startswith("params/") for entry in came_entries))
+    need_names(source, came_entries, set(arrays))
     for entry, array in arrays.items():
-        _need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
+        need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
     pairs = [(array, _like(f"{source}: {entry}", fetch(entry), array)) for entry, array in arrays.items()]
 
+    agree()
     plan, folder = optimizer._plan, optimizer._folder
 
     def commit() -> None:  # nothing can fail here
@@ -235,12 +255,13 @@ def _restore(
     uninterrupted(commit)
 
 
-def _need_names(where: str, came: set[str], own: set[str]) -> None:
+def need_names(where: str, came: set[str], own: set[str]) -> None:
+    """Refuse other names than the optimizer's own."""
     missing, unknown = sorted(own - came), sorted(map(str, came - own))
-    _need(not missing and not unknown, f"{where}: missing: {missing[:5]}, unknown: {unknown[:5]}")
+    need(not missing and not unknown, f"{where}: missing: {missing[:5]}, unknown: {unknown[:5]}")
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
     """An option that JSON has no form for: a learning rate that is a function."""
     return value.to_json() if isinstance(value, schedules.Schedule) else {"function": repr(value)}
 
@@ -250,21 +271,21 @@ def _decode(name: str, value: Any, own: Any) -> Any:
         return value
     if set(value) != {"function"}:
         return schedules.from_json(value)
-    _need(callable(own), f"{name}: was a function, which a file does not keep; assign it first")
+    need(callable(own), f"{name}: was a function, which a file does not keep; assign it first")
     return own
 
 
 # ---------------------------------------------------------------- files
 
 
-def _stored(array: np.ndarray) -> np.ndarray:
+def in_file(array: np.ndarray) -> np.ndarray:
     """The array as files know it: bfloat16, which NumPy's format has no name for, as its bits."""
     is_bfloat16 = array.itemsize == 2 and array.dtype.name == "bfloat16"  # whose name takes long to ask for
     return array.view(np.uint16) if is_bfloat16 else array
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; then it is synced and takes the place, and the mode, of `path`."""
     path = Path(os.path.realpath(path))  # of what a link leads to
     temporary = path.with_name(f".fastadam-{secrets.token_hex(8)}.tmp")
@@ -306,31 +327,32 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError(f"the header is no array's: {type(error).__name__}: {error}") from error
 
 
-def _write_npz(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+def write_npz(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+    """A file of arrays by entry, and the description `meta`."""
     with zipfile.ZipFile(path, "w") as archive:
         for entry, array in {_META: np.frombuffer(meta, np.uint8), **arrays}.items():
             name = f"{entry}.npy"
-            _need(len(name.encode()) < 2**16, f"{entry[:50]}…: too long a key for an .npz file")
+            need(len(name.encode()) < 2**16, f"{entry[:50]}…: too long a key for an .npz file")
             # of no date, so that the same state makes the same file
             with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 @contextmanager
-def _open_npz(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
+def open_npz(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
     """Arrays are views of the file: one larger than memory can be loaded into another."""
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
         def fetch(entry: str) -> np.ndarray:
             info = archive.getinfo(f"{entry}.npy")
-            _need(info.compress_type == zipfile.ZIP_STORED, f"{path}: {entry}: is compressed, which `save` never does")
+            need(info.compress_type == zipfile.ZIP_STORED, f"{path}: {entry}: is compressed, which `save` never does")
             with archive.open(info) as member:
                 first = file.tell()
                 shape, is_fortran, dtype = _header(member)
                 first += member.tell()
                 size = member.tell() + math.prod(shape) * dtype.itemsize
-                _need(
+                need(
                     size == info.file_size == info.compress_size and not dtype.hasobject,
                     f"{path}: {entry}: {info.file_size} bytes are not those of an array {shape} of {dtype}",
                 )
@@ -339,9 +361,9 @@ def _open_npz(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
             return np.ndarray(shape, dtype, memory, first, order="F" if is_fortran else "C")
 
         meta = fetch(_META)
-        _need(meta.nbytes <= _MAX_META, f"{path}: a description of {meta.nbytes} bytes is none of ours")
+        need(meta.nbytes <= _MAX_META, f"{path}: a description of {meta.nbytes} bytes is none of ours")
         entries = [name.removesuffix(".npy") for name in archive.namelist()]
-        _need(len(set(entries)) == len(entries), f"{path}: has two entries of one name")
+        need(len(set(entries)) == len(entries), f"{path}: has two entries of one name")
         yield json.loads(meta.tobytes()), set(entries) - {_META}, fetch
 
 
@@ -366,7 +388,7 @@ def _open_safetensors(path: Path) -> Iterator[tuple[Any, set[str], _Fetch]]:
         sums = json.loads(texts[_SUMS])
 
         def check(entry: str, data: Any) -> None:
-            _need(zlib.crc32(data) == sums[entry], f"{path}: {entry}: its checksum is wrong")
+            need(zlib.crc32(data) == sums[entry], f"{path}: {entry}: its checksum is wrong")
 
         def fetch(entry: str) -> np.ndarray:
             array: np.ndarray = file.get_tensor(entry)
@@ -401,7 +423,7 @@ class Folder:
     _why_not = "was closed"
 
     def __init__(self, path: str | os.PathLike[str], optimizer: "Optimizer") -> None:
-        self.path = _path("state_dir", path)
+        self.path = path_from("state_dir", path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
         _used.add(self)
@@ -427,16 +449,16 @@ class Folder:
         if not self.is_new:
             found = _loads(file)
             for name, own in self._meta.items():
-                _need_same(f"state_dir: {file}: {name}", found.get(name), own)
+                need_same(f"state_dir: {file}: {name}", found.get(name), own)
         self._counts = self._map("steps.npy", (3 + len(groups),), np.dtype(np.int64))
         if not self.is_new:
             is_open, t, skipped, *steps = self._counts.tolist()
-            _need(
+            need(
                 not is_open,
                 f"state_dir: {self.path}: a process ended within step {t + 1} or a load, so these states are of two "
                 "steps; empty the folder, and load a checkpoint",
             )
-            _need(
+            need(
                 skipped >= 0 and all(0 <= count <= t for count in steps),
                 f"state_dir: {self.path / 'steps.npy'}: no counts of steps: {[t, skipped, *steps]}",
             )
@@ -445,13 +467,13 @@ class Folder:
         """The memory of a state of the parameter `p`, which is number `place`: in C or Fortran order, as p is."""
         if p.size == 0:
             return np.zeros(p.shape, dtype)  # nothing to map
-        stored = _stored(np.empty(0, dtype)).dtype
+        stored = in_file(np.empty(0, dtype)).dtype
         return self._map(f"{place}.{name}.npy", p.shape, stored, np.isfortran(p)).view(dtype)
 
     def resume(self, plan: "Plan") -> None:
         """Give a new plan the counts of steps; the states of a new folder are whole now."""
         if self.is_new:
-            with _replacing(self.path / _META) as temporary:
+            with replacing(self.path / _META) as temporary:
                 temporary.write_text(json.dumps(self._meta, indent=1))
             self.is_new = False
         _, plan.t, plan.skipped, *steps = self._counts.tolist()
@@ -508,7 +530,7 @@ class Folder:
         self._counts[1:] = plan.t, plan.skipped, *(plan.steps(k) for k in range(plan.n_groups))
         self._counts[0] = 0
 
-    def step(self, plan: "Plan", step: Callable[[Callable[[], None]], None], before: Callable[[], None] | None) -> None:
+    def step(self, plan: "Plan", step: Callable[..., None], before: Callable[[], None] | None) -> None:
         """A step, and the record of it. What `step` is given, and calls once it has the plan, begins the record and
         calls `before`: a step that is refused, since another is under way, leaves that one's record."""
         begun = False
@@ -522,7 +544,7 @@ class Folder:
 
         def recorded() -> None:
             try:
-                step(begin)
+                step(before=begin)
             finally:
                 if begun and not plan.torn:
                     self.end(plan)
@@ -541,11 +563,9 @@ class Folder:
                 first = file.tell()
         except ValueError as error:
             raise Mismatch(_cut(f"state_dir: {path}: no array: {error}")) from error
-        _need(
-            found == shape and kind == dtype, f"state_dir: {path}: expected {shape} of {dtype}, got {found} of {kind}"
-        )
+        need(found == shape and kind == dtype, f"state_dir: {path}: expected {shape} of {dtype}, got {found} of {kind}")
         size = first + math.prod(shape) * dtype.itemsize
-        _need(path.stat().st_size == size, f"state_dir: {path}: expected {size} bytes, got {path.stat().st_size}")
+        need(path.stat().st_size == size, f"state_dir: {path}: expected {size} bytes, got {path.stat().st_size}")
         return np.asarray(np.memmap(path, dtype, "r+", first, shape, "F" if is_fortran else "C"))
 
 
@@ -595,4 +615,4 @@ def _loads(path: Path) -> Mapping[str, Any]:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise Mismatch(f"state_dir: {path}: no description of states: {error}") from error
-    return _mapping(f"state_dir: {path}", found)
+    return mapping(f"state_dir: {path}", found)

@@ -118,17 +118,17 @@ def count(name: str, value: Any, least: int = 0) -> int:
     return checks.whole(name, value, least, below=2**62)
 
 
-def state_dtype(value: Any) -> Any:
-    """The dtype in which states are kept, or None for what the parameter is computed in."""
+def narrow_dtype(option: str, value: Any) -> Any:
+    """A dtype of fewer bits than that in which the parameter is computed, or None for that one."""
     if value is None:
         return None
     name = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", None))
     if not isinstance(name, str) or name != "bfloat16":
-        raise ValueError(f"state_dtype: expected None or 'bfloat16', got {shown(value)}")
+        raise ValueError(f"{option}: expected None or 'bfloat16', got {shown(value)}")
     try:
         from ml_dtypes import bfloat16
     except ImportError as error:
-        raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
+        raise ImportError(f"{option}='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
     return np.dtype(bfloat16)
 
 

@@ -4,6 +4,7 @@ Each structure knows its parameters' names and turns gradients of the same struc
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ Flatten = Callable[[Any], Sequence[Any]]
 
 
 class Structure(NamedTuple):
-    """The flat arrays of one structure, and what flattens another of the same structure.
+    """The flat arrays of one structure, what flattens another of the same structure, and what builds one of others.
 
     `names` call them in messages (``params['W']``), `keys` in checkpoints (``W``).
     """
@@ -23,13 +24,15 @@ class Structure(NamedTuple):
     keys: list[str]
     arrays: list[Any]
     flatten: Flatten
+    build: Callable[[list[Any]], Any]
 
 
 class GroupStructure(NamedTuple):
-    """One group of parameters: its arrays, and the options that it sets for itself."""
+    """One group of parameters: its arrays, the options that it sets for itself, and whether it was given as a dict."""
 
     structure: Structure
     options: dict[str, Any]
+    is_dict: bool = True
 
 
 def is_object(params: Any) -> bool:
@@ -48,13 +51,14 @@ def read(params: Any, name: str = "params", grads: str = "grads") -> Structure:
     if isinstance(params, Mapping):
         keys = list(params)
         names = [f"{name}[{key!r}]" for key in keys]
-        structure = Structure(names, _texts(keys), list(params.values()), partial(_by_key, grads, keys))
+        arrays = list(params.values())
+        structure = Structure(names, _texts(keys), arrays, partial(_by_key, grads, keys), partial(_named, keys))
     elif isinstance(params, list):
         arrays = params
         names = [f"{name}[{k}]" for k in range(len(arrays))]
-        structure = Structure(names, _texts(range(len(arrays))), arrays, partial(_by_place, grads, len(arrays)))
+        structure = Structure(names, _texts(range(len(arrays))), arrays, partial(_by_place, grads, len(arrays)), list)
     else:
-        return Structure([name], ["0"], [params], _alone)
+        return Structure([name], ["0"], [params], _alone, itemgetter(0))
     if not structure.arrays:
         raise ValueError(f"{name}: expected at least one array, got an empty {type(params).__name__}")
     return structure
@@ -66,7 +70,7 @@ def read_groups(params: Any) -> tuple[list[GroupStructure], Flatten]:
         params = list(params)
     if not (isinstance(params, list) and params and all(isinstance(group, Mapping) for group in params)):
         structure = read(params)
-        return [GroupStructure(structure, {})], structure.flatten
+        return [GroupStructure(structure, {}, is_dict=False)], structure.flatten
     groups = [read_group(k, group) for k, group in enumerate(params)]
     return groups, of_groups([group.structure for group in groups])
 
@@ -116,6 +120,10 @@ def _of_pairs(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(named) < len(pairs):
         raise ValueError(f"{name}: expected different names, got {shown([key for key, _ in pairs])}")
     return named
+
+
+def _named(keys: list[Any], arrays: list[Any]) -> dict[Any, Any]:
+    return dict(zip(keys, arrays, strict=True))
 
 
 def _alone(grads: Any) -> Sequence[Any]:

@@ -136,7 +136,7 @@ def check_dict(number: int, payload: bytes, folder: Path) -> bool:
     opt = made(number, steps=1)
     if not loaded(lambda: opt.load_state_dict(given), lambda: snapshot(opt)):
         return False
-    found = {checkpoint._entry(key, name): a for key, arrays in given["state"].items() for name, a in arrays.items()}
+    found = {checkpoint.entry_of(key, name): a for key, arrays in given["state"].items() for name, a in arrays.items()}
     check_arrays(opt, found)
     check_again(number, opt, folder / "again.npz")
     return True
@@ -173,7 +173,7 @@ LOADERS = {"n": check_npz, "s": check_safetensors, "d": check_dict, "f": check_f
 
 def check_arrays(opt: fastadam.Optimizer, read: Mapping[str, np.ndarray]) -> None:
     """The optimizer's arrays are those of the file, as others read it."""
-    for entry, array in checkpoint._entries(opt, params=any(name.startswith("params/") for name in read)).items():
+    for entry, array in checkpoint.named_arrays(opt, params=any(name.startswith("params/") for name in read)).items():
         if read[entry].tobytes() != array.tobytes():
             raise Finding(f"{entry} was read as another")
 
@@ -248,7 +248,7 @@ def good(kind: str, number: int, params: bool, folder: Path) -> bytes:
         return zipped({path.name: path.read_bytes() for path in states.iterdir()})
     opt = made(number, steps=3)
     if kind == "d":
-        return json.dumps(encoded(opt.state_dict()), default=checkpoint._encode).encode()
+        return json.dumps(encoded(opt.state_dict()), default=checkpoint.encode).encode()
     path = folder / {"n": "good.npz", "s": "good.safetensors"}[kind]
     opt.save(path, params=params)
     return path.read_bytes()

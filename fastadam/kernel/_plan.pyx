@@ -149,6 +149,8 @@ cdef struct Segment:        # one parameter with its gradient and states
     Py_ssize_t place        # among the segments
     Py_ssize_t first        # which element of the plan is its first
     Py_ssize_t n
+    Py_ssize_t whole        # what random bits hang on: the number of the parameter that it is (a part of),
+    Py_ssize_t offset       # and how many of that parameter's elements stand before it
     Py_ssize_t itemsize     # of what it is computed in, and the type
     int typenum
     int grad_typenum        # of the gradient that was last looked at closely
@@ -174,6 +176,8 @@ cdef struct Layout:         # all that a thread needs to work on a tile
     Segment* segments
     Py_ssize_t n_segments
     Py_ssize_t n_elements
+    Py_ssize_t begin            # the elements that are worked on: all of the plan's, or a part
+    Py_ssize_t end
     Py_ssize_t n_bytes          # of the parameters
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
@@ -291,6 +295,7 @@ cdef class Plan:
         name = f"a state of {self.names[segment.place]}"
         for state in states:
             checks.state(name, state, p)
+        segment.whole = segment.place
         segment.first = self.layout.n_elements
         segment.n = cnp.PyArray_SIZE(p)
         segment.typenum = cnp.NPY_DOUBLE if cnp.PyArray_TYPE(p) == cnp.NPY_DOUBLE else cnp.NPY_FLOAT
@@ -418,6 +423,19 @@ cdef class Plan:
         for i in range(len(values)):
             self.groups[group].hyper[N_OF_THE_STEP + i] = values[i]
 
+    def hyper(self, Py_ssize_t group):
+        """The hyper-parameters that a group has now."""
+        cdef Kernel kernel = self.kernels[self.number(group)]
+        cdef Py_ssize_t i
+        return [self.groups[group].hyper[i] for i in range(N_OF_THE_STEP, kernel.n_hyper)]
+
+    def set_origins(self, list origins):
+        """Say of which parameter each segment is a part, and how many elements of that stand before it: so that random
+        bits are those that the whole parameter would have."""
+        cdef Py_ssize_t i
+        for i in range(self.layout.n_segments):
+            self.layout.segments[i].whole, self.layout.segments[i].offset = origins[i]
+
     def set_steps(self, Py_ssize_t group, long long steps):
         """How many steps this group has done: of the plan's t, all but those before it was added."""
         self.groups[self.number(group)].begun = self.t - steps
@@ -490,6 +508,7 @@ cdef class Plan:
         max_norm=None,
         bint skip_nonfinite=False,
         bint zero_grads=False,
+        exchange=None,
     ):
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing.
         (A sweep in Python, of a rule of one's own, can fail within: then `torn` stays set.)
@@ -499,7 +518,13 @@ cdef class Plan:
         Gradients are multiplied by `factor`; then, if their norm, over all arrays, is above `max_norm`, by what brings
         it down to that; then each element is clipped to ±`clip_value`. With `skip_nonfinite` a NaN or an infinity in
         any gradient makes it no step, which `skipped` counts. `zero_grads` leaves zeros in the gradients.
+
+        Where the arrays are one process's share of a step, `exchange` stands between it and the others: ``begin()`` is
+        called when nothing is wrong here, ``arrive()`` returns when all gradients have come, ``total(high, low)`` adds
+        up such sums of all processes. ``parts()`` yields numbers of segments: the gradients of those before have come,
+        and they are stepped before the next number is asked for.
         """
+        cdef Py_ssize_t first = 0, last
         cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
         self.hold()
         try:
@@ -508,9 +533,13 @@ cdef class Plan:
             self.admit_all(given)
             if zero_grads:
                 self.admit_zeroing(given)
+            if exchange is not None:
+                exchange.begin()
             grad_norm = None
             if max_norm is not None or skip_nonfinite:
-                finite, norm = self.measure()
+                if exchange is not None:
+                    exchange.arrive()
+                finite, norm = self.measure(exchange)
                 grad_norm = abs(factor) * norm
                 if skip_nonfinite and not finite:
                     self.grad_norm = grad_norm
@@ -524,28 +553,34 @@ cdef class Plan:
             self.layout.work = sweep_range
             self.layout.zero_grads = zero_grads
             self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
-            if self.compiled:
+            if exchange is not None:
                 self.torn = True
-                with nogil:
-                    run(&self.layout, self.n_threads)
+                for last in exchange.parts():
+                    self.sweep(first, last)
+                    first = last
+                self.swept()
+            elif self.compiled:
+                self.torn = True
+                self.sweep(0, self.layout.n_segments)
                 self.swept()
             else:
                 uninterrupted(self.sweep_python)
         finally:
             self.release()
 
-    cdef tuple measure(self):
+    cdef tuple measure(self, exchange):
         """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
         cdef int exponent = 0
-        cdef double high = self.sum_of_squares(1.0)
+        cdef double high = self.sum_of_squares(1.0, exchange)
         if not isfinite(high) or high < ldexp(1.0, -900):  # of float64, squares overflow and vanish before numbers do
             exponent = -700 if high < 1 else 600
-            high = self.sum_of_squares(ldexp(1.0, -exponent))
+            high = self.sum_of_squares(ldexp(1.0, -exponent), exchange)
         return bool(isfinite(high)), ldexp(sqrt(high), exponent)
 
-    cdef double sum_of_squares(self, double scale):
+    cdef double sum_of_squares(self, double scale, exchange):
         cdef double high = 0.0, low = 0.0, total, part
         cdef int64_t tile
+        self.layout.begin, self.layout.end = 0, self.layout.n_elements
         self.layout.work = measure_range
         self.layout.keeps_denormals = False
         self.layout.scale = scale
@@ -557,6 +592,8 @@ cdef class Plan:
             part = total - high
             low += (high - (total - part)) + (self.layout.sums[2 * tile] - part) + self.layout.sums[2 * tile + 1]
             high = total
+        if exchange is not None:
+            return exchange.total(high, low)
         return high + low if isfinite(high) else high
 
     cdef int admit_zeroing(self, tuple grads) except -1:
@@ -710,16 +747,31 @@ cdef class Plan:
         return 0
 
     def sweep_python(self):
-        """The same step where kernels are Python: their sweeps are called with arrays that view the chunks."""
-        cdef Py_ssize_t i
-        cdef uint64_t mode = enter(&self.layout)
         self.torn = True
+        self.sweep(0, self.layout.n_segments)
+        self.swept()
+
+    cdef int sweep(self, Py_ssize_t first, Py_ssize_t last) except -1:
+        """Step the segments first … last; where kernels are Python, these are called with arrays that view chunks."""
+        cdef Py_ssize_t i
+        cdef uint64_t mode
+        cdef Segment* segment
+        if first >= last:
+            return 0
+        if self.compiled:
+            segment = &self.layout.segments[last - 1]
+            self.layout.begin, self.layout.end = self.layout.segments[first].first, segment.first + segment.n
+            if self.layout.begin < self.layout.end:
+                with nogil:
+                    run(&self.layout, self.n_threads)
+            return 0
+        mode = enter(&self.layout)
         try:
-            for i in range(self.layout.n_segments):
+            for i in range(first, last):
                 sweep_in_python(&self.layout, &self.layout.segments[i], self.layout.buffers)
         finally:
             leave(&self.layout, mode)
-        self.swept()
+        return 0
 
     cdef void swept(self) noexcept:
         self.t += 1
@@ -762,13 +814,14 @@ def _report(work, list failed, done):
 
 
 cdef int64_t n_tiles(Layout* layout) noexcept nogil:
-    return (layout.n_elements + TILE - 1) // TILE
+    """The number of tiles that hold the elements begin … end."""
+    return (layout.end + TILE - 1) // TILE - layout.begin // TILE
 
 
 cdef void run(Layout* layout, int n_threads) noexcept nogil:
     """Work on every tile: on this thread alone where there is little to do, else with helpers."""
     cdef int64_t tile
-    if n_threads > 1 and layout.n_elements >= ALONE:
+    if n_threads > 1 and layout.end - layout.begin >= ALONE:
         pool_run(
             work_on_tile,
             layout,
@@ -785,10 +838,14 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     """Work on the plan's elements of one tile: a part of an array, or parts of several."""
     cdef Layout* layout = <Layout*> context
     cdef char* buffer = NULL
-    cdef Py_ssize_t begin = tile * TILE
-    cdef Py_ssize_t end = min(begin + TILE, layout.n_elements)
-    cdef Segment* segment = &layout.segments[layout.tile_segment[tile]]
+    cdef Py_ssize_t begin, end
+    cdef Segment* segment
     cdef uint64_t mode = enter(layout)
+    tile += layout.begin // TILE
+    begin, end = max(tile * TILE, layout.begin), min((tile + 1) * TILE, layout.end)
+    segment = &layout.segments[layout.tile_segment[tile]]
+    while segment.first + segment.n <= begin:
+        segment += 1
     if layout.buffers is not NULL:
         buffer = layout.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
     while begin < end:
@@ -963,7 +1020,7 @@ cdef inline void put_back(
         return
     for k in range(segment.n_operands):
         if not segment.operands[k].direct and (k != 1 or layout.zero_grads):
-            move(segment, k, begin, n, <char*> arrays[k], True, mixed(layout.noise + segment.place * MAX_OPERANDS + k))
+            move(segment, k, begin, n, <char*> arrays[k], True, mixed(layout.noise + segment.whole * MAX_OPERANDS + k))
     if segment.has_master:
         move(segment, segment.n_operands, begin, n, <char*> arrays[0], True, 0)
 
@@ -988,7 +1045,7 @@ cdef void move(
                 data += row % segment.shape[k] * operand.strides[k]
                 row = row // segment.shape[k]
         if back:
-            operand.codec.store(run, data, step, tile, key, begin)
+            operand.codec.store(run, data, step, tile, key, segment.offset + begin)
         else:
             operand.codec.load(run, data, step, tile)
         tile += run * segment.itemsize

@@ -20,16 +20,22 @@ def resolve(n_threads: int | None) -> int:
     return default() if n_threads is None else _count("n_threads", n_threads)
 
 
-def default() -> int:
-    """``FASTADAM_NUM_THREADS`` where set, else the processors that affinity and cgroup quota leave to this process."""
+def default(processors: int | None = None, sharers: int = 1) -> int:
+    """``FASTADAM_NUM_THREADS`` where set, else the processors that affinity and cgroup quota leave to this process;
+    where they are left to several, this one's part."""
     setting = os.environ.get("FASTADAM_NUM_THREADS", "")
     if setting:
         return _count("FASTADAM_NUM_THREADS", int(setting) if setting.isdecimal() else setting)
+    available = min(len(affinity()) if processors is None else processors, _quota())
+    return max(1, min(math.ceil(available / sharers), MAX_THREADS))
+
+
+def affinity() -> set[int]:
+    """The processors that this process may run on."""
     try:
-        processors = len(os.sched_getaffinity(0))
+        return os.sched_getaffinity(0)
     except AttributeError:  # macOS and Windows have no such call
-        processors = os.cpu_count() or 1
-    return max(1, math.ceil(min(processors, _quota(), MAX_THREADS)))
+        return set(range(os.cpu_count() or 1))
 
 
 def _count(name: str, value: Any) -> int:
