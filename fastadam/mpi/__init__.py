@@ -1,0 +1,16 @@
+"""Data-parallel training over MPI (``pip install 'fastadam[mpi]'``): every rank steps its share of the parameters.
+The public names, nothing else.
+"""
+
+try:
+    from mpi4py import MPI as _MPI  # noqa: F401  it starts MPI
+except ImportError as error:
+    raise ImportError(
+        "fastadam.mpi needs mpi4py and an MPI library: pip install 'fastadam[mpi]', which brings MPICH"
+    ) from error
+
+from .memory import flat
+from .ranks import Disagreement
+from .sharded import Sharded
+
+__all__ = ["Disagreement", "Sharded", "flat"]

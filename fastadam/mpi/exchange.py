@@ -1,0 +1,144 @@
+"""What the ranks exchange in a step: gradients are added up where they are stepped, parameters go back to all.
+Bucket by bucket: while one is stepped, others travel.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from .layout import Bucket
+from .memory import Memory
+from .ranks import Ranks, wait
+
+#: so many buckets of gradients are on their way at a time
+_AHEAD = 4
+
+
+class Exchange:
+    """What stands between one rank's `Plan` and the other ranks: see `Plan.step`.
+
+    `shares` are the sums of the gradients that this rank steps, an array a bucket; where bucket k ends among the plan's
+    segments is to be told in `ends`. Gradients travel as they are, or rounded to `dtype` and added up in their own.
+    """
+
+    def __init__(self, ranks: Ranks, memories: Sequence[Memory], buckets: Sequence[Bucket], dtype: Any) -> None:
+        self._ranks, self._memories, self._buckets = ranks, memories, buckets
+        self._zero_grads = False
+        self._coming: Iterator[int] = iter(())
+        self._arrived = 0
+        self.ends: list[int] = []
+        if ranks.size == 1:  # gradients are stepped where they are written
+            self.shares = [memories[bucket.run].grads[bucket.whole] for bucket in buckets]
+        else:
+            dtypes = [memories[bucket.run].grads.dtype for bucket in buckets]
+            self.shares = [np.empty(b.counts[ranks.rank], kind) for b, kind in zip(buckets, dtypes, strict=True)]
+        self._rounded: list[tuple[np.ndarray, np.ndarray]] = []
+        if dtype is not None and ranks.size > 1 and buckets:
+            sent = max(sum(bucket.counts) for bucket in buckets)
+            came = max(share.size for share in self.shares) * ranks.size
+            self._rounded = [(np.empty(sent, dtype), np.empty(came, dtype)) for _ in range(_AHEAD)]
+
+    def prepare(self, begin: Callable[[], None], zero_grads: bool) -> None:
+        """For the next step: what it begins with, and whether it leaves zeros as gradients."""
+        self._begin, self._zero_grads = begin, zero_grads
+
+    def begin(self) -> None:
+        """All is well on this rank. If it is on all, gradients go on their way."""
+        self._begin()
+        for bucket in self._buckets:
+            self._memories[bucket.run].take(bucket.share(self._ranks.rank))
+        self._coming = self._arrivals()
+        self._arrived = 0
+
+    def total(self, high: float, low: float) -> float:
+        """The sum of all ranks' sums, rounded once; this rank's is that of its share of the gradients."""
+        sums = self._ranks.all_gather([high, low])
+        return math.fsum(sums.flat) if np.isfinite(sums).all() else float(sums[:, 0].sum())
+
+    def parts(self) -> Iterator[int]:
+        """The ends of the buckets among the plan's segments, each when its gradients are there."""
+        going = []
+        for k, end in enumerate(self.ends):
+            self._arrive(k)
+            yield end
+            going.append(self._send_back(self._buckets[k]))
+        for request in going:
+            wait(request)
+        for memory in self._memories:
+            memory.give()
+            if self._zero_grads:
+                memory.grads[...] = 0
+
+    def arrive(self) -> None:
+        """Wait until all gradients are there."""
+        self._arrive(len(self._buckets) - 1)
+
+    def _arrive(self, k: int) -> None:
+        while self._arrived <= k:
+            self._arrived = next(self._coming) + 1
+
+    def _arrivals(self) -> Iterator[int]:
+        count = len(self._buckets)
+        if self._ranks.size == 1:
+            yield from range(count)
+            return
+        requests = deque(self._depart(k) for k in range(min(_AHEAD, count)))
+        for k in range(count):
+            wait(requests.popleft())
+            self._add_up(k)
+            if k + _AHEAD < count:
+                requests.append(self._depart(k + _AHEAD))
+            yield k
+
+    def _depart(self, k: int) -> MPI.Request:
+        bucket, share = self._buckets[k], self.shares[k]
+        grads = self._memories[bucket.run].grads[bucket.whole]
+        if not self._rounded:
+            return self._ranks.comm.Ireduce_scatter(grads, share, bucket.counts, MPI.SUM)
+        sent, came = self._rounded[k % _AHEAD]
+        with np.errstate(over="ignore"):
+            sent[: grads.size] = grads
+        size = self._ranks.size
+        return self._ranks.comm.Ialltoallv(
+            [sent.view(np.uint16), bucket.counts, bucket.places, MPI.UINT16_T],
+            [came.view(np.uint16), [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
+        )
+
+    def _add_up(self, k: int) -> None:
+        """Sum what came rounded, in the order of the ranks."""
+        if self._rounded:
+            share, (_, came) = self.shares[k], self._rounded[k % _AHEAD]
+            first, *others = came[: share.size * self._ranks.size].reshape(self._ranks.size, -1)
+            share[...] = first
+            for row in others:
+                share += row.astype(share.dtype)
+
+    def _send_back(self, bucket: Bucket) -> MPI.Request:
+        """Give each rank's part of the parameters to all."""
+        values = self._memories[bucket.run].values[bucket.whole]
+        counts, places = ([n * values.itemsize for n in numbers] for numbers in (bucket.counts, bucket.places))
+        if self._ranks.size == 1:
+            return MPI.REQUEST_NULL
+        return self._ranks.comm.Iallgatherv(MPI.IN_PLACE, [values.view(np.uint8), counts, places, MPI.BYTE])
+
+    def broadcast(self) -> None:
+        """Give all parameters of rank 0 to all."""
+        if self._ranks.size > 1:
+            for memory in self._memories:
+                memory.take(slice(0, memory.values.size))
+            for bucket in self._buckets:
+                values = self._memories[bucket.run].values[bucket.whole].view(np.uint8)
+                wait(self._ranks.comm.Ibcast([values, MPI.BYTE]))
+            for memory in self._memories:
+                memory.give()
+
+    def gather(self) -> None:
+        """Give each rank's part of all parameters to all, outside of a step."""
+        for request in [self._send_back(bucket) for bucket in self._buckets]:
+            wait(request)
+        for memory in self._memories:
+            memory.give()

@@ -1,0 +1,141 @@
+"""Which rank steps which elements: parameters in runs of one dtype, runs in buckets, buckets in shares of the ranks.
+Arithmetic alone: it knows neither memory nor a communicator, and says the same on every rank.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate, groupby, pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Array(NamedTuple):
+    """What the layout knows of a parameter."""
+
+    size: int
+    dtype: str
+
+
+class Piece(NamedTuple):
+    """Consecutive elements of a parameter, in C order."""
+
+    param: int
+    begin: int
+    end: int
+
+    def label(self, key: str) -> str:
+        """What the piece of the parameter `key` is called."""
+        return f"{key}[{self.begin}:{self.end}]"
+
+
+class Run(NamedTuple):
+    """Parameters of one dtype, one behind the other: their numbers, and where each begins and the last ends."""
+
+    params: list[int]
+    starts: list[int]
+    dtype: str
+
+    def pieces(self, begin: int, end: int) -> Iterator[tuple[Piece, int]]:
+        """The parts of parameters among the run's elements begin … end, and where in the run each begins."""
+        k = bisect_right(self.starts, begin) - 1
+        while begin < end:
+            stop = min(end, self.starts[k + 1])
+            if begin < stop:
+                yield Piece(self.params[k], begin - self.starts[k], stop - self.starts[k]), begin
+                begin = stop
+            k += 1
+
+
+class Bucket(NamedTuple):
+    """Consecutive elements of a run, which travel together; rank r steps those from bounds[r] to bounds[r + 1]."""
+
+    run: int
+    bounds: list[int]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many elements each rank steps."""
+        return [end - begin for begin, end in pairwise(self.bounds)]
+
+    @property
+    def places(self) -> list[int]:
+        """Where in the bucket each rank's elements begin."""
+        return [begin - self.bounds[0] for begin in self.bounds[:-1]]
+
+    @property
+    def whole(self) -> slice:
+        """Where in the run it lies."""
+        return slice(self.bounds[0], self.bounds[-1])
+
+    def share(self, rank: int) -> slice:
+        """Where in the run the elements lie that this rank steps."""
+        return slice(self.bounds[rank], self.bounds[rank + 1])
+
+
+class Layout:
+    """The layout of groups of parameters for so many ranks, in buckets of about so many bytes.
+
+    Runs follow the order of the groups, and within a group that of the dtypes.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Array]], n_ranks: int, bucket_bytes: int) -> None:
+        numbered: list[tuple[int, Array]] = []
+        for group in groups:
+            numbered += sorted(enumerate(group, start=len(numbered)), key=lambda pair: pair[1].dtype)
+        self.runs = []
+        for dtype, members in groupby(numbered, key=lambda pair: pair[1].dtype):
+            params, arrays = zip(*members, strict=True)
+            self.runs.append(Run(list(params), [0, *accumulate(array.size for array in arrays)], dtype))
+        self.buckets = [
+            Bucket(number, [begin + (end - begin) * rank // n_ranks for rank in range(n_ranks + 1)])
+            for number, run in enumerate(self.runs)
+            for begin, end in _cut(run.starts[-1], -(-run.starts[-1] * _itemsize(run.dtype) // bucket_bytes))
+        ]
+
+    def pieces(self, rank: int) -> Iterator[tuple[int, Piece, int]]:
+        """What a rank steps: the number of the bucket, the piece, and where in the run that begins."""
+        for k, bucket in enumerate(self.buckets):
+            share = bucket.share(rank)
+            for piece, place in self.runs[bucket.run].pieces(share.start, share.stop):
+                yield k, piece, place
+
+    def holders(self, wanted: Piece) -> Iterator[tuple[int, Piece]]:
+        """Who steps the elements of a piece: ranks, and those of their pieces that have elements of it."""
+        number, start = self._starts[wanted.param]
+        place, run = start + wanted.begin, self.runs[number]
+        k = bisect_right(self._edges, (number, place)) - 1
+        while place < start + wanted.end:
+            bounds = self.buckets[k].bounds
+            rank = bisect_right(bounds, place) - 1
+            if rank == len(bounds) - 1:
+                k += 1
+                continue
+            for piece, _ in run.pieces(bounds[rank], bounds[rank + 1]):
+                if piece.param == wanted.param:
+                    yield rank, piece
+            place = bounds[rank + 1]
+
+    @cached_property
+    def _starts(self) -> dict[int, tuple[int, int]]:
+        """Parameter -> its run, and where in that it begins."""
+        return {
+            param: (number, start)
+            for number, run in enumerate(self.runs)
+            for param, start in zip(run.params, run.starts, strict=False)
+        }
+
+    @cached_property
+    def _edges(self) -> list[tuple[int, int]]:
+        """Where the buckets begin."""
+        return [(bucket.run, bucket.bounds[0]) for bucket in self.buckets]
+
+
+def _cut(size: int, parts: int) -> list[tuple[int, int]]:
+    edges = [size * k // parts for k in range(parts + 1)] if parts else []
+    return list(pairwise(edges))
+
+
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize

@@ -1,0 +1,153 @@
+"""The memory of a run: its parameters one behind the other, and a place for their gradients.
+Where the caller's arrays lie so already, nothing is copied; `flat` makes such arrays.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import structure
+from ..kernel import checks
+from .layout import Array, Layout, Run
+
+
+class Whole:
+    """The parameters as they were given, checked: what an optimizer that is not sharded would step.
+
+    `keys` are what its checkpoints call them, `short_keys` the same within a group.
+    """
+
+    def __init__(self, params: Any) -> None:
+        if structure.is_object(params):
+            raise TypeError("params: expected arrays, got an object; pass its arrays, and its gradients to step()")
+        self.groups, self.flatten = structure.read_groups(params)
+        structures = [group.structure for group in self.groups]
+        self.names = [name for one in structures for name in one.names]
+        self.params: list[np.ndarray] = [p for one in structures for p in one.arrays]
+        self.short_keys = [key for one in structures for key in one.keys]
+        self.group_of = [k for k, one in enumerate(structures) for _ in one.keys]
+        self.keys = self.short_keys
+        if len(structures) > 1:
+            self.keys = [f"{k}.{key}" for k, key in zip(self.group_of, self.short_keys, strict=True)]
+        checks.parameters(self.names, self.params)
+
+    def refuse_doubles(self, option: str) -> None:
+        """Refuse an option that float64 parameters cannot have."""
+        for name, p in zip(self.names, self.params, strict=True):
+            if p.dtype == np.float64:
+                raise ValueError(f"{option}: {name} is float64, whose gradients are, too; leave {option} out")
+
+    def layout(self, n_ranks: int, bucket_bytes: int) -> Layout:
+        """Their layout for so many ranks."""
+        known = [[Array(p.size, p.dtype.name) for p in group.structure.arrays] for group in self.groups]
+        return Layout(known, n_ranks, bucket_bytes)
+
+    def build(self, arrays: Sequence[np.ndarray]) -> Any:
+        """Arrays in the same structure; where there are groups, a list of those of each."""
+        rest = iter(arrays)
+        built = [group.structure.build([next(rest) for _ in group.structure.keys]) for group in self.groups]
+        return built if self.groups[0].is_dict else built[0]
+
+
+class Memory:
+    """The values and the gradients of a run's parameters, each in one array.
+
+    `values` is the memory of the arrays that were given, where they lie one behind the other in it. Else it is a
+    buffer: `take` brings what is about to be stepped, `give` the parameters back.
+    """
+
+    def __init__(self, run: Run, params: Sequence[np.ndarray]) -> None:
+        self._run = run
+        self._params = {number: params[number] for number in run.params}
+        own = list(self._params.values())
+        memory = _one_memory(own)
+        self.is_buffer = memory is None
+        self.values: np.ndarray = np.empty(run.starts[-1], own[0].dtype) if memory is None else memory
+        self.grads = np.zeros(run.starts[-1], checks.computed_in(own[0]))
+
+    def grads_by_param(self) -> dict[int, np.ndarray]:
+        """Number of a parameter -> where its gradient is put."""
+        return _views(self.grads, self._run, self._params)
+
+    def take(self, place: slice) -> None:
+        """Bring these elements of the run from the parameters into the buffer."""
+        if self.is_buffer:
+            for piece, begin in self._run.pieces(place.start, place.stop):
+                p = self._params[piece.param]
+                elements = p.reshape(-1) if p.flags.c_contiguous else p.flat
+                self.values[begin : begin + piece.end - piece.begin] = elements[piece.begin : piece.end]
+
+    def give(self) -> None:
+        """Put all parameters where they were given."""
+        if self.is_buffer:
+            for number, values in _views(self.values, self._run, self._params).items():
+                self._params[number][...] = values
+
+
+def flat(params: Any) -> Any:
+    """The same structure of parameters, copied into one piece of memory.
+
+    Parameters
+    ----------
+    params : array, sequence, mapping, or sequence of groups
+        What an optimizer takes.
+
+    Returns
+    -------
+    The same structure, of new arrays with the same values: those of one dtype (and, in groups of several dtypes, of one
+    group) lie one behind the other in one array. `Sharded` communicates from there, where it would copy other arrays to
+    and fro. Make it before the loop, and train with what it returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what an optimizer would not take.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = flat({"W": np.ones((2, 3)), "b": np.zeros(3)})
+    >>> params["W"].base is params["b"].base
+    True
+    """
+    whole = Whole(params)
+    moved: dict[int, np.ndarray] = {}
+    for run in whole.layout(1, 1).runs:
+        own = {number: whole.params[number] for number in run.params}
+        moved |= _views(np.concatenate([p.reshape(-1) for p in own.values()]), run, own)
+    found = whole.build([moved[number] for number in range(len(moved))])
+    if not whole.groups[0].is_dict:
+        return found
+    return [{"params": arrays, **group.options} for arrays, group in zip(found, whole.groups, strict=True)]
+
+
+def _views(memory: np.ndarray, run: Run, params: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """The part of each of the run's parameters in an array of all, in its shape."""
+    return {
+        number: memory[start : start + params[number].size].reshape(params[number].shape)
+        for number, start in zip(run.params, run.starts, strict=False)
+    }
+
+
+def _one_memory(params: list[np.ndarray]) -> np.ndarray | None:
+    """The memory of arrays that lie one behind the other in another array; None where they do not."""
+    filled = [p for p in params if p.size and p.flags.c_contiguous]
+    root = _root(filled[0]) if filled else None
+    if root is None or not (root.flags.c_contiguous and root.flags.writeable and root.flags.aligned):
+        return None
+    if sum(p.size for p in filled) != sum(p.size for p in params) or any(_root(p) is not root for p in filled):
+        return None
+    begins = [p.ctypes.data for p in filled]
+    ends = [begin + p.nbytes for begin, p in zip(begins, filled, strict=True)]
+    if begins[1:] != ends[:-1]:
+        return None
+    base = root.ctypes.data
+    return np.asarray(root).reshape(-1).view(np.uint8)[begins[0] - base : ends[-1] - base].view(filled[0].dtype)
+
+
+def _root(array: np.ndarray) -> np.ndarray:
+    """The array that this one is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

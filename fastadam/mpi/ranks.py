@@ -1,0 +1,222 @@
+"""The ranks of a communicator: what they agree on before they act, and how one that fails ends the job.
+Every act of several ranks begins with an agreement, so that an error is an error on each of them, and never a hang.
+"""
+
+import atexit
+import hashlib
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from ..kernel import threads
+
+#: what a rank says when its program ends
+_LEAVE = "leave"
+#: seconds that an agreed error waits for the other ranks, which have it too, before it ends the job
+_PATIENCE = 5.0
+
+_yield = getattr(os, "sched_yield", lambda: None)
+
+
+class Disagreement(RuntimeError):
+    """The ranks were not about to do the same, or another rank refused it: nothing has changed on any."""
+
+
+def wait(request: MPI.Request) -> None:
+    """Until it is done. Where ranks share processors, the one that is waited for gets its turn."""
+    while not request.Test():
+        _yield()
+
+
+class Ranks:
+    """The ranks of a communicator of its own, a copy of that which it is for."""
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
+            raise RuntimeError(
+                "fastadam.mpi needs an MPI that any thread may call, one at a time; leave mpi4py.rc.threads and "
+                "mpi4py.rc.thread_level as they are"
+            )
+        self.comm = comm.Dup()
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self.n_made = 0  # of optimizers on this communicator
+        self.n_threads = self._n_threads()
+        self._ended = ""  # why there are no more agreements
+        self._inside = threading.Lock()
+        self._process = os.getpid()
+        if self.size > 1:
+            atexit.register(self._leave)
+            _end_job_where_uncaught()
+
+    @classmethod
+    def of(cls, comm: Any) -> "Ranks":
+        """Those of a communicator: the same ones at each call."""
+        comm = MPI.COMM_WORLD if comm is None else comm
+        if not isinstance(comm, MPI.Intracomm):
+            raise TypeError(f"comm: expected an intracommunicator of mpi4py, got {type(comm).__name__}")
+        if comm == MPI.COMM_NULL:
+            raise ValueError("comm: is COMM_NULL: this rank is not of the communicator, and makes no optimizer on it")
+        found: Any = comm.Get_attr(_attribute)
+        ranks: Ranks = cls(comm) if found is None else found
+        comm.Set_attr(_attribute, ranks)
+        return ranks
+
+    def _n_threads(self) -> int:
+        """How many threads a step may use by default: the ranks of a machine share its processors."""
+        local = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        found = local.allgather(threads.affinity())
+        local.Free()
+        return threads.default(len(set().union(*found)), len(found))
+
+    @contextmanager
+    def all_or_none(self, what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """An act of all ranks. The block checks what it can, calls what it is given, with that on which all must agree,
+        and then acts: an error before that is one on every rank, an error after it ends the job."""
+        if not self._inside.acquire(blocking=False):
+            raise RuntimeError(f"{what}: another thread is inside an act of all ranks; one thread a rank may")
+        agreed = False
+
+        def agree(items: dict[str, Any]) -> None:
+            nonlocal agreed
+            self._agree(what, items)
+            agreed = True
+
+        try:
+            yield agree
+        except Disagreement:
+            raise
+        except BaseException as error:
+            if not agreed:
+                self._agree(what, {}, error)
+            elif self.size > 1:
+                traceback.print_exception(error)
+                _abort(f"failed within {what}, which the others go on with")
+            raise
+        finally:
+            self._inside.release()
+
+    def _agree(self, what: str, items: dict[str, Any], error: BaseException | None = None) -> None:
+        """Return where all ranks are about to do the same and none has an error; else raise, on every rank."""
+        if self._ended:
+            raise Disagreement(f"{what}: {self._ended}") from error
+        if self.size == 1:
+            if error is not None:
+                raise error
+            return
+        record = np.array([_code(what), _code(items), error is not None], np.int64)
+        bounds = np.concatenate([record, -record])
+        wait(self.comm.Iallreduce(MPI.IN_PLACE, bounds, MPI.MAX))
+        if not bounds[2] and np.array_equal(bounds[:3], -bounds[3:]):
+            return
+        reason = None if error is None else f"{type(error).__name__}: {error}"
+        told = self.comm.allgather((what, items, reason))
+        gone = [rank for rank, (other, *_) in enumerate(told) if other == _LEAVE]
+        if gone:
+            self._ended = f"{_named(gone)} left the job; go on from the last checkpoint"
+        shared = error or Disagreement(f"{what}: {self._ended or _difference(told)}; nothing has changed")
+        shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # who have it: see `uncaught`
+        raise shared
+
+    def all_gather(self, numbers: list[float]) -> np.ndarray:
+        """These numbers of every rank, a row each."""
+        found = np.empty((self.size, len(numbers)))
+        found[self.rank] = numbers
+        if self.size > 1:
+            wait(self.comm.Iallgather(MPI.IN_PLACE, found))
+        return found
+
+    def _leave(self) -> None:
+        """Before MPI ends, at the end of the program: who still waits for this rank hears that it has gone."""
+        if os.getpid() != self._process or MPI.Is_finalized():
+            return
+        try:
+            self._agree(_LEAVE, {})
+        except Disagreement as error:
+            print(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}", file=sys.stderr, flush=True)
+
+    def all_end(self) -> bool:
+        """Whether every rank comes here, in a moment, to end."""
+        request, end = self.comm.Ibarrier(), MPI.Wtime() + _PATIENCE
+        while not request.Test():
+            if MPI.Wtime() > end:
+                return False
+            _yield()
+        self._ended = "an error ended the job"
+        return True
+
+
+def _end_job_where_uncaught() -> None:
+    """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
+    global _hook
+    if _hook is not None:
+        return
+    _hook, process = sys.excepthook, os.getpid()
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        _hook(kind, error, trace)
+        if os.getpid() != process or MPI.Is_finalized():
+            return
+        shared = getattr(error, "__fastadam_ranks__", None)
+        if shared is None or not shared.all_end():
+            _abort(f"was ended by {kind.__name__}: {error}")
+
+    sys.excepthook = uncaught
+
+
+def _abort(why: str) -> None:
+    world = MPI.COMM_WORLD
+    print(
+        f"fastadam.mpi: rank {world.rank} of {world.size} {why}; the job ends: go on from the last checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    world.Abort(1)
+
+
+#: what `sys.excepthook` was, once it is replaced
+_hook: Callable[..., Any] | None = None
+#: under which a communicator keeps its Ranks
+_attribute = MPI.Comm.Create_keyval()
+
+
+def _code(items: Any) -> int:
+    """A number that is another where the items are."""
+    return int.from_bytes(hashlib.blake2b(repr(items).encode(), digest_size=7).digest(), "little")
+
+
+def _named(ranks: list[int]) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (", …" if len(ranks) > 8 else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {shown}"
+
+
+def _difference(told: list[tuple[str, dict[str, Any], str | None]]) -> str:
+    """What is not the same on all ranks, and on which."""
+    refused = [rank for rank, (_, _, reason) in enumerate(told) if reason is not None]
+    if refused:
+        return f"{_named(refused)} refused it: {told[refused[0]][2]}"
+    acts = [act for act, _, _ in told]
+    if len(set(acts)) > 1:
+        return f"the ranks call different things: {_by_value(acts)}"
+    names = dict.fromkeys(name for _, items, _ in told for name in items)
+    for name in names:
+        values = [repr(items.get(name)) for _, items, _ in told]
+        if len(set(values)) > 1:
+            return f"the ranks disagree in {name}: {_by_value(values)}"
+    return "the ranks disagree"
+
+
+def _by_value(values: list[str]) -> str:
+    """Who says what: those who say the same together, the most first."""
+    who: dict[str, list[int]] = {}
+    for rank, value in enumerate(values):
+        who.setdefault(value, []).append(rank)
+    ordered = sorted(who.items(), key=lambda pair: -len(pair[1]))
+    return "; ".join(f"{value[:500]} on {_named(ranks)}" for value, ranks in ordered[:4])

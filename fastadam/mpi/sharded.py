@@ -1,0 +1,295 @@
+"""`Sharded`: an optimizer whose states, and whose work, are divided among the ranks of a communicator.
+It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
+"""
+
+from collections.abc import Mapping
+from functools import cache, partial
+from inspect import signature
+from os import PathLike
+from typing import Any, NoReturn
+
+import numpy as np
+from mpi4py import MPI
+
+from .. import options
+from ..base import Grads, Optimizer, Params
+from ..kernel import checks
+from ..kernel._plan import Plan, uninterrupted
+from ..kernel.checks import shown
+from . import shards
+from .exchange import Exchange
+from .layout import Piece
+from .memory import Memory, Whole
+from .ranks import Ranks
+
+
+class Sharded(Optimizer):
+    """An optimizer on each rank of a communicator, that keeps and steps this rank's share of the states (ZeRO stage 1).
+
+    All ranks hold the parameters whole and compute gradients of them, each from its own part of a batch. A step
+    averages the gradients over the ranks, each rank steps its share of the elements, and all get the stepped
+    parameters: the meaning is that of one process that steps the averaged gradient, clipping by norm,
+    ``skip_nonfinite``, schedules, groups, master weights and the random bits of bfloat16 states included.
+
+    Parameters
+    ----------
+    optimizer : type
+        Which optimizer: `fastadam.Adam`, another, or one made by `fastadam.optimizer`.
+    params : array, sequence, mapping, or sequence of dicts
+        As that optimizer takes them, the same structure, shapes and dtypes on every rank. The values of rank 0 are
+        given to all. The arrays are stepped in place; those that `flat` made, or that lie one behind the other in one
+        array, are communicated from where they are, others are copied to and from a buffer at each step.
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks; by default ``MPI.COMM_WORLD``. A duplicate is used, so other messages do no harm.
+    comm_dtype : {None, "bfloat16"}
+        How gradients travel: as they are (float64 for float64 parameters, float32 for others), or rounded to 16 bits,
+        half the bytes, and added up in float32. Needs ml_dtypes; not for float64 parameters. Parameters travel in their
+        own dtype.
+    bucket_bytes : int, default 4 MiB
+        So many bytes of parameters travel and are stepped at a time.
+    **options
+        Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`. By default the ranks of
+        a machine share its processors as threads. ``state_dir`` is a folder in which each rank has one of its own.
+
+    Attributes
+    ----------
+    grads :
+        The gradients, in the structure of `params`: write them there, and nothing is copied. float64 for float64
+        parameters, float32 for others.
+    param_groups, state :
+        Of this rank's pieces, one-dimensional arrays that are called after their place, as ``W[0:500]``.
+    comm :
+        The communicator that was given.
+
+    Raises
+    ------
+    Disagreement
+        From any method that all ranks have to call (the constructor, `step`, `save`, `load`, `state_dict`,
+        `load_state_dict`), on every rank, and with nothing changed: if the ranks differ in the parameters' shapes or
+        dtypes, in options or step counts, or in what they call; if another rank refuses its arguments, or has left.
+    TypeError, ValueError
+        On the rank whose arguments are wrong, while the others raise `Disagreement`.
+
+    Notes
+    -----
+    The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's. With other
+    numbers of ranks they differ as the order of the sum over the ranks does.
+
+    Where there are several ranks, an exception that ends the program on one ends the job (``sys.excepthook`` says which
+    rank, and calls ``Abort``), and at the end of the program the ranks wait for one another, as MPI itself does.
+
+    Source: Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, stage 1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastadam
+    >>> from fastadam.mpi import Sharded, flat
+    >>> params = flat({"W": np.ones((2, 3)), "b": np.zeros(3)})
+    >>> opt = Sharded(fastadam.Adam, params, lr=0.5)
+    >>> opt.grads["W"][...] = 1.0  # each rank's own gradient
+    >>> opt.step(max_norm=1.0)
+    >>> params["W"]
+    array([[0.50000001, 0.50000001, 0.50000001],
+           [0.50000001, 0.50000001, 0.50000001]])
+    """
+
+    def __new__(cls, optimizer: type[Optimizer], *args: Any, **kwargs: Any) -> "Sharded":
+        """An object of a class that is both a Sharded and the optimizer."""
+        is_one = isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and optimizer is not Optimizer
+        if not is_one or issubclass(optimizer, Sharded):
+            raise TypeError(f"optimizer: expected a class, as fastadam.Adam, got {shown(optimizer)}")
+        return object.__new__(_sharded(optimizer))  # type: ignore[arg-type]
+
+    def __init__(
+        self,
+        optimizer: type[Optimizer],
+        params: Params,
+        comm: MPI.Intracomm | None = None,
+        *,
+        comm_dtype: str | None = None,
+        bucket_bytes: int = 1 << 22,
+        **options: Any,
+    ) -> None:
+        self.comm = MPI.COMM_WORLD if comm is None else comm
+        self._ranks = Ranks.of(comm)
+        uninterrupted(partial(self._make, params, comm_dtype, bucket_bytes, options))
+
+    def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
+        ranks = self._ranks
+        with ranks.all_or_none("Sharded") as agree:
+            comm_dtype = options.narrow_dtype("comm_dtype", comm_dtype)
+            self._bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
+            if "grads" in given:
+                raise ValueError("grads: a sharded optimizer brings its own: write to .grads, or give them to step()")
+            if given.get("state_dir") is not None:
+                given["state_dir"] = shards.state_dir(given["state_dir"], ranks)
+            self._whole = Whole(params)
+            if comm_dtype is not None:
+                self._whole.refuse_doubles("comm_dtype")
+            self._layout = self._whole.layout(ranks.size, self._bucket_bytes)
+            self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
+            self._exchange = Exchange(ranks, self._memories, self._layout.buckets, comm_dtype)
+            grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
+            self._grads = [grads[number] for number in range(len(grads))]
+            self.grads = self._whole.build(self._grads)
+            pieces, shares = self._cut()
+            super().__init__(pieces, grads=shares, **{"n_threads": ranks.n_threads, **given})
+            agree({"number": ranks.n_made, "comm_dtype": str(comm_dtype), **shards.description(self)})
+            self._number = ranks.n_made
+            ranks.n_made += 1
+            self._take_values_of_first()
+
+    def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+        """The groups of this rank's pieces, and their gradients; a group that has none here has an empty array."""
+        exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
+        cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.groups]
+        for k, piece, place in self._layout.pieces(rank):
+            bucket = self._layout.buckets[k]
+            first, size = place - bucket.share(rank).start, piece.end - piece.begin
+            values = self._memories[bucket.run].values[place : place + size]
+            cut[whole.group_of[piece.param]].append((k, piece, values, exchange.shares[k][first : first + size]))
+        for number, pieces in enumerate(cut):
+            if not pieces:
+                param = whole.group_of.index(number)
+                p = whole.params[param]
+                empty = np.empty(0, p.dtype), np.empty(0, checks.computed_in(p))
+                pieces.append((-1, Piece(param, 0, 0), *empty))
+        flat = [part for pieces in cut for part in pieces]
+        self._own = [piece for _, piece, _, _ in flat]
+        last = {k: place for place, (k, *_) in enumerate(flat, start=1)}
+        end = 0
+        for k in range(len(self._layout.buckets)):
+            end = last.get(k, end)
+            exchange.ends.append(end)
+        groups = [
+            {"params": {piece.label(whole.short_keys[piece.param]): p for _, piece, p, _ in pieces}, **group.options}
+            for pieces, group in zip(cut, whole.groups, strict=True)
+        ]
+        return groups, [share for *_, share in flat]
+
+    def _new_plan(self, *args: Any, **kwargs: Any) -> Plan:
+        plan = super()._new_plan(*args, **kwargs)
+        plan.set_origins([(piece.param, piece.begin) for piece in self._own])
+        return plan
+
+    def _take_values_of_first(self) -> None:
+        """Parameters begin as those of rank 0; so do master weights, unless they come from a folder."""
+        self._exchange.broadcast()
+        for p, states in zip(self._params, self._named_states(), strict=True):
+            if "master" in states and self.t == 0:
+                states["master"][...] = p
+
+    def step(
+        self,
+        grads: Grads | None = None,
+        grad_scale: float = 1.0,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        skip_nonfinite: bool = False,
+        zero_grads: bool = False,
+    ) -> None:
+        """One step of all ranks, by the average of their gradients: see `Optimizer.step`.
+
+        Parameters
+        ----------
+        grads : optional
+            This rank's gradients in the structure of the parameters, where they are not in ``.grads`` already: they are
+            copied there.
+        grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads :
+            As in `Optimizer.step`, the same on every rank; the norm, the clipping and what is finite are of the
+            average, and `zero_grads` zeroes ``.grads``.
+        """
+        uninterrupted(partial(self._step, grads, (grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)))
+
+    def _step(self, grads: Any, arguments: tuple[Any, ...]) -> None:
+        with self._ranks.all_or_none("step") as agree:
+            extras = options.extras(*arguments)
+            given = [] if grads is None else self._fitting(grads)
+
+            def begin() -> None:
+                agree({"number": self._number, **shards.numbers(self), **extras})
+                with np.errstate(over="ignore"):  # of float64 numbers beyond float32: infinite, as in `Plan.step`
+                    for view, g in given:
+                        view[...] = g
+
+            self._exchange.prepare(begin, extras["zero_grads"])
+            factor = extras["factor"] / self._ranks.size
+            self._step_by(None, extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange})
+
+    def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Where each of these gradients is to be put, if they fit."""
+        found, whole = [], self._whole
+        for name, g, p, view in zip(whole.names, whole.flatten(grads), whole.params, self._grads, strict=True):
+            g = np.asarray(g) if isinstance(g, np.generic) else g
+            checks.gradient(name, g, p)
+            if not np.may_share_memory(g, view):
+                found.append((view, g))
+            elif g.ctypes.data != view.ctypes.data or g.strides != view.strides:
+                found.append((view, g.copy()))
+        return found
+
+    def zero_grad(self) -> None:
+        """Set this rank's gradients to zero."""
+        with self._held():
+            for memory in self._memories:
+                memory.grads[...] = 0
+
+    def add_param_group(self, group: Mapping[str, Any]) -> NoReturn:
+        """Not of a sharded optimizer: its shares are cut when it is made."""
+        raise ValueError("add_param_group: a sharded optimizer is cut into shares when it is made; make a new one")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the plain optimizer's `state_dict` is: whole states, on every rank. For those that fit: else `save`."""
+        found: dict[str, Any] = {}
+        uninterrupted(lambda: found.update(shards.state_dict(self)))
+        return found
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, of this optimizer on any number of ranks, or of the plain one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If anything does not fit: nothing has changed then, on any rank.
+        """
+        uninterrupted(partial(shards.load_state_dict, self, state_dict))
+
+    def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
+        """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.
+
+        The folder holds an ``.npz`` file of each rank and ``checkpoint.json``, which names them. Files get new names at
+        each save, are synced, and count once ``checkpoint.json`` is replaced: a crash at any moment leaves the old
+        checkpoint or the new one, and perhaps files that the next save removes. `params` as in `Optimizer.save`.
+
+        Raises
+        ------
+        OSError
+            If a rank's file cannot be written: the old checkpoint is as it was.
+        """
+        uninterrupted(partial(shards.save, self, path, params))
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Go on from what `save` wrote on any number of ranks; parameters, where it holds them, are given to all.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be read.
+        ValueError
+            If one is damaged, or of other parameters: nothing has changed then, on any rank.
+        """
+        uninterrupted(partial(shards.load, self, path))
+
+    def __repr__(self) -> str:
+        return f"rank {self._ranks.rank} of {self._ranks.size} of {super().__repr__()}"
+
+    def __getstate__(self) -> NoReturn:
+        """It belongs to its communicator."""
+        raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
+
+
+@cache
+def _sharded(optimizer: type[Optimizer]) -> type[Sharded]:
+    """The class of what is both; checkpoints know it by the optimizer's name."""
+    own = {"__module__": __name__, "__doc__": Sharded.__doc__, "__signature__": signature(optimizer)}
+    return type(optimizer.__name__, (Sharded, optimizer), own)
