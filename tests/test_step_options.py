@@ -373,13 +373,17 @@ def test_bound_gradients_after_a_refused_step():
 
 
 @changes_dtype
-def test_parameters_that_change_their_dtype():
+@pytest.mark.parametrize("dtype", [np.int64, np.dtype(np.float64).newbyteorder()], ids=str)
+def test_parameters_that_change_their_dtype(dtype):
     p = np.ones(4)
     opt = fastadam.Adam(p)
-    p.dtype = np.int64
-    with pytest.raises(TypeError, match="params: its dtype was changed to int64"):
-        opt.step(np.ones(4, np.int64))
+    p.dtype = dtype
+    before = p.tobytes()
+    for g in (np.ones(4), np.ones(4, dtype)):
+        with pytest.raises(TypeError, match=f"params: its dtype was changed to {p.dtype}"):
+            opt.step(g)
     assert opt.t == 0
+    assert p.tobytes() == before
 
 
 def test_a_gradient_that_is_the_16_bit_parameter_of_a_master():

@@ -660,7 +660,10 @@ cdef class Plan:
             g = grads[i]
             if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
                 checks.parameter(self.names[i], self.params[i])
-            if cnp.PyArray_TYPE(<cnp.ndarray> segment.p) != segment.p_typenum:
+            if (
+                cnp.PyArray_TYPE(<cnp.ndarray> segment.p) != segment.p_typenum
+                or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> segment.p)
+            ):
                 dtype = self.params[i].dtype
                 raise TypeError(f"{self.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
             if not self.admit(segment, g):
