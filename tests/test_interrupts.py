@@ -13,6 +13,7 @@ from cases import arrays_of
 
 import fastadam
 from fastadam import schedules
+from fastadam.kernel import _plan
 from fastadam.kernel._plan import uninterrupted
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer of that kind")
@@ -227,6 +228,18 @@ def test_every_interrupt_meanwhile_is_waited_out():
     with pytest.raises(KeyboardInterrupt):
         call()
     assert done == [True]
+
+
+def test_work_is_done_where_no_thread_can_be_started(monkeypatch):
+    def refused(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_plan, "start_new_thread", refused)
+    done = []
+    uninterrupted(lambda: done.append(True))
+    assert done == [True]
+    with pytest.raises(ZeroDivisionError):
+        uninterrupted(lambda: 1 / 0)
 
 
 def test_error_of_the_work_is_raised_here():

@@ -216,6 +216,17 @@ SCENES = {
     stepped(make(), 3)
     {"spinning": lambda: None, "sleeping": lambda: time.sleep(0.05)}[sys.argv[1]]()
 """,
+    "work at exit": """
+    import atexit
+    at = sys.argv[1]
+    opts = [make(), make(backend="numpy"), make(state_dir=at + "/states")]
+    def last():
+        for k, opt in enumerate(opts):
+            stepped(opt).save(f"{at}/{k}.npz", params=True)
+            opt.load(f"{at}/{k}.npz")
+            assert result(opt) == ANEW
+    atexit.register(last)
+""",
     "exit within a step": """
     large, g = np.zeros(20_000_000, np.float32), np.ones(20_000_000, np.float32)
     opt = fastadam.Adam(large, n_threads=4, backend=sys.argv[1])
@@ -275,6 +286,12 @@ def test_parent_that_is_killed_leaves_no_lock(tmp_path: Path) -> None:
 def test_exit(helpers: str, tmp_path: Path) -> None:
     for _ in range(3):
         play("exit", helpers, tmp_path=tmp_path)
+
+
+def test_work_at_exit(tmp_path: Path) -> None:
+    """When Python 3.12 starts no threads; an error would be printed."""
+    play("work at exit", tmp_path, tmp_path=tmp_path)
+    assert (tmp_path / "2.npz").exists()
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])

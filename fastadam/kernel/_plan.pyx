@@ -786,6 +786,7 @@ def uninterrupted(work):
 
     Python runs handlers in the main thread alone, so there the work is given to another thread, and waited for. While
     it waits, no handler runs but inside `acquire`: between the lines of a compiled function Python looks for none.
+    Where no thread can be started, the work is done here, open to interrupts: better than a state that is not saved.
     """
     if get_ident() != main_thread().ident:
         work()
@@ -794,7 +795,11 @@ def uninterrupted(work):
     cdef object interrupt = None
     done = allocate_lock()
     done.acquire()
-    start_new_thread(copy_context().run, (_report, work, failed, done))
+    try:
+        start_new_thread(copy_context().run, (_report, work, failed, done))
+    except RuntimeError:  # the system has no more threads; or Python ends, as atexit's functions do in 3.12
+        work()
+        return
     while done.locked():
         try:
             done.acquire()
