@@ -298,8 +298,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):  # of where it could not be made
             temporary.unlink()
-        if isinstance(error, OSError) and str(error.filename) == str(temporary):  # of which the caller knows nothing
-            error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError) and error.filename in (None, temporary, str(temporary)):  # unknown to the caller
+            error.filename = str(path)
+            del error.filename2  # None would be said, too
         raise
     if os.name == "posix":  # the entry in the folder; Windows opens no folders
         _sync(path.parent, os.O_RDONLY)
@@ -375,7 +376,7 @@ def _write_safetensors(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]
     try:
         package.numpy.save_file(plain, path, {_META: meta.decode(), _SUMS: json.dumps(sums)})
     except package.SafetensorError as error:
-        raise OSError(f"{path}: {error}") from error
+        raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 @contextmanager
@@ -554,8 +555,12 @@ class Folder:
     def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], is_fortran: bool = False) -> np.ndarray:
         path = self.path / name
         if self.is_new:
-            array = np.lib.format.open_memmap(path, "w+", dtype, shape, is_fortran)
-            _reserve(path)
+            try:
+                array = np.lib.format.open_memmap(path, "w+", dtype, shape, is_fortran)
+                _reserve(path)
+            except OSError as error:
+                error.filename = str(path)
+                raise
             return np.asarray(array)
         try:
             with open(path, "rb") as file:

@@ -269,7 +269,7 @@ def test_full_disk_at_construction(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", reserve)
         kinds.append(errno.ENOSPC)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=f"No space left on device: '{re.escape(str(tmp_path))}"):
             in_folder(tmp_path)
         kinds.append(errno.EOPNOTSUPP)  # a file system that cannot reserve is used without
         in_folder(tmp_path / "other").step({"W": W, "b": B})
