@@ -245,6 +245,7 @@ def restore(
         for array, new in pairs:
             np.copyto(array, new)
         plan.changes += 1
+        plan.torn = False
         plan.t, plan.skipped, plan.seed = t, skipped, seed
         for k, (group, (steps, values)) in enumerate(zip(optimizer.param_groups, chosen, strict=True)):
             plan.set_steps(k, steps)
@@ -538,6 +539,11 @@ class Folder:
 
         def begin() -> None:
             nonlocal begun
+            if self._counts[0]:
+                raise RuntimeError(
+                    f"state_dir: {self.path}: a step failed half-way, so these states are of two steps; load a "
+                    "checkpoint"
+                )
             self.begin()
             begun = True
             if before is not None:

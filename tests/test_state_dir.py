@@ -224,6 +224,37 @@ def test_step_refused_within_a_step_leaves_that_ones_record(tmp_path: Path) -> N
     np.testing.assert_array_equal(np.load(tmp_path / "steps.npy"), [0, 1, 0, 1])
 
 
+def test_a_step_that_failed_within_is_not_forgotten(tmp_path: Path) -> None:
+    """The first chunk is stepped when the rule fails in the second."""
+    fails = False
+
+    def update(p: Any, g: Any, lr: Any) -> Any:
+        if fails and not p.all():
+            raise ZeroDivisionError
+        return (p - lr * g,)
+
+    sgd = fastadam.optimizer(update, lambda t, lr: (lr,), (), lr=0.5)
+    p, g = np.ones(70_000), np.ones(70_000)
+    opt = sgd(p, backend="numpy", state_dir=tmp_path)
+    good = opt.state_dict()
+    p[-1] = 0
+    fails = True
+    with pytest.raises(ZeroDivisionError):
+        opt.step(g)
+    assert (p[0], p[-1]) == (0.5, 0)
+    fails = False
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"a step failed half-way.*; load a checkpoint"):
+            opt.step(g)
+    assert (opt.t, p[0]) == (0, 0.5)
+    opt.load_state_dict(good)
+    with pytest.raises(ValueError, match="expected shape"):
+        opt.step(np.ones(3))
+    opt.step(g)
+    opt.close()
+    assert sgd(p, backend="numpy", state_dir=tmp_path).t == 1
+
+
 def test_load_is_recorded_in_the_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built().save(tmp_path / "state.npz", params=True)
     opt = in_folder(folder)

@@ -240,7 +240,7 @@ cdef class Plan:
     cdef public int64_t changes     # how often the arrays were changed
     cdef public bint retired        # whether another plan has taken this one's place
     cdef bint compiled
-    cdef readonly bint torn         # whether a sweep was begun and not ended: arrays may be of two steps
+    cdef public bint torn           # whether a sweep was begun and not ended: arrays may be of two steps
 
     def __cinit__(self):
         self.groups = NULL
