@@ -285,6 +285,7 @@ class Optimizer:
             self._follow_object()
             if grads is None:
                 grads = self._object.grad
+        plan = self._plan  # before what is stale is asked: one that another thread replaces meanwhile refuses
         if grads is None:
             if self._bound is None:
                 raise RuntimeError(
@@ -294,16 +295,16 @@ class Optimizer:
             grads = self._flatten(grads)
         is_plain = skip_nonfinite is False and zero_grads is False and max_norm is None and clip_value is None
         if is_plain and type(grad_scale) is float and grad_scale == 1.0 and self._folder is None:
-            self._plan.step(grads, self._set_options if self._stale else None)  # where arrays are small, time counts
+            plan.step(grads, self._set_options if self._stale else None)  # where arrays are small, time counts
             return
-        self._step_by(grads, options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads))
+        self._step_by(plan, grads, options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads))
 
-    def _step_by(self, grads: Sequence[Any] | None, extras: dict[str, Any]) -> None:
+    def _step_by(self, plan: Plan, grads: Sequence[Any] | None, extras: dict[str, Any]) -> None:
         before = self._set_options if self._stale else None
         if self._folder is None:
-            self._plan.step(grads, before, **extras)
+            plan.step(grads, before, **extras)
         else:
-            self._folder.step(self._plan, partial(self._plan.step, grads, **extras), before)
+            self._folder.step(plan, partial(plan.step, grads, **extras), before)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.
@@ -530,7 +531,8 @@ class Optimizer:
         plan.skipped = skipped
         for k, count in enumerate(steps):
             plan.set_steps(k, count)
-        self._stale = set(range(len(self.param_groups)))
+        with _assigning:
+            self._stale = set(range(len(self.param_groups)))
         return plan
 
     def _remake_plan(self, steps: Sequence[int], bound: Sequence[np.ndarray] | None = None) -> None:

@@ -314,3 +314,40 @@ def test_options_assigned_by_several_threads_are_all_kept() -> None:
         opt.step(np.ones(3))
         other.step(np.ones(3))
         np.testing.assert_array_equal(p, again)
+
+
+def test_options_assigned_while_a_group_is_added():
+    """The new plan is given the options of all groups, also where an assignment of one has just begun."""
+    opt = fastadam.Adagrad([np.ones(2)], lr=0.5, eps=0)
+    opt.step([np.ones(2)])
+    adding = threading.Thread(target=opt.add_param_group, args=({"params": [np.ones(2)]},))
+
+    def groups() -> Iterator[Any]:
+        adding.start()
+        adding.join(0.2)
+        yield opt.param_groups[0]
+
+    opt._assign(groups(), {"lr": 0.25})  # type: ignore[arg-type]
+    adding.join()
+    opt.step([[np.ones(2)], [np.ones(2)]])
+    assert opt.param_groups[1]["params"][0].tolist() == [0.5, 0.5]
+
+
+def test_arrays_replaced_between_two_lines_of_a_step():
+    model = types.SimpleNamespace(parameters=np.ones(2), grad=np.ones(2))
+    opt = fastadam.Adagrad(model, lr=0.5, eps=0)
+    opt.step()
+
+    class Scale(float):
+        def __float__(self) -> float:
+            model.parameters = np.ones(2)
+            thread = threading.Thread(target=opt.state_dict)
+            thread.start()
+            thread.join()
+            return 1.0
+
+    with pytest.raises(RuntimeError, match="another thread has changed which arrays"):
+        opt.step(grad_scale=Scale(1))
+    assert (opt.t, model.parameters.tolist(), opt.state["v"][0].tolist()) == (1, [1, 1], [1, 1])
+    opt.step()
+    assert model.parameters.tolist() == [1 - 0.5 / np.sqrt(2)] * 2

@@ -214,7 +214,9 @@ class Sharded(Optimizer):
 
             self._exchange.prepare(begin, extras["zero_grads"])
             factor = extras["factor"] / self._ranks.size
-            self._step_by(None, extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange})
+            self._step_by(
+                self._plan, None, extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange}
+            )
 
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where each of these gradients is to be put, if they fit."""
