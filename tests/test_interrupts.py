@@ -13,7 +13,6 @@ from cases import arrays_of
 
 import fastadam
 from fastadam import schedules
-from fastadam.kernel import _plan
 from fastadam.kernel._plan import uninterrupted
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer of that kind")
@@ -230,16 +229,20 @@ def test_every_interrupt_meanwhile_is_waited_out():
     assert done == [True]
 
 
-def test_work_is_done_where_no_thread_can_be_started(monkeypatch):
-    def refused(*_):
-        raise RuntimeError("can't start new thread")
+def test_handlers_are_as_they_were():
+    """Of each signal, also within work within work; those that are no Python functions are not touched."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    assert not interrupt(lambda: uninterrupted(lambda: uninterrupted(lambda: None)), 10)
+    assert interrupt(lambda: uninterrupted(lambda: uninterrupted(lambda: time.sleep(0.01))), 1e-3)
+    assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
 
-    monkeypatch.setattr(_plan, "start_new_thread", refused)
-    done = []
-    uninterrupted(lambda: done.append(True))
-    assert done == [True]
-    with pytest.raises(ZeroDivisionError):
-        uninterrupted(lambda: 1 / 0)
+
+def test_handlers_that_raise_nothing_run_once_the_work_is_done():
+    said = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: said.append("a handler"))
+    uninterrupted(lambda: (signal.raise_signal(signal.SIGUSR1), said.append("work")))
+    signal.signal(signal.SIGUSR1, before)
+    assert said == ["work", "a handler"]
 
 
 def test_error_of_the_work_is_raised_here():

@@ -5,6 +5,7 @@ It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of 
 
 cimport cython
 cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.float cimport FLT_MIN
@@ -13,9 +14,9 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
+import _signal  # without signal's functions in Python, within which handlers could run
 import os
-from _thread import allocate_lock, get_ident, start_new_thread
-from contextvars import copy_context
+from _thread import get_ident, interrupt_main
 from threading import main_thread
 
 import numpy as np
@@ -55,6 +56,8 @@ cdef extern from "pool.h":
     void pool_run(
         void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers, bint large
     ) nogil
+
+SIGNALS = sorted(_signal.valid_signals())
 
 #: the most that a step uses: 1 where the build has no threads
 MAX_THREADS = POOL_MAX_HELPERS + 1
@@ -784,41 +787,59 @@ cdef class Plan:
 def uninterrupted(work):
     """Call `work`, whole: what a signal's handler raises meanwhile, as KeyboardInterrupt, is raised when it is done.
 
-    Python runs handlers in the main thread alone, so there the work is given to another thread, and waited for. While
-    it waits, no handler runs but inside `acquire`: between the lines of a compiled function Python looks for none.
-    Where no thread can be started, the work is done here, open to interrupts: better than a state that is not saved.
+    Python runs handlers in the main thread alone, between two lines of Python. So there, while `work` runs, those that
+    are Python functions stand aside for one that notes the signal.
     """
+    cdef dict aside = {}
+    cdef list came = []
+    cdef object failed = None
     if get_ident() != main_thread().ident:
         work()
         return
-    cdef list failed = []
-    cdef object interrupt = None
-    done = allocate_lock()
-    done.acquire()
     try:
-        start_new_thread(copy_context().run, (_report, work, failed, done))
-    except RuntimeError:  # the system has no more threads; or Python ends, as atexit's functions do in 3.12
-        work()
-        return
-    while done.locked():
         try:
-            done.acquire()
-            break
+            stand_aside(aside, came)
+            work()
         except BaseException as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt from (failed[0] if failed else None)
-    if failed:
-        raise failed[0]
+            failed = error
+        put_handlers_back(aside, came)
+        PyErr_CheckSignals()
+    except BaseException as interrupt:
+        raise interrupt from failed
+    if failed is not None:
+        raise failed
 
 
-def _report(work, list failed, done):
-    try:
-        work()
-    except BaseException as error:
-        failed.append(error)
-    finally:
-        done.release()
+cdef int stand_aside(dict aside, list came) except -1:
+    def note(number, frame):
+        came.append(number)
+
+    for number in SIGNALS:
+        handler = _signal.getsignal(number)
+        if callable(handler):
+            aside[number] = handler
+            try:
+                _signal.signal(number, note)
+            except ValueError:  # a sub-interpreter, where no handlers run
+                del aside[number]
+                return 0
+    return 0
+
+
+cdef int put_handlers_back(dict aside, list came) except -1:
+    """And let them know, at the next `PyErr_CheckSignals`, of the signals that came."""
+    cdef object raised = None
+    for number, handler in aside.items():
+        while _signal.getsignal(number) is not handler:
+            try:
+                _signal.signal(number, handler)
+            except BaseException as error:  # of another signal's handler, which Python runs before it sets this one
+                raised = error
+    for number in came:
+        interrupt_main(number)
+    if raised is not None:
+        raise raised
+    return 0
 
 
 cdef int64_t n_tiles(Layout* layout) noexcept nogil:

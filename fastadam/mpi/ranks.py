@@ -40,11 +40,6 @@ class Ranks:
     """The ranks of a communicator of its own, a copy of that which it is for."""
 
     def __init__(self, comm: MPI.Comm) -> None:
-        if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
-            raise RuntimeError(
-                "fastadam.mpi needs an MPI that any thread may call, one at a time; leave mpi4py.rc.threads and "
-                "mpi4py.rc.thread_level as they are"
-            )
         self.comm = comm.Dup()
         self.rank, self.size = self.comm.rank, self.comm.size
         self.n_made = 0  # of optimizers on this communicator
