@@ -15,7 +15,7 @@ from .memory import Memory
 from .ranks import Ranks, wait
 
 #: so many buckets of gradients are on their way at a time
-_AHEAD = 4
+_AHEAD = 2
 
 
 class Exchange:

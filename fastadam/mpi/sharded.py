@@ -45,7 +45,7 @@ class Sharded(Optimizer):
         How gradients travel: as they are (float64 for float64 parameters, float32 for others), or rounded to 16 bits,
         half the bytes, and added up in float32. Needs ml_dtypes; not for float64 parameters. Parameters travel in their
         own dtype.
-    bucket_bytes : int, default 4 MiB
+    bucket_bytes : int, default 16 MiB
         So many bytes of parameters travel and are stepped at a time.
     **options
         Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`. By default the ranks of
@@ -107,7 +107,7 @@ class Sharded(Optimizer):
         comm: MPI.Intracomm | None = None,
         *,
         comm_dtype: str | None = None,
-        bucket_bytes: int = 1 << 22,
+        bucket_bytes: int = 1 << 24,
         **options: Any,
     ) -> None:
         self.comm = MPI.COMM_WORLD if comm is None else comm
