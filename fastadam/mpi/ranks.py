@@ -7,9 +7,11 @@ import hashlib
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -30,10 +32,10 @@ class Disagreement(RuntimeError):
     """The ranks were not about to do the same, or another rank refused it: nothing has changed on any."""
 
 
-def wait(request: MPI.Request) -> None:
+def wait(request: MPI.Request, rest: Callable[[], object] = _yield) -> None:
     """Until it is done. Where ranks share processors, the one that is waited for gets its turn."""
     while not request.Test():
-        _yield()
+        rest()
 
 
 class Ranks:
@@ -108,7 +110,8 @@ class Ranks:
             return
         record = np.array([_code(what), _code(items), error is not None], np.int64)
         bounds = np.concatenate([record, -record])
-        wait(self.comm.Iallreduce(MPI.IN_PLACE, bounds, MPI.MAX))
+        rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # who has ended leaves the processor to others
+        wait(self.comm.Iallreduce(MPI.IN_PLACE, bounds, MPI.MAX), rest)
         if not bounds[2] and np.array_equal(bounds[:3], -bounds[3:]):
             return
         reason = None if error is None else f"{type(error).__name__}: {error}"
