@@ -75,8 +75,8 @@ def train(
     return losses
 
 
-def draw(losses: dict[str, list[float]], bytes_by_rank: list[dict[str, int]]) -> Figure:
-    """Both loss curves, how far they are apart, and what each process keeps."""
+def draw(losses: dict[str, list[float]], kept: dict[str, dict[str, int]]) -> Figure:
+    """Both loss curves, how far they are apart, and the bytes that each process keeps."""
     figure = Figure(figsize=(16, 8), dpi=110, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[2.2, 1])
     curves, difference = left.subplots(2, 1, height_ratios=[2, 1], sharex=True)
@@ -87,14 +87,13 @@ def draw(losses: dict[str, list[float]], bytes_by_rank: list[dict[str, int]]) ->
     curves.legend()
     difference.semilogy(np.maximum(np.abs(np.subtract(serial, parallel)), 1e-9), ".", color=GREY)
     difference.set(title="How far the curves are apart: the order of sums", xlabel="step", ylabel="|difference|")
-    bars, below = right.subplots(), np.zeros(len(bytes_by_rank))
-    ranks = [f"rank {rank}" for rank in range(len(bytes_by_rank))]
-    for name, colour in zip(bytes_by_rank[0], (GREY, "0.8", BLUE), strict=True):
-        sizes = np.array([kept[name] for kept in bytes_by_rank]) / 2**20
-        bars.bar(ranks, sizes, bottom=below, color=colour, label=name, width=0.6)
+    bars, below = right.subplots(), np.zeros(len(kept))
+    for name, colour in zip(kept["alone"], (GREY, "0.8", ORANGE, BLUE), strict=True):
+        sizes = np.array([of[name] for of in kept.values()]) / 2**20
+        bars.bar(list(kept), sizes, bottom=below, color=colour, label=name, width=0.6)
         below += sizes
     bars.set(title="What each process keeps", ylabel="MiB")
-    bars.legend()
+    bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=2)
     for axes in (curves, difference, bars):
         axes.grid(alpha=0.25)
     return figure
@@ -119,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     states = sum(state.nbytes for arrays in opt.state.values() for state in arrays)
     whole = sum(p.nbytes for p in params)
-    kept = comm.gather({"parameters": whole, "gradients": whole, "its states": states})
+    share = comm.gather(
+        {"parameters": whole, "gradients": whole, "sums of gradients": (comm.size > 1) * states // 2, "states": states}
+    )
     if comm.rank != 0:
         return
     alone = weights()
@@ -130,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     right = [np.mean(forward(p, test[0])[-1].argmax(axis=1) == test[1]) for p in (params, alone)]
     print(f"accuracy in test: {right[0]:.1%} and {right[1]:.1%}")
     print(f"largest difference of the losses: {np.abs(np.subtract(serial, parallel)).max():.2g}")
+    kept = {"alone": share[0] | {"sums of gradients": 0, "states": 2 * whole}}
+    kept |= {f"rank {rank}": of for rank, of in enumerate(share)}
     draw({"one process": serial, f"{comm.size} processes, sharded": parallel}, kept).savefig(out)
     print(f"wrote {out}")
 

@@ -174,7 +174,7 @@ class Optimizer:
         self._backend = backend
         self._n_threads = threads.resolve(n_threads)
         self._master_weights = options.flag("master_weights", master_weights)
-        self._state_dtype = options.narrow_dtype("state_dtype", state_dtype)
+        self._state_dtype = options.state_dtype(state_dtype)
         seed = options.seed("seed", seed)
         groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._structures = [group.structure._replace(arrays=[]) for group in groups]

@@ -118,17 +118,22 @@ def count(name: str, value: Any, least: int = 0) -> int:
     return checks.whole(name, value, least, below=2**62)
 
 
-def narrow_dtype(option: str, value: Any) -> Any:
-    """A dtype of fewer bits than that in which the parameter is computed, or None for that one."""
-    if value is None:
-        return None
+def in_bfloat16(option: str, value: Any) -> bool:
+    """Whether this option says so; the other choice is None."""
     name = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", None))
-    if not isinstance(name, str) or name != "bfloat16":
+    if value is not None and not (isinstance(name, str) and name == "bfloat16"):
         raise ValueError(f"{option}: expected None or 'bfloat16', got {shown(value)}")
+    return value is not None
+
+
+def state_dtype(value: Any) -> Any:
+    """The dtype in which states are kept, or None for what the parameter is computed in."""
+    if not in_bfloat16("state_dtype", value):
+        return None
     try:
         from ml_dtypes import bfloat16
     except ImportError as error:
-        raise ImportError(f"{option}='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
+        raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
     return np.dtype(bfloat16)
 
 

@@ -5,11 +5,11 @@ Bucket by bucket: while one is stepped, others travel.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
+from ..kernel._plan import add_bfloat16, to_bfloat16
 from .layout import Bucket
 from .memory import Memory
 from .ranks import Ranks, wait
@@ -22,10 +22,10 @@ class Exchange:
     """What stands between one rank's `Plan` and the other ranks: see `Plan.step`.
 
     `shares` are the sums of the gradients that this rank steps, an array a bucket; where bucket k ends among the plan's
-    segments is to be told in `ends`. Gradients travel as they are, or rounded to `dtype` and added up in their own.
+    segments is to be told in `ends`. Gradients travel as they are or, `in_bfloat16`, rounded and added up in float32.
     """
 
-    def __init__(self, ranks: Ranks, memories: Sequence[Memory], buckets: Sequence[Bucket], dtype: Any) -> None:
+    def __init__(self, ranks: Ranks, memories: Sequence[Memory], buckets: Sequence[Bucket], in_bfloat16: bool) -> None:
         self._ranks, self._memories, self._buckets = ranks, memories, buckets
         self._zero_grads = False
         self._coming: Iterator[int] = iter(())
@@ -37,10 +37,10 @@ class Exchange:
             dtypes = [memories[bucket.run].grads.dtype for bucket in buckets]
             self.shares = [np.empty(b.counts[ranks.rank], kind) for b, kind in zip(buckets, dtypes, strict=True)]
         self._rounded: list[tuple[np.ndarray, np.ndarray]] = []
-        if dtype is not None and ranks.size > 1 and buckets:
+        if in_bfloat16 and ranks.size > 1 and buckets:
             sent = max(sum(bucket.counts) for bucket in buckets)
             came = max(share.size for share in self.shares) * ranks.size
-            self._rounded = [(np.empty(sent, dtype), np.empty(came, dtype)) for _ in range(_AHEAD)]
+            self._rounded = [(np.empty(sent, np.uint16), np.empty(came, np.uint16)) for _ in range(_AHEAD)]
 
     def prepare(self, begin: Callable[[], None], zero_grads: bool) -> None:
         """For the next step: what it begins with, and whether it leaves zeros as gradients."""
@@ -100,22 +100,20 @@ class Exchange:
         if not self._rounded:
             return self._ranks.comm.Ireduce_scatter(grads, share, bucket.counts, MPI.SUM)
         sent, came = self._rounded[k % _AHEAD]
-        with np.errstate(over="ignore"):
-            sent[: grads.size] = grads
+        to_bfloat16(grads, sent[: grads.size])
         size = self._ranks.size
         return self._ranks.comm.Ialltoallv(
-            [sent.view(np.uint16), bucket.counts, bucket.places, MPI.UINT16_T],
-            [came.view(np.uint16), [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
+            [sent, bucket.counts, bucket.places, MPI.UINT16_T],
+            [came, [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
         )
 
     def _add_up(self, k: int) -> None:
         """Sum what came rounded, in the order of the ranks."""
         if self._rounded:
             share, (_, came) = self.shares[k], self._rounded[k % _AHEAD]
-            first, *others = came[: share.size * self._ranks.size].reshape(self._ranks.size, -1)
-            share[...] = first
-            for row in others:
-                share += row.astype(share.dtype)
+            share[...] = 0
+            for row in came[: share.size * self._ranks.size].reshape(self._ranks.size, -1):
+                add_bfloat16(row, share)
 
     def _send_back(self, bucket: Bucket) -> MPI.Request:
         """Give each rank's part of the parameters to all."""

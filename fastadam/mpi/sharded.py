@@ -43,8 +43,7 @@ class Sharded(Optimizer):
         The ranks; by default ``MPI.COMM_WORLD``. A duplicate is used, so other messages do no harm.
     comm_dtype : {None, "bfloat16"}
         How gradients travel: as they are (float64 for float64 parameters, float32 for others), or rounded to 16 bits,
-        half the bytes, and added up in float32. Needs ml_dtypes; not for float64 parameters. Parameters travel in their
-        own dtype.
+        half the bytes, and added up in float32; not for float64 parameters. Parameters travel in their own dtype.
     bucket_bytes : int, default 16 MiB
         So many bytes of parameters travel and are stepped at a time.
     **options
@@ -117,24 +116,24 @@ class Sharded(Optimizer):
     def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
         ranks = self._ranks
         with ranks.all_or_none("Sharded") as agree:
-            comm_dtype = options.narrow_dtype("comm_dtype", comm_dtype)
+            in_bfloat16 = options.in_bfloat16("comm_dtype", comm_dtype)
             self._bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
             if "grads" in given:
                 raise ValueError("grads: a sharded optimizer brings its own: write to .grads, or give them to step()")
             if given.get("state_dir") is not None:
                 given["state_dir"] = shards.state_dir(given["state_dir"], ranks)
             self._whole = Whole(params)
-            if comm_dtype is not None:
+            if in_bfloat16:
                 self._whole.refuse_doubles("comm_dtype")
             self._layout = self._whole.layout(ranks.size, self._bucket_bytes)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
-            self._exchange = Exchange(ranks, self._memories, self._layout.buckets, comm_dtype)
+            self._exchange = Exchange(ranks, self._memories, self._layout.buckets, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
             self._grads = [grads[number] for number in range(len(grads))]
             self.grads = self._whole.build(self._grads)
             pieces, shares = self._cut()
             super().__init__(pieces, grads=shares, **{"n_threads": ranks.n_threads, **given})
-            agree({"number": ranks.n_made, "comm_dtype": str(comm_dtype), **shards.description(self)})
+            agree({"number": ranks.n_made, "comm_dtype in bfloat16": in_bfloat16, **shards.description(self)})
             self._number = ranks.n_made
             ranks.n_made += 1
             self._take_values_of_first()
