@@ -90,7 +90,7 @@ def steps(comm: Any, size: int) -> dict[str, float]:
 
 
 def parts(comm: Any) -> Parts:
-    """What the model takes: seconds of exchanges and of a sweep of few and of many bytes, of an agreement, of a call."""
+    """What the model takes: the seconds of a call, an agreement, and exchanges and sweeps of few and of many bytes."""
     from mpi4py import MPI
 
     from fastadam.mpi import Sharded

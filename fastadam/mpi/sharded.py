@@ -103,7 +103,7 @@ class Sharded(Optimizer):
         self,
         optimizer: type[Optimizer],
         params: Params,
-        comm: MPI.Intracomm | None = None,
+        comm: "MPI.Intracomm | None" = None,
         *,
         comm_dtype: str | None = None,
         bucket_bytes: int = 1 << 24,
