@@ -14,7 +14,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,6 @@ _ODD = re.compile("[%\0\\\\\ud800-\udfff]")
 _Fetch = Callable[[str], np.ndarray]
 
 
-def _alone() -> None:
-    """There is no other process that would have to agree."""
-
-
 def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
     """See `Optimizer.state_dict`."""
     states = zip(optimizer._keys, optimizer._named_states(), strict=True)
@@ -57,8 +53,13 @@ def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
     }
 
 
-def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any], agree: Callable[[], None] = _alone) -> None:
-    """See `Optimizer.load_state_dict`; `agree` is called when all is checked and nothing changed."""
+def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
+    """See `Optimizer.load_state_dict`."""
+    uninterrupted(checked_state_dict(optimizer, given))
+
+
+def checked_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> Callable[[], None]:
+    """What loads it, and cannot fail."""
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
     found: dict[str, Any] = {}
@@ -78,7 +79,7 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any], agree: Cal
         is_own = isinstance(array, np.ndarray) and optimizer._plan.writes(array)
         return array.copy() if is_own else array
 
-    restore(optimizer, "state_dict", given, entries, fetch, agree)
+    return checked(optimizer, "state_dict", given, entries, fetch)
 
 
 def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> None:
@@ -96,8 +97,11 @@ def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
     """See `Optimizer.load`."""
     path = path_from("path", path)
     opened = _open_safetensors if path.suffix == ".safetensors" else open_npz
-    with reading(path), opened(path) as (meta, entries, fetch):
-        restore(optimizer, str(path), mapping(f"{path}: description", meta), lambda: entries, fetch)
+    with ExitStack() as files:
+        with reading(path):
+            meta, entries, fetch = files.enter_context(opened(path))
+            commit = checked(optimizer, str(path), mapping(f"{path}: description", meta), lambda: entries, fetch)
+        uninterrupted(commit)
 
 
 @contextmanager
@@ -200,15 +204,14 @@ def named_arrays(optimizer: "Optimizer", params: bool) -> dict[str, np.ndarray]:
     )
 
 
-def restore(
+def checked(
     optimizer: "Optimizer",
     source: str,
     meta: Mapping[str, Any],
     entries: Callable[[], set[str]],
     fetch: _Fetch,
-    agree: Callable[[], None] = _alone,
-) -> None:
-    """Give the optimizer the state of `meta` and the arrays that `fetch` brings: all of it, or an error and nothing."""
+) -> Callable[[], None]:
+    """What gives the optimizer the state of `meta` and the arrays that `fetch` brings, all of it; or an error."""
     own = describe(optimizer)
     for name in ("version", "optimizer"):
         need_same(f"{source}: {name}", meta.get(name), own[name])
@@ -236,7 +239,6 @@ def restore(
         need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
     pairs = [(array, _like(f"{source}: {entry}", fetch(entry), array)) for entry, array in arrays.items()]
 
-    agree()
     plan, folder = optimizer._plan, optimizer._folder
 
     def commit() -> None:  # nothing can fail here
@@ -253,7 +255,7 @@ def restore(
         if folder is not None:
             folder.end(plan)
 
-    uninterrupted(commit)
+    return commit
 
 
 def need_names(where: str, came: set[str], own: set[str]) -> None:

@@ -49,10 +49,14 @@ class Exchange:
     def begin(self) -> None:
         """All is well on this rank. If it is on all, gradients go on their way."""
         self._begin()
-        for bucket in self._buckets:
-            self._memories[bucket.run].take(bucket.share(self._ranks.rank))
+        self.take()
         self._coming = self._arrivals()
         self._arrived = 0
+
+    def take(self) -> None:
+        """Bring what this rank steps of the parameters, where they are not communicated from where they are."""
+        for bucket in self._buckets:
+            self._memories[bucket.run].take(bucket.share(self._ranks.rank))
 
     def total(self, high: float, low: float) -> float:
         """The sum of all ranks' sums, rounded once; this rank's is that of its share of the gradients."""

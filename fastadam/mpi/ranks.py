@@ -51,7 +51,6 @@ class Ranks:
         self._process = os.getpid()
         if self.size > 1:
             atexit.register(self._leave)
-            _end_job_where_uncaught()
 
     @classmethod
     def of(cls, comm: Any) -> "Ranks":
@@ -77,23 +76,24 @@ class Ranks:
     def all_or_none(self, what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         """An act of all ranks. The block checks what it can, calls what it is given, with that on which all must agree,
         and then acts: an error before that is one on every rank, an error after it ends the job."""
+        if os.getpid() != self._process:
+            raise RuntimeError(f"{what}: this process was forked from rank {self.rank}, and is no rank itself")
         if not self._inside.acquire(blocking=False):
             raise RuntimeError(f"{what}: another thread is inside an act of all ranks; one thread a rank may")
-        agreed = False
+        asked = agreed = False
 
         def agree(items: dict[str, Any]) -> None:
-            nonlocal agreed
+            nonlocal asked, agreed
+            asked = True
             self._agree(what, items)
             agreed = True
 
         try:
             yield agree
-        except Disagreement:
-            raise
         except BaseException as error:
-            if not agreed:
+            if not asked:
                 self._agree(what, {}, error)
-            elif self.size > 1:
+            elif agreed and self.size > 1:
                 traceback.print_exception(error)
                 _abort(f"failed within {what}, which the others go on with")
             raise
@@ -151,22 +151,20 @@ class Ranks:
         return True
 
 
-def _end_job_where_uncaught() -> None:
-    """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
-    global _hook
-    if _hook is not None:
-        return
-    _hook, process = sys.excepthook, os.getpid()
+_hook, _process = sys.excepthook, os.getpid()
 
-    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        _hook(kind, error, trace)
-        if os.getpid() != process or MPI.Is_finalized():
-            return
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
+    _hook(kind, error, trace)
+    if os.getpid() == _process and not MPI.Is_finalized():
         shared = getattr(error, "__fastadam_ranks__", None)
         if shared is None or not shared.all_end():
             _abort(f"was ended by {kind.__name__}: {error}")
 
-    sys.excepthook = uncaught
+
+if MPI.COMM_WORLD.size > 1:
+    sys.excepthook = _uncaught
 
 
 def _abort(why: str) -> None:
@@ -179,8 +177,6 @@ def _abort(why: str) -> None:
     world.Abort(1)
 
 
-#: what `sys.excepthook` was, once it is replaced
-_hook: Callable[..., Any] | None = None
 #: under which a communicator keeps its Ranks
 _attribute = MPI.Comm.Create_keyval()
 

@@ -220,12 +220,13 @@ class Sharded(Optimizer):
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where each of these gradients is to be put, if they fit."""
         found, whole = [], self._whole
+        own = [memory.grads for memory in self._memories]
         for name, g, p, view in zip(whole.names, whole.flatten(grads), whole.params, self._grads, strict=True):
             g = np.asarray(g) if isinstance(g, np.generic) else g
             checks.gradient(name, g, p)
-            if not np.may_share_memory(g, view):
+            if not any(np.may_share_memory(g, memory) for memory in own):
                 found.append((view, g))
-            elif g.ctypes.data != view.ctypes.data or g.strides != view.strides:
+            elif g is not view:
                 found.append((view, g.copy()))
         return found
 

@@ -126,11 +126,9 @@ def load_state_dict(optimizer: "Sharded", given: Any) -> None:
                 need(isinstance(array, np.ndarray), f"{where}[{name!r}]: expected a numpy array")
                 need(array.shape == shape, f"{where}[{name!r}]: expected shape {shape}, got {array.shape}")
             pieces[key] = {name: array.reshape(-1)[piece.begin : piece.end] for name, array in arrays.items()}
-        checkpoint.load_state_dict(
-            optimizer,
-            {**described, "state": pieces},
-            lambda: agree({"number": optimizer._number, "counts": [given[name] for name in ("t", "skipped", "seed")]}),
-        )
+        commit = checkpoint.checked_state_dict(optimizer, {**described, "state": pieces})
+        agree({"number": optimizer._number, **{name: given[name] for name in ("t", "skipped", "seed")}})
+        commit()
 
 
 # ---------------------------------------------------------------- as files, one a rank
@@ -170,6 +168,7 @@ def _index(optimizer: "Sharded", params: bool) -> dict[str, Any]:
 def _write(optimizer: "Sharded", path: Path, token: str, params: bool) -> None:
     """This rank's file."""
     path.mkdir(parents=True, exist_ok=True)
+    optimizer._exchange.take()
     arrays = {name: checkpoint.in_file(a) for name, a in checkpoint.named_arrays(optimizer, params).items() if a.size}
     with checkpoint.replacing(path / _name(token, optimizer._ranks.rank)) as temporary:
         checkpoint.write_npz(temporary, json.dumps({"t": optimizer.t}).encode(), arrays)
@@ -195,14 +194,15 @@ def load(optimizer: "Sharded", path: Any) -> None:
         with checkpoint.reading(path):
             index = checkpoint.mapping(f"{path / _INDEX}", json.loads((path / _INDEX).read_bytes()))
             has_params = _check_index(optimizer, str(path / _INDEX), index)
-            checkpoint.restore(
+            commit = checkpoint.checked(
                 optimizer,
                 str(path),
                 _described_by_pieces(optimizer, str(path / _INDEX), index),
                 lambda: set(checkpoint.named_arrays(optimizer, has_params)),
                 _Files(optimizer, path, index, files).fetch,
-                lambda: agree({"number": optimizer._number, "files": index["files"]}),
             )
+        agree({"number": optimizer._number, "files": index["files"]})
+        commit()
         if has_params:
             optimizer._exchange.gather()
 
