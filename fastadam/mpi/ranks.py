@@ -24,6 +24,8 @@ from ..kernel import threads
 _LEAVE = "leave"
 #: seconds that an agreed error waits for the other ranks, which have it too, before it ends the job
 _PATIENCE = 5.0
+#: seconds that mpiexec is given to show what a rank wrote before that ends the job, and mpiexec with it
+_LAST_WORDS = 0.3
 
 _yield = getattr(os, "sched_yield", lambda: None)
 
@@ -118,7 +120,8 @@ class Ranks:
         told = self.comm.allgather((what, items, reason))
         gone = [rank for rank, (other, *_) in enumerate(told) if other == _LEAVE]
         if gone:
-            self._ended = f"{_named(gone)} left the job; go on from the last checkpoint"
+            others = [rank for rank in range(self.size) if rank not in gone]
+            self._ended = f"{_named(gone)} left the job, {_named(others)} did not; go on from the last checkpoint"
         shared = error or Disagreement(f"{what}: {self._ended or _difference(told)}; nothing has changed")
         shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # who have it: see `uncaught`
         raise shared
@@ -133,7 +136,7 @@ class Ranks:
 
     def _leave(self) -> None:
         """Before MPI ends, at the end of the program: who still waits for this rank hears that it has gone."""
-        if os.getpid() != self._process or MPI.Is_finalized():
+        if self._ended or os.getpid() != self._process or MPI.Is_finalized():
             return
         try:
             self._agree(_LEAVE, {})
@@ -174,6 +177,7 @@ def _abort(why: str) -> None:
         file=sys.stderr,
         flush=True,
     )
+    time.sleep(_LAST_WORDS)
     world.Abort(1)
 
 

@@ -74,8 +74,9 @@ class Sharded(Optimizer):
     The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's. With other
     numbers of ranks they differ as the order of the sum over the ranks does.
 
-    Where there are several ranks, an exception that ends the program on one ends the job (``sys.excepthook`` says which
-    rank, and calls ``Abort``), and at the end of the program the ranks wait for one another, as MPI itself does.
+    An exception that ends the program on one of several ranks ends the job: importing `fastadam.mpi` makes
+    ``sys.excepthook`` say which rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
+    MPI itself does.
 
     Source: Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, stage 1.
 
