@@ -5,6 +5,7 @@ Bucket by bucket: while one is stepped, others travel.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,11 @@ class Exchange:
     def total(self, high: float, low: float) -> float:
         """The sum of all ranks' sums, rounded once; this rank's is that of its share of the gradients."""
         sums = self._ranks.all_gather([high, low])
-        return math.fsum(sums.flat) if np.isfinite(sums).all() else float(sums[:, 0].sum())
+        if np.isfinite(sums).all():
+            with suppress(OverflowError):
+                return math.fsum(sums.flat)
+        with np.errstate(over="ignore"):
+            return float(sums[:, 0].sum())
 
     def parts(self) -> Iterator[int]:
         """The ends of the buckets among the plan's segments, each when its gradients are there."""
@@ -127,9 +132,9 @@ class Exchange:
 
     def broadcast(self) -> None:
         """Give all parameters of rank 0 to all."""
+        for memory in self._memories:
+            memory.take(slice(0, memory.values.size))
         if self._ranks.size > 1:
-            for memory in self._memories:
-                memory.take(slice(0, memory.values.size))
             for bucket in self._buckets:
                 values = self._memories[bucket.run].values[bucket.whole].view(np.uint8)
                 wait(self._ranks.comm.Ibcast([values, MPI.BYTE]))
