@@ -49,7 +49,6 @@ class Ranks:
         self._process = os.getpid()
         if self.size > 1:
             atexit.register(self._leave)
-            _end_job_where_uncaught()
 
     @classmethod
     def of(cls, comm: Any) -> "Ranks":
@@ -130,7 +129,7 @@ class Ranks:
 
     def _leave(self) -> None:
         """Before MPI ends, at the end of the program: who still waits for this rank hears that it has gone."""
-        if os.getpid() != self._process or MPI.Is_finalized():
+        if self._ended or os.getpid() != self._process or MPI.Is_finalized():
             return
         try:
             self._agree(_LEAVE, {})
@@ -150,17 +149,14 @@ class Ranks:
 
 def _end_job_where_uncaught() -> None:
     """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
-    global _hook
-    if _hook is not None:
-        return
-    _hook, process = sys.excepthook, os.getpid()
+    before, process = sys.excepthook, os.getpid()
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        _hook(kind, error, trace)
+        before(kind, error, trace)
         if os.getpid() != process or MPI.Is_finalized():
             return
         shared = getattr(error, "__fastadam_ranks__", None)
-        if shared is None or not shared.all_end():
+        if shared is None or shared._ended or not shared.all_end():
             _abort(f"was ended by {kind.__name__}: {error}")
 
     sys.excepthook = uncaught
@@ -176,8 +172,8 @@ def _abort(why: str) -> None:
     world.Abort(1)
 
 
-#: what `sys.excepthook` was, once it is replaced
-_hook: Callable[..., Any] | None = None
+if MPI.COMM_WORLD.size > 1:  # from now on: a rank may fail before it makes an optimizer, which the others do
+    _end_job_where_uncaught()
 #: under which a communicator keeps its Ranks
 _attribute = MPI.Comm.Create_keyval()
 
