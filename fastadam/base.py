@@ -388,7 +388,7 @@ class Optimizer:
             If anything does not fit: nothing has changed then.
         """
         with self._held():
-            checkpoint.load_state_dict(self, state_dict)
+            checkpoint.loading_state_dict(self, state_dict)()
 
     def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
         """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.

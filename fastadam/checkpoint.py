@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,6 @@ _ODD = re.compile("[%\0\\\\\ud800-\udfff]")
 _Fetch = Callable[[str], np.ndarray]
 
 
-def _alone() -> None:
-    """There is no other process that would have to agree."""
-
-
 def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
     """See `Optimizer.state_dict`."""
     states = zip(optimizer._keys, optimizer._named_states(), strict=True)
@@ -57,8 +54,8 @@ def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
     }
 
 
-def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any], agree: Callable[[], None] = _alone) -> None:
-    """See `Optimizer.load_state_dict`; `agree` is called when all is checked and nothing changed."""
+def loading_state_dict(optimizer: "Optimizer", given: Mapping[str, Any]) -> Callable[[], None]:
+    """See `Optimizer.load_state_dict`: all is checked, and nothing changed before what is returned is called."""
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
     found: dict[str, Any] = {}
@@ -78,7 +75,7 @@ def load_state_dict(optimizer: "Optimizer", given: Mapping[str, Any], agree: Cal
         is_own = isinstance(array, np.ndarray) and optimizer._plan.writes(array)
         return array.copy() if is_own else array
 
-    restore(optimizer, "state_dict", given, entries, fetch, agree)
+    return restoring(optimizer, "state_dict", given, entries, fetch)
 
 
 def save(optimizer: "Optimizer", path: str | os.PathLike[str], params: bool) -> None:
@@ -97,7 +94,7 @@ def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
     path = path_from("path", path)
     opened = _open_safetensors if path.suffix == ".safetensors" else open_npz
     with reading(path), opened(path) as (meta, entries, fetch):
-        restore(optimizer, str(path), mapping(f"{path}: description", meta), lambda: entries, fetch)
+        restoring(optimizer, str(path), mapping(f"{path}: description", meta), lambda: entries, fetch)()
 
 
 @contextmanager
@@ -200,15 +197,10 @@ def named_arrays(optimizer: "Optimizer", params: bool) -> dict[str, np.ndarray]:
     )
 
 
-def restore(
-    optimizer: "Optimizer",
-    source: str,
-    meta: Mapping[str, Any],
-    entries: Callable[[], set[str]],
-    fetch: _Fetch,
-    agree: Callable[[], None] = _alone,
-) -> None:
-    """Give the optimizer the state of `meta` and the arrays that `fetch` brings: all of it, or an error and nothing."""
+def restoring(
+    optimizer: "Optimizer", source: str, meta: Mapping[str, Any], entries: Callable[[], set[str]], fetch: _Fetch
+) -> Callable[[], None]:
+    """What gives the optimizer the state of `meta` and the arrays that `fetch` brings: or an error, if they do not fit."""
     own = describe(optimizer)
     for name in ("version", "optimizer"):
         need_same(f"{source}: {name}", meta.get(name), own[name])
@@ -236,7 +228,6 @@ def restore(
         need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
     pairs = [(array, _like(f"{source}: {entry}", fetch(entry), array)) for entry, array in arrays.items()]
 
-    agree()
     plan, folder = optimizer._plan, optimizer._folder
 
     def commit() -> None:  # nothing can fail here
@@ -253,7 +244,7 @@ def restore(
         if folder is not None:
             folder.end(plan)
 
-    uninterrupted(commit)
+    return partial(uninterrupted, commit)
 
 
 def need_names(where: str, came: set[str], own: set[str]) -> None:
