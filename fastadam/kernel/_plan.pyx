@@ -537,6 +537,7 @@ cdef class Plan:
             if zero_grads:
                 self.admit_zeroing(given)
             if exchange is not None:
+                self.prepare_scalars(factor, clip_value)  # may raise, as below: now, while others do not count on it
                 exchange.begin()
             grad_norm = None
             if max_norm is not None or skip_nonfinite:
