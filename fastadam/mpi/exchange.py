@@ -5,7 +5,7 @@ Bucket by bucket: while one is stepped, others travel.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Exchange:
 
     def __init__(self, ranks: Ranks, memories: Sequence[Memory], buckets: Sequence[Bucket], dtype: Any) -> None:
         self._ranks, self._memories, self._buckets = ranks, memories, buckets
+        self._begin: Callable[[], None] | None = None
         self._zero_grads = False
         self._coming: Iterator[int] = iter(())
         self._arrived = 0
@@ -43,12 +44,18 @@ class Exchange:
             came = max(share.size for share in self.shares) * ranks.size
             self._rounded = [(np.empty(sent, dtype), np.empty(came, dtype)) for _ in range(_AHEAD)]
 
-    def prepare(self, begin: Callable[[], None], zero_grads: bool) -> None:
-        """For the next step: what it begins with, and whether it leaves zeros as gradients."""
+    @contextmanager
+    def for_step(self, begin: Callable[[], None], zero_grads: bool) -> Iterator[None]:
+        """For one step: what it begins with, and whether it leaves zeros as gradients."""
         self._begin, self._zero_grads = begin, zero_grads
+        try:
+            yield
+        finally:  # both know this object, or what it is part of, which would outlive its last use
+            self._begin, self._coming = None, iter(())
 
     def begin(self) -> None:
         """All is well on this rank. If it is on all, gradients go on their way."""
+        assert self._begin is not None
         self._begin()
         for bucket in self._buckets:
             self._memories[bucket.run].take(bucket.share(self._ranks.rank))

@@ -72,11 +72,13 @@ class Sharded(Optimizer):
 
     Notes
     -----
-    The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's. With other
-    numbers of ranks they differ as the order of the sum over the ranks does.
+    The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's (but for the
+    random bits of bfloat16 states of arrays that are not in C order). With other numbers of ranks they differ as the
+    order of the sum over the ranks does.
 
-    Where there are several ranks, an exception that ends the program on one ends the job (``sys.excepthook`` says which
-    rank, and calls ``Abort``), and at the end of the program the ranks wait for one another, as MPI itself does.
+    Where there are several ranks, an exception that ends the program on one ends the job, from the import of
+    `fastadam.mpi` on (``sys.excepthook`` says which rank, and calls ``Abort``), and at the end of the program the ranks
+    wait for one another, as MPI itself does.
 
     Source: Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, stage 1.
 
@@ -220,11 +222,10 @@ class Sharded(Optimizer):
                     for view, g in given:
                         view[...] = g
 
-            self._exchange.prepare(begin, extras["zero_grads"])
             factor = extras["factor"] / self._ranks.size
-            self._step_by(
-                self._plan, None, extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange}
-            )
+            how = extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange}
+            with self._exchange.for_step(begin, extras["zero_grads"]):
+                self._step_by(self._plan, None, how)
 
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
