@@ -109,6 +109,8 @@ def to_bfloat16(const float[::1] source, uint16_t[::1] bits):
             BFLOAT16.store(n, <char*> &bits[0], 2, &source[0], 0, 0)
 
 
+@cython.boundscheck(False)
+@cython.wraparound(False)
 def add_bfloat16(const uint16_t[::1] bits, float[::1] target):
     """Add bfloat16 numbers, given as bits, to float32 numbers."""
     cdef float tile[CHUNK]
@@ -568,6 +570,7 @@ cdef class Plan:
             if zero_grads:
                 self.admit_zeroing(given)
             if exchange is not None:
+                self.prepare_scalars(factor, clip_value)  # may raise, as below: now, while others do not count on it
                 exchange.begin()
             grad_norm = None
             if max_norm is not None or skip_nonfinite:

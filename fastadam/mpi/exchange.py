@@ -5,6 +5,7 @@ Bucket by bucket: while one is stepped, others travel.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from mpi4py import MPI
@@ -27,6 +28,7 @@ class Exchange:
 
     def __init__(self, ranks: Ranks, memories: Sequence[Memory], buckets: Sequence[Bucket], in_bfloat16: bool) -> None:
         self._ranks, self._memories, self._buckets = ranks, memories, buckets
+        self._begin: Callable[[], None] | None = None
         self._zero_grads = False
         self._coming: Iterator[int] = iter(())
         self._arrived = 0
@@ -42,12 +44,18 @@ class Exchange:
             came = max(share.size for share in self.shares) * ranks.size
             self._rounded = [(np.empty(sent, np.uint16), np.empty(came, np.uint16)) for _ in range(_AHEAD)]
 
-    def prepare(self, begin: Callable[[], None], zero_grads: bool) -> None:
-        """For the next step: what it begins with, and whether it leaves zeros as gradients."""
+    @contextmanager
+    def for_step(self, begin: Callable[[], None], zero_grads: bool) -> Iterator[None]:
+        """For one step: what it begins with, and whether it leaves zeros as gradients."""
         self._begin, self._zero_grads = begin, zero_grads
+        try:
+            yield
+        finally:  # both know this object, or what it is part of, which would outlive its last use
+            self._begin, self._coming = None, iter(())
 
     def begin(self) -> None:
         """All is well on this rank. If it is on all, gradients go on their way."""
+        assert self._begin is not None
         self._begin()
         self.take()
         self._coming = self._arrivals()
@@ -61,7 +69,11 @@ class Exchange:
     def total(self, high: float, low: float) -> float:
         """The sum of all ranks' sums, rounded once; this rank's is that of its share of the gradients."""
         sums = self._ranks.all_gather([high, low])
-        return math.fsum(sums.flat) if np.isfinite(sums).all() else float(sums[:, 0].sum())
+        if np.isfinite(sums).all():
+            with suppress(OverflowError):
+                return math.fsum(sums.flat)
+        with np.errstate(over="ignore"):
+            return float(sums[:, 0].sum())
 
     def parts(self) -> Iterator[int]:
         """The ends of the buckets among the plan's segments, each when its gradients are there."""
@@ -129,9 +141,9 @@ class Exchange:
 
     def broadcast(self) -> None:
         """Give all parameters of rank 0 to all."""
+        for memory in self._memories:
+            memory.take(slice(0, memory.values.size))
         if self._ranks.size > 1:
-            for memory in self._memories:
-                memory.take(slice(0, memory.values.size))
             for bucket in self._buckets:
                 values = self._memories[bucket.run].values[bucket.whole].view(np.uint8)
                 wait(self._ranks.comm.Ibcast([values, MPI.BYTE]))

@@ -91,7 +91,7 @@ class Layout:
         self.buckets = [
             Bucket(number, [begin + (end - begin) * rank // n_ranks for rank in range(n_ranks + 1)])
             for number, run in enumerate(self.runs)
-            for begin, end in _cut(run.starts[-1], -(-run.starts[-1] * _itemsize(run.dtype) // bucket_bytes))
+            for begin, end in _cut(run.starts[-1], max(bucket_bytes // _itemsize(run.dtype), 1))
         ]
 
     def pieces(self, rank: int) -> Iterator[tuple[int, Piece, int]]:
@@ -132,9 +132,10 @@ class Layout:
         return [(bucket.run, bucket.bounds[0]) for bucket in self.buckets]
 
 
-def _cut(size: int, parts: int) -> list[tuple[int, int]]:
-    edges = [size * k // parts for k in range(parts + 1)] if parts else []
-    return list(pairwise(edges))
+def _cut(size: int, most: int) -> list[tuple[int, int]]:
+    """Cut so many elements into equal parts of so many at most."""
+    parts = -(-size // most)
+    return list(pairwise(size * k // parts for k in range(parts + 1))) if parts else []
 
 
 def _itemsize(dtype: str) -> int:

@@ -2,6 +2,7 @@
 Where the caller's arrays lie so already, nothing is copied; `flat` makes such arrays.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,11 @@ class Whole:
         for name, p in zip(self.names, self.params, strict=True):
             if p.dtype == np.float64:
                 raise ValueError(f"{option}: {name} is float64, whose gradients are, too; leave {option} out")
+
+    def need_writeable(self) -> None:
+        """Refuse parameters that were made read-only since."""
+        for name, p in zip(self.names, self.params, strict=True):
+            checks.writeable(name, p)
 
     def layout(self, n_ranks: int, bucket_bytes: int) -> Layout:
         """Their layout for so many ranks."""
@@ -113,7 +119,7 @@ def flat(params: Any) -> Any:
     """
     whole = Whole(params)
     moved: dict[int, np.ndarray] = {}
-    for run in whole.layout(1, 1).runs:
+    for run in whole.layout(1, sys.maxsize).runs:
         own = {number: whole.params[number] for number in run.params}
         moved |= _views(np.concatenate([p.reshape(-1) for p in own.values()]), run, own)
     found = whole.build([moved[number] for number in range(len(moved))])

@@ -103,12 +103,11 @@ class Ranks:
             self._inside.release()
 
     def _agree(self, what: str, items: dict[str, Any], error: BaseException | None = None) -> None:
-        """Return where all ranks are about to do the same and none has an error; else raise, on every rank."""
+        """Return where all ranks are about to do the same and none has an error; else raise, on every rank.
+        (An error of the only one is its caller's to raise.)"""
         if self._ended:
             raise Disagreement(f"{what}: {self._ended}") from error
         if self.size == 1:
-            if error is not None:
-                raise error
             return
         record = np.array([_code(what), _code(items), error is not None], np.int64)
         bounds = np.concatenate([record, -record])
@@ -124,7 +123,10 @@ class Ranks:
             self._ended = f"{_named(gone)} left the job, {_named(others)} did not; go on from the last checkpoint"
         shared = error or Disagreement(f"{what}: {self._ended or _difference(told)}; nothing has changed")
         shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # who have it: see `uncaught`
-        raise shared
+        try:
+            raise shared
+        finally:  # its traceback knows these names, and all that is being made or stepped
+            del shared, error
 
     def all_gather(self, numbers: list[float]) -> np.ndarray:
         """These numbers of every rank, a row each."""
@@ -162,7 +164,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
     _hook(kind, error, trace)
     if os.getpid() == _process and not MPI.Is_finalized():
         shared = getattr(error, "__fastadam_ranks__", None)
-        if shared is None or not shared.all_end():
+        if shared is None or shared._ended or not shared.all_end():
             _abort(f"was ended by {kind.__name__}: {error}")
 
 

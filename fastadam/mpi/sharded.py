@@ -20,7 +20,7 @@ from . import shards
 from .exchange import Exchange
 from .layout import Piece
 from .memory import Memory, Whole
-from .ranks import Ranks
+from .ranks import Disagreement, Ranks
 
 
 class Sharded(Optimizer):
@@ -71,8 +71,9 @@ class Sharded(Optimizer):
 
     Notes
     -----
-    The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's. With other
-    numbers of ranks they differ as the order of the sum over the ranks does.
+    The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's (but for the
+    random bits of bfloat16 states of arrays that are not in C order). With other numbers of ranks they differ as the
+    order of the sum over the ranks does.
 
     An exception that ends the program on one of several ranks ends the job: importing `fastadam.mpi` makes
     ``sys.excepthook`` say which rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
@@ -93,11 +94,14 @@ class Sharded(Optimizer):
            [0.50000001, 0.50000001, 0.50000001]])
     """
 
-    def __new__(cls, optimizer: type[Optimizer], *args: Any, **kwargs: Any) -> "Sharded":
+    def __new__(
+        cls, optimizer: type[Optimizer], params: Any = None, comm: MPI.Intracomm | None = None, **options: Any
+    ) -> "Sharded":
         """An object of a class that is both a Sharded and the optimizer."""
         is_one = isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and optimizer is not Optimizer
         if not is_one or issubclass(optimizer, Sharded):
-            raise TypeError(f"optimizer: expected a class, as fastadam.Adam, got {shown(optimizer)}")
+            with Ranks.of(comm).all_or_none("Sharded"):
+                raise TypeError(f"optimizer: expected a class, as fastadam.Adam, got {shown(optimizer)}")
         return object.__new__(_sharded(optimizer))  # type: ignore[arg-type]
 
     def __init__(
@@ -134,13 +138,20 @@ class Sharded(Optimizer):
             self.grads = self._whole.build(self._grads)
             pieces, shares = self._cut()
             super().__init__(pieces, grads=shares, **{"n_threads": ranks.n_threads, **given})
-            agree({"number": ranks.n_made, "comm_dtype in bfloat16": in_bfloat16, **shards.description(self)})
+            try:
+                agree({"number": ranks.n_made, "comm_dtype in bfloat16": in_bfloat16, **shards.description(self)})
+            except Disagreement:
+                self.close()  # the folder, which the traceback would keep locked
+                raise
             self._number = ranks.n_made
             ranks.n_made += 1
             self._take_values_of_first()
 
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-        """The groups of this rank's pieces, and their gradients; a group that has none here has an empty array."""
+        """The groups of this rank's pieces, and their gradients.
+
+        A group has one piece at least, if of no elements; so has an array of none, whose states are in checkpoints.
+        """
         exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
         cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.groups]
         for k, piece, place in self._layout.pieces(rank):
@@ -148,12 +159,11 @@ class Sharded(Optimizer):
             first, size = place - bucket.share(rank).start, piece.end - piece.begin
             values = self._memories[bucket.run].values[place : place + size]
             cut[whole.group_of[piece.param]].append((k, piece, values, exchange.shares[k][first : first + size]))
-        for number, pieces in enumerate(cut):
-            if not pieces:
-                param = whole.group_of.index(number)
-                p = whole.params[param]
+        for number, p in enumerate(whole.params):
+            pieces_of_group = cut[whole.group_of[number]]
+            if not (p.size and pieces_of_group):
                 empty = np.empty(0, p.dtype), np.empty(0, checks.computed_in(p))
-                pieces.append((-1, Piece(param, 0, 0), *empty))
+                pieces_of_group.append((-1, Piece(number, 0, 0), *empty))
         flat = [part for pieces in cut for part in pieces]
         self._own = [piece for _, piece, _, _ in flat]
         last = {k: place for place, (k, *_) in enumerate(flat, start=1)}
@@ -204,7 +214,8 @@ class Sharded(Optimizer):
     def _step(self, grads: Any, arguments: tuple[Any, ...]) -> None:
         with self._ranks.all_or_none("step") as agree:
             extras = options.extras(*arguments)
-            given = [] if grads is None else self._fitting(grads)
+            self._whole.need_writeable()
+            given = self._fitting(grads)
 
             def begin() -> None:
                 agree({"number": self._number, **shards.numbers(self), **extras})
@@ -212,23 +223,24 @@ class Sharded(Optimizer):
                     for view, g in given:
                         view[...] = g
 
-            self._exchange.prepare(begin, extras["zero_grads"])
             factor = extras["factor"] / self._ranks.size
-            self._step_by(
-                self._plan, None, extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange}
-            )
+            how = extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange}
+            with self._exchange.for_step(begin, extras["zero_grads"]):
+                self._step_by(self._plan, None, how)
 
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Where each of these gradients is to be put, if they fit."""
+        """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
         found, whole = [], self._whole
-        own = [memory.grads for memory in self._memories]
-        for name, g, p, view in zip(whole.names, whole.flatten(grads), whole.params, self._grads, strict=True):
+        flat = whole.flatten(self.grads if grads is None else grads)
+        for name, g, p, view in zip(whole.names, flat, whole.params, self._grads, strict=True):
+            if g is view:
+                continue
+            if grads is None:
+                raise TypeError(f"grads: that of {name} is another array now; write to it, as opt.grads[…][...] = …")
             g = np.asarray(g) if isinstance(g, np.generic) else g
             checks.gradient(name, g, p)
-            if not any(np.may_share_memory(g, memory) for memory in own):
-                found.append((view, g))
-            elif g is not view:
-                found.append((view, g.copy()))
+            is_among = any(np.may_share_memory(g, memory.grads) for memory in self._memories)
+            found.append((view, g.copy() if is_among else g))
         return found
 
     def zero_grad(self) -> None:

@@ -5,6 +5,7 @@ Any number of ranks reads what any other number wrote: what each needs is put to
 import json
 import re
 import secrets
+import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _INDEX = "checkpoint.json"
 _FILE = re.compile(r"[0-9a-f]{16}-\d+\.npz")
+#: what a save that was killed leaves beside such files
+_TEMPORARY = re.compile(r"\.fastadam-[0-9a-f]{16}\.tmp")
 
 
 def state_dir(value: Any, ranks: Ranks) -> Path:
@@ -179,10 +182,12 @@ def _commit(path: Path, index: dict[str, Any]) -> None:
     for name in index["files"]:
         if not (path / name).exists():
             raise OSError(f"path: {path}: rank 0 does not see {name}; expected a folder that all ranks share")
+    text = json.dumps(index, default=checkpoint.encode)
     with checkpoint.replacing(path / _INDEX) as temporary:
-        temporary.write_text(json.dumps(index, default=checkpoint.encode))
+        temporary.write_text(f'{{"index": {text}, "crc32": {zlib.crc32(text.encode())}}}')
     for file in path.iterdir():
-        if _FILE.fullmatch(file.name) and file.name not in index["files"]:
+        is_older = _FILE.fullmatch(file.name) and file.name not in index["files"]
+        if is_older or _TEMPORARY.fullmatch(file.name):
             with suppress(OSError):  # the next save tries again
                 file.unlink()
 
@@ -191,8 +196,9 @@ def load(optimizer: "Sharded", path: Any) -> None:
     """See `Sharded.load`."""
     with optimizer._ranks.all_or_none("load") as agree, optimizer._held(), ExitStack() as files:
         path = checkpoint.path_from("path", path)
+        optimizer._whole.need_writeable()
         with checkpoint.reading(path):
-            index = checkpoint.mapping(f"{path / _INDEX}", json.loads((path / _INDEX).read_bytes()))
+            index = _read_index(path / _INDEX)
             has_params = _check_index(optimizer, str(path / _INDEX), index)
             commit = checkpoint.checked(
                 optimizer,
@@ -205,6 +211,13 @@ def load(optimizer: "Sharded", path: Any) -> None:
         commit()
         if has_params:
             optimizer._exchange.gather()
+
+
+def _read_index(path: Path) -> Mapping[str, Any]:
+    read = checkpoint.mapping(str(path), json.loads(path.read_bytes()))
+    index = checkpoint.mapping(f"{path}: index", read.get("index"))
+    need(zlib.crc32(json.dumps(index).encode()) == read.get("crc32"), f"{path}: its checksum is wrong")
+    return index
 
 
 def _check_index(optimizer: "Sharded", source: str, index: Mapping[str, Any]) -> bool:
@@ -225,7 +238,7 @@ class _Files:
     """The files of a checkpoint, each opened when it is first asked for, and who wrote what into which."""
 
     def __init__(self, optimizer: "Sharded", path: Path, index: Mapping[str, Any], opened: ExitStack) -> None:
-        self._path, self._names, self._opened = path, index["files"], opened
+        self._path, self._names, self._t, self._opened = path, index["files"], index["t"], opened
         self._layout = optimizer._whole.layout(index["n_ranks"], index["bucket_bytes"])
         self._keys = optimizer._whole.keys
         self._fetch: dict[int, Any] = {}
@@ -253,5 +266,6 @@ class _Files:
     def _of_rank(self, rank: int) -> Any:
         if rank not in self._fetch:
             opened = checkpoint.open_npz(self._path / self._names[rank])
-            _, _, self._fetch[rank] = self._opened.enter_context(opened)
+            meta, _, self._fetch[rank] = self._opened.enter_context(opened)
+            need_same(f"{self._path / self._names[rank]}: t", meta.get("t"), self._t)
         return self._fetch[rank]
