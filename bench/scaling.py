@@ -100,11 +100,11 @@ def parts(comm: Any) -> Parts:
         p = np.ones(size, np.float32)
         opt = Sharded(fastadam.Adam, p, n_threads=1, bucket_bytes=LONG)
         exchange, ranks = opt._exchange, opt._ranks
-        exchange.prepare(lambda: None, False)
 
         def reduce(exchange: Any = exchange) -> None:
-            exchange.begin()
-            exchange.arrive()
+            with exchange.for_step(lambda: None, zero_grads=False):
+                exchange.begin()
+                exchange.arrive()
 
         g = np.ones(-(-size // comm.size), np.float32)
         share = fastadam.Adam(g.copy(), grads=g, n_threads=1)
@@ -202,7 +202,7 @@ def on_paper(params: float, n_ranks: int, grad_bytes: int, bucket_bytes: float =
         "parameters": 4 * params * others / CARD,
         "summing": 3 * 4 * params * others / MEMORY,
         "sweep": SWEPT * params / n_ranks / MEMORY,
-        "memory": 8 * params + 12 * params / n_ranks,
+        "memory": 8 * params + (12 if n_ranks > 1 else 8) * params / n_ranks,
     }
 
 

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import image
 from sklearn.datasets import load_digits
 
 import fastadam
@@ -56,13 +58,18 @@ def marked(*marks: str) -> list[str]:
 
 def mpiexec(n: int, folder: Path, *scenes: str, **more: str) -> subprocess.CompletedProcess:
     """Let so many ranks play scenes; what hangs is ended, and an error."""
+    return start(n, str(HERE / "ranks.py"), str(folder), *scenes, **more)
+
+
+def start(n: int, *command: str, **more: str) -> subprocess.CompletedProcess:
+    """Let so many ranks run a script."""
     beside = Path(sys.executable).with_name("mpiexec")
     launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
     assert launcher, "no mpiexec beside Python or on the PATH"
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE_"))}
     path = os.pathsep.join([str(Path(fastadam.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
-        [launcher, "-n", str(n), sys.executable, str(HERE / "ranks.py"), str(folder), *scenes],
+        [launcher, "-n", str(n), sys.executable, *command],
         env=outside | ENVIRONMENT | {"PYTHONPATH": path} | more,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -169,6 +176,24 @@ def test_rank_killed_while_saving(tmp_path):
         assert "Assertion" not in job.stderr + "".join(result["failure"] for result in results(tmp_path))
     job = mpiexec(2, tmp_path, "saves_until_killed", KILL_AFTER="0")
     assert job.returncode == 0, job.stderr
+
+
+def test_example(tmp_path):
+    """It shows progress once, draws, and what it prints is so."""
+    out = tmp_path / "picture.png"
+    job = start(2, str(HERE.parent / "examples/mpi_digits.py"), "--out", str(out))
+    assert job.returncode == 0, job.stderr
+    losses, accuracies, difference, wrote = job.stdout.splitlines()
+    assert wrote == f"wrote {out}"
+    assert job.stderr.count("100%") == 2  # of two ranks and of one
+    first, last = re.findall(r"[\d.]+ with", losses)[0], re.findall(r"[\d.]+", losses)[-1]
+    assert float(first.split()[0]) == float(last) < 0.02
+    assert all(float(percent) > 97 for percent in re.findall(r"([\d.]+)%", accuracies))
+    assert 0 < float(difference.split()[-1]) < 1e-5
+    pixels = image.imread(out)
+    assert pixels.shape[0] >= 800
+    assert pixels.shape[1] >= 1400
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 500
 
 
 # ---------------------------------------------------------------- who steps what

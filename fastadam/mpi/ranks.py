@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -109,11 +110,11 @@ class Ranks:
             raise Disagreement(f"{what}: {self._ended}") from error
         if self.size == 1:
             return
-        record = np.array([_code(what), _code(items), error is not None], np.int64)
-        bounds = np.concatenate([record, -record])
+        numbers = [_code(what), _code(repr(items)), int(error is not None)]
+        most = array("q", [*numbers, *(-number for number in numbers)])
         rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # who has ended leaves the processor to others
-        wait(self.comm.Iallreduce(MPI.IN_PLACE, bounds, MPI.MAX), rest)
-        if not bounds[2] and np.array_equal(bounds[:3], -bounds[3:]):
+        wait(self.comm.Iallreduce(MPI.IN_PLACE, most, MPI.MAX), rest)
+        if not most[2] and all(most[k] == -most[k + 3] for k in range(3)):  # the most of each is the least
             return
         reason = None if error is None else f"{type(error).__name__}: {error}"
         told = self.comm.allgather((what, items, reason))
@@ -187,9 +188,9 @@ def _abort(why: str) -> None:
 _attribute = MPI.Comm.Create_keyval()
 
 
-def _code(items: Any) -> int:
-    """A number that is another where the items are."""
-    return int.from_bytes(hashlib.blake2b(repr(items).encode(), digest_size=7).digest(), "little")
+def _code(text: str) -> int:
+    """A number that is another where the text is."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
 
 
 def _named(ranks: list[int]) -> str:
