@@ -200,7 +200,7 @@ def named_arrays(optimizer: "Optimizer", params: bool) -> dict[str, np.ndarray]:
 def restoring(
     optimizer: "Optimizer", source: str, meta: Mapping[str, Any], entries: Callable[[], set[str]], fetch: _Fetch
 ) -> Callable[[], None]:
-    """What gives the optimizer the state of `meta` and the arrays that `fetch` brings: or an error, if they do not fit."""
+    """What gives the optimizer the state of `meta` and the arrays that `fetch` brings; an error, if they do not fit."""
     own = describe(optimizer)
     for name in ("version", "optimizer"):
         need_same(f"{source}: {name}", meta.get(name), own[name])

@@ -1323,6 +1323,15 @@ def uncaught_on_all(comm, folder):
 
 
 @ending
+def uncaught_on_one_that_others_caught(comm, folder):
+    opt = Sharded(fastadam.Adam, np.ones(9), comm)
+    try:
+        opt.step(np.ones(8 if comm.rank == 1 else 9))
+    except Disagreement:
+        opt.step(np.ones(9))
+
+
+@ending
 def killed(comm, folder):
     opt = Sharded(fastadam.Adam, (params := np.ones(9)), comm)
     for t in itertools.count(1):

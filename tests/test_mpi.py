@@ -146,6 +146,13 @@ def test_error_of_all_ranks_is_told_by_all(tmp_path):
     assert "was ended by" not in job.stderr
 
 
+def test_error_that_only_its_rank_does_not_catch(tmp_path):
+    """Which waits a moment for the others to end with it."""
+    job = mpiexec(3, tmp_path, "uncaught_on_one_that_others_caught")
+    assert job.returncode != 0
+    assert "rank 1 of 3 was ended by ValueError: gradient of params: expected shape (9,)" in job.stderr
+
+
 def test_killed_rank_ends_the_job_and_the_last_checkpoint_resumes(tmp_path):
     assert mpiexec(3, tmp_path, "killed").returncode != 0
     job = mpiexec(2, tmp_path, "resumed_after_a_kill")

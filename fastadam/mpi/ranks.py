@@ -4,6 +4,7 @@ Every act of several ranks begins with an agreement, so that an error is an erro
 
 import atexit
 import hashlib
+import math
 import os
 import sys
 import threading
@@ -20,7 +21,7 @@ from ..kernel import threads
 
 #: what a rank says when its program ends
 _LEAVE = "leave"
-#: seconds that an agreed error waits for the other ranks, which have it too, before it ends the job
+#: seconds that an error which all ranks have waits for the others to end by it, before it ends the job
 _PATIENCE = 5.0
 
 _yield = getattr(os, "sched_yield", lambda: None)
@@ -30,9 +31,12 @@ class Disagreement(RuntimeError):
     """The ranks were not about to do the same, or another rank refused it: nothing has changed on any."""
 
 
-def wait(request: MPI.Request) -> None:
-    """Until it is done. Where ranks share processors, the one that is waited for gets its turn."""
+def wait(request: MPI.Request, patience: float = math.inf) -> None:
+    """Until it is done, for so many seconds at most. Where ranks share processors, who is waited for gets its turn."""
+    end = MPI.Wtime() + patience
     while not request.Test():
+        if MPI.Wtime() > end:
+            raise TimeoutError
         _yield()
 
 
@@ -97,7 +101,9 @@ class Ranks:
         finally:
             self._inside.release()
 
-    def _agree(self, what: str, items: dict[str, Any], error: BaseException | None = None) -> None:
+    def _agree(
+        self, what: str, items: dict[str, Any], error: BaseException | None = None, patience: float = math.inf
+    ) -> None:
         """Return where all ranks are about to do the same and none has an error; else raise, on every rank.
         (An error of the only one is its caller's to raise.)"""
         if self._ended:
@@ -106,7 +112,7 @@ class Ranks:
             return
         record = np.array([_code(what), _code(items), error is not None], np.int64)
         bounds = np.concatenate([record, -record])
-        wait(self.comm.Iallreduce(MPI.IN_PLACE, bounds, MPI.MAX))
+        wait(self.comm.Iallreduce(MPI.IN_PLACE, bounds, MPI.MAX), patience)
         if not bounds[2] and np.array_equal(bounds[:3], -bounds[3:]):
             return
         reason = None if error is None else f"{type(error).__name__}: {error}"
@@ -138,13 +144,14 @@ class Ranks:
         except Disagreement as error:
             print(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}", file=sys.stderr, flush=True)
 
-    def all_end(self) -> bool:
-        """Whether every rank comes here, in a moment, to end."""
-        request, end = self.comm.Ibarrier(), MPI.Wtime() + _PATIENCE
-        while not request.Test():
-            if MPI.Wtime() > end:
-                return False
-            _yield()
+    def all_leave(self) -> bool:
+        """Whether every rank comes here, in a moment, to end by an error that all have."""
+        if self._ended:
+            return False
+        try:
+            self._agree(_LEAVE, {}, patience=_PATIENCE)
+        except (Disagreement, TimeoutError):
+            return False
         self._ended = "an error ended the job"
         return True
 
@@ -158,7 +165,7 @@ def _end_job_where_uncaught() -> None:
         if os.getpid() != process or MPI.Is_finalized():
             return
         shared = getattr(error, "__fastadam_ranks__", None)
-        if shared is None or shared._ended or not shared.all_end():
+        if shared is None or not shared.all_leave():
             _abort(f"was ended by {kind.__name__}: {error}")
 
     sys.excepthook = uncaught

@@ -149,8 +149,8 @@ class Sharded(Optimizer):
             self._take_values_of_first()
 
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-        """The groups of this rank's pieces, and their gradients; a group has one at least, if of no elements, and so has
-        an array of none: its states are in checkpoints."""
+        """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
+        so has an array of none, whose states are in checkpoints, too."""
         exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
         cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.groups]
         for k, piece, place in self._layout.pieces(rank):
