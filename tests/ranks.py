@@ -641,8 +641,9 @@ def folder_in_use_on_one_rank(comm, folder):
     if comm.rank == 1:
         taken = fastadam.Adam(np.ones(3), state_dir=folder / f"rank-1-of-{comm.size}")
     comm.Barrier()
-    with refused(comm, "another optimizer uses this folder", {1: (RuntimeError, "another optimizer uses")}):
-        Sharded(fastadam.Adam, np.ones(9), comm, state_dir=folder)
+    error = error_of(lambda: Sharded(fastadam.Adam, np.ones(9), comm, state_dir=folder))
+    assert isinstance(error, RuntimeError if comm.rank == 1 else Disagreement)
+    assert "another optimizer uses this folder" in str(error)
     if taken is not None:
         taken.close()
         shutil.rmtree(folder / f"rank-1-of-{comm.size}")
@@ -1002,6 +1003,22 @@ def saves_that_fail(comm, folder):
     opt.save(folder / "kept")
     other.load(folder / "kept")
     assert other.t == 1
+
+
+@several
+def checkpoints_that_ranks_disagree_in(comm, folder):
+    opt, mine = Sharded(fastadam.Adam, np.ones(50), comm), folder / str(comm.rank % 2)
+    for name in "01":
+        opt.save(folder / name)
+    before = everything(opt)
+    with refused(comm, "disagree in path"):
+        opt.save(mine)
+    with refused(comm, "disagree in params"):
+        opt.save(folder / "0", params=comm.rank == 0)
+    with refused(comm, "disagree in files"):
+        opt.load(mine)
+    assert everything(opt) == before
+    opt.load(folder / "1")
 
 
 # ---------------------------------------------------------------- faults

@@ -116,11 +116,10 @@ class Sharded(Optimizer):
         **options: Any,
     ) -> None:
         self.comm = MPI.COMM_WORLD if comm is None else comm
-        self._ranks = Ranks.of(comm)
         uninterrupted(partial(self._make, params, comm_dtype, bucket_bytes, options))
 
     def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
-        ranks = self._ranks
+        ranks = self._ranks = Ranks.of(self.comm)
         with ranks.all_or_none("Sharded") as agree:
             comm_dtype = options.narrow_dtype("comm_dtype", comm_dtype)
             self._bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
