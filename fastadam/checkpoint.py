@@ -211,7 +211,7 @@ def checked(
     entries: Callable[[], set[str]],
     fetch: _Fetch,
 ) -> Callable[[], None]:
-    """What gives the optimizer the state of `meta` and the arrays that `fetch` brings, all of it; or an error."""
+    """What gives the optimizer the state of `meta` and the arrays that `fetch` brings; an error, if they do not fit."""
     own = describe(optimizer)
     for name in ("version", "optimizer"):
         need_same(f"{source}: {name}", meta.get(name), own[name])

@@ -237,7 +237,7 @@ def every_optimizer(comm, folder):
 
 @scene
 def backends(comm, folder):
-    for backend in ("numpy", "cython", "numba") if comm.size < 3 else ("numpy", "cython"):  # which compiles for long
+    for backend in ("numpy", "cython", "numba") if comm.size == 2 else ("numpy", "cython"):  # Numba compiles for long
         twins = Twins(comm, params_of, backend=backend, of_ranks={"bucket_bytes": 64}).steps(2, max_norm=0.5).check()
         assert twins.sharded.backend == backend
 
@@ -641,8 +641,9 @@ def folder_in_use_on_one_rank(comm, folder):
     if comm.rank == 1:
         taken = fastadam.Adam(np.ones(3), state_dir=folder / f"rank-1-of-{comm.size}")
     comm.Barrier()
-    with refused(comm, "another optimizer uses this folder", {1: (RuntimeError, "another optimizer uses")}):
-        Sharded(fastadam.Adam, np.ones(9), comm, state_dir=folder)
+    error = error_of(lambda: Sharded(fastadam.Adam, np.ones(9), comm, state_dir=folder))
+    assert isinstance(error, RuntimeError if comm.rank == 1 else Disagreement)
+    assert "another optimizer uses this folder" in str(error)
     if taken is not None:
         taken.close()
         shutil.rmtree(folder / f"rank-1-of-{comm.size}")
@@ -897,7 +898,7 @@ def damaged_checkpoints(comm, folder):
         return data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :]
 
     n_refused = 0
-    for number, spoil in enumerate([lambda _: None, lambda _: b"", cut, *[flip] * 40]):
+    for number, spoil in enumerate([lambda _: None, lambda _: b"", cut, *[flip] * 25]):
         for file in files if number < 12 else files[-1:]:  # the index, whose every byte means something
             good, bad = file.read_bytes(), spoil(file.read_bytes())
             comm.Barrier()
@@ -921,7 +922,7 @@ def damaged_checkpoints(comm, folder):
             if comm.rank == 0:
                 file.write_bytes(good)
             comm.Barrier()
-    assert n_refused > 6 * len(files) + 20
+    assert n_refused > 6 * len(files) + 5
     reader.load(path)
     same_states(reader.state_dict(), whole)
 
@@ -1002,6 +1003,22 @@ def saves_that_fail(comm, folder):
     opt.save(folder / "kept")
     other.load(folder / "kept")
     assert other.t == 1
+
+
+@several
+def checkpoints_that_ranks_disagree_in(comm, folder):
+    opt, mine = Sharded(fastadam.Adam, np.ones(50), comm), folder / str(comm.rank % 2)
+    for name in "01":
+        opt.save(folder / name)
+    before = everything(opt)
+    with refused(comm, "disagree in path"):
+        opt.save(mine)
+    with refused(comm, "disagree in params"):
+        opt.save(folder / "0", params=comm.rank == 0)
+    with refused(comm, "disagree in files"):
+        opt.load(mine)
+    assert everything(opt) == before
+    opt.load(folder / "1")
 
 
 # ---------------------------------------------------------------- faults
@@ -1268,12 +1285,12 @@ def digits(comm, folder):
         x, labels = data["x"] / 16, data["labels"]
     train, test = slice(0, 1400), slice(1400, None)
     alone, shared = Network(), Network()
-    options = {"lr": schedules.cosine(0.02, 200), "weight_decay": 1e-4}
+    options = {"lr": schedules.cosine(0.03, 160), "weight_decay": 1e-4}
     grads = {key: np.zeros_like(p) for key, p in alone.params.items()}
     plain = fastadam.AdamW(alone.params, grads=grads, **options)
     opt = Sharded(fastadam.AdamW, shared.params, comm, bucket_bytes=4000, **options)
     rng, curves = np.random.default_rng(1), ([], [])
-    for _ in range(200):
+    for _ in range(160):
         batch = rng.permutation(train.stop)[:60]
         mine = np.array_split(batch, comm.size)[comm.rank]
         curves[0].append(alone.backward(x[batch], labels[batch], grads))
@@ -1283,7 +1300,7 @@ def digits(comm, folder):
         curves[1].append(loss)
     shared_curve = comm.allreduce(np.array(curves[1])) / comm.size
     np.testing.assert_allclose(shared_curve, curves[0], rtol=1e-7, atol=1e-9)
-    assert curves[0][-1] < 0.1 * curves[0][0]
+    assert np.mean(curves[0][-10:]) < 0.1 * curves[0][0]
     assert shared.accuracy(x[test], labels[test]) == alone.accuracy(x[test], labels[test]) > 0.9
 
 
@@ -1320,6 +1337,15 @@ def uncaught_on_all(comm, folder):
     """Each says it itself; nobody is to be ended for it."""
     opt = Sharded(fastadam.Adam, np.ones(9), comm)
     opt.step(np.ones(8 if comm.rank == 1 else 9))
+
+
+@ending
+def uncaught_on_one_that_others_caught(comm, folder):
+    opt = Sharded(fastadam.Adam, np.ones(9), comm)
+    try:
+        opt.step(np.ones(8 if comm.rank == 1 else 9))
+    except Disagreement:
+        opt.step(np.ones(9))
 
 
 @ending

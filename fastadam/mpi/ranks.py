@@ -4,6 +4,7 @@ Every act of several ranks begins with an agreement, so that an error is an erro
 
 import atexit
 import hashlib
+import math
 import os
 import sys
 import threading
@@ -23,7 +24,7 @@ from ..kernel import threads
 
 #: what a rank says when its program ends
 _LEAVE = "leave"
-#: seconds that an agreed error waits for the other ranks, which have it too, before it ends the job
+#: seconds that an error which all ranks have waits for the others to end by it, before it ends the job
 _PATIENCE = 5.0
 #: seconds that mpiexec is given to show what a rank wrote before that ends the job, and mpiexec with it
 _LAST_WORDS = 0.3
@@ -35,9 +36,12 @@ class Disagreement(RuntimeError):
     """The ranks were not about to do the same, or another rank refused it: nothing has changed on any."""
 
 
-def wait(request: MPI.Request, rest: Callable[[], object] = _yield) -> None:
-    """Until it is done. Where ranks share processors, the one that is waited for gets its turn."""
+def wait(request: MPI.Request, patience: float = math.inf, rest: Callable[[], object] = _yield) -> None:
+    """Until it is done, for so many seconds at most. Where ranks share processors, who is waited for gets its turn."""
+    end = MPI.Wtime() + patience
     while not request.Test():
+        if MPI.Wtime() > end:
+            raise TimeoutError
         rest()
 
 
@@ -103,7 +107,9 @@ class Ranks:
         finally:
             self._inside.release()
 
-    def _agree(self, what: str, items: dict[str, Any], error: BaseException | None = None) -> None:
+    def _agree(
+        self, what: str, items: dict[str, Any], error: BaseException | None = None, patience: float = math.inf
+    ) -> None:
         """Return where all ranks are about to do the same and none has an error; else raise, on every rank.
         (An error of the only one is its caller's to raise.)"""
         if self._ended:
@@ -113,7 +119,7 @@ class Ranks:
         numbers = [_code(what), _code(repr(items)), int(error is not None)]
         most = array("q", [*numbers, *(-number for number in numbers)])
         rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # who has ended leaves the processor to others
-        wait(self.comm.Iallreduce(MPI.IN_PLACE, most, MPI.MAX), rest)
+        wait(self.comm.Iallreduce(MPI.IN_PLACE, most, MPI.MAX), patience, rest)
         if not most[2] and all(most[k] == -most[k + 3] for k in range(3)):  # the most of each is the least
             return
         reason = None if error is None else f"{type(error).__name__}: {error}"
@@ -146,13 +152,14 @@ class Ranks:
         except Disagreement as error:
             print(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}", file=sys.stderr, flush=True)
 
-    def all_end(self) -> bool:
-        """Whether every rank comes here, in a moment, to end."""
-        request, end = self.comm.Ibarrier(), MPI.Wtime() + _PATIENCE
-        while not request.Test():
-            if MPI.Wtime() > end:
-                return False
-            _yield()
+    def all_leave(self) -> bool:
+        """Whether every rank comes here, in a moment, to end by an error that all have."""
+        if self._ended:
+            return False
+        try:
+            self._agree(_LEAVE, {}, patience=_PATIENCE)
+        except (Disagreement, TimeoutError):
+            return False
         self._ended = "an error ended the job"
         return True
 
@@ -165,7 +172,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
     _hook(kind, error, trace)
     if os.getpid() == _process and not MPI.Is_finalized():
         shared = getattr(error, "__fastadam_ranks__", None)
-        if shared is None or shared._ended or not shared.all_end():
+        if shared is None or not shared.all_leave():
             _abort(f"was ended by {kind.__name__}: {error}")
 
 

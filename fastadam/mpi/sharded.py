@@ -115,11 +115,10 @@ class Sharded(Optimizer):
         **options: Any,
     ) -> None:
         self.comm = MPI.COMM_WORLD if comm is None else comm
-        self._ranks = Ranks.of(comm)
         uninterrupted(partial(self._make, params, comm_dtype, bucket_bytes, options))
 
     def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
-        ranks = self._ranks
+        ranks = self._ranks = Ranks.of(self.comm)
         with ranks.all_or_none("Sharded") as agree:
             in_bfloat16 = options.in_bfloat16("comm_dtype", comm_dtype)
             self._bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
@@ -148,10 +147,8 @@ class Sharded(Optimizer):
             self._take_values_of_first()
 
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-        """The groups of this rank's pieces, and their gradients.
-
-        A group has one piece at least, if of no elements; so has an array of none, whose states are in checkpoints.
-        """
+        """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
+        so has an array of none, whose states are in checkpoints, too."""
         exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
         cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.groups]
         for k, piece, place in self._layout.pieces(rank):
