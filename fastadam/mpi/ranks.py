@@ -26,7 +26,7 @@ from ..kernel import threads
 _LEAVE = "leave"
 #: seconds that an error which all ranks have waits for the others to end by it, before it ends the job
 _PATIENCE = 5.0
-#: seconds that mpiexec is given to show what a rank wrote before that ends the job, and mpiexec with it
+#: seconds that mpiexec is given to show what the ranks wrote, before one ends with an error and mpiexec ends the job
 _LAST_WORDS = 0.3
 
 _yield = getattr(os, "sched_yield", lambda: None)
@@ -174,6 +174,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
         shared = getattr(error, "__fastadam_ranks__", None)
         if shared is None or not shared.all_leave():
             _abort(f"was ended by {kind.__name__}: {error}")
+        time.sleep(_LAST_WORDS)
 
 
 if MPI.COMM_WORLD.size > 1:
