@@ -44,8 +44,8 @@ def worker() -> None:
 
     comm = MPI.COMM_WORLD
     found: dict[str, Any] = {"ranks": comm.size, "library": MPI.Get_library_version().split("\n")[0].strip("\0, ")}
+    found["memory"] = memory(comm, 10_000_000)  # first, while nothing that was used can be used again
     found["parts"] = parts(comm)
-    found["memory"] = memory(comm, 10_000_000)
     found["steps"] = {str(size): steps(comm, size) for size in SIZES}
     found["buckets"] = buckets(comm) if comm.size > 1 else {}
     if comm.rank == 0:
@@ -298,7 +298,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     resident_ = [run["memory"]["resident"] / 2**20 for run in found]
     bars.plot([str(run["ranks"]) for run in found], resident_, "k_", markersize=40, label="as the system counts")
     bars.set(title="Memory of a rank, 10 million parameters", xlabel="ranks", ylabel="MiB")
-    bars.legend(fontsize=9)
+    bars.legend(fontsize=9, markerscale=0.4)
     for axes in (times, bars):
         axes.grid(alpha=0.25)
     figure.savefig(path)
