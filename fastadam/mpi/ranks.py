@@ -170,15 +170,14 @@ _hook, _process = sys.excepthook, os.getpid()
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
     _hook(kind, error, trace)
-    if os.getpid() == _process and not MPI.Is_finalized():
+    if os.getpid() == _process and not MPI.Is_finalized() and MPI.COMM_WORLD.size > 1:
         shared = getattr(error, "__fastadam_ranks__", None)
         if shared is None or not shared.all_leave():
             _abort(f"was ended by {kind.__name__}: {error}")
         time.sleep(_LAST_WORDS)
 
 
-if MPI.COMM_WORLD.size > 1:
-    sys.excepthook = _uncaught
+sys.excepthook = _uncaught
 
 
 def _abort(why: str) -> None:
