@@ -95,7 +95,7 @@ class Sharded(Optimizer):
     """
 
     def __new__(
-        cls, optimizer: type[Optimizer], params: Any = None, comm: MPI.Intracomm | None = None, **options: Any
+        cls, optimizer: type[Optimizer], params: Any = None, comm: "MPI.Intracomm | None" = None, **options: Any
     ) -> "Sharded":
         """An object of a class that is both a Sharded and the optimizer."""
         is_one = isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and optimizer is not Optimizer
