@@ -2,6 +2,8 @@
 A timer's signal, whose handler raises KeyboardInterrupt, stands for Ctrl-C: hundreds of times in each kind of call.
 """
 
+import asyncio
+import faulthandler
 import os
 import signal
 import time
@@ -235,6 +237,34 @@ def test_handlers_are_as_they_were():
     assert not interrupt(lambda: uninterrupted(lambda: uninterrupted(lambda: None)), 10)
     assert interrupt(lambda: uninterrupted(lambda: uninterrupted(lambda: time.sleep(0.01))), 1e-3)
     assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
+
+
+def test_handlers_beside_pythons_stay(tmp_path):
+    """Those that a library in C has set since, as faulthandler has here."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: came.append(number))
+    with open(tmp_path / "trace", "w") as file:
+        faulthandler.register(signal.SIGUSR1, file=file)
+        try:
+            uninterrupted(lambda: os.kill(os.getpid(), signal.SIGUSR1))
+            os.kill(os.getpid(), signal.SIGUSR1)
+        finally:
+            faulthandler.unregister(signal.SIGUSR1)
+            signal.signal(signal.SIGUSR1, before)
+    assert (tmp_path / "trace").read_text().count("Current thread") == 2
+    assert not came
+
+
+def test_event_loop_hears_of_a_signal_once():
+    came: list[int] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, came.append, 1)
+        uninterrupted(lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+    assert came == [1]
 
 
 def test_handlers_that_raise_nothing_run_once_the_work_is_done():

@@ -5,7 +5,6 @@ It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of 
 
 cimport cython
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.float cimport FLT_MIN
@@ -16,7 +15,7 @@ from libc.string cimport memset
 
 import _signal  # without signal's functions in Python, within which handlers could run
 import os
-from _thread import get_ident, interrupt_main
+from _thread import get_ident
 from threading import main_thread
 
 import numpy as np
@@ -56,6 +55,12 @@ cdef extern from "pool.h":
     void pool_run(
         void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers, bint large
     ) nogil
+
+cdef extern from "signals.h":
+    ctypedef struct disposition_t:
+        pass
+    void disposition_read(int number, disposition_t* kept)
+    void disposition_restore(int number, const disposition_t* kept)
 
 SIGNALS = sorted(_signal.valid_signals())
 
@@ -824,8 +829,7 @@ def uninterrupted(work):
     Python runs handlers in the main thread alone, between two lines of Python. So there, while `work` runs, those that
     are Python functions stand aside for one that notes the signal.
     """
-    cdef dict aside = {}
-    cdef list came = []
+    cdef dict aside = {}, came = {}
     cdef object failed = None
     if get_ident() != main_thread().ident:
         work()
@@ -837,42 +841,53 @@ def uninterrupted(work):
         except BaseException as error:
             failed = error
         put_handlers_back(aside, came)
-        PyErr_CheckSignals()
     except BaseException as interrupt:
         raise interrupt from failed
     if failed is not None:
         raise failed
 
 
-cdef int stand_aside(dict aside, list came) except -1:
+cdef int stand_aside(dict aside, dict came) except -1:
     def note(number, frame):
-        came.append(number)
+        came[number] = frame
 
     for number in SIGNALS:
         handler = _signal.getsignal(number)
         if callable(handler):
             aside[number] = handler
             try:
-                _signal.signal(number, note)
+                set_handler(number, note)
             except ValueError:  # a sub-interpreter, where no handlers run
                 del aside[number]
                 return 0
     return 0
 
 
-cdef int put_handlers_back(dict aside, list came) except -1:
-    """And let them know, at the next `PyErr_CheckSignals`, of the signals that came."""
+cdef int put_handlers_back(dict aside, dict came) except -1:
+    """And call those whose signals came. (Another signal of that kind would be told to set_wakeup_fd's reader, too.)"""
     cdef object raised = None
     for number, handler in aside.items():
         while _signal.getsignal(number) is not handler:
             try:
-                _signal.signal(number, handler)
+                set_handler(number, handler)
             except BaseException as error:  # of another signal's handler, which Python runs before it sets this one
                 raised = error
-    for number in came:
-        interrupt_main(number)
+    for number, frame in came.items():
+        try:
+            aside[number](number, frame)
+        except BaseException as error:
+            raised = error
     if raised is not None:
         raise raised
+    return 0
+
+
+cdef int set_handler(int number, handler) except -1:
+    """What Python calls at a signal, and nothing else."""
+    cdef disposition_t kept
+    disposition_read(number, &kept)
+    _signal.signal(number, handler)
+    disposition_restore(number, &kept)
     return 0
 
 
