@@ -38,12 +38,7 @@ def description(optimizer: "Sharded") -> dict[str, Any]:
     """What all ranks must have alike when an optimizer is made."""
     arrays = zip(optimizer._whole.keys, optimizer._whole.params, strict=True)
     described = describe(optimizer)
-    groups = described.pop("param_groups")
-    chosen = {
-        f"{name} of group {k}": value.to_json() if isinstance(value, schedules.Schedule) else _said(value)
-        for k, group in enumerate(groups)
-        for name, value in group.items()
-    }
+    del described["param_groups"]
     return {
         **{f"shape and dtype of {key}": (p.shape, p.dtype.name) for key, p in arrays},
         "keys of the parameters": optimizer._whole.keys,
@@ -51,7 +46,16 @@ def description(optimizer: "Sharded") -> dict[str, Any]:
         "state_dtype": str(optimizer._state_dtype),
         "master_weights": optimizer._master_weights,
         **described,
-        **chosen,
+        **chosen(optimizer),
+    }
+
+
+def chosen(optimizer: "Sharded") -> dict[str, Any]:
+    """The groups as checkpoints describe them: options, keys and counts of steps."""
+    return {
+        f"{name} of group {k}": value.to_json() if isinstance(value, schedules.Schedule) else _said(value)
+        for k, group in enumerate(describe(optimizer)["param_groups"])
+        for name, value in group.items()
     }
 
 
@@ -100,7 +104,7 @@ def state_dict(optimizer: "Sharded") -> dict[str, Any]:
     with ExitStack() as stack:
         with ranks.all_or_none("state_dict") as agree:
             stack.enter_context(optimizer._held())
-            agree({"number": optimizer._number, **numbers(optimizer)})
+            agree({"number": optimizer._number, **numbers(optimizer), **chosen(optimizer)})
         own = list(zip(optimizer._own, optimizer._named_states(), strict=True))
         state: dict[str, dict[str, np.ndarray]] = {key: {} for key in whole.keys}
         for pieces in ranks.comm.allgather(own):
@@ -145,7 +149,8 @@ def save(optimizer: "Sharded", path: Any, params: Any) -> None:
             stack.enter_context(optimizer._held())
             path, params = checkpoint.path_from("path", path), options.flag("params", params)
             index = _index(optimizer, params)
-            agree({"number": optimizer._number, "path": str(path), "params": params, **numbers(optimizer)})
+            same = numbers(optimizer) | chosen(optimizer)
+            agree({"number": optimizer._number, "path": str(path), "params": params, **same})
         token = ranks.comm.bcast(secrets.token_hex(8))
         with ranks.all_or_none("save: the files") as agree:
             _write(optimizer, path, token, params)
