@@ -424,6 +424,7 @@ class Folder:
     """
 
     _lock: int | None = None
+    _began = False
     _why_not = "was closed"
 
     def __init__(self, path: str | os.PathLike[str], optimizer: "Optimizer") -> None:
@@ -479,7 +480,7 @@ class Folder:
         if self.is_new:
             with replacing(self.path / _META) as temporary:
                 temporary.write_text(json.dumps(self._meta, indent=1))
-            self.is_new = False
+            self.is_new, self._began = False, True
         _, plan.t, plan.skipped, *steps = self._counts.tolist()
         for k, count in enumerate(steps):
             plan.set_steps(k, count)
@@ -488,6 +489,11 @@ class Folder:
         """Refuse the states where they are another optimizer's now, or of the process that this one is a fork of."""
         if self._lock is None:
             raise RuntimeError(f"state_dir: {self.path}: {self._why_not}")
+
+    def undo(self) -> None:
+        """Leave a folder that was new as it was: nothing in it counts, and any optimizer may begin there."""
+        if self._began:
+            (self.path / _META).unlink()
 
     def close(self) -> None:
         """Let another optimizer use the folder."""

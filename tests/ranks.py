@@ -636,6 +636,19 @@ def states_in_folders(comm, folder):
 
 
 @several
+def folders_of_makers_that_disagree(comm, folder):
+    """What was new is still free for those who agree; what had states has them."""
+    with refused(comm, "disagree in shape and dtype"):
+        Sharded(fastadam.Adam, np.ones(9 + (comm.rank == 1)), comm, state_dir=folder)
+    opt = Sharded(fastadam.Adam, np.ones(9), comm, state_dir=folder)
+    opt.step(np.ones(9))
+    opt.close()
+    with refused(comm, "disagree in lr of group 0"):
+        Sharded(fastadam.Adam, np.ones(9), comm, state_dir=folder, lr=1.0 + comm.rank)
+    assert Sharded(fastadam.Adam, np.ones(9), comm, state_dir=folder).t == 1
+
+
+@several
 def folder_in_use_on_one_rank(comm, folder):
     taken = None
     if comm.rank == 1:

@@ -140,6 +140,8 @@ class Sharded(Optimizer):
             try:
                 agree({"number": ranks.n_made, "comm_dtype in bfloat16": in_bfloat16, **shards.description(self)})
             except Disagreement:
+                if self._folder is not None:
+                    self._folder.undo()
                 self.close()  # the folder, which the traceback would keep locked
                 raise
             self._number = ranks.n_made
