@@ -98,6 +98,8 @@ class Sharded(Optimizer):
         cls, optimizer: type[Optimizer], params: Any = None, comm: "MPI.Intracomm | None" = None, **options: Any
     ) -> "Sharded":
         """An object of a class that is both a Sharded and the optimizer."""
+        if cls is not Sharded:
+            raise TypeError(f"{cls.__name__}: a subclass of Sharded; make one of the optimizer, and give it to Sharded")
         is_one = isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and optimizer is not Optimizer
         if not is_one or issubclass(optimizer, Sharded):
             with Ranks.of(comm).all_or_none("Sharded"):
