@@ -4,6 +4,7 @@ Every act of several ranks begins with an agreement, so that an error is an erro
 
 import atexit
 import hashlib
+import io
 import math
 import os
 import sys
@@ -12,7 +13,7 @@ import time
 import traceback
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -101,7 +102,7 @@ class Ranks:
             if not asked:
                 self._agree(what, {}, error)
             elif agreed and self.size > 1:
-                traceback.print_exception(error)
+                _say("".join(traceback.format_exception(error)))
                 _abort(f"failed within {what}, which the others go on with")
             raise
         finally:
@@ -150,7 +151,7 @@ class Ranks:
         try:
             self._agree(_LEAVE, {})
         except Disagreement as error:
-            print(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}", file=sys.stderr, flush=True)
+            _say(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}\n")
 
     def all_leave(self) -> bool:
         """Whether every rank comes here, in a moment, to end by an error that all have."""
@@ -169,24 +170,30 @@ _hook, _process = sys.excepthook, os.getpid()
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
-    _hook(kind, error, trace)
-    if os.getpid() == _process and not MPI.Is_finalized() and MPI.COMM_WORLD.size > 1:
-        shared = getattr(error, "__fastadam_ranks__", None)
-        if shared is None or not shared.all_leave():
-            _abort(f"was ended by {kind.__name__}: {error}")
-        time.sleep(_LAST_WORDS)
+    if os.getpid() != _process or MPI.Is_finalized() or MPI.COMM_WORLD.size == 1:
+        _hook(kind, error, trace)
+        return
+    with redirect_stderr(io.StringIO()) as told:
+        _hook(kind, error, trace)
+    _say(told.getvalue())
+    shared = getattr(error, "__fastadam_ranks__", None)
+    if shared is None or not shared.all_leave():
+        _abort(f"was ended by {kind.__name__}: {error}")
+    time.sleep(_LAST_WORDS)
 
 
 sys.excepthook = _uncaught
 
 
+def _say(text: str) -> None:
+    """In one write, which mpiexec passes on as one: the lines of several ranks would else stand in one another."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
 def _abort(why: str) -> None:
     world = MPI.COMM_WORLD
-    print(
-        f"fastadam.mpi: rank {world.rank} of {world.size} {why}; the job ends: go on from the last checkpoint",
-        file=sys.stderr,
-        flush=True,
-    )
+    _say(f"fastadam.mpi: rank {world.rank} of {world.size} {why}; the job ends: go on from the last checkpoint\n")
     time.sleep(_LAST_WORDS)
     world.Abort(1)
 
