@@ -683,6 +683,19 @@ def part_of_the_ranks(comm, folder):
 
 
 @scene
+def communicators_that_are_freed(comm, folder):
+    """And the optimizer's own with them: MPICH has room for 2048."""
+    part = comm.Dup()
+    opt = Sharded(fastadam.Adam, np.ones(3), part)
+    part.Free()
+    assert opt._ranks.comm == MPI.COMM_NULL
+    before = everything(opt)
+    with refused(comm, "step: the communicator was freed"):
+        opt.step(np.ones(3))
+    assert everything(opt) == before
+
+
+@scene
 def two_optimizers(comm, folder):
     one, other = Twins(comm, params_of), Twins(comm, lambda: flat(params_of()), fastadam.RMSprop)
     for _ in range(3):
@@ -1371,7 +1384,8 @@ def killed(comm, folder):
         opt.step(np.ones(9))
         if t <= 3:
             opt.save(folder / "kept", params=True)
-            np.save(folder / f"{t}.npy", params)
+            if comm.rank == 1:  # the others are ended at any moment
+                np.save(folder / f"{t}.npy", params)
 
 
 @ending
@@ -1385,16 +1399,25 @@ def resumed_after_a_kill(comm, folder):
 
 @ending
 def left_by_sys_exit(comm, folder):
+    left(comm, folder, lambda: sys.exit(0))
+
+
+@ending
+def left_by_finalize(comm, folder):
+    left(comm, folder, MPI.Finalize)
+
+
+def left(comm, folder, leave):
     opt = Sharded(fastadam.Adam, np.ones(9), comm)
     opt.step(np.ones(9))
     if comm.rank == 1:
-        sys.exit(0)
+        return leave()
     before = everything(opt)
     for call in (lambda: opt.step(np.ones(9)), lambda: opt.save(folder / "kept"), opt.state_dict):
         with refused(comm, "rank 1 left the job, ranks 0, 2 did not; go on from the last checkpoint"):
             call()
     assert everything(opt) == before
-    tell(folder.parent, "left_by_sys_exit", f"rank {comm.rank} was told")
+    tell(folder.parent, folder.name, f"rank {comm.rank} was told")
     os._exit(0)
 
 

@@ -165,9 +165,38 @@ def test_killed_rank_ends_the_job_and_the_last_checkpoint_resumes(tmp_path):
     assert job.returncode == 0, job.stderr
 
 
-def test_rank_that_leaves_is_named(tmp_path):
-    mpiexec(3, tmp_path, "left_by_sys_exit")
+@pytest.mark.parametrize("scene", ["left_by_sys_exit", "left_by_finalize"])
+def test_rank_that_leaves_is_named(scene, tmp_path):
+    mpiexec(3, tmp_path, scene)
     assert sorted(result["failure"] for result in results(tmp_path)) == ["rank 0 was told", "rank 2 was told"]
+
+
+BEFORE_AND_AFTER = """
+import mpi4py
+mpi4py.rc.initialize = False
+import numpy as np, fastadam
+from fastadam.mpi import Sharded
+from mpi4py import MPI
+def refused(act):
+    try: act()
+    except RuntimeError as error: print(error)
+make = lambda: Sharded(fastadam.Adam, np.ones(3))
+refused(make)
+MPI.Init()
+opt = make()
+opt.step(np.ones(3))
+MPI.Finalize()
+refused(make)
+refused(lambda: opt.step(np.ones(3)))
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_before_and_after_mpi(n):
+    job = start(n, "-c", BEFORE_AND_AFTER)
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.count("comm: MPI is not up; call MPI.Init() before, and MPI.Finalize() after") == 2 * n
+    assert job.stdout.count("step: MPI is finalized") == n
 
 
 def test_one_step_more_on_one_rank(tmp_path):

@@ -14,7 +14,7 @@ import traceback
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Any
 
@@ -57,8 +57,7 @@ class Ranks:
         self._ended = ""  # why there are no more agreements
         self._inside = threading.Lock()
         self._process = os.getpid()
-        if self.size > 1:
-            atexit.register(self._leave)
+        _all.append(self)
 
     @classmethod
     def of(cls, comm: Any) -> "Ranks":
@@ -68,10 +67,21 @@ class Ranks:
             raise TypeError(f"comm: expected an intracommunicator of mpi4py, got {type(comm).__name__}")
         if comm == MPI.COMM_NULL:
             raise ValueError("comm: is COMM_NULL: this rank is not of the communicator, and makes no optimizer on it")
-        found: Any = comm.Get_attr(_attribute)
-        ranks: Ranks = cls(comm) if found is None else found
-        comm.Set_attr(_attribute, ranks)
-        return ranks
+        if not _is_up():
+            raise RuntimeError("comm: MPI is not up; call MPI.Init() before, and MPI.Finalize() after")
+        key = _attribute()
+        found: Ranks | None = comm.Get_attr(key)  # type: ignore[assignment]
+        if found is None:
+            found = cls(comm)
+            comm.Set_attr(key, found)
+        return found
+
+    def free(self) -> None:
+        """With the communicator that theirs is a copy of: MPI has room for so many."""
+        if self in _all:
+            _all.remove(self)
+            self.end("the communicator was freed")
+            self.comm.Free()
 
     def _n_threads(self) -> int:
         """How many threads a step may use by default: the ranks of a machine share its processors."""
@@ -144,14 +154,18 @@ class Ranks:
             wait(self.comm.Iallgather(MPI.IN_PLACE, found))
         return found
 
-    def _leave(self) -> None:
-        """Before MPI ends, at the end of the program: who still waits for this rank hears that it has gone."""
+    def leave(self) -> None:
+        """Before MPI ends: who still waits for this rank hears that it has gone."""
         if self._ended or os.getpid() != self._process or MPI.Is_finalized():
             return
         try:
             self._agree(_LEAVE, {})
         except Disagreement as error:
             _say(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}\n")
+
+    def end(self, why: str) -> None:
+        """From now on there are no acts of all ranks."""
+        self._ended = self._ended or why
 
     def all_leave(self) -> bool:
         """Whether every rank comes here, in a moment, to end by an error that all have."""
@@ -161,7 +175,7 @@ class Ranks:
             self._agree(_LEAVE, {}, patience=_PATIENCE)
         except (Disagreement, TimeoutError):
             return False
-        self._ended = "an error ended the job"
+        self.end("an error ended the job")
         return True
 
 
@@ -170,7 +184,7 @@ _hook, _process = sys.excepthook, os.getpid()
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
-    if os.getpid() != _process or MPI.Is_finalized() or MPI.COMM_WORLD.size == 1:
+    if os.getpid() != _process or not _is_up() or MPI.COMM_WORLD.size == 1:
         _hook(kind, error, trace)
         return
     with redirect_stderr(io.StringIO()) as told:
@@ -198,8 +212,32 @@ def _abort(why: str) -> None:
     world.Abort(1)
 
 
-#: under which a communicator keeps its Ranks
-_attribute = MPI.Comm.Create_keyval()
+#: those of all communicators that were not freed
+_all: list[Ranks] = []
+
+
+def _leave_all() -> None:
+    for ranks in reversed(_all):
+        ranks.leave()
+
+
+def _before_finalize(*_: object) -> None:
+    _leave_all()
+    while _all:
+        _all.pop().end("MPI is finalized")
+
+
+@cache
+def _attribute() -> int:
+    """Under which a communicator keeps its Ranks. Who asks first sees to it that ranks leave before MPI ends: with the
+    program, or by ``MPI.Finalize()``, which begins by deleting what COMM_SELF has."""
+    atexit.register(_leave_all)
+    MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=_before_finalize), None)
+    return MPI.Comm.Create_keyval(delete_fn=lambda comm, key, ranks: ranks.free())
+
+
+def _is_up() -> bool:
+    return MPI.Is_initialized() and not MPI.Is_finalized()
 
 
 def _code(text: str) -> int:

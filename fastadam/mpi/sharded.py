@@ -40,7 +40,8 @@ class Sharded(Optimizer):
         given to all. The arrays are stepped in place; those that `flat` made, or that lie one behind the other in one
         array, are communicated from where they are, others are copied to and from a buffer at each step.
     comm : mpi4py.MPI.Intracomm, optional
-        The ranks; by default ``MPI.COMM_WORLD``. A duplicate is used, so other messages do no harm.
+        The ranks; by default ``MPI.COMM_WORLD``. A duplicate is used, so other messages do no harm; it is freed
+        with the communicator.
     comm_dtype : {None, "bfloat16"}
         How gradients travel: as they are (float64 for float64 parameters, float32 for others), or rounded to 16 bits,
         half the bytes, and added up in float32; not for float64 parameters. Parameters travel in their own dtype.
