@@ -2,6 +2,7 @@
 Shared by the pytest-benchmark suites and by report.py; a library that is not installed is left out.
 """
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -114,8 +115,8 @@ def of_class(cls: type) -> Callable[[Arrays, Arrays], Step]:
     return make
 
 
-def torch_optimizer(name: str, **options: object) -> Callable[[Arrays, Arrays], Step]:
-    """An optimizer of torch.optim over tensors that share the arrays' memory."""
+def over_tensors(module: str, name: str, **options: object) -> Callable[[Arrays, Arrays], Step]:
+    """An optimizer of torch.optim, or of our adapter, over tensors that share the arrays' memory."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
         import torch
@@ -123,7 +124,7 @@ def torch_optimizer(name: str, **options: object) -> Callable[[Arrays, Arrays], 
         tensors = [torch.from_numpy(p).requires_grad_() for p in params]
         for tensor, g in zip(tensors, grads, strict=True):
             tensor.grad = torch.from_numpy(g)
-        return getattr(torch.optim, name)(tensors, **options).step
+        return getattr(importlib.import_module(module), name)(tensors, **options).step
 
     return make
 
@@ -211,8 +212,9 @@ CONTESTANTS = [
     Contestant("article's NumPy", article_numpy),
     Contestant("tuned NumPy", tuned_numpy),
     Contestant("numba parallel", of_class(NumbaKernel), "numba"),
-    Contestant("PyTorch fused", torch_optimizer("Adam", fused=True), "torch"),
-    Contestant("PyTorch foreach", torch_optimizer("Adam", foreach=True), "torch"),
+    Contestant("fastadam over tensors", over_tensors("fastadam.adapters.torch", "Adam"), "torch"),
+    Contestant("PyTorch fused", over_tensors("torch.optim", "Adam", fused=True), "torch"),
+    Contestant("PyTorch foreach", over_tensors("torch.optim", "Adam", foreach=True), "torch"),
     Contestant("DeepSpeed CPUAdam", deepspeed_cpu, "deepspeed", ("float32",)),
     Contestant("thinc", thinc_adam, "thinc", ("float32",)),
     Contestant("scikit-learn", sklearn_adam, "sklearn"),
@@ -236,7 +238,7 @@ def rule_contestants(name: str, options: dict[str, object], variants: tuple[str,
     found = [Contestant("fastadam", of_fastadam(name, **options))]
     for variant in variants:
         how = {"foreach": False} if variant == "single" else {variant: True}
-        found.append(Contestant(f"PyTorch {variant}", torch_optimizer(name, **options, **how), "torch"))
+        found.append(Contestant(f"PyTorch {variant}", over_tensors("torch.optim", name, **options, **how), "torch"))
     return [c for c in found if c.installed]
 
 
