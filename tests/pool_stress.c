@@ -17,8 +17,8 @@
 
 enum { CALLERS = 2, MOST_TILES = 3000, SECONDS = 300 };
 
-#ifdef __SANITIZE_THREAD__
-enum { FORKS = 0 }; /* its allocator is left locked in the child of a process of many threads */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+enum { FORKS = 0 }; /* their allocators are left locked in the child of a process of many threads */
 #else
 enum { FORKS = 12 };
 #endif
