@@ -971,7 +971,7 @@ TORCH_STATES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("step -1", in_state("step", lambda t: t - 2), ValueError, f"{STEPS}-1"),
     ("step 1.5", in_state("step", lambda t: t * 1.5), TypeError, f"{STEPS}1.5 of type float"),
     ("amsgrad", in_group(amsgrad=True), ValueError,
-     "param_groups[1]: its options need other states; make a new optimiz"),
+     f"the state of {SECOND}: expected 'max_exp_avg_sq' after step 1, got ['exp_avg', 'exp_avg_sq', 'step"),
 ]  # fmt: skip
 FROM_TORCH: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("nothing", lambda s: {}, ValueError, "state_dict: expected the keys 'state' and 'param_groups', got []"),

@@ -5,6 +5,8 @@ Needs torch, which CI installs.
 import copy
 import io
 import re
+import sys
+import threading
 from importlib.util import find_spec
 
 import numpy as np
@@ -339,3 +341,163 @@ def test_a_way_of_computing_that_comes_later_is_refused(way):
         optimizer.step()
     assert torch.equal(p, before)
     assert optimizer.state[p]["step"] == 1
+
+
+def one(name="Adam", dtype=torch.float32, **options):
+    """A parameter, and optimizers of ours and torch's over copies of it."""
+    ours, theirs = (torch.nn.Parameter(torch.ones(3, dtype=dtype)) for _ in range(2))
+    own = copy.deepcopy(options)
+    return ours, getattr(adapter, name)([ours], **own), theirs, getattr(torch.optim, name)([theirs], **options)
+
+
+def run(n, p, optimizer, grad=1.0):
+    for _ in range(n):
+        p.grad = torch.full_like(p, grad)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["step"].share_memory_(),  # other memory for all that share it
+        lambda state: state["step"].data.fill_(0),
+        lambda state: state["step"].numpy().fill(3),
+        lambda state: state["exp_avg"].share_memory_(),
+    ],
+)
+def test_states_that_are_moved_or_changed_unseen(change):
+    p, ours, q, theirs = one()
+    for optimizer, param in ((ours, p), (theirs, q)):
+        run(2, param, optimizer)
+        change(optimizer.state[param])
+        run(3, param, optimizer)
+    assert_same([p, ours.state[p]["step"]], [q, theirs.state[q]["step"]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({"betas": (torch.tensor(0.9), torch.tensor(0.99))}, lambda g: g["betas"][0].fill_(0.1)),
+        ({}, lambda g: g.update(betas=[0.5, 0.9]) or g["betas"].__setitem__(0, 0.1)),
+        ({}, lambda g: g.update(lr=np.float64(0.1), weight_decay=np.float32(0.25), maximize=np.True_)),
+        ({"amsgrad": True}, lambda g: g.update(amsgrad=False)),
+    ],
+)
+def test_options_that_change(options, change):
+    p, ours, q, theirs = one(foreach=False, **options)
+    for optimizer, param in ((ours, p), (theirs, q)):
+        optimizer.param_groups[0]["a user's"] = torch.ones(3)
+        run(2, param, optimizer)
+        change(optimizer.param_groups[0])
+        optimizer.param_groups[0]["a user's"] = torch.zeros(3)
+        run(3, param, optimizer, grad=0.5)
+    assert_same([p], [q], rtol=1e-6)
+
+
+def test_a_schedule_in_numbers_of_numpy():
+    p, ours, q, theirs = one(lr=0.1)
+    for optimizer, param in ((ours, p), (theirs, q)):
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: np.cos(epoch / 10))
+        for _ in range(3):
+            run(1, param, optimizer)
+            schedule.step()
+    assert_same([p], [q], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "grad"), [("Adam", 1e-4), ("Adagrad", 50.0)])  # whose squares float16 cannot hold
+def test_16_bits_go_on_from_a_checkpoint_as_if_nothing_had_been(name, grad):
+    p, straight, q, _ = one(name, torch.float16)
+    run(20, p, straight, grad=grad)
+    first, resumed = (getattr(adapter, name)([q]) for _ in range(2))
+    run(10, q, first, grad=grad)
+    resumed.load_state_dict(copy.deepcopy(first.state_dict()))
+    run(10, q, resumed, grad=grad)
+    assert torch.equal(p, q)
+    assert all(torch.equal(a, b) for a, b in zip(straight.state[p].values(), resumed.state[q].values(), strict=True))
+
+
+def test_counts_are_of_torchs_dtype_and_device():
+    p, ours, *_ = one()
+    for default in (torch.float16, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            with torch.device("meta"):
+                ours.state.clear()
+                p.grad = torch.ones(3, dtype=torch.float32, device="cpu")
+                ours.step()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        expected = torch.float64 if default == torch.float64 else torch.float32
+        assert ours.state[p]["step"].dtype == expected
+        assert ours.state[p]["step"].device.type == "cpu"
+
+
+def test_values_that_autograd_left_uncomputed():
+    p, ours, q, theirs = one()
+    for grad in (torch._neg_view(torch.ones(3)), torch._efficientzerotensor(3)):
+        p.grad, q.grad = grad, grad.clone()
+        ours.step()
+        theirs.step()
+    assert_same([p], [q], rtol=1e-6)
+    lazy = torch._neg_view(torch.ones(3))
+    with pytest.raises(TypeError, match=r"\['params'\]\[0\] has values that are not computed yet.*\.clone\(\)"):
+        adapter.Adam([lazy])
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    p, ours, *_ = one("Adamax")
+    run(3, p, ours)
+    other = adapter.Adam([p])
+    other.load_state_dict(ours.state_dict())
+    before = p.detach().clone()
+    with pytest.raises(ValueError, match="expected 'exp_avg_sq' after step 3, got"):
+        other.step()
+    assert torch.equal(p, before)
+
+
+def test_a_plain_dict_as_state():
+    p, ours, *_ = one()
+    run(1, p, ours)
+    ours.state = {}
+    run(2, p, ours)
+    assert ours.state[p]["step"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
+def test_a_tensor_that_is_given_twice():
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    with pytest.raises(ValueError, match=r"\[1\]: is the same tensor as .*\[0\]; leave one of them out"):
+        adapter.Adam([p, p]).step()
+
+
+def test_threads_in_one_optimizer_step_in_turn_or_are_refused():
+    """Also while the plan is made anew, every few steps."""
+    params = [torch.nn.Parameter(torch.ones(8)) for _ in range(20)]
+    for p in params:
+        p.grad = torch.ones(8)
+    optimizer, done, other = adapter.Adam(params), [], []
+
+    def step_often():
+        for k in range(200):
+            try:
+                optimizer.step()
+                done.append(1)
+                if k % 10 == 0:
+                    params[0].data = params[0].data.clone()
+            except RuntimeError as error:
+                other.append(str(error))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=step_often) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert {float(optimizer.state[p]["step"]) for p in params} == {len(done)}
+    assert all("another thread is inside" in said for said in other)
+    optimizer.step()

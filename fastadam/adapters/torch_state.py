@@ -193,10 +193,12 @@ def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, An
 
 
 def plain_value(value: Any) -> Any:
-    """An option, which torch may keep in a tensor."""
+    """An option, which torch may keep in a tensor, and a schedule may make a number of NumPy's."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if isinstance(value, (tuple, list)):
         return tuple(plain_value(part) for part in value)
-    return value.item() if hasattr(value, "item") and value.numel() == 1 else value
+    return value.item() if hasattr(value, "numel") and value.numel() == 1 else value
 
 
 def _mapping(where: str, value: Any) -> Mapping[Any, Any]:
@@ -238,7 +240,7 @@ def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
         raise ValueError(f"{where}: lies on {tensor.device}; move it: .cpu(), or torch.load(…, map_location='cpu')")
     if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(f"{where}: expected dtype float16, bfloat16, float32 or float64, got {tensor.dtype}")
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     if like is None:
         return array
