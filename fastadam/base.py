@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -178,7 +179,7 @@ class Optimizer:
         seed = options.seed("seed", seed)
         groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._structures = [group.structure._replace(arrays=[]) for group in groups]
-        self.param_groups = [Group.of(self, k, group) for k, group in enumerate(groups)]
+        self._groups = tuple(Group.of(self, k, group) for k, group in enumerate(groups))
         self._stale: set[int] = set()  # the groups whose options the plan has to be given at the next step
         self._bound: Sequence[np.ndarray] | None = None
         self._check_params()
@@ -194,8 +195,9 @@ class Optimizer:
             if grads is not None:
                 self._bind(self._plan, flat)
         except BaseException:
-            if self._folder is not None:  # which the traceback would keep locked
-                self._folder.close()
+            if self._folder is not None:
+                self._folder.undo()
+                self._folder.close()  # which the traceback would keep locked
             raise
 
     def __init_subclass__(cls) -> None:
@@ -288,9 +290,12 @@ class Optimizer:
         plan = self._plan  # before what is stale is asked: one that another thread replaces meanwhile refuses
         if grads is None:
             if self._bound is None:
-                raise RuntimeError(
-                    "grads: none were given and none are bound; call step(grads), or construct with grads="
+                way = (
+                    ", and the object's .grad is None"
+                    if self._object is not None
+                    else (" and none are bound; call step(grads), or construct with grads=")
                 )
+                raise RuntimeError(f"grads: none were given{way}")
         else:
             grads = self._flatten(grads)
         is_plain = skip_nonfinite is False and zero_grads is False and max_norm is None and clip_value is None
@@ -323,8 +328,7 @@ class Optimizer:
         if self._object is not None or self._folder is not None:
             kept = "states are kept in a folder" if self._object is None else "parameters are those of an object"
             raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
-        with self._held():
-            uninterrupted(partial(self._add_param_group, group))
+        self._alone(partial(self._add_param_group, group))
 
     def _add_param_group(self, group: Mapping[str, Any]) -> None:
         k = len(self.param_groups)
@@ -343,14 +347,13 @@ class Optimizer:
         try:
             self._structures = [*self._structures, read.structure._replace(arrays=[])]
             self._flatten = structure.of_groups(self._structures)
-            self.param_groups.append(Group.of(self, k, read))
+            self._groups = (*self._groups, Group.of(self, k, read))
             self._check_params()
             self._states = [*self._states, self._new_states(self.param_groups[k])]
-            self._remake_plan([*steps, 0], bound)
+            self._take_plan(self._remade_plan([*steps, 0], bound))
         except BaseException:
             with _assigning:
                 vars(self).update(before)
-                del self.param_groups[k:]
                 self._stale = set(range(k))
             raise
 
@@ -364,10 +367,13 @@ class Optimizer:
             raise RuntimeError("zero_grad: no gradients are bound; zero your own, or construct with grads=")
         for name, g in zip(self._plan.names, grads, strict=True):
             checks.writeable(f"gradient of {name}", g)
-        with self._held() as plan:
-            plan.changes += 1
+
+        def zero() -> None:
+            self._plan.changes += 1
             for g in grads:
                 g[...] = 0
+
+        self._alone(zero)
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that a later run needs beside the parameters, as a dict of plain values and arrays.
@@ -376,8 +382,7 @@ class Optimizer:
         parameters and its own step count ``"t"``; ``"state"``: key of a parameter -> name of a state -> array. A key is
         a mapping's own, or the place in a sequence; with several groups the group's number and a dot come first.
         """
-        with self._held():
-            return checkpoint.state_dict(self)
+        return self._alone(partial(checkpoint.state_dict, self))  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` of an optimizer of this class, over parameters of the same keys, gave.
@@ -387,8 +392,7 @@ class Optimizer:
         TypeError, ValueError
             If anything does not fit: nothing has changed then.
         """
-        with self._held():
-            checkpoint.load_state_dict(self, state_dict)
+        self._alone(partial(checkpoint.load_state_dict, self, state_dict), is_load=True)
 
     def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
         """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
@@ -403,8 +407,7 @@ class Optimizer:
         OSError
             If the file cannot be written: the old one is as it was.
         """
-        with self._held():
-            uninterrupted(partial(checkpoint.save, self, path, params))
+        self._alone(partial(checkpoint.save, self, path, params))
 
     def load(self, path: str | PathLike[str]) -> None:
         """Go on from what `save` wrote: options, step count, states, and the parameters where the file has them.
@@ -416,7 +419,7 @@ class Optimizer:
         ValueError
             If it is damaged, no checkpoint, or one of other parameters: nothing has changed then.
         """
-        with self._held():
+        with self._held(is_load=True):
             checkpoint.load(self, path)
 
     def close(self) -> None:
@@ -424,6 +427,11 @@ class Optimizer:
         if self._folder is not None:
             with self._plan:
                 self._folder.close()
+
+    @property
+    def param_groups(self) -> "tuple[Group, ...]":
+        """The groups: mappings of options, to assign to. More of them come by `add_param_group`."""
+        return self._groups
 
     @property
     def t(self) -> int:
@@ -467,13 +475,24 @@ class Optimizer:
 
     # Between the face and the plan.
 
-    def _held(self) -> Plan:
+    def _held(self, is_load: bool = False) -> AbstractContextManager[Plan]:
         """The plan, which keeps steps out in a ``with``, its arrays those that an object has now."""
         if self._object is not None:
             self._follow_object()
         if self._folder is not None:
             self._folder.check()
-        return self._plan
+        return self._plan if is_load else _whole(self._plan)
+
+    def _alone(self, work: Callable[[], Any], is_load: bool = False) -> Any:
+        """Do `work`, whole, while steps are kept out. What handlers of signals do comes after that: they may save."""
+        found = []
+
+        def held() -> None:
+            with self._held(is_load):
+                found.append(work())
+
+        uninterrupted(held)
+        return found[0]
 
     @property
     def _params(self) -> list[np.ndarray]:
@@ -535,13 +554,17 @@ class Optimizer:
             self._stale = set(range(len(self.param_groups)))
         return plan
 
-    def _remake_plan(self, steps: Sequence[int], bound: Sequence[np.ndarray] | None = None) -> None:
-        """A plan for other arrays, at the same count of steps; a thread about to step the old one is refused."""
+    def _remade_plan(self, steps: Sequence[int], bound: Sequence[np.ndarray] | None = None) -> Plan:
+        """A plan for other arrays, at the same count of steps."""
         old = self._plan
         plan = self._new_plan(old.t, old.seed, old.skipped, steps)
         if bound is not None:
             self._bind(plan, bound)
-        self._plan = plan
+        return plan
+
+    def _take_plan(self, plan: Plan) -> None:
+        """Step by another plan from now on; a thread about to step the old one is refused."""
+        old, self._plan = self._plan, plan
         old.retired = True
         old.changes += 1
 
@@ -578,13 +601,13 @@ class Optimizer:
             groups = [(group._label, group._values) for group in self.param_groups]
             unchanged = Unchanged(plan)
         del kept["_plan"], kept["_stale"]
-        return kept | {"param_groups": groups, "_folder": None, "_at": counts, "_unchanged": unchanged}
+        return kept | {"_groups": groups, "_folder": None, "_at": counts, "_unchanged": unchanged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         del state["_unchanged"]
         counts = state.pop("_at")
         vars(self).update(state)
-        self.param_groups = [Group(self, k, *kept) for k, kept in enumerate(state["param_groups"])]
+        self._groups = tuple(Group(self, k, *kept) for k, kept in enumerate(state["_groups"]))
         self._check_params()
         self._plan = self._new_plan(*counts)
         if self._bound is not None:
@@ -595,7 +618,12 @@ class Optimizer:
 
     def _follow_object(self) -> None:
         """Step the arrays that the object has now: a script may have replaced ``object.parameters``."""
-        arrays = list(self._flatten(self._object.parameters))
+        try:
+            arrays = list(self._flatten(self._object.parameters))
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"params: .parameters has not the structure that it had at construction: {error}"
+            ) from error
         plan = self._plan
         planned = plan.params
         if all(new is old for new, old in zip(arrays, planned, strict=True)):
@@ -606,17 +634,24 @@ class Optimizer:
         checks.parameters(self._names, arrays)
         for name, new, old in zip(self._names, arrays, planned, strict=True):
             checks.like(name, new, old)
-        with plan:
-            uninterrupted(partial(self._replace_arrays, arrays))
+        uninterrupted(partial(self._replace_arrays, plan, arrays))
 
-    def _replace_arrays(self, arrays: list[np.ndarray]) -> None:
-        plan, rest = self._plan, iter(arrays)
-        for group in self.param_groups:
-            group._values["params"] = tuple(islice(rest, len(group["params"])))
-        for new, old, states in zip(arrays, plan.params, self._named_states(), strict=True):
-            if new is not old and "master" in states:
-                states["master"][...] = new
-        self._remake_plan([plan.steps(k) for k in range(len(self.param_groups))])
+    def _replace_arrays(self, old: Plan, arrays: list[np.ndarray]) -> None:
+        with old:
+            old.need_whole()
+            before, rest = [group._values for group in self._groups], iter(arrays)
+            try:
+                for group in self._groups:
+                    group._values = group._values | {"params": tuple(islice(rest, len(group["params"])))}
+                plan = self._remade_plan([old.steps(k) for k in range(len(self._groups))])
+            except BaseException:
+                for group, values in zip(self._groups, before, strict=True):
+                    group._values = values
+                raise
+            for new, p, states in zip(arrays, old.params, self._named_states(), strict=True):
+                if new is not p and "master" in states:
+                    states["master"][...] = new
+            self._take_plan(plan)
 
 
 class Unchanged:
@@ -663,8 +698,12 @@ class Group(MutableMapping[str, Any]):
         return group
 
     def __reduce__(self) -> Any:
-        """A copy is a plain dict: a group is copied with its optimizer alone."""
-        return dict, (dict(self),)
+        """The group of the copied optimizer, copied with it: who assigns to that reaches the copy."""
+        return _group_of, (self._optimizer, self._index)
+
+    def __copy__(self) -> dict[str, Any]:
+        """A plain dict."""
+        return dict(self)
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -705,3 +744,14 @@ class Group(MutableMapping[str, Any]):
         if fixed or self._optimizer._rule(self._values | {name: value}) is not self._rule:
             raise ValueError(f"{self._name(name)}: {shown(value)} needs other states; it is chosen at construction")
         return value
+
+
+@contextmanager
+def _whole(plan: Plan) -> Iterator[Plan]:
+    with plan:
+        plan.need_whole()
+        yield plan
+
+
+def _group_of(optimizer: Optimizer, index: int) -> Group:
+    return optimizer.param_groups[index]

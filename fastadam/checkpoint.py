@@ -14,7 +14,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,28 +291,36 @@ def in_file(array: np.ndarray) -> np.ndarray:
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; then it is synced and takes the place, and the mode, of `path`."""
     path = Path(os.path.realpath(path))  # of what a link leads to
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a folder is refused where it is to be replaced
+        raise OSError(errno.EINVAL, "expected a file or a new name, got a device, pipe or socket", str(path))
     temporary = path.with_name(f".fastadam-{secrets.token_hex(8)}.tmp")
     try:
-        yield temporary
-        _sync(temporary, os.O_RDWR)
-        if path.exists():
-            temporary.chmod(path.stat().st_mode)
-        os.replace(temporary, path)
+        with _synced(path.parent, os.O_RDONLY) if os.name == "posix" else nullcontext():  # Windows opens no folders
+            yield temporary
+            with _synced(temporary, os.O_RDWR):
+                if path.exists():
+                    temporary.chmod(path.stat().st_mode)
+            os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):  # of where it could not be made
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename in (None, temporary, str(temporary)):  # unknown to the caller
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.filename in (None, temporary, str(temporary), str(path.parent)):
+            error.filename = str(path)  # which the caller knows
             del error.filename2  # None would be said, too
         raise
-    if os.name == "posix":  # the entry in the folder; Windows opens no folders
-        _sync(path.parent, os.O_RDONLY)
 
 
-def _sync(path: Path, flags: int) -> None:
+@contextmanager
+def _synced(path: Path, flags: int) -> Iterator[None]:
+    """A file, or the entries of a folder, after what is done within; what cannot be opened is an error before that."""
     handle = os.open(path, flags)
     try:
-        os.fsync(handle)
+        yield
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+                raise
     finally:
         os.close(handle)
 
@@ -547,11 +555,6 @@ class Folder:
 
         def begin() -> None:
             nonlocal begun
-            if self._counts[0]:
-                raise RuntimeError(
-                    f"state_dir: {self.path}: a step failed half-way, so these states are of two steps; load a "
-                    "checkpoint"
-                )
             self.begin()
             begun = True
             if before is not None:

@@ -12,6 +12,7 @@ import random
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -687,6 +688,50 @@ def test_pickle_in_another_process(tmp_path: Path) -> None:
     assert snapshot(opt) == snapshot(built())
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+@pytest.mark.parametrize("first", [0, 1])
+def test_groups_that_are_copied_with_their_optimizer_are_its_own(copied, first) -> None:
+    """As of a schedule that keeps them."""
+    opt = fastadam.Adam(np.ones(3), lr=1.0)
+    pair = [opt, opt.param_groups]
+    again = copied([pair[first], pair[1 - first]])
+    other, groups = again[first], again[1 - first]
+    groups[0]["lr"] = 0.5
+    assert (other.lr, opt.lr) == (0.5, 1.0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has none of them")
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "socket"))
+        for path in (tmp_path / "pipe", tmp_path / "socket", Path(os.devnull)):
+            before = path.lstat().st_mode
+            with pytest.raises(OSError, match="expected a file or a new name, got a device, pipe or socket") as error:
+                fastadam.Adam(np.ones(3)).save(path)
+            assert error.value.filename == str(path)
+            assert path.lstat().st_mode == before
+
+
+def test_folder_that_cannot_be_synced_is_known_before_the_old_file_goes(tmp_path, monkeypatch) -> None:
+    opt = fastadam.Adam(np.ones(3))
+    opt.save(tmp_path / "a.npz")
+    old = (tmp_path / "a.npz").read_bytes()
+    opt.step(np.ones(3))
+    really = os.open
+
+    def no_folders(path, *args, **kwargs):
+        if Path(path) == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", no_folders)
+    with pytest.raises(PermissionError):
+        opt.save(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").read_bytes() == old
+    assert os.listdir(tmp_path) == ["a.npz"]
+
+
 def test_what_cannot_be_copied() -> None:
     opt = fastadam.Adam(np.ones(3), lr=lambda t: 1 / t)
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
@@ -694,6 +739,8 @@ def test_what_cannot_be_copied() -> None:
     assert copy.deepcopy(opt).lr is opt.lr
     with pytest.raises(TypeError, match=re.escape("use copy.deepcopy")):
         copy.copy(opt)
+    assert type(copy.copy(opt.param_groups[0])) is dict  # a plain one: nobody listens to its changes
     [group] = copy.deepcopy(opt.param_groups)
-    assert type(group) is type(copy.copy(opt.param_groups[0])) is dict  # a plain one: nobody listens to its changes
+    with pytest.raises(ReferenceError, match="the optimizer of this group is gone"):
+        group["lr"] = 1.0
     assert list(group) == list(opt.param_groups[0])

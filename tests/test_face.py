@@ -118,6 +118,36 @@ def test_object_with_parameters_and_grad():
     assert x.zeroed == 1
 
 
+def test_object_that_is_refused_is_as_before():
+    x = Instance([np.ones(3)], [np.ones(3)])
+    opt = fastadam.Adam(x)
+    opt.step()
+    mine = x.parameters
+    for wrong, error, text in (
+        ([opt.state["m"][0]], ValueError, "share memory"),
+        (mine * 2, ValueError, "params: .parameters has not the structure"),
+    ):
+        x.parameters = wrong
+        with pytest.raises(error, match=text):
+            opt.step()
+        with pytest.raises(error, match=text):
+            opt.state_dict()
+    x.parameters = mine
+    assert opt.param_groups[0]["params"][0] is mine[0]
+    x.grad = None
+    with pytest.raises(RuntimeError, match=r"grads: none were given, and the object's \.grad is None"):
+        opt.step()
+    assert opt.t == 1
+
+
+def test_groups_are_not_to_be_replaced():
+    opt = fastadam.Adam([{"params": np.ones(2)}, {"params": np.ones(3)}])
+    with pytest.raises(AttributeError):
+        opt.param_groups = []
+    with pytest.raises(AttributeError):
+        opt.param_groups.sort(key=len)
+
+
 def test_object_whose_parameters_are_replaced():
     x = Instance(B.copy(), GRADS[1])
     opt = fastadam.Adam(x)

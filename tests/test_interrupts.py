@@ -290,3 +290,35 @@ def test_error_of_the_work_is_raised_here():
     with pytest.raises(KeyboardInterrupt) as raised:
         call()
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_handler_that_saves(options, tmp_path):
+    """As of SIGTERM, where a job is preempted: what runs meanwhile is done first, but for a schedule's own lines."""
+    params, grads = [np.zeros(SIZE, np.float32)], [np.ones(SIZE, np.float32)]
+    opt, saved = fastadam.AdamW(params, **options), []
+
+    def preempted(number, frame):
+        try:
+            opt.save(tmp_path / "last.npz")
+            saved.append(opt.t)
+        except RuntimeError:
+            if "lr" not in options:
+                raise
+            saved.append(None)
+
+    before = signal.signal(signal.SIGALRM, preempted)
+    try:
+        for call in (lambda: opt.step(grads), lambda: opt.save(tmp_path / "a.npz"), opt.state_dict):
+            for _ in range(TRIALS // 10):
+                count = len(saved)
+                signal.setitimer(signal.ITIMER_REAL, 1e-4)
+                while len(saved) == count:
+                    call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert sum(t is None for t in saved) < len(saved) // 3
+    again = fastadam.AdamW([params[0].copy()], **options)
+    again.load(tmp_path / "last.npz")
+    assert again.t == [t for t in saved if t is not None][-1]

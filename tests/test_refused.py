@@ -632,7 +632,7 @@ CHECKPOINTS = [
             ("cut", lambda w: pickle.loads(w.data[:-100]), pickle.UnpicklingError, "pickle data was truncated"),
             ("empty", lambda w: pickle.loads(b""), EOFError, "Ran out of input"),
             ("of integers",
-             unpickled(lambda s: s["param_groups"][0][1].update(params=(ones((2, 3), int), ones(4), ones(3)))),
+             unpickled(lambda s: s["_groups"][0][1].update(params=(ones((2, 3), int), ones(4), ones(3)))),
              TypeError,
              f"params[0]: {DTYPE}int64"),
             ("of another shape", unpickled(lambda s: s["_states"][0].__setitem__(1, [ones(5), ones(4)])), ValueError,

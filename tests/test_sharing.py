@@ -211,7 +211,7 @@ def test_schedule_that_uses_its_optimizer(name: str, tmp_path: Path) -> None:
     opt = fastadam.Adam(p, grads=np.ones(3))
     opt.save(tmp_path / "old.npz")
     opt.lr = lambda t: CALLS[name](opt, tmp_path) or 0.1
-    with pytest.raises(RuntimeError, match="this thread is inside a step of this optimizer already: what that calls"):
+    with pytest.raises(RuntimeError, match="this thread is inside a step of this optimizer already"):
         opt.step()
     assert (opt.t, p.tolist()) == (0, [1.0] * 3)
     opt.lr = 0.1

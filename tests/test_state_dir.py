@@ -246,6 +246,9 @@ def test_a_step_that_failed_within_is_not_forgotten(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"a step failed half-way.*; load a checkpoint"):
             opt.step(g)
+    for call in (lambda: opt.save(tmp_path / "a.npz"), opt.state_dict, lambda: copy.deepcopy(opt)):
+        with pytest.raises(RuntimeError, match="a step failed half-way"):  # what it has counts for nothing
+            call()
     assert (opt.t, p[0]) == (0, 0.5)
     opt.load_state_dict(good)
     with pytest.raises(ValueError, match="expected shape"):
@@ -253,6 +256,18 @@ def test_a_step_that_failed_within_is_not_forgotten(tmp_path: Path) -> None:
     opt.step(g)
     opt.close()
     assert sgd(p, backend="numpy", state_dir=tmp_path).t == 1
+
+
+def test_construction_that_is_refused_leaves_the_folder_new(tmp_path: Path) -> None:
+    w = np.ones(3)
+    with pytest.raises(ValueError, match="gradient of params: shares memory with a parameter"):
+        fastadam.Adam(w, grads=w, state_dir=tmp_path)
+    opt = fastadam.Adam([w, np.ones(2)], state_dir=tmp_path)  # others than those that were refused
+    opt.step([w * 1, np.ones(2)])
+    opt.close()
+    with pytest.raises(ValueError, match="gradient of params"):
+        fastadam.Adam([w, np.ones(2)], grads=[w, w[:2]], state_dir=tmp_path)
+    assert fastadam.Adam([w, np.ones(2)], state_dir=tmp_path).t == 1
 
 
 def test_load_is_recorded_in_the_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from libc.string cimport memset
 
 import _signal  # without signal's functions in Python, within which handlers could run
 import os
+from functools import partial
 from _thread import get_ident
 from threading import main_thread
 
@@ -509,13 +510,21 @@ cdef class Plan:
             )
         if self.holding_thread == PyThread_get_thread_ident():
             raise RuntimeError(
-                "this thread is inside a step of this optimizer already: what that calls, a schedule say, cannot step, "
-                "save, load or copy it"
+                "this thread is inside a step of this optimizer already, or a load: what runs meanwhile, a schedule or "
+                "a signal's handler, cannot step, save, load or copy it"
             )
         raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
 
     cdef void release(self) noexcept:
         self.holder = 0
+
+    def need_whole(self):
+        """Refuse arrays that a rule in Python, by an error in the middle of a sweep, has left half stepped."""
+        if self.torn:
+            raise RuntimeError(
+                "a step failed half-way, so parameters and states are of two steps; load a checkpoint, or make a new "
+                "optimizer"
+            )
 
     def __enter__(self):
         """Keep steps out until `__exit__`: for who reads or changes the arrays between steps."""
@@ -565,10 +574,25 @@ cdef class Plan:
         up such sums of all processes. ``parts()`` yields numbers of segments: the gradients of those before have come,
         and they are stepped before the next number is asked for.
         """
+        if self.compiled or exchange is not None:
+            self.hold_and_step(grads, before, factor, clip_value, max_norm, skip_nonfinite, zero_grads, exchange)
+        else:  # in Python, where handlers of signals run: they may step or save, when it is done
+            how = (grads, before, factor, clip_value, max_norm, skip_nonfinite, zero_grads)
+            uninterrupted(partial(self.step_in_python, how))
+
+    def step_in_python(self, tuple how):
+        grads, before, factor, clip_value, max_norm, skip_nonfinite, zero_grads = how
+        self.hold_and_step(grads, before, factor, clip_value, max_norm, skip_nonfinite, zero_grads, None)
+
+    cdef int hold_and_step(
+        self, grads, before, double factor, double clip_value, max_norm, bint skip_nonfinite, bint zero_grads, exchange
+    ) except -1:
         cdef Py_ssize_t first = 0, last
         cdef tuple given = self.bound if grads is None else tuple(grads)  # keeps them alive, whoever changes a list
         self.hold()
         try:
+            if self.torn:
+                self.need_whole()
             if before is not None:
                 before()
             self.admit_all(given)
@@ -586,7 +610,7 @@ cdef class Plan:
                 if skip_nonfinite and not finite:
                     self.grad_norm = grad_norm
                     self.skipped += 1
-                    return
+                    return 0
                 if max_norm is not None:
                     factor *= clip_factor(grad_norm, max_norm)
             self.prepare_scalars(factor, clip_value)  # where it is Python, it may raise
@@ -595,20 +619,18 @@ cdef class Plan:
             self.layout.work = sweep_range
             self.layout.zero_grads = zero_grads
             self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
-            if exchange is not None:
-                self.torn = True
+            self.torn = True
+            if exchange is None:
+                self.sweep(0, self.layout.n_segments)
+            else:
                 for last in exchange.parts():
                     self.sweep(first, last)
                     first = last
-                self.swept()
-            elif self.compiled:
-                self.torn = True
-                self.sweep(0, self.layout.n_segments)
-                self.swept()
-            else:
-                uninterrupted(self.sweep_python)
+            self.t += 1
+            self.torn = False
         finally:
             self.release()
+        return 0
 
     cdef tuple measure(self, exchange):
         """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
@@ -791,11 +813,6 @@ cdef class Plan:
                 group.scalars32[k] = <float> group.scalars64[k]
         return 0
 
-    def sweep_python(self):
-        self.torn = True
-        self.sweep(0, self.layout.n_segments)
-        self.swept()
-
     cdef int sweep(self, Py_ssize_t first, Py_ssize_t last) except -1:
         """Step the segments first … last; where kernels are Python, these are called with arrays that view chunks."""
         cdef Py_ssize_t i
@@ -817,10 +834,6 @@ cdef class Plan:
         finally:
             leave(&self.layout, mode)
         return 0
-
-    cdef void swept(self) noexcept:
-        self.t += 1
-        self.torn = False
 
 
 def uninterrupted(work):
@@ -1046,7 +1059,8 @@ cdef int sweep_in_python(Layout* layout, Segment* segment, char* buffer) except 
     cdef int k
     cdef Group* group = segment.group
     cdef Kernel kernel = <Kernel> group.kernel
-    scalars = [group.scalars64[k] for k in range(kernel.n_scalars)]
+    cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
+    scalars = [group.scalars32[k] if is_float else group.scalars64[k] for k in range(kernel.n_scalars)]
     while begin < segment.n:
         n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
         views(segment, begin, n, buffer, arrays)

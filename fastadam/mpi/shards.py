@@ -118,7 +118,7 @@ def state_dict(optimizer: "Sharded") -> dict[str, Any]:
 
 def load_state_dict(optimizer: "Sharded", given: Any) -> None:
     """See `Sharded.load_state_dict`."""
-    with optimizer._ranks.all_or_none("load_state_dict") as agree, optimizer._held():
+    with optimizer._ranks.all_or_none("load_state_dict") as agree, optimizer._held(is_load=True):
         if not isinstance(given, Mapping):
             raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
         described = _described_by_pieces(optimizer, "state_dict", given)
@@ -199,7 +199,7 @@ def _commit(path: Path, index: dict[str, Any]) -> None:
 
 def load(optimizer: "Sharded", path: Any) -> None:
     """See `Sharded.load`."""
-    with optimizer._ranks.all_or_none("load") as agree, optimizer._held(), ExitStack() as files:
+    with optimizer._ranks.all_or_none("load") as agree, optimizer._held(is_load=True), ExitStack() as files:
         path = checkpoint.path_from("path", path)
         optimizer._whole.need_writeable()
         with checkpoint.reading(path):
