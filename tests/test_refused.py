@@ -845,14 +845,15 @@ ARTICLE: list[tuple[str, dict[str, Any], Any, str]] = [
      "instance.parameters: the array is read-only"),
     ("m", {"m": ones(5)}, ValueError, f"the state m: expected shape (3,) {OF_STATE}(5,)"),
     ("v", {"v": "x"}, TypeError, "the state v: expected real numbers, got <U1"),
-    ("alpha", {"alpha": "x"}, TypeError, "lr: expected a number, got 'x'"),
-    ("epsilon", {"epsilon": None}, TypeError, "eps: expected a number, got None"),
+    ("alpha", {"alpha": "3"}, TypeError, "alpha: expected a number, got '3'"),
+    ("epsilon", {"epsilon": None}, TypeError, "epsilon: expected a number, got None"),
 ]  # fmt: skip
 
 CANNOT = "Adam cannot use it; leave it out, or take SciPy's method="
 SCIPY: list[tuple[str, dict[str, Any], Any, str]] = [
     ("hess", {"hess": lambda x: x}, ValueError, f"hess: {CANNOT}'Newton-CG'"),
     ("constraints", {"constraints": {"type": "eq", "fun": sum}}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
+    ("an array of constraints", {"constraints": np.array([sum, sum])}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
     ("callback", {"callback": 5}, TypeError, "callback: expected a function, got 5 of type int"),
     ("tol", {"tol": nan}, ValueError, f"tol: expected {RATE}, got nan"),
     ("maxiter", {"options": {"maxiter": 1e4}}, TypeError,
@@ -903,6 +904,8 @@ THINC: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("shape", lambda w: w.opt(w.key, w.w, w.g[:2]), ValueError,
      "gradient of (1, 'W'): expected shape (3,) like the para"),
     ("integers", lambda w: w.opt(w.key, w.w.astype(int), w.g), TypeError, f"weights of (1, 'W'): {DTYPE}int64"),
+    ("float16", lambda w: w.opt((9, "W"), w.w.astype("f2"), w.g.astype("f2")), TypeError,
+     "weights of (9, 'W'): expected float32 or float64, got float16; use .astype('float32')"),
     ("frozen", lambda w: w.opt(w.key, w.w, frozen(w.g)), ValueError,
      "gradient of (1, 'W'): the array is read-only and"),
     ("itself", lambda w: w.opt(w.key, w.w, w.w), ValueError,

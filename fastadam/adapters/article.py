@@ -36,6 +36,7 @@ class _Article:
     """What the classes share: the instance, its plan, and states that are 0.0 until the first step."""
 
     _rule: Rule
+    _names = {"lr": "alpha", "eps": "epsilon"}  # the rule's name of a hyper-parameter -> the article's
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
@@ -67,7 +68,8 @@ class _Article:
             grad = grad.copy()
         hyper = self._hyper(self.timestep + 1)
         if hyper != self._hyper_set or not is_planned:
-            plan.set_hyper(0, [_number(name, hyper.get(name, 0.0)) for name in self._rule.hyper])
+            names = self._rule.hyper
+            plan.set_hyper(0, [_number(self._names.get(name, name), hyper.get(name, 0.0)) for name in names])
         plan.t = self.timestep
         plan.step((grad,))
         self.timestep += 1
@@ -111,7 +113,7 @@ def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:
 def _number(name: str, value: Any) -> float:
     """A hyper-parameter: any number, as in the article."""
     try:
-        return float(value)
+        return float(None if isinstance(value, (str, bytes)) else value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {checks.shown(value)}") from None
 
@@ -186,6 +188,7 @@ class RMSprop(_Article):
     """RMSprop with ε within the root: ``v = β₂ v + (1 - β₂) g²``, ``θ = θ - α g / √(v + ε)``."""
 
     _rule = RULES["rmsprop"]
+    _names = {**_Article._names, "alpha": "beta2"}
     v = _State("v")
 
     def __init__(self, instance: Any, alpha: float = 0.001, beta2: float = 0.9, epsilon: float = 1e-8) -> None:

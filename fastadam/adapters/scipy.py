@@ -6,7 +6,7 @@ import inspect
 import itertools
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -130,7 +130,7 @@ class Method:
         refused = (
             ("hess", hess, "Newton-CG"),
             ("hessp", hessp, "Newton-CG"),
-            ("constraints", constraints or None, "SLSQP"),
+            ("constraints", None if isinstance(constraints, Sized) and not len(constraints) else constraints, "SLSQP"),
         )
         for name, value, way in refused:
             if value is not None:

@@ -241,6 +241,10 @@ class Optimizer(thinc.optimizers.Optimizer):
     def _new_plan(self, key: tuple[int, str], weights: np.ndarray) -> "_Planned":
         _on_cpu(f"weights of {key}", weights)
         checks.parameter(f"weights of {key}", weights)
+        if weights.itemsize == 2:  # thinc's norms are taken in the gradient's dtype
+            raise TypeError(
+                f"weights of {key}: expected float32 or float64, got {weights.dtype}; use .astype('float32')"
+            )
         states: list[np.ndarray | None] = [None, None, None]
         moments = (self.mom1, self.mom2, self.mom3)
         for k in range(len(self._rule.states)):
