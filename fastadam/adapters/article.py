@@ -8,7 +8,8 @@ read at each step and, as in the article, not checked. States and step count are
 """
 
 import math
-from typing import Any
+from contextlib import suppress
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class _Article:
     """What the classes share: the instance, its plan, and states that are 0.0 until the first step."""
 
     _rule: Rule
-    _names = {"lr": "alpha", "eps": "epsilon"}  # the rule's name of a hyper-parameter -> the article's
+    _names: ClassVar = {"lr": "alpha", "eps": "epsilon"}  # the rule's name of a hyper-parameter -> the article's
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
@@ -112,10 +113,10 @@ def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:
 
 def _number(name: str, value: Any) -> float:
     """A hyper-parameter: any number, as in the article."""
-    try:
-        return float(None if isinstance(value, (str, bytes)) else value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {checks.shown(value)}") from None
+    if not isinstance(value, (str, bytes)):
+        with suppress(TypeError, ValueError):
+            return float(value)
+    raise TypeError(f"{name}: expected a number, got {checks.shown(value)}")
 
 
 class Adam(_Article):
@@ -188,7 +189,7 @@ class RMSprop(_Article):
     """RMSprop with ε within the root: ``v = β₂ v + (1 - β₂) g²``, ``θ = θ - α g / √(v + ε)``."""
 
     _rule = RULES["rmsprop"]
-    _names = {**_Article._names, "alpha": "beta2"}
+    _names: ClassVar = {**_Article._names, "alpha": "beta2"}
     v = _State("v")
 
     def __init__(self, instance: Any, alpha: float = 0.001, beta2: float = 0.9, epsilon: float = 1e-8) -> None:
