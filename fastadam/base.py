@@ -124,7 +124,7 @@ class Optimizer:
         The norm of the last step's gradients, where it was asked to measure it.
     state : dict
         Name of a state (``"m"``, ``"v"``, …) -> list of arrays, one a parameter.
-    param_groups : list
+    param_groups : tuple
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
     Raises
