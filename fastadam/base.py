@@ -166,7 +166,7 @@ class Optimizer:
         for name in unknown:
             _, *own = inspect.signature(type(self)).parameters
             raise TypeError(f"{name}: unknown option of {type(self).__name__}; it has {', '.join(own)}")
-        self.defaults = {name: options.check(name, value) for name, value in defaults.items()}
+        self.defaults = {name: self._check_option(name, value) for name, value in defaults.items()}
         given: Any = params
         self._object: Any = given if structure.is_object(given) else None
         if self._object is not None and grads is not None:
@@ -208,6 +208,8 @@ class Optimizer:
             cls.__signature__ = inspect.Signature([*own[1:], *shared])  # type: ignore[attr-defined]
 
     # What a subclass says of itself: which rule, which values, which states.
+
+    _check_option = staticmethod(options.check)
 
     @classmethod
     def _rule(cls, values: dict[str, Any]) -> Rule:
@@ -693,7 +695,7 @@ class Group(MutableMapping[str, Any]):
         group = cls(optimizer, index, label, {"params": tuple(given.structure.arrays), **optimizer.defaults})
         for name in given.options:
             group._known(name)
-        group._values |= {name: options.check(name, value, group._name(name)) for name, value in given.options.items()}
+        group._values |= {n: optimizer._check_option(n, value, group._name(n)) for n, value in given.options.items()}
         group._rule = optimizer._rule(group._values)
         return group
 
@@ -739,7 +741,7 @@ class Group(MutableMapping[str, Any]):
     def check(self, name: str, value: Any) -> Any:
         """The value to keep for an option of this group; it must not call for another rule, whose states differ."""
         self._known(name)
-        value = options.check(name, value, self._name(name))
+        value = self._optimizer._check_option(name, value, self._name(name))
         fixed = name == "initial_accumulator_value" and value != self[name]
         if fixed or self._optimizer._rule(self._values | {name: value}) is not self._rule:
             raise ValueError(f"{self._name(name)}: {shown(value)} needs other states; it is chosen at construction")

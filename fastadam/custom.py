@@ -4,6 +4,7 @@ Numba compiles them to sweeps for the same plans, tiles and threads as the built
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from .kernel.checks import shown
 from .rules import OF_THE_STEP, Rule, arguments
 
 #: what no hyper-parameter can be called, beside the attributes of an optimizer
-_TAKEN = {"params", "defaults", "param_groups", "decoupled", *How.__annotations__, *OF_THE_STEP}
+_TAKEN = {"params", "defaults", "param_groups", "decoupled", "betas", "initial_accumulator_value"}
+_TAKEN |= {*How.__annotations__, *OF_THE_STEP}
 
 
 def optimizer(
@@ -45,7 +47,8 @@ def optimizer(
     decoupled_weight_decay : bool, default False
         Shrink the parameters by ``1 - lr * weight_decay`` instead of adding the decay to the gradient.
     **defaults : float
-        The default of every other hyper-parameter of `scalars`.
+        The default of every other hyper-parameter of `scalars`: any finite number, or True or False. It takes any
+        other such value, whatever a built-in optimizer allows under that name.
 
     Returns
     -------
@@ -71,7 +74,8 @@ def optimizer(
     """
     rule = _rule(update, scalars, states)
     values = {"lr": lr, "weight_decay": weight_decay, "maximize": False, **defaults}
-    values = {name: options.check(name, value) for name, value in values.items()}
+    check = partial(options.check, checks=options.checks_of_own(values))
+    values = {name: check(name, value) for name, value in values.items()}
     decoupled = options.flag("decoupled_weight_decay", decoupled_weight_decay)
     _check(rule, values)
 
@@ -90,6 +94,7 @@ def optimizer(
         "__signature__": _signature(values),
         "__doc__": inspect.getdoc(update) or f"The optimizer of the rule {rule.name!r}.",
         "__module__": update.__module__,
+        "_check_option": staticmethod(check),
         "_rule": classmethod(lambda cls, values: rule),
         "_hyper": classmethod(lambda cls, values: {"decoupled": decoupled}),
     }

@@ -4,7 +4,7 @@ A check takes the name and what came, and returns the value to keep or raises an
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,9 +148,15 @@ def extras(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any,
     }
 
 
-def check(name: str, value: Any, label: str = "") -> Any:
+def check(name: str, value: Any, label: str = "", checks: Mapping[str, Check] = CHECKS) -> Any:
     """The value of the option `name`, if it may be that; `label` is what the message calls it."""
-    return CHECKS.get(name, _finite)(label or name, value)
+    return checks.get(name, _finite)(label or name, value)
+
+
+def checks_of_own(values: Mapping[str, Any]) -> dict[str, Check]:
+    """The checks of a user's own rule with these defaults: only what all rules share means what it means there."""
+    shared = {name: CHECKS[name] for name in ("lr", "weight_decay", "maximize")}
+    return {name: flag for name, value in values.items() if isinstance(value, bool)} | shared
 
 
 def check_schedule(name: str, value: Any) -> Any:

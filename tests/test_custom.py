@@ -94,8 +94,30 @@ def test_options_groups_schedules_and_attributes():
     opt.momentum = 0.5
     assert [group["momentum"] for group in opt.param_groups] == [0.5, 0.5]
     assert opt.state["b"][0].shape == (3,)
-    with pytest.raises(ValueError, match="momentum: expected a number >= 0 and finite, got -1"):
-        opt.momentum = -1
+
+
+@pytest.mark.parametrize("name", ["rho", "alpha", "momentum", "eps", "beta_decay", "centered", "lr_decay"])
+def test_hyper_parameters_mean_what_the_rule_says(name):
+    """Not what a built-in optimizer means by such a name: any finite number will do, wherever it is given."""
+    scope = {}
+    exec(f"def scalars(t, lr, {name}): return (lr * {name},)", scope)
+    cls = fastadam.optimizer(lambda p, g, rate: (p - rate * g,), scope["scalars"], (), lr=0.5, **{name: 4})
+    p, q = np.ones(2), np.ones(3)
+    opt = cls([{"params": p}, {"params": q, name: -1.0}], backend="numpy")
+    opt.step([np.ones(2), np.ones(3)])
+    np.testing.assert_array_equal(np.concatenate([p, q]), [-1, -1, 1.5, 1.5, 1.5])
+    setattr(opt, name, 2.5)
+    assert [group[name] for group in opt.param_groups] == [2.5, 2.5]
+    opt.load_state_dict(cls([{"params": p}, {"params": q, name: -3.0}], backend="numpy").state_dict())
+    assert [group[name] for group in opt.param_groups] == [4.0, -3.0]
+    for wrong, error in ((np.inf, ValueError), (np.nan, ValueError), ("1", TypeError), (True, TypeError)):
+        with pytest.raises(error, match=f"{name}: expected a number that is finite, got "):
+            setattr(opt, name, wrong)
+        with pytest.raises(error, match=rf"params\[0\]\['{name}'\]: expected a number that is finite, got "):
+            cls([{"params": p, name: wrong}], backend="numpy")
+    for shared in ("lr", "weight_decay"):
+        with pytest.raises(ValueError, match=f"{shared}: expected a number >= 0 and finite, got -1"):
+            cls(p, backend="numpy", **{shared: -1})
 
 
 def test_signature_shows_the_options():
