@@ -120,6 +120,37 @@ def test_hyper_parameters_mean_what_the_rule_says(name):
             cls(p, backend="numpy", **{shared: -1})
 
 
+def shifted(p, g, last, before, lr):
+    """Old states in new places."""
+    return p - lr * (g - before), g, last
+
+
+def exchanged(p, g, a, b, lr):
+    return p - lr * a, b, a
+
+
+def views_of_old(p, g, a, b, lr):
+    return p - lr * g, np.real(b), np.real(a)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("update", [shifted, exchanged, views_of_old])
+def test_results_are_made_of_the_old_values(update, dtype):
+    names = list(inspect.signature(update).parameters)[2:4]
+    cls = fastadam.optimizer(update, lambda t, lr: (lr,), names, lr=0.5)
+    kept = []
+    for backend in BACKENDS:
+        p = np.linspace(-1, 1, 20_000).astype(dtype)  # several chunks
+        opt = cls(p, backend=backend)
+        for place, name in enumerate(names):
+            opt.state[name][0][...] = place
+        for t in range(1, 4):
+            opt.step(np.full_like(p, t))
+        kept.append([p, *(opt.state[name][0] for name in names)])
+    for numba, numpy in zip(*kept, strict=True):
+        np.testing.assert_array_equal(numba, numpy)
+
+
 def test_signature_shows_the_options():
     sgd = fastadam.optimizer(lambda p, g, a: (p - a * g,), lambda t, lr, mu: (lr * mu,), (), lr=0.5, mu=2.0)
     shown = inspect.signature(sgd).parameters

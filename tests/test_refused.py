@@ -717,6 +717,11 @@ def rate(t: Any, lr: Any) -> Any:
     return (lr,)
 
 
+def in_place(p: Any, g: Any, m: Any, lr: Any) -> Any:
+    m *= lr
+    return p - m, m
+
+
 def made(update: Any = two, scalars: Any = rate, states: Any = ("m",), **more: Any) -> Callable[[Any], Any]:
     """Makes an optimizer of a rule, and a step with it."""
 
@@ -775,6 +780,10 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("called betas", made(scalars=lambda t, lr, betas: (lr,), betas=0.5), ValueError, f"betas: {OTHER_NAME}"),
     ("default a pair", made(scalars=lambda t, lr, betas: (lr,), betas=(0.5, 0.5)), TypeError,
      "betas: expected a number that is finite, got (0.5, 0.5) of type tuple"),
+    ("if in NumPy", made(lambda p, g, m, lr: (p - lr if g > m else p + lr, m)), TypeError,
+     "'<lambda>': backend='numpy' runs it on arrays, where it fails: The truth value … write numpy.where for an if"),
+    ("in place in NumPy", made(in_place), TypeError,
+     "'in_place': backend='numpy' runs it on arrays, where it fails: output array is read-only; write numpy.where"),
     ("unknown option", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, beta=0.9, backend="numpy"),
      TypeError, "beta: unknown option of two; it has lr, weight_decay, maximize, grads, backend,"),
     ("compiled", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, backend="cython"), ValueError,

@@ -51,8 +51,12 @@ def sweep_addresses(name: str) -> tuple[int, int, int]:
     return _SWEEPS[name]
 
 
+def _is_built_in(rule: Rule) -> bool:
+    return rules.RULES.get(rule.name) is rule
+
+
 def _cython(rule: Rule) -> Kernel:
-    if rules.RULES.get(rule.name) is not rule:
+    if not _is_built_in(rule):
         raise ValueError(f"backend: rule {rule.name!r} is not built in; use backend='numba' or 'numpy'")
     scalars, float32, float64 = sweep_addresses(rule.name)
     return Kernel(rule, {"float32": float32, "float64": float64}, scalars)
@@ -70,12 +74,13 @@ def _numba(rule: Rule) -> Kernel:
 
 def _numpy(rule: Rule) -> Kernel:
     n_shared = rule.n_prepare_scalars
+    update = rule.update if _is_built_in(rule) else _on_arrays(rule)
 
     def sweep(scalars: list[float], p: np.ndarray, g: np.ndarray, *states: np.ndarray) -> None:
         with np.errstate(all="ignore"):
             rounded = [p.dtype.type(scalar) for scalar in scalars]
             new_p, g = rules.prepare(p, g, *rounded[:n_shared])
-            for old, new in zip((p, *states), rule.update(new_p, g, *states, *rounded[n_shared:]), strict=True):
+            for old, new in zip((p, *states), update(new_p, g, *states, *rounded[n_shared:]), strict=True):
                 old[...] = new
 
     def scalars(t: int, hyper: list[float]) -> list[float]:
@@ -83,6 +88,29 @@ def _numpy(rule: Rule) -> Kernel:
             return rule.step_scalars(t, hyper)
 
     return Kernel(rule, python=(sweep, scalars))
+
+
+def _on_arrays(rule: Rule) -> Callable[..., list[Any]]:
+    """The update of a user's own rule on arrays, which are to be to it what numbers are: values that do not change."""
+    n_arrays, n_scalars = 2 + len(rule.states), rule.n_scalars - rule.n_prepare_scalars
+
+    def update(*given: Any) -> list[Any]:
+        arrays = [array.view() for array in given[:n_arrays]]
+        for array in arrays:
+            array.flags.writeable = False
+        # What cannot be written is, or views, an old value, and must outlast the writing of the other results.
+        results = rule.update(*arrays, *given[n_arrays:])
+        return [new if np.asarray(new).flags.writeable else np.array(new) for new in results]
+
+    try:
+        with np.errstate(all="ignore"):
+            update(*np.ones((n_arrays, 2)), *np.ones(n_scalars))
+    except Exception as error:
+        raise TypeError(
+            f"{rule.name!r}: backend='numpy' runs it on arrays, where it fails: {error}; write numpy.where for an if, "
+            "and m = b * m for m *= b, or use backend='numba'"
+        ) from error
+    return update
 
 
 BACKENDS: dict[str, Callable[[Rule], Kernel]] = {"cython": _cython, "numba": _numba, "numpy": _numpy}
