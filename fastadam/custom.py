@@ -36,7 +36,8 @@ def optimizer(
     update : function
         One step of one element: ``update(p, g, *states, *scalars) -> (p, *states)``, with no loop, no dtype and no
         literal number (it would widen float32; pass it as a scalar). NumPy's functions may be used, as in
-        `fastadam.rules`. Weight decay and ``maximize`` are applied before it.
+        `fastadam.rules`, but no sum or norm: it knows one element. Weight decay and ``maximize`` are applied before
+        it. On backend "numpy" it is given arrays, which it cannot write in place.
     scalars : function
         What all elements of step t = 1.0, 2.0, … share: ``scalars(t, lr, …) -> tuple`` in the order of the update's
         last arguments, in float64. Its arguments after t are the hyper-parameters.
@@ -59,7 +60,8 @@ def optimizer(
     Raises
     ------
     TypeError, ValueError
-        Before anything is compiled: for functions whose arguments or results do not fit one another.
+        Before anything is compiled: for functions whose arguments or results do not fit one another, or that mix
+        elements.
 
     Examples
     --------
@@ -154,6 +156,33 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
     for place, value in zip(("p", *rule.states), result, strict=True):
         if not _is_number(value, (), (1,)):
             raise TypeError(f"{name!r}: expected it to return one real number for {place}, got {shown(value)}")
+    _check_elements(rule, scalars)
+
+
+def _check_elements(rule: Rule, scalars: tuple[float, ...]) -> None:
+    """Refuse an update that mixes elements, such as by a sum: it gets them in parts, and under Numba one by one."""
+    given = np.random.default_rng(0).lognormal(sigma=2.0, size=(2 + len(rule.states), 5))
+
+    def stepped(*places: int) -> np.ndarray:
+        arrays = given[:, places].copy()
+        results = rule.update(*arrays, *map(np.float64, scalars))
+        return np.array([np.broadcast_to(result, len(places)) for result in results])
+
+    def same(one: np.ndarray, other: np.ndarray) -> bool:  # NumPy may round the same function otherwise by length
+        return np.allclose(one, other, rtol=1e-9, atol=0, equal_nan=True)
+
+    try:
+        with np.errstate(all="ignore"):
+            together, again = stepped(0, 1, 2, 3, 4), stepped(0, 1, 2, 3, 4)
+            alone = np.concatenate([stepped(place) for place in range(5)], axis=1)
+    except Exception:  # no proof: `if g > 0` fails on arrays, but not under Numba
+        return
+    if same(together, again) and not same(together, alone):  # nor are random numbers
+        raise ValueError(
+            f"{rule.name!r}: expected what it returns for an element to depend on that element alone, but it changes "
+            "with the others, as by a sum, mean or norm; scale the gradients before the step, or clip their norm by "
+            "step(…, max_norm=…)"
+        )
 
 
 def _is_number(value: Any, *shapes: tuple[int, ...]) -> bool:

@@ -151,6 +151,29 @@ def test_results_are_made_of_the_old_values(update, dtype):
         np.testing.assert_array_equal(numba, numpy)
 
 
+def branching(p, g, m, lr):
+    if g > m:
+        m *= lr
+        return p - lr, m + lr
+    return p + lr, m - lr
+
+
+def noisy(p, g, m, lr):
+    return p - lr * g * np.random.standard_normal(), m  # noqa: NPY002 - the one that Numba has
+
+
+def test_what_only_numba_takes_is_left_to_it():
+    """`if`, assignments in place and random numbers: what fails on arrays, or changes by itself, mixes no elements."""
+    for update in (branching, noisy):
+        p, g = np.zeros(4), np.array([1.0, -1.0, 2.0, -2.0])
+        opt = fastadam.optimizer(update, lambda t, lr: (lr,), ["m"], lr=0.5)(p)
+        opt.step(g)
+        if update is branching:
+            np.testing.assert_array_equal(p, -0.5 * np.sign(g))
+            np.testing.assert_array_equal(opt.state["m"][0], 0.5 * np.sign(g))
+        assert len(set(p)) == (2 if update is branching else 4)
+
+
 def test_signature_shows_the_options():
     sgd = fastadam.optimizer(lambda p, g, a: (p - a * g,), lambda t, lr, mu: (lr * mu,), (), lr=0.5, mu=2.0)
     shown = inspect.signature(sgd).parameters

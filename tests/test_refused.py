@@ -780,6 +780,17 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("called betas", made(scalars=lambda t, lr, betas: (lr,), betas=0.5), ValueError, f"betas: {OTHER_NAME}"),
     ("default a pair", made(scalars=lambda t, lr, betas: (lr,), betas=(0.5, 0.5)), TypeError,
      "betas: expected a number that is finite, got (0.5, 0.5) of type tuple"),
+    *(
+        (f"mixing by {name}", made(update), ValueError,
+         "'<lambda>': expected what it returns for an element to depend on that element alone, but it changes")
+        for name, update in (
+            ("norm", lambda p, g, m, lr: (p - lr * g / np.sqrt((g * g).sum()), m)),
+            ("mean in a state", lambda p, g, m, lr: (p - lr * g, m + np.mean(g))),
+            ("largest", lambda p, g, m, lr: (p - lr * g / np.max(g), m)),
+            ("sums so far", lambda p, g, m, lr: (p - lr * np.cumsum(g), m)),
+            ("size", lambda p, g, m, lr: (p - lr * g / g.size, m)),
+        )
+    ),
     ("if in NumPy", made(lambda p, g, m, lr: (p - lr if g > m else p + lr, m)), TypeError,
      "'<lambda>': backend='numpy' runs it on arrays, where it fails: The truth value … write numpy.where for an if"),
     ("in place in NumPy", made(in_place), TypeError,
