@@ -17,7 +17,7 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
 import ctypes
 import inspect
 from collections.abc import Callable
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 import numba
@@ -142,12 +142,14 @@ def _functions(rule: Rule) -> dict[str, Any]:
 
 
 def _jit(function: Callable[..., Any]) -> Any:
-    """The function under Numba; whatever Python functions of its module it calls are compiled with it."""
-    called = {
-        name: _jit(value)
-        for name, value in inspect.getclosurevars(function).globals.items()
-        if inspect.isfunction(value)
-    }
-    if called:
-        function = FunctionType(function.__code__, function.__globals__ | called, function.__name__)
-    return numba.njit(inline="always", error_model="numpy")(function)
+    """The function under Numba; what Python functions it calls, global or around it, are compiled with it."""
+
+    def jitted(value: Any) -> Any:
+        # Itself among its globals: numpy.sign in a function that is called sign looks like that.
+        return _jit(value) if inspect.isfunction(value) and value is not function else value
+
+    called = {name: jitted(value) for name, value in inspect.getclosurevars(function).globals.items()}
+    cells = tuple(CellType(jitted(cell.cell_contents)) for cell in function.__closure__ or ())
+    scope = function.__globals__ | called
+    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells or None)
+    return numba.njit(inline="always", error_model="numpy")(made)

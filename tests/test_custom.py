@@ -151,6 +151,42 @@ def test_results_are_made_of_the_old_values(update, dtype):
         np.testing.assert_array_equal(numba, numpy)
 
 
+def doubled(x):
+    return x + x
+
+
+def tripled(x, y=3.0):
+    return doubled(x) * y / y + x
+
+
+def sign(x):
+    return np.sign(x)  # by the name of a global that is this function
+
+
+def closing_over(power):
+    def inner(x, k=1.0):
+        return tripled(x) * k
+
+    def update(p, g, lr):
+        return (p - lr * inner(g) * power * sign(g),)
+
+    def scalars(t, lr):
+        return (inner(lr) * power,)
+
+    return update, scalars
+
+
+def test_rules_call_functions_around_them():
+    kept = []
+    for backend in BACKENDS:
+        p = np.linspace(-1, 1, 7)
+        fastadam.optimizer(*closing_over(2.0), (), lr=0.25)(p, backend=backend).step(np.cos(p))
+        kept.append(p)
+    np.testing.assert_array_equal(*kept)
+    start = np.linspace(-1, 1, 7)
+    np.testing.assert_allclose(kept[0], start - 9.0 * np.cos(start), rtol=1e-14)
+
+
 def branching(p, g, m, lr):
     if g > m:
         m *= lr
