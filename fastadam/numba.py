@@ -87,7 +87,7 @@ def {name}_step(
 
 #: what is refused of an array; Numba's own errors call no argument by its name
 _CHECK = """
-    if not {0}.dtype == p.dtype or p.dtype.type(0.5) != 0.5:
+    if not {0}.dtype == p.dtype or p.dtype.type(0.5) != 0.5 or np.iscomplexobj(p):
         raise TypeError("{1}_step: {0}: expected float32 or float64, the same for all arrays, got another dtype")
     if {0}.shape != p.shape or not {0}.flags.c_contiguous:
         raise ValueError("{1}_step: {0}: expected the shape of p in C order; see numpy.ascontiguousarray")"""

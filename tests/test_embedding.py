@@ -300,6 +300,11 @@ def test_numba_has_every_rule(name):
         assert callable(getattr(fastadam.numba, function))
 
 
+def test_documented_signature():
+    [printed] = re.findall(r"- `adam_step(\(.*?\))`", DOC.read_text(), re.S)
+    assert " ".join(printed.split()) == str(inspect.signature(fastadam.numba.adam_step.py_func))
+
+
 def test_numba_is_imported_only_when_asked_for(tmp_path):
     code = "import sys, fastadam, fastadam.functional, fastadam.capi; print('numba' in sys.modules)"
     assert python("-c", code, cwd=tmp_path) == "False\n"
