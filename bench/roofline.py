@@ -23,7 +23,7 @@ def stream_scalars(t):
 def roofline(params: Arrays, grads: Arrays, n_threads: int | None = None) -> Step:
     """A function that moves the bytes of one Adam step of these arrays."""
     rule = Rule(stream, stream_scalars, ("m", "v"))
-    states = [[state_like(p, 0), state_like(p, 0)] for p in params]
+    states = [[state_like(p), state_like(p)] for p in params]
     names = ["p"] * len(params)
     plan = Plan([(backends.kernel(rule, "numba"), params, states)], names, 0, threads.resolve(n_threads))
     plan.set_hyper(0, [1.0, 0.0, 0.0, 0.0])
