@@ -21,15 +21,11 @@ MSVC = sys.platform == "win32"
 # What each set of sweeps is built for. gcc vectorises sqrt only where errno is off; contraction (a fused multiply-add
 # where the source has two roundings) is off so that every build gives the same bits.
 ISA_FLAGS = {"base": []}
-if IS_X86:
-    ISA_FLAGS |= (
-        {"v3": ["/arch:AVX2"], "v4": ["/arch:AVX512"]}
-        if MSVC
-        else {
-            "v3": ["-march=x86-64-v3", "-mtune=generic"],
-            "v4": ["-march=x86-64-v4", "-mtune=generic", "-mprefer-vector-width=512"],
-        }
-    )
+if IS_X86 and not MSVC:  # whose code has no way to ask what the processor can
+    ISA_FLAGS |= {
+        "v3": ["-march=x86-64-v3", "-mtune=generic"],
+        "v4": ["-march=x86-64-v4", "-mtune=generic", "-mprefer-vector-width=512"],
+    }
 EXACT = ["/O2", "/fp:precise"] if MSVC else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 
 # Builds for checks. FASTADAM_SANITIZE=address,undefined or =thread: what gcc's and clang's -fsanitize= takes; the first
