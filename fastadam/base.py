@@ -21,6 +21,9 @@ from .kernel._plan import Plan, state_like, uninterrupted
 from .kernel.checks import shown
 from .rules import Rule
 
+#: grad_scale where none is given
+_ONE = 1.0
+
 
 class HasParameters(Protocol):
     """The article's protocol: an object whose ``parameters`` are stepped by its ``grad``."""
@@ -179,6 +182,7 @@ class Optimizer:
         seed = options.seed("seed", seed)
         groups, self._flatten = structure.read_groups(given if self._object is None else given.parameters)
         self._structures = [group.structure._replace(arrays=[]) for group in groups]
+        self._is_flat = not groups[0].is_dict and groups[0].structure.build is list  # which the plan takes as it is
         self._groups = tuple(Group.of(self, k, group) for k, group in enumerate(groups))
         self._stale: set[int] = set()  # the groups whose options the plan has to be given at the next step
         self._bound: Sequence[np.ndarray] | None = None
@@ -187,6 +191,7 @@ class Optimizer:
         for name, g, p in zip(self._names, flat, self._params, strict=grads is not None):
             checks.gradient(name, g, p)
         self._folder = None if state_dir is None else checkpoint.Folder(state_dir, self)
+        self._is_direct = self._object is self._folder is None  # nothing is to be done around a plain step
         try:
             self._states = [self._new_states(group) for group in self.param_groups]
             self._plan = self._new_plan(t=0, seed=seed)
@@ -249,7 +254,7 @@ class Optimizer:
     def step(
         self,
         grads: Grads | None = None,
-        grad_scale: float = 1.0,
+        grad_scale: float = _ONE,
         max_norm: float | None = None,
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
@@ -285,11 +290,18 @@ class Optimizer:
         RuntimeError
             If there are no gradients, or another thread is inside a step of this optimizer.
         """
+        plan = self._plan  # before what is stale is asked: one that another thread replaces meanwhile refuses
+        is_plain = grad_scale is _ONE and max_norm is clip_value is None and skip_nonfinite is zero_grads is False
+        if is_plain and self._is_direct and (grads is not None or self._bound is not None):
+            if grads is not None and not (self._is_flat and type(grads) is list):
+                grads = self._flatten(grads)
+            plan.step(grads, self._set_options if self._stale else None)  # where arrays are small, time counts
+            return
         if self._object is not None:
             self._follow_object()
+            plan = self._plan
             if grads is None:
                 grads = self._object.grad
-        plan = self._plan  # before what is stale is asked: one that another thread replaces meanwhile refuses
         if grads is None:
             if self._bound is None:
                 way = (
@@ -300,10 +312,6 @@ class Optimizer:
                 raise RuntimeError(f"grads: none were given{way}")
         else:
             grads = self._flatten(grads)
-        is_plain = skip_nonfinite is False and zero_grads is False and max_norm is None and clip_value is None
-        if is_plain and type(grad_scale) is float and grad_scale == 1.0 and self._folder is None:
-            plan.step(grads, self._set_options if self._stale else None)  # where arrays are small, time counts
-            return
         self._step_by(plan, grads, options.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads))
 
     def _step_by(self, plan: Plan, grads: Sequence[Any] | None, extras: dict[str, Any]) -> None:
@@ -348,7 +356,7 @@ class Optimizer:
         steps = [self._plan.steps(i) for i in range(k)]
         try:
             self._structures = [*self._structures, read.structure._replace(arrays=[])]
-            self._flatten = structure.of_groups(self._structures)
+            self._flatten, self._is_flat = structure.of_groups(self._structures), False
             self._groups = (*self._groups, Group.of(self, k, read))
             self._check_params()
             self._states = [*self._states, self._new_states(self.param_groups[k])]
@@ -603,7 +611,8 @@ class Optimizer:
             groups = [(group._label, group._values) for group in self.param_groups]
             unchanged = Unchanged(plan)
         del kept["_plan"], kept["_stale"]
-        return kept | {"_groups": groups, "_folder": None, "_at": counts, "_unchanged": unchanged}
+        kept |= {"_groups": groups, "_folder": None, "_is_direct": self._object is None}
+        return kept | {"_at": counts, "_unchanged": unchanged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         del state["_unchanged"]

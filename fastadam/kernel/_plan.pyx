@@ -696,7 +696,7 @@ cdef class Plan:
         if self.groups is NULL:
             raise RuntimeError("a Plan is initialised before it steps")
         if len(grads) != self.layout.n_segments:
-            raise ValueError(f"expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
+            raise ValueError(f"grads: expected {self.layout.n_segments} gradients, one a parameter, got {len(grads)}")
         if self.converted:
             self.converted = []
         if self.doubtful:

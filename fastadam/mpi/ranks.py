@@ -70,11 +70,11 @@ class Ranks:
         if not _is_up():
             raise RuntimeError("comm: MPI is not up; call MPI.Init() before, and MPI.Finalize() after")
         key = _attribute()
-        found: Ranks | None = comm.Get_attr(key)  # type: ignore[assignment]
+        found: Any = comm.Get_attr(key)
+        ranks: Ranks = cls(comm) if found is None else found
         if found is None:
-            found = cls(comm)
-            comm.Set_attr(key, found)
-        return found
+            comm.Set_attr(key, ranks)
+        return ranks
 
     def free(self) -> None:
         """With the communicator that theirs is a copy of: MPI has room for so many."""
@@ -233,7 +233,8 @@ def _attribute() -> int:
     program, or by ``MPI.Finalize()``, which begins by deleting what COMM_SELF has."""
     atexit.register(_leave_all)
     MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=_before_finalize), None)
-    return MPI.Comm.Create_keyval(delete_fn=lambda comm, key, ranks: ranks.free())
+    key: int = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, ranks: ranks.free())
+    return key
 
 
 def _is_up() -> bool:
