@@ -39,6 +39,7 @@ def test_every_sweep_is_vectorised(isa):
         for dtype, suffix in (("float32", "ps"), ("float64", "pd")):
             body = sweeps[f"{rule}_{dtype}"]
             assert re.search(rf"\b{prefix}div{suffix} .*%{register}", body), f"{rule} {dtype} has no vector division"
+            assert re.search(rf"\b{prefix}min{suffix} .*%{register}", body), f"{rule} {dtype} clips in several steps"
             if rule != "adamax":  # the one rule without a root
                 assert re.search(rf"\b{prefix}sqrt{suffix} .*%{register}", body), f"{rule} {dtype} has no vector root"
     if isa == "base":

@@ -47,10 +47,6 @@ cdef inline real maximum(real a, real b) noexcept nogil:
     cdef real larger = a if a >= b else b  # b where one of them is NaN
     return larger if a == a else a  # NaN propagates, as in numpy.maximum; two selects, since `or` defeats gcc
 
-cdef inline real minimum(real a, real b) noexcept nogil:
-    cdef real smaller = a if a <= b else b
-    return smaller if a == a else a
-
 cdef inline real where(real condition, real a, real b) noexcept nogil:
     return a if condition else b
 
