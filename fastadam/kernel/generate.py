@@ -47,6 +47,9 @@ cdef inline real maximum(real a, real b) noexcept nogil:
     cdef real larger = a if a >= b else b  # b where one of them is NaN
     return larger if a == a else a  # NaN propagates, as in numpy.maximum; two selects, since `or` defeats gcc
 
+cdef inline real minimum(real a, real b) noexcept nogil:
+    return a if a < b else b  # one instruction, which gives b where that is NaN; a never is, unlike in numpy.minimum
+
 cdef inline real where(real condition, real a, real b) noexcept nogil:
     return a if condition else b
 
