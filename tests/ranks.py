@@ -1418,6 +1418,8 @@ def left(comm, folder, leave):
             call()
     assert everything(opt) == before
     tell(folder.parent, folder.name, f"rank {comm.rank} was told")
+    while len((folder.parent / "results.jsonl").read_text().splitlines()) < comm.size - 1:
+        time.sleep(0.01)  # the first that exits like this ends the job
     os._exit(0)
 
 

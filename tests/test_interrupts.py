@@ -297,6 +297,7 @@ def test_handler_that_saves(options, tmp_path):
     """As of SIGTERM, where a job is preempted: what runs meanwhile is done first, but for a schedule's own lines."""
     params, grads = [np.zeros(SIZE, np.float32)], [np.ones(SIZE, np.float32)]
     opt, saved = fastadam.AdamW(params, **options), []
+    opt.step(grads)  # which takes the options, in Python
 
     def preempted(number, frame):
         try:
