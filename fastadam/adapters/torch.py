@@ -1,4 +1,4 @@
-"""torch.optim's optimizers over CPU tensors, stepped by fastadam: the same arguments, states and numbers, faster for many small tensors.
+"""torch.optim's optimizers over CPU tensors, stepped by fastadam: same arguments, states and numbers, many in one call.
 Each class *is* torch's, with another `step`: groups, state_dict, hooks and learning-rate schedulers are torch's own.
 
 The tensors are stepped where they lie, through NumPy views of their memory, all in one compiled call. The
