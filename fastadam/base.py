@@ -147,6 +147,8 @@ class Optimizer:
     """
 
     lr, weight_decay, maximize = Option(), Option(), Option()
+    #: name of a state -> what the torch optimizer of this name calls it; empty where torch has no such optimizer
+    torch_names: ClassVar[dict[str, str]] = {}
     #: the options of a group that does not set its own
     defaults: dict[str, Any]
 

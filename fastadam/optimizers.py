@@ -3,7 +3,7 @@ A class says which rule its options choose and what the rule's hyper-parameters 
 """
 
 import math
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from .base import How, Optimizer, Option, Params, Rate
 from .rules import RULES, Rule
@@ -63,6 +63,7 @@ class Adam(Optimizer):
 
     betas, eps, amsgrad, decoupled_weight_decay = Option(), Option(), Option(), Option()
     beta_decay, alpha_decay, eps_hat = Option(), Option(), Option()
+    torch_names: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
     def __init__(
         self,
@@ -143,6 +144,8 @@ class AdamW(Adam):
     array([0.95, 0.95, 0.95])
     """
 
+    torch_names: ClassVar[dict[str, str]] = Adam.torch_names
+
     def __init__(
         self,
         params: Params,
@@ -209,6 +212,7 @@ class Adamax(Optimizer):
     """
 
     betas, eps = Option(), Option()
+    torch_names: ClassVar[dict[str, str]] = {"m": "exp_avg", "u": "exp_inf"}
 
     def __init__(
         self,
@@ -268,6 +272,7 @@ class Adagrad(Optimizer):
     """
 
     lr_decay, initial_accumulator_value, eps = Option(), Option(), Option()
+    torch_names: ClassVar[dict[str, str]] = {"v": "sum"}
 
     def __init__(
         self,
@@ -346,6 +351,7 @@ class RMSprop(Optimizer):
     """
 
     alpha, eps, momentum, centered, eps_in_sqrt = Option(), Option(), Option(), Option(), Option()
+    torch_names: ClassVar[dict[str, str]] = {"v": "square_avg", "m": "grad_avg", "b": "momentum_buffer"}
 
     def __init__(
         self,
@@ -420,6 +426,7 @@ class Adadelta(Optimizer):
     """
 
     rho, eps = Option(), Option()
+    torch_names: ClassVar[dict[str, str]] = {"v": "square_avg", "d": "acc_delta"}
 
     def __init__(
         self,
