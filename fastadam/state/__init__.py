@@ -1,0 +1,2 @@
+"""States that survive: as plain data, as files, and as folders of memory-mapped arrays. Nothing here knows an optimizer.
+"""
