@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from places import TESTS
 import pytest
 import safetensors.numpy
 from cases import arrays_of
 
 import fastadam
 
-TESTS = Path(__file__).parent
 SUFFIXES = (".npz", ".safetensors")
 each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
 W, B = np.ones((3, 4), np.float32), np.ones(5)

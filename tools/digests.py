@@ -1,17 +1,20 @@
 """One digest for each case and dtype, of the bits that six steps make; data/digests.json keeps them.
-Where a change of bits is meant, python tests/digests.py writes them anew, and CHANGELOG.md names the change.
+Where a change of bits is meant, python tools/digests.py writes them anew, and CHANGELOG.md names the change.
 """
 
+import sys
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import ml_dtypes
+from places import DATA
 import numpy as np
 from cases import CASES, arrays_of, make
 
-KEPT = Path(__file__).parent / "data" / "digests.json"
+KEPT = DATA / "digests.json"
 STEPS = 6
 #: the first is shared among threads
 SHAPES = [(200, 201), (7, 1, 11), (), (0, 3)]

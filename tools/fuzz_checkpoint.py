@@ -1,4 +1,4 @@
-"""A coverage-guided fuzzer of loading: `python tests/fuzz_checkpoint.py --seconds 60`, with `pip install atheris`.
+"""A coverage-guided fuzzer of loading: `python tools/fuzz_checkpoint.py --seconds 60`, with `pip install atheris`.
 What it found is in `data/fuzz`: `test_damaged.py` runs `check` on each, without atheris.
 
 An input is two characters and a payload: what is loaded (n: an .npz, s: a .safetensors, d: a state_dict as JSON, f: a
@@ -24,7 +24,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import numpy as np
+from places import DATA
 import safetensors.numpy
 from checkpoint_files import Evil, Raw, deep_schedule, header, npy, snapshot, zipped
 from ml_dtypes import bfloat16
@@ -32,7 +34,7 @@ from ml_dtypes import bfloat16
 import fastadam
 from fastadam import checkpoint, schedules
 
-FOUND = Path(__file__).parent / "data" / "fuzz"
+FOUND = DATA / "fuzz"
 META, SUMS = "fastadam.json", "fastadam.crc32"
 
 

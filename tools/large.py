@@ -1,5 +1,5 @@
 """Arrays of more elements than 32 bits count, in steps and a file: each element is what small arrays give.
-`python tests/large.py [--memory GiB]` does what fits in that much, by default in what is free, and says what it did.
+`python tools/large.py [--memory GiB]` does what fits in that much, by default in what is free, and says what it did.
 """
 
 import argparse

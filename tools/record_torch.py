@@ -1,12 +1,15 @@
-"""Records what torch.optim makes of the cases of `torch_cases.py` in data/torch-2.13.npz: python tests/record_torch.py
+"""Records what torch.optim makes of the cases of `torch_cases.py` in data/torch-2.13.npz: python tools/record_torch.py
 An array for each case and dtype, of the parameters, flat, after each of STEPS; and "torch", the version that made them.
 """
 
+from pathlib import Path
+import sys
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 import torch
-from torch_cases import CASES, DATA, DTYPES, Case, follow, key, start
+from torch_cases import CASES, RECORDED, DTYPES, Case, follow, key, start
 
 
 class TorchOptimizer:
@@ -39,8 +42,8 @@ def record(case: Case, dtype: str) -> np.ndarray:
 
 def main() -> None:
     recorded = {key(case, dtype): record(case, dtype) for case in CASES for dtype in DTYPES}
-    DATA.parent.mkdir(exist_ok=True)
-    np.savez_compressed(DATA, torch=np.array(torch.__version__.partition("+")[0]), **recorded)
+    RECORDED.parent.mkdir(exist_ok=True)
+    np.savez_compressed(RECORDED, torch=np.array(torch.__version__.partition("+")[0]), **recorded)
 
 
 if __name__ == "__main__":

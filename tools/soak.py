@@ -1,7 +1,8 @@
 """Random work for some minutes: memory, threads and descriptors must not grow, and each result must be the serial one.
-`python tests/soak.py --seconds 60 [--seed 0]`; Linux only, whose /proc tells what a process has.
+`python tools/soak.py --seconds 60 [--seed 0]`; Linux only, whose /proc tells what a process has.
 """
 
+import sys
 import argparse
 import contextlib
 import copy
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 from cases import CASES, arrays_of, make
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from places import ROOT
 import pytest
 import thinc.api
 
 import fastadam
 
-PAGE = (Path(__file__).parents[1] / "docs/coming-from.md").read_text()
+PAGE = (ROOT / "docs/coming-from.md").read_text()
 ROWS = re.findall(r"^\| `((\w+).*?)` \| `(.*?)`", PAGE.split("## The same numbers")[1].split("## From torch")[0], re.M)
 STEPS, N = 30, 8
 START = np.linspace(-2.0, 2.0, N)

@@ -9,6 +9,7 @@ from math import sqrt
 from pathlib import Path
 
 import numpy as np
+from places import ROOT
 import pytest
 from cases import BY_RULE, CASES, DTYPES, VARIANTS, arrays_of, gradients, make
 from conftest import python
@@ -19,8 +20,7 @@ import fastadam.numba
 from fastadam import functional
 from fastadam.rules import RULES, arguments
 
-HERE = Path(__file__).parent
-DOC = HERE.parent / "docs/embedding.md"
+DOC = ROOT / "docs/embedding.md"
 #: of fastadam_options, after its size
 MEMBERS = ["lr", "weight_decay", "beta1", "beta2", "eps", "lr_decay", "alpha", "momentum"]
 MEMBERS += ["maximize", "decoupled", "eps_hat", "eps_in_sqrt"]

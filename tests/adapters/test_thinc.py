@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+from places import ROOT
 import pytest
 import thinc.api
 from sklearn.datasets import load_digits
@@ -22,7 +23,6 @@ from thinc.api import Config, Relu, Softmax, chain, fix_random_seed, registry, t
 import fastadam
 import fastadam.adapters.thinc as adapter
 
-ROOT = Path(__file__).parents[1]
 OURS = ("Adam", "AdamW", "Adamax", "Adagrad", "RMSprop", "Adadelta")
 KEY = (1, "W")
 SHAPES = {KEY: (7, 5), (1, "b"): (5,), (2, "W"): (3, 40, 2), (3, "E"): (300, 250)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
-from torch_cases import CASES, DATA, DTYPES, GROUPS, OPTIONS, STEPS, Case, follow, gradient, key, start
+from torch_cases import CASES, RECORDED, DTYPES, GROUPS, OPTIONS, STEPS, Case, follow, gradient, key, start
 
 import fastadam
 
@@ -60,7 +60,7 @@ def flat(arrays: list[np.ndarray | None]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, np.ndarray]:
-    with np.load(DATA) as data:
+    with np.load(RECORDED) as data:
         return dict(data)
 
 
@@ -80,7 +80,7 @@ def test_data_holds_each_case_once_and_the_version_of_its_name(recorded: dict[st
     keys = [key(case, dtype) for case in CASES for dtype in DTYPES]
     assert sorted(recorded) == sorted([*keys, "torch"])
     major, minor, *_ = str(recorded["torch"]).split(".")
-    assert DATA.stem == f"torch-{major}.{minor}"
+    assert RECORDED.stem == f"torch-{major}.{minor}"
 
 
 # ---------------------------------------------------------------- torch itself

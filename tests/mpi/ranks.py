@@ -1,5 +1,5 @@
 """What real ranks play: each scene asserts, on every rank, what `fastadam.mpi` promises; test_mpi.py runs them.
-By hand: ``mpiexec -n N python tests/ranks.py FOLDER [SCENE …]``; results are added to FOLDER/results.jsonl.
+By hand: ``mpiexec -n N python tests/mpi/ranks.py FOLDER [SCENE …]``; results are added to FOLDER/results.jsonl.
 """
 
 import faulthandler

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from places import ROOT
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,7 +218,7 @@ def test_rank_killed_while_saving(tmp_path):
 def test_example(tmp_path):
     """It shows progress once, draws, and what it prints is so."""
     out = tmp_path / "picture.png"
-    job = start(2, str(HERE.parent / "examples/mpi_digits.py"), "--out", str(out))
+    job = start(2, str(ROOT / "examples/mpi_digits.py"), "--out", str(out))
     assert job.returncode == 0, job.stderr
     losses, accuracies, difference, wrote = job.stdout.splitlines()
     assert wrote == f"wrote {out}"

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import scipy.sparse
-import worlds
+from refused import worlds
 from ml_dtypes import float8_e5m2
 from numpy.lib.stride_tricks import as_strided
-from worlds import Refused, as_groups, as_list, as_mapping, fresh, running, seen
+from refused.worlds import Refused, as_groups, as_list, as_mapping, fresh, running, seen
 
 import fastadam
 from fastadam import Adam, functional, schedules

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from places import ROOT
 import pytest
-from checkpoint_files import TESTS, B, Change, Evil, Raw, W, built, command, entry, header, mapped, npy, run
+from checkpoint_files import B, Change, Evil, Raw, W, built, command, entry, header, mapped, npy, run
 
 import fastadam
 from fastadam import checkpoint
@@ -450,7 +451,7 @@ def test_states_beyond_a_limit_of_memory(tmp_path: Path) -> None:
 
 @linux
 def test_example_of_states_beyond_a_limit(tmp_path: Path) -> None:
-    example = [sys.executable, str(TESTS.parent / "examples" / "larger_than_memory.py")]
+    example = [sys.executable, str(ROOT / "examples" / "larger_than_memory.py")]
     said = subprocess.run(
         [*example, "--size=32", "--memory=24"],
         env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import digests
 import numpy as np
+from places import ROOT
 import pytest
 from cases import BY_RULE, CASES, DTYPES, SIZES, arrays_of, bits, gradients, make
 from ml_dtypes import bfloat16
@@ -86,7 +87,7 @@ def test_instruction_sets_give_the_same_bits(isa):
     assert say(isa, "import test_bits as t; print(t.backends.ISA, t.digest())") == [isa, digest()]
 
 
-CHANGED = "bits have changed: if that is meant, run tests/digests.py and name the change in CHANGELOG.md"
+CHANGED = "bits have changed: if that is meant, run tools/digests.py and name the change in CHANGELOG.md"
 
 
 @pytest.mark.parametrize("isa", backends.available_isas())
@@ -108,7 +109,7 @@ def test_kept_digests_from_backends_and_files(backend, layout, tmp_path):
 
 def test_changelog_names_the_digests():
     assert list(digests.kept()) == digests.KEYS
-    assert f"`{digests.of_all()}`" in (Path(__file__).parents[1] / "CHANGELOG.md").read_text(), CHANGED
+    assert f"`{digests.of_all()}`" in (ROOT / "CHANGELOG.md").read_text(), CHANGED
 
 
 def test_unavailable_instruction_set_is_refused():

@@ -9,12 +9,13 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+from places import ROOT
 import pytest
 
 import fastadam
 from fastadam.rules import adam, adam_scalars
 
-EXAMPLE = Path(__file__).parents[1] / "examples/own_rules.py"
+EXAMPLE = ROOT / "examples/own_rules.py"
 spec = importlib.util.spec_from_file_location("own_rules", EXAMPLE)
 own_rules = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(own_rules)

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import fastadam
 
 OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
-ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 #: docs/embedding.md is a program of many files: tests/test_embedding.py builds and runs it
 PAGES = [
@@ -62,7 +62,7 @@ def test_examples_of_a_page(page, capsys):
 
 
 def test_tests_that_pages_name_exist():
-    sources = "".join(path.read_text() for path in ROOT.glob("tests/test_*.py"))
+    sources = "".join(path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
     named = {name for path in ROOT.glob("docs/**/*.md") for name in re.findall(r"::(test_\w+)`", path.read_text())}
     assert named
     assert {name for name in named if f"def {name}(" not in sources} == set()

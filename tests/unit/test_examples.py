@@ -7,10 +7,11 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+from places import ROOT
 import pytest
 from matplotlib import image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture

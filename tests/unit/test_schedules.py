@@ -12,6 +12,7 @@ from math import inf, nan, pi
 from pathlib import Path
 
 import numpy as np
+from places import ROOT
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,8 +47,8 @@ if HAS_OPTAX:
     import jax
     import optax
 
-EXAMPLE = Path(__file__).parents[1] / "examples/schedules.py"
-PAGE = Path(__file__).parents[1] / "docs/schedules.md"
+EXAMPLE = ROOT / "examples/schedules.py"
+PAGE = ROOT / "docs/schedules.md"
 BUILT_IN = [name for name, factory in SCHEDULES.items() if factory.formula.__module__ == "fastadam.schedules"]
 SEEDS = range(5)
 N = 300  # steps of a comparison
