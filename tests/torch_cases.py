@@ -3,7 +3,6 @@ Shared by `record_torch.py`, which records torch's numbers, and `test_torch.py`;
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np

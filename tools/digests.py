@@ -2,17 +2,17 @@
 Where a change of bits is meant, python tools/digests.py writes them anew, and CHANGELOG.md names the change.
 """
 
-import sys
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import ml_dtypes
-from places import DATA
 import numpy as np
 from cases import CASES, arrays_of, make
+from places import DATA
 
 KEPT = DATA / "digests.json"
 STEPS = 6

@@ -25,14 +25,15 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import inside
 import numpy as np
-from places import DATA
 import safetensors.numpy
 from checkpoint_files import Evil, Raw, deep_schedule, header, npy, snapshot, zipped
 from ml_dtypes import bfloat16
+from places import DATA
 
 import fastadam
-from fastadam import checkpoint, schedules
+from fastadam import schedules
 
 FOUND = DATA / "fuzz"
 META, SUMS = "fastadam.json", "fastadam.crc32"
@@ -74,8 +75,8 @@ VICTIMS: list[Callable[[dict[str, Any]], fastadam.Optimizer]] = [named, grouped,
 
 def made(number: int, steps: int, **more: Any) -> fastadam.Optimizer:
     opt = VICTIMS[number](more)
-    grads = [np.ones_like(p) for p in opt._params]
-    opt._bind(opt._plan, grads)
+    grads = [np.ones_like(p) for p in inside.params(opt)]
+    inside.bind(opt, grads)
     for t in range(steps):
         for g in grads:
             g[...] = 0.5 - t
@@ -138,7 +139,7 @@ def check_dict(number: int, payload: bytes, folder: Path) -> bool:
     opt = made(number, steps=1)
     if not loaded(lambda: opt.load_state_dict(given), lambda: snapshot(opt)):
         return False
-    found = {checkpoint.entry_of(key, name): a for key, arrays in given["state"].items() for name, a in arrays.items()}
+    found = {inside.entry_of(key, name): a for key, arrays in given["state"].items() for name, a in arrays.items()}
     check_arrays(opt, found)
     check_again(number, opt, folder / "again.npz")
     return True
@@ -175,7 +176,7 @@ LOADERS = {"n": check_npz, "s": check_safetensors, "d": check_dict, "f": check_f
 
 def check_arrays(opt: fastadam.Optimizer, read: Mapping[str, np.ndarray]) -> None:
     """The optimizer's arrays are those of the file, as others read it."""
-    for entry, array in checkpoint.named_arrays(opt, params=any(name.startswith("params/") for name in read)).items():
+    for entry, array in inside.named_arrays(opt, params=any(name.startswith("params/") for name in read)).items():
         if read[entry].tobytes() != array.tobytes():
             raise Finding(f"{entry} was read as another")
 
@@ -250,7 +251,7 @@ def good(kind: str, number: int, params: bool, folder: Path) -> bytes:
         return zipped({path.name: path.read_bytes() for path in states.iterdir()})
     opt = made(number, steps=3)
     if kind == "d":
-        return json.dumps(encoded(opt.state_dict()), default=checkpoint.encode).encode()
+        return json.dumps(encoded(opt.state_dict()), default=inside.encode).encode()
     path = folder / {"n": "good.npz", "s": "good.safetensors"}[kind]
     opt.save(path, params=params)
     return path.read_bytes()
@@ -433,8 +434,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="how long to look for findings")
     parser.add_argument("--corpus", type=Path, help="a folder to keep inputs of new ways through the code in")
     asked = parser.parse_args()
-    instrument("fastadam.checkpoint", "fastadam.schedules", "fastadam.options", "zipfile", "json.decoder")
-    instrument("numpy.lib._format_impl", "numpy.lib.format", "fastadam.kernel.checks")
+    instrument(*inside.LOADERS, "zipfile", "json.decoder")
+    instrument("numpy.lib._format_impl", "numpy.lib.format")
     refuse_pickles()
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # more is a MemoryError: a finding
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as work:

@@ -2,14 +2,14 @@
 An array for each case and dtype, of the parameters, flat, after each of STEPS; and "torch", the version that made them.
 """
 
-from pathlib import Path
 import sys
+from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 import torch
-from torch_cases import CASES, RECORDED, DTYPES, Case, follow, key, start
+from torch_cases import CASES, DTYPES, RECORDED, Case, follow, key, start
 
 
 class TorchOptimizer:

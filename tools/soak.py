@@ -2,7 +2,6 @@
 `python tools/soak.py --seconds 60 [--seed 0]`; Linux only, whose /proc tells what a process has.
 """
 
-import sys
 import argparse
 import contextlib
 import copy
@@ -10,6 +9,7 @@ import gc
 import os
 import pickle
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import inside
 import numpy as np
 from cases import CASES, arrays_of, make
 
@@ -82,11 +83,11 @@ class Run:
         self.had.pop()
 
     def by_dict(self) -> None:
-        params, told = copy.deepcopy(self.opt._params), self.opt.state_dict()
+        params, told = copy.deepcopy(inside.params(self.opt)), self.opt.state_dict()
         self.step()
         self.opt.load_state_dict(told)
         self.had.pop()
-        for p, kept in zip(self.opt._params, params, strict=True):
+        for p, kept in zip(inside.params(self.opt), params, strict=True):
             p[...] = kept
 
     def copies(self) -> None:
@@ -227,7 +228,7 @@ def warm(count: Counter[str]) -> None:
         for backend in ("cython", "numba", "numpy"):
             for dtype in ("float32", "float64"):
                 opt = make(case, [np.ones(100_000 if backend == "cython" else 10, dtype)], backend=backend, n_threads=8)
-                opt.step([np.ones(opt._params[0].size, dtype)])
+                opt.step([np.ones(inside.params(opt)[0].size, dtype)])
     for seed in range(20):
         rounds(-1 - seed, count)
 

@@ -5,13 +5,12 @@ A library that is not installed is left out; CI installs them. torch has tests o
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from places import ROOT
 import pytest
 import thinc.api
+from places import ROOT
 
 import fastadam
 

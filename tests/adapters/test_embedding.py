@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from math import sqrt
 from pathlib import Path
 
+import inside
 import numpy as np
-from places import ROOT
 import pytest
 from cases import BY_RULE, CASES, DTYPES, VARIANTS, arrays_of, gradients, make
 from conftest import python
 from numba import njit
+from places import ROOT
 
 import fastadam
 import fastadam.numba
@@ -30,7 +31,7 @@ ALSO = {"adamw": (fastadam.AdamW, {})}
 
 
 def rule_of(opt):
-    return opt._rule(opt.param_groups[0])
+    return inside.rule_of(opt)
 
 
 def members_of(opt) -> dict[str, float]:
@@ -136,7 +137,7 @@ def test_client_leaves_epsilon_uncorrected(client):
     for g in grads:
         opt.step(g)
     assert of_client(client, opt, p, grads, states) == OK
-    np.testing.assert_array_equal(p, opt._plan.params[0])
+    np.testing.assert_array_equal(p, inside.planned(opt)[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -175,7 +176,7 @@ def test_client_on_many_threads(client):
     for g in grads:
         opt.step(g)
     for _, p, _, _ in problems:
-        np.testing.assert_array_equal(p, opt._plan.params[0])
+        np.testing.assert_array_equal(p, inside.planned(opt)[0])
 
 
 def test_version_and_size(clients):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import inside
 import numpy as np
 import pytest
 from scipy.optimize import (
@@ -436,7 +437,7 @@ def test_bounds_hold_at_every_evaluation_and_the_minimum_within_is_found(name, j
     assert result.success, result.message
     expected = minimize(bowl, x0, jac=slope, method="L-BFGS-B", bounds=BOUNDS["array"] if bounds is None else bounds)
     np.testing.assert_allclose(result.x, expected.x, atol=2e-4)
-    low, high = adapter._box(BOUNDS["array"] if bounds is None else bounds, 3)
+    low, high = inside.scipy_box(BOUNDS["array"] if bounds is None else bounds, 3)
     assert (low <= seen.points).all()
     assert (seen.points <= high).all()
 

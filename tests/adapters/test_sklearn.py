@@ -11,10 +11,12 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
+import inside
 import numpy as np
 import pytest
 import sklearn
 import sklearn.neural_network as stock
+from inside import fitted, threads
 from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, load_iris
@@ -27,7 +29,6 @@ from sklearn.preprocessing import StandardScaler
 
 import fastadam.adapters.sklearn as adapter
 from fastadam.adapters.sklearn import NotAcceleratedWarning, accelerated
-from fastadam.kernel import threads
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -93,7 +94,7 @@ def test_every_parameter_of_adam_is_honoured(options, no_stock_steps):
     if options.get("warm_start"):
         made.fit(X, Y)
     close(made, expected)
-    assert made._optimizer.learning_rate == pytest.approx(expected._optimizer.learning_rate, rel=1e-12)
+    assert fitted(made).learning_rate == pytest.approx(fitted(expected).learning_rate, rel=1e-12)
     if "early_stopping" in options:
         assert made.validation_scores_ == expected.validation_scores_
         assert made.best_validation_score_ == expected.best_validation_score_
@@ -130,16 +131,16 @@ def test_other_targets(labels):
 
 def test_every_batch_is_one_step():
     model = adapter.MLPClassifier(**OPTIONS, batch_size=40).fit(X, Y)
-    assert model._optimizer.t == 4 * model.n_iter_
-    assert model._optimizer._plan.t == model._optimizer.t
-    assert all(p is planned for p, planned in zip(model.coefs_, model._optimizer._plan.params, strict=False))
+    assert fitted(model).t == 4 * model.n_iter_
+    assert inside.plan(fitted(model)).t == fitted(model).t
+    assert all(p is planned for p, planned in zip(model.coefs_, inside.planned(fitted(model)), strict=False))
 
 
 def test_attributes_of_the_optimizer_hold_from_the_next_step_on():
     models = [cls(**OPTIONS) for cls in (stock.MLPClassifier, adapter.MLPClassifier)]
     for model in models:
         model.partial_fit(X, Y, classes=[0, 1, 2])
-        model._optimizer.learning_rate_init = 0.1
+        fitted(model).learning_rate_init = 0.1
         model.partial_fit(X, Y)
     close(models[1], models[0])
 
@@ -156,7 +157,7 @@ def test_partial_fit(no_stock_steps):
     for part in np.array_split(np.random.default_rng(0).permutation(len(X)), 5):
         made.partial_fit(X[part], Y[part], classes=[0, 1, 2])
     close(made, expected)
-    assert made._optimizer.t == 5
+    assert fitted(made).t == 5
 
 
 def test_a_training_begun_by_scikit_learn_goes_on(no_stock_steps):
@@ -209,7 +210,7 @@ def test_pickled_in_the_midst_of_a_training(where, no_stock_steps):
         made = pickle.loads(pickle.dumps(made))
     assert type(made) is (stock if where == "block" else adapter).MLPClassifier
     close(made, expected)
-    assert made._optimizer.t == 6
+    assert fitted(made).t == 6
 
 
 @pytest.mark.parametrize("where", ["block", "class", "derived"])
@@ -259,20 +260,20 @@ def test_warm_start_after_early_stopping_and_a_pickle(no_stock_steps):
 def test_pickles_of_scikit_learns_classes_need_no_fastadam():
     with accelerated():
         model = stock.MLPClassifier(**OPTIONS).fit(X, Y)
-    assert type(model._optimizer) is not AdamOptimizer  # it stays with the model
+    assert type(fitted(model)) is not AdamOptimizer  # it stays with the model
     text = pickle.dumps(model)
     assert b"fastadam" not in text
     loaded = pickle.loads(text)
-    assert type(loaded._optimizer) is AdamOptimizer
-    assert vars(loaded._optimizer).keys() == vars(AdamOptimizer([])).keys()
-    for ours, theirs in zip(model._optimizer.ms, loaded._optimizer.ms, strict=True):
+    assert type(fitted(loaded)) is AdamOptimizer
+    assert vars(fitted(loaded)).keys() == vars(AdamOptimizer([])).keys()
+    for ours, theirs in zip(fitted(model).ms, fitted(loaded).ms, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_moments_that_are_read_only_are_copied():
     model = stock.MLPClassifier(**OPTIONS).fit(X, Y)
-    kept = [m.copy() for m in model._optimizer.ms]
-    held = model._optimizer.ms
+    kept = [m.copy() for m in fitted(model).ms]
+    held = fitted(model).ms
     for m in held:
         m.flags.writeable = False
     with accelerated():
@@ -292,7 +293,7 @@ def test_weights_that_are_no_floats_are_refused():
     model.coefs_[1] = model.coefs_[1].astype(int)
     with pytest.raises(TypeError, match=r"coefs_\[1\]: expected dtype float16"):
         model.partial_fit(X, Y)
-    assert model._optimizer.t == 20
+    assert fitted(model).t == 20
 
 
 def test_weights_that_are_read_only_are_refused():
@@ -301,7 +302,7 @@ def test_weights_that_are_read_only_are_refused():
     model.intercepts_[1].flags.writeable = False
     with pytest.raises(ValueError, match=r"intercepts_\[1\]: the array is read-only"):
         model.partial_fit(X, Y)
-    assert model._optimizer.t == 20
+    assert fitted(model).t == 20
 
 
 # ---------------------------------------------------------------- estimators among scikit-learn's tools
@@ -320,7 +321,7 @@ def test_clone_and_parameters():
 
 def by_fastadam(model, _, __):
     """A score that tells whose steps they were, wherever the model was trained."""
-    return float(type(model._optimizer).__module__ == "fastadam.adapters.sklearn")
+    return float(type(fitted(model)).__module__ == "fastadam.adapters.sklearn")
 
 
 def last_by_fastadam(pipeline, data, labels):
@@ -357,10 +358,10 @@ def test_threads_that_joblib_leaves_to_a_worker(monkeypatch):
     for told, expected in [("", 4), ("1", 1), ("3", 3), ("64", 4), ("0", 1), ("many", 4)]:
         monkeypatch.setenv("OMP_NUM_THREADS", told)
         model = adapter.MLPClassifier(**OPTIONS).fit(X, Y)
-        assert model._optimizer._plan.n_threads == expected
+        assert inside.plan(fitted(model)).n_threads == expected
     monkeypatch.setenv("FASTADAM_NUM_THREADS", "4")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert adapter.MLPClassifier(**OPTIONS).fit(X, Y)._optimizer._plan.n_threads == 4
+    assert inside.plan(fitted(adapter.MLPClassifier(**OPTIONS).fit(X, Y))).n_threads == 4
 
 
 # ---------------------------------------------------------------- blocks
@@ -539,13 +540,13 @@ def test_a_scikit_learn_that_differs_is_refused(fake):
 
 def test_other_numbers_are_refused(monkeypatch):
     monkeypatch.setattr(AdamOptimizer, "_get_updates", others_numbers)
-    adapter._check.cache_clear()
+    inside.forget_sklearn_checks()
     try:
         with pytest.raises(RuntimeError, match="gives other numbers than fastadam's Adam"), accelerated():
             pytest.fail("the block was entered")
         assert is_stock()
     finally:
         monkeypatch.undo()
-        adapter._check.cache_clear()
+        inside.forget_sklearn_checks()
     with accelerated():
         assert not is_stock()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
-from torch_cases import CASES, RECORDED, DTYPES, GROUPS, OPTIONS, STEPS, Case, follow, gradient, key, start
+from torch_cases import CASES, DTYPES, GROUPS, OPTIONS, RECORDED, STEPS, Case, follow, gradient, key, start
 
 import fastadam
 

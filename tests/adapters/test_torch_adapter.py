@@ -9,10 +9,9 @@ import sys
 import threading
 from importlib.util import find_spec
 
+import inside
 import numpy as np
 import pytest
-
-from fastadam.kernel._plan import Plan
 
 if find_spec("torch") is None:
     pytest.skip("torch is not installed; CI installs it", allow_module_level=True)
@@ -65,21 +64,7 @@ def assert_same(ours, theirs, rtol=1e-12):
 @pytest.fixture
 def steps(monkeypatch):
     """How many plans stepped."""
-    calls = []
-
-    class Counted:
-        def __init__(self, *arguments):
-            self.plan = Plan(*arguments)
-
-        def __getattr__(self, name):
-            return getattr(self.plan, name)
-
-        def step(self, grads):
-            calls.append(len(grads))
-            self.plan.step(grads)
-
-    monkeypatch.setattr(adapter, "Plan", Counted)
-    return calls
+    return inside.count_torch_steps(monkeypatch)
 
 
 @each_variant
@@ -326,7 +311,7 @@ def test_a_first_step_in_inference_mode():
 
 def test_copies_keep_the_number_of_threads():
     optimizer = adapter.Adam([torch.ones(3)], n_threads=1)
-    assert copy.deepcopy(optimizer)._n_threads == 1
+    assert inside.torch_threads(copy.deepcopy(optimizer)) == 1
 
 
 @pytest.mark.parametrize("way", ["capturable", "differentiable"])

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import inside
 import ml_dtypes
 import numpy as np
 import pytest
@@ -49,9 +50,9 @@ def with_defaults(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def go_on_together(mine: fastadam.Optimizer, theirs: "TorchOptimizer", steps: range) -> None:
     """The rest of the run, which is the same on both sides."""
     for t in steps:
-        advance(mine._params, mine, range(t, t + 1))
+        advance(inside.params(mine), mine, range(t, t + 1))
         advance([tensor.numpy() for tensor in theirs.tensors], theirs, range(t, t + 1))
-        assert_close(flat(mine._params), flat([tensor.numpy() for tensor in theirs.tensors]), f"after step {t}")
+        assert_close(flat(inside.params(mine)), flat([tensor.numpy() for tensor in theirs.tensors]), f"after step {t}")
     states = theirs.states()
     del states["step"]
     for name, arrays in states.items():
@@ -111,7 +112,7 @@ def test_groups_go_over(name: str, dtype: str) -> None:
             assert options_of(own).items() & options_of(group).items() >= {("lr", group["lr"]), ("eps", group["eps"])}
     go_on_together(mine, back, range(BEFORE + 1, BEFORE + AFTER + 1))
     advance(params, theirs, range(BEFORE + 1, BEFORE + AFTER + 1))
-    assert_close(flat(mine._params), flat(params))
+    assert_close(flat(inside.params(mine)), flat(params))
 
 
 @live
@@ -146,8 +147,8 @@ def test_a_run_of_no_steps(name: str) -> None:
     assert went["param_groups"] == with_defaults(fresh["param_groups"])
     assert list(went["state"]) == list(fresh["state"])  # Adagrad's alone has states at once
     theirs.optimizer.load_state_dict(went)
-    advance(mine._params, mine, range(50, 53))
-    for p, original in zip(mine._params, params, strict=True):
+    advance(inside.params(mine), mine, range(50, 53))
+    for p, original in zip(inside.params(mine), params, strict=True):
         p[...] = original
     import_state(mine, fresh)  # over states that are in use
     assert mine.t == 0
@@ -301,7 +302,7 @@ def test_layouts_of_arrays_and_of_tensors() -> None:
     tensor.grad = torch.from_numpy(g.transpose(1, 2, 0).copy())
     theirs.step()
     mine.step(g.transpose(1, 2, 0))
-    assert_close(flat(mine._params), tensor.numpy().ravel())
+    assert_close(flat(inside.params(mine)), tensor.numpy().ravel())
 
 
 @live

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from places import ROOT
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import image
+from places import ROOT
 from sklearn.datasets import load_digits
 
 import fastadam

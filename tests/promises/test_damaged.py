@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fuzz_checkpoint
+import inside
 import numpy as np
 import pytest
 from checkpoint_files import (
@@ -46,7 +47,6 @@ from checkpoint_files import (
 )
 
 import fastadam
-from fastadam import checkpoint
 
 # ---------------------------------------------------------------- damaged, hostile and foreign files
 
@@ -259,7 +259,7 @@ def test_each_byte_counts(suffix: str, tmp_path: Path) -> None:
     opt, other = (fastadam.Adagrad(np.ones(2, np.float32), lr=lr) for lr in (0.5, 1))
     opt.step(np.ones(2, np.float32))
     opt.save(path)
-    opt._params[0][...] = other._params[0]
+    inside.params(opt)[0][...] = inside.params(other)[0]
     right, before, good, kept, refused = snapshot(opt), snapshot(other), path.read_bytes(), other.state_dict(), 0
     for place, mask in itertools.product(range(len(good)), (0x01, 0xFF)):
         path.write_bytes(good[:place] + bytes([good[place] ^ mask]) + good[place + 1 :])
@@ -279,7 +279,7 @@ def test_each_byte_counts(suffix: str, tmp_path: Path) -> None:
 def test_description_without_bounds(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None is written that would not be read."""
     victim = Victim(suffix, tmp_path)
-    monkeypatch.setattr(checkpoint, "_MAX_META", 300)
+    inside.limit_description(monkeypatch, 300)
     with pytest.raises(ValueError, match="more than `load` would read"):
         victim.opt.save(victim.path)
     assert victim.path.read_bytes() == victim.good
@@ -342,7 +342,7 @@ def test_another_optimizer(text: str, suffix: str, tmp_path: Path) -> None:
 def test_read_only_parameters(way: str, tmp_path: Path) -> None:
     """Only where they would be written, and before anything else is."""
     opt, other = built(), built(steps=1)
-    other._params[1].flags.writeable = False
+    inside.params(other)[1].flags.writeable = False
     kept = snapshot(other)
     if way != "dict":
         opt.save(tmp_path / f"all.{way}", params=True)

@@ -9,13 +9,14 @@ import signal
 import time
 from collections.abc import Callable
 
+import inside
 import numpy as np
 import pytest
 from cases import arrays_of
+from inside import uninterrupted
 
 import fastadam
 from fastadam import schedules
-from fastadam.kernel._plan import uninterrupted
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer of that kind")
 #: where Python itself is interrupted between opening a file and its `with`
@@ -97,7 +98,7 @@ def test_step(options, in_folder, tmp_path):
             history.append(arrays(twin))
         for now, then in zip(arrays_of(running), history[running.t], strict=True):
             np.testing.assert_array_equal(now, then)
-        assert not running._plan.torn
+        assert not inside.is_torn(running)
         if in_folder:
             assert np.load(tmp_path / "steps.npy").tolist() == [0, running.t, 0, running.t]
 
@@ -154,7 +155,7 @@ def test_save(suffix, tmp_path):
         assert again.t in (opt.t, check.before)
         check.before = again.t
         if again.t == opt.t:
-            np.testing.assert_array_equal(again._params[0], opt._params[0])
+            np.testing.assert_array_equal(inside.params(again)[0], inside.params(opt)[0])
 
     check.before = 0
     trials(make)
@@ -170,9 +171,9 @@ def test_new_group():
 
     def check():
         opt = made["opt"]
-        grads = [np.ones(p.shape) for p in opt._params]
+        grads = [np.ones(p.shape) for p in inside.params(opt)]
         assert len(grads) in (1, 21)
-        assert len(opt.param_groups) == 1 + (len(grads) > 1) == opt._plan.n_groups
+        assert len(opt.param_groups) == 1 + (len(grads) > 1) == inside.n_planned_groups(opt)
         opt.step(grads[0] if len(grads) == 1 else [grads[0], grads[1:]])
         assert opt.t == 2
 

@@ -31,7 +31,7 @@ def stepped(opt, steps=STEPS):
 
 
 def result(opt):
-    return opt.t, opt._params[0].tobytes(), opt.state["v"][0].tobytes()
+    return opt.t, inside.params(opt)[0].tobytes(), opt.state["v"][0].tobytes()
 
 
 def expected(steps):

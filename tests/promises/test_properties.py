@@ -10,16 +10,18 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import inside
 import numpy as np
 import pytest
 from cases import bits, gradients
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from inside import options
 from ml_dtypes import bfloat16
 
 import fastadam
-from fastadam import options, schedules
+from fastadam import schedules
 from fastadam.rules import clip_factor
 
 CLASSES = [getattr(fastadam, name) for name in ("Adam", "AdamW", "Adamax", "Adagrad", "RMSprop", "Adadelta")]
@@ -264,10 +266,8 @@ class Plain:
             factor *= clip_factor(norm, extras["max_norm"])
         rest = iter(computed)
         for opt in self.opts:
-            opt._set_options()
-            opt._plan.step(
-                [next(rest) for _ in opt._params], factor=factor, clip_value=extras.get("clip_value", math.inf)
-            )
+            given = [next(rest) for _ in inside.params(opt)]
+            inside.plain_step(opt, given, factor=factor, clip_value=extras.get("clip_value", math.inf))
         for p, dtype, is_rounded in zip(self.wide, self.dtypes, self.is_rounded, strict=True):
             if is_rounded:
                 p[...] = cast(p, dtype)
@@ -275,7 +275,7 @@ class Plain:
 
     def arrays(self) -> list[dict[str, np.ndarray]]:
         """Of each parameter: itself, and its states by name."""
-        states = [found for opt in self.opts for found in opt._named_states()]
+        states = [found for opt in self.opts for found in inside.named_states(opt)]
         return [
             {"params": cast(p, dtype), **found, **({} if dtype.itemsize > 2 or is_rounded else {"master": p})}
             for p, dtype, found, is_rounded in zip(self.wide, self.dtypes, states, self.is_rounded, strict=True)
@@ -346,7 +346,7 @@ def check(problem: Problem) -> None:
         around.assert_untouched_beside()
     memory.assert_untouched_beside()
     assert (opt.t, opt.skipped) == (plain.t, plain.skipped)
-    for p, states, expected in zip(memory.views, opt._named_states(), plain.arrays(), strict=True):
+    for p, states, expected in zip(memory.views, inside.named_states(opt), plain.arrays(), strict=True):
         assert {"params", *states} == set(expected)
         for name, array in {"params": p, **states}.items():
             assert array.dtype == expected[name].dtype

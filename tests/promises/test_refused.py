@@ -13,12 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import inside
 import numpy as np
 import pytest
 import scipy.sparse
-from refused import worlds
 from ml_dtypes import float8_e5m2
 from numpy.lib.stride_tricks import as_strided
+from refused import worlds
 from refused.worlds import Refused, as_groups, as_list, as_mapping, fresh, running, seen
 
 import fastadam
@@ -632,16 +633,16 @@ CHECKPOINTS = [
             ("cut", lambda w: pickle.loads(w.data[:-100]), pickle.UnpicklingError, "pickle data was truncated"),
             ("empty", lambda w: pickle.loads(b""), EOFError, "Ran out of input"),
             ("of integers",
-             unpickled(lambda s: s["_groups"][0][1].update(params=(ones((2, 3), int), ones(4), ones(3)))),
+             unpickled(lambda s: inside.change_pickled_params(s, (ones((2, 3), int), ones(4), ones(3)))),
              TypeError,
              f"params[0]: {DTYPE}int64"),
-            ("of another shape", unpickled(lambda s: s["_states"][0].__setitem__(1, [ones(5), ones(4)])), ValueError,
+            ("of another shape", unpickled(has_states(ones(5), ones(4))), ValueError,
              "a state of params[1]: expected shape (4,) like the parameter, got (5,)"),
-            ("of another dtype", unpickled(lambda s: s["_states"][0].__setitem__(1, [ones(4, "f4"), ones(4)])),
+            ("of another dtype", unpickled(lambda s: inside.pickled_states(s).__setitem__(1, [ones(4, "f4"), ones(4)])),
              TypeError, "a state of params[1]: expected dtype float64 like the parameter, got float32"),
-            ("of too few states", unpickled(lambda s: s["_states"][0].__setitem__(1, [ones(4)])), ValueError,
+            ("of too few states", unpickled(lambda s: inside.pickled_states(s).__setitem__(1, [ones(4)])), ValueError,
              "expected 2 states a parameter, got 1"),
-            ("of one array twice", unpickled(lambda s: s["_states"][0][1].__setitem__(1, s["_states"][0][1][0])),
+            ("of one array twice", unpickled(lambda s: inside.pickled_states(s)[1].__setitem__(1, inside.pickled_states(s)[1][0])),
              ValueError, "a state of params[1] and a state of params[1] share memory"),
         )
     ),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import inside
 import numpy as np
 import pytest
 
@@ -97,7 +98,7 @@ CALLS: dict[str, Callable[[fastadam.Optimizer, Path], Any]] = {
     "zero_grad": lambda opt, path: opt.zero_grad(),
     "deepcopy": lambda opt, path: copy.deepcopy(opt),
     "pickle": lambda opt, path: pickle.dumps(opt),
-    "bind": lambda opt, path: opt._plan.bind([np.ones(3)]),
+    "bind": lambda opt, path: inside.bind_to_plan(opt, [np.ones(3)]),
 }
 
 
@@ -170,7 +171,7 @@ def test_plan_whose_place_another_has_taken() -> None:
     """A thread may have come as far as to the old one when a group is added: that step would be lost."""
     p = np.ones(3)
     opt = fastadam.Adam([p])
-    old = opt._plan
+    old = inside.plan(opt)
     opt.add_param_group({"params": np.ones(2)})
     with pytest.raises(RuntimeError, match="has changed which arrays"):
         old.step([np.ones(3)])
@@ -327,7 +328,7 @@ def test_options_assigned_while_a_group_is_added():
         adding.join(0.2)
         yield opt.param_groups[0]
 
-    opt._assign(groups(), {"lr": 0.25})  # type: ignore[arg-type]
+    inside.assign(opt, groups(), {"lr": 0.25})
     adding.join()
     opt.step([[np.ones(2)], [np.ones(2)]])
     assert opt.param_groups[1]["params"][0].tolist() == [0.5, 0.5]

@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+import inside
 import numpy as np
 import pytest
 from cases import BY_RULE, arrays_of, make
@@ -109,7 +110,7 @@ def test_arrays_of_one_element_and_none(case: str, backend: str) -> None:
 
     opt, alone = make(case, arrays(), backend=backend), make(case, np.ones(10))
     for t in range(3):
-        opt.step([np.full(p.shape, 0.5 + t) for p in opt._params], max_norm=100.0)
+        opt.step([np.full(p.shape, 0.5 + t) for p in inside.params(opt)], max_norm=100.0)
         alone.step(np.full(10, 0.5 + t), max_norm=100.0)
     for one, other in zip(map(np.concatenate, by_array(opt)), map(np.concatenate, by_array(alone)), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -117,7 +118,7 @@ def test_arrays_of_one_element_and_none(case: str, backend: str) -> None:
 
 def by_array(opt: fastadam.Optimizer) -> list[list[np.ndarray]]:
     """The parameters, and each state, flat."""
-    return [[array.ravel() for array in arrays] for arrays in (opt._params, *opt.state.values())]
+    return [[array.ravel() for array in arrays] for arrays in (inside.params(opt), *opt.state.values())]
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import inside
 import numpy as np
-from places import ROOT
 import pytest
 from checkpoint_files import B, Change, Evil, Raw, W, built, command, entry, header, mapped, npy, run
+from places import ROOT
 
 import fastadam
-from fastadam import checkpoint
 
 # ---------------------------------------------------------------- a folder of states
 
@@ -52,7 +52,7 @@ def test_folder_holds_plain_arrays(folder: Path) -> None:
     for k, name in itertools.product(range(2), "mv"):
         array = np.load(folder / f"{k}.{name}.npy")
         np.testing.assert_array_equal(array, opt.state[name][k])
-        assert array.dtype == opt._params[k].dtype
+        assert array.dtype == inside.params(opt)[k].dtype
         assert array.any()
 
 
@@ -165,7 +165,7 @@ def test_killed_within_a_step_of_a_folder(tmp_path: Path) -> None:
 def test_refused_step_leaves_the_record_clean(folder: Path) -> None:
     opt = in_folder(folder)
     before = contents(folder)
-    for bad in ({"W": W}, {"W": W, "b": np.ones(6)}, {"W": W, "b": None}, {"W": W, "b": opt._params[1]}):
+    for bad in ({"W": W}, {"W": W, "b": np.ones(6)}, {"W": W, "b": None}, {"W": W, "b": inside.params(opt)[1]}):
         with pytest.raises((TypeError, ValueError)):
             opt.step(bad)
         assert contents(folder) == before
@@ -422,9 +422,9 @@ def test_file_system_without_locks(folder: Path, monkeypatch: pytest.MonkeyPatch
 
         return lock
 
-    monkeypatch.setattr(checkpoint, "_lock", fails(errno.ENOLCK))
+    inside.replace_lock(monkeypatch, fails(errno.ENOLCK))
     assert in_folder(folder).t == 2
-    monkeypatch.setattr(checkpoint, "_lock", fails(errno.EIO))
+    inside.replace_lock(monkeypatch, fails(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         in_folder(folder)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import inside
 import numpy as np
 import pytest
 from cases import BY_RULE, bits
@@ -71,7 +72,7 @@ class Model:
     skipped: int = 0
 
     def add(self, params: list[np.ndarray], values: dict[str, Any]) -> None:
-        rule, group = self.cls._rule(values), ModelGroup([p.copy() for p in params], [], values)
+        rule, group = inside.rule_for(self.cls, values), ModelGroup([p.copy() for p in params], [], values)
         for p in params:
             wide = p.astype(np.float32 if p.dtype == np.float16 else p.dtype)
             initial = values.get("initial_accumulator_value", 0.0)
@@ -94,7 +95,7 @@ class Model:
         rest = iter(grads)
         for group in self.groups:
             group.steps += 1
-            rule = self.cls._rule(group.values)
+            rule = inside.rule_for(self.cls, group.values)
             hyper = [factor, extras.get("clip_value", math.inf)]
             hyper += self.cls.hyper_values(rule, group.values, self.rate(group.values))
             scalars = rule.step_scalars(group.steps, hyper)
@@ -286,7 +287,7 @@ class Life(RuleBasedStateMachine):
             "one too many": [*grads, last],
         }
         largest = max(range(len(grads)), key=lambda k: grads[k].size)
-        flat["a parameter"] = [self.opt._params[k] if k == largest else g for k, g in enumerate(grads)]
+        flat["a parameter"] = [inside.params(self.opt)[k] if k == largest else g for k, g in enumerate(grads)]
         found: dict[str, tuple[Any, dict[str, Any]]] = {name: (wrong, {}) for name, wrong in flat.items()}
         found |= {
             "scale": (grads, {"grad_scale": 0.0}),
@@ -377,7 +378,7 @@ class Life(RuleBasedStateMachine):
     @rule(wrong=st.sampled_from(["no array", "itself", "option", "grads", "int"]))
     def refused_group(self, wrong: str) -> None:
         p = np.ones(2)
-        largest = max(self.opt._params, key=lambda p: p.size)
+        largest = max(inside.params(self.opt), key=lambda p: p.size)
         group = {
             "no array": {"params": []},
             "itself": {"params": largest if largest.size else np.ones(2, bool)},
@@ -456,12 +457,12 @@ class Life(RuleBasedStateMachine):
             self.object.grad = None
         before = self.opt
         self.opt = copy.deepcopy(self.opt) if way == "deepcopy" else pickle.loads(pickle.dumps(self.opt))
-        for p in before._params:
+        for p in inside.params(before):
             p[...] = 7  # the copy has arrays of its own
         if self.way == "object":
-            self.object = self.opt._object
+            self.object = inside.held_object(self.opt)
         if self.bound is not None:
-            self.bound = list(self.opt._bound)
+            self.bound = list(inside.bound(self.opt))
 
     # ------------------------------------------------ and after each of them
 
@@ -472,9 +473,9 @@ class Life(RuleBasedStateMachine):
         assert (self.opt.t, self.opt.skipped) == (self.model.t, self.model.skipped)
         assert self.opt.seed == self.how["seed"]
         assert len(self.opt.param_groups) == len(self.model.groups)
-        states: Iterator[dict[str, np.ndarray]] = iter(self.opt._named_states())
+        states: Iterator[dict[str, np.ndarray]] = iter(inside.named_states(self.opt))
         for k, (group, expected) in enumerate(zip(self.opt.param_groups, self.model.groups, strict=True)):
-            assert self.opt._plan.steps(k) == expected.steps
+            assert inside.steps(self.opt, k) == expected.steps
             assert {name: value for name, value in group.items() if name != "params"} == expected.values
             for p, own, of_own in zip(group["params"], expected.params, expected.states, strict=True):
                 assert {"p": bits(p)} | {name: bits(array) for name, array in next(states).items()} == {

@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 
+import inside
 import numpy as np
 import pytest
 from cases import BY_RULE, DTYPES, arrays_of, gradients, make
+from inside import MAX_THREADS, threads
 
 import fastadam
-from fastadam.kernel import threads
-from fastadam.kernel._plan import MAX_THREADS
 
 #: shapes whose tiles begin and end within arrays, and across many of them
 PLANS = {
@@ -179,8 +179,8 @@ def test_default_number(monkeypatch):
     ],
 )
 def test_quota_of_control_groups(request, monkeypatch, tmp_path, membership, limits, expected):
-    threads._quota.cache_clear()
-    request.addfinalizer(threads._quota.cache_clear)
+    inside.forget_quota()
+    request.addfinalizer(inside.forget_quota)
     monkeypatch.setattr(threads, "PROC", tmp_path / "proc")
     monkeypatch.setattr(threads, "CGROUP", tmp_path / "cgroup")
     monkeypatch.delenv("FASTADAM_NUM_THREADS", raising=False)

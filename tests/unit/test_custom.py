@@ -6,11 +6,10 @@ import gc
 import importlib.util
 import inspect
 import weakref
-from pathlib import Path
 
 import numpy as np
-from places import ROOT
 import pytest
+from places import ROOT
 
 import fastadam
 from fastadam.rules import adam, adam_scalars

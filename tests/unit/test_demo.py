@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inside import backends
 from matplotlib import image
 
 import fastadam
-from fastadam.kernel import backends
 
 SMALL = ("demo", "--epochs", "1", "--hidden", "16")
 MAIN = "import sys; from fastadam.__main__ import main; sys.exit(main(sys.argv[1:]))"

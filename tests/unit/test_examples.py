@@ -4,12 +4,11 @@ Those of schedules and of own rules are run by the tests of these.
 
 import re
 import runpy
-from pathlib import Path
 
 import numpy as np
-from places import ROOT
 import pytest
 from matplotlib import image
+from places import ROOT
 
 EXAMPLES = ROOT / "examples"
 

@@ -8,8 +8,8 @@ import subprocess
 from importlib.util import find_spec
 
 import pytest
+from inside import BUILT_ISAS, SWEEPS
 
-from fastadam.kernel import _plan
 from fastadam.rules import RULES
 
 #: instruction set -> vector register, and the form of its packed root and division
@@ -18,7 +18,7 @@ VECTORS = {"base": ("xmm", ""), "v3": ("ymm", "v"), "v4": ("zmm", "v")}
 
 def disassemble(isa):
     """The whole listing of a module, and the instructions of each sweep's loop by name."""
-    path = find_spec(f"fastadam.kernel._sweeps_{isa}").origin
+    path = find_spec(SWEEPS.format(isa=isa)).origin
     command = ["objdump", "--disassemble", "--no-show-raw-insn", path]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     bodies = re.findall(r"^[0-9a-f]+ <(\w+)[.\w]*>:\n((?:.+\n)+)", listing, re.M)
@@ -29,7 +29,7 @@ def disassemble(isa):
     return listing, sweeps
 
 
-@pytest.mark.skipif("v3" not in _plan.BUILT_ISAS, reason="x86-64 alone has several instruction sets")
+@pytest.mark.skipif("v3" not in BUILT_ISAS, reason="x86-64 alone has several instruction sets")
 @pytest.mark.parametrize("isa", VECTORS)
 def test_every_sweep_is_vectorised(isa):
     assert shutil.which("objdump"), "objdump is part of binutils, as the compiler's assembler is"

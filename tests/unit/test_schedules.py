@@ -9,14 +9,13 @@ import json
 import pickle
 from itertools import groupby
 from math import inf, nan, pi
-from pathlib import Path
 
 import numpy as np
-from places import ROOT
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import image
+from places import ROOT
 
 import fastadam
 from fastadam import schedules

@@ -6,6 +6,7 @@ import pickle
 import re
 import weakref
 
+import inside
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,8 +15,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastadam
-from fastadam.kernel import backends
-from fastadam.kernel._plan import Plan
 from fastadam.rules import Rule, clip_factor
 
 SHAPES = [(7,), (3, 5), (), (0,), (20_003,), (2, 3, 4)]
@@ -74,8 +73,7 @@ def test_clipped_to_a_norm(max_norm, dtype):
     for _ in range(3):
         opt.step(grads, max_norm=max_norm, grad_scale=3.0)
         factor = clip_factor(norm_of(grads) / 3, max_norm) / 3
-        other._set_options()
-        other._plan.step(grads, factor=factor)
+        inside.plain_step(other, grads, factor=factor)
     assert opt.grad_norm == pytest.approx(norm_of(grads) / 3, rel=1e-15)
     equal(grads, before)
     for one, another in zip(arrays_of(opt), arrays_of(other), strict=True):
@@ -228,13 +226,13 @@ def test_a_group_added_later_counts_its_own_steps(case):
         one.step(ga)
         two.step(gb)
         both.step([[ga], {"b": gb}])
-    assert params is both._params[0]
+    assert params is inside.params(both)[0]
     first = [params, *(arrays[0] for arrays in both.state.values())]
     equal(first, arrays_of(one))
     if "article" not in case:  # whose rate falls with the optimizer's t
         equal([added, *(arrays[1] for arrays in both.state.values())], arrays_of(two))
     assert both.t == 4
-    assert both._keys == ["0.0", "1.b"]
+    assert inside.keys(both) == ["0.0", "1.b"]
 
 
 def test_added_group_with_its_options_and_bound_gradients():
@@ -281,16 +279,16 @@ def test_the_mode_outside_the_kernel_is_as_before():
         opt = fastadam.Adam(np.ones(100_000, np.float32), backend=backend, n_threads=2)
         opt.step(np.full(100_000, 1e-30, np.float32), max_norm=1.0)
         assert product_is_denormal()
-    inside = []
+    said = []
 
     def sweep(scalars, p, g):
-        inside.append(product_is_denormal())
+        said.append(product_is_denormal())
         raise KeyboardInterrupt
 
-    kernel = backends.Kernel(Rule(lambda p, g: (p,), lambda t: (), ()), python=(sweep, lambda t, hyper: [1.0] * 4))
+    rule = Rule(lambda p, g: (p,), lambda t: (), ())
     with pytest.raises(KeyboardInterrupt):
-        Plan([(kernel, [np.ones(3)], [[]])], ["p"]).step([np.ones(3)])
-    assert inside == [False]
+        inside.stepped_once([np.ones(3)], rule, python=(sweep, lambda t, hyper: [1.0] * 4))
+    assert said == [False]
     assert product_is_denormal()
 
 
@@ -438,7 +436,7 @@ def test_nothing_reads_or_changes_states_within_a_step(tmp_path):
         lambda: opt.add_param_group({"params": np.ones(2)}),
         lambda: pickle.dumps(opt),
     )
-    with opt._plan:
+    with inside.hold(opt):
         for call in calls:
             with pytest.raises(RuntimeError, match="thread is inside a step"):
                 call()

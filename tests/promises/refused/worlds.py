@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import inside
 import numpy as np
 
 import fastadam
@@ -25,11 +26,8 @@ def seen(thing: Any) -> Any:
         bits = thing.tolist() if thing.dtype.hasobject else thing.tobytes()
         return type(thing), thing.dtype.str, thing.shape, thing.strides, thing.flags.writeable, bits
     if isinstance(thing, fastadam.Optimizer):
-        plan, groups = thing._plan, [dict(group) for group in thing.param_groups]
-        counts = (plan.t, plan.skipped, plan.seed, plan.grad_norm, plan.n_threads, plan.torn)
-        steps = [plan.steps(k) for k in range(plan.n_groups)]
-        kept = (thing.defaults, thing._states, thing._bound, plan.params, plan.names, thing._keys, thing.backend)
-        return [seen(part) for part in (counts, steps, groups, *kept)]
+        groups = [dict(group) for group in thing.param_groups]
+        return [seen(part) for part in (groups, *inside.everything(thing))]
     if isinstance(thing, Path):
         return {str(file.relative_to(thing)): file.is_file() and file.read_bytes() for file in thing.rglob("*")}
     if isinstance(thing, SimpleNamespace):
@@ -102,7 +100,7 @@ def running(
     w.opt = cls(start, **options)
     for t in range(2):
         w.opt.step(shape(grads(t)), max_norm=2.0)
-    w.parts = [*own, *(array for states in w.opt._states for arrays in states for array in arrays), *w.good]
+    w.parts = [*own, *inside.state_arrays(w.opt), *w.good]
     w.given = give(w.good) if give is not list else None
     w.go_on = lambda: w.opt.step(shape(grads()))
     return w
@@ -272,7 +270,7 @@ def article(folder: Path, warm: bool = True, **wrong: Any) -> SimpleNamespace:
         setattr(owner, name, value)
     w.look = lambda: [
         vars(w.instance),
-        vars(w.opt)["_states"],
+        inside.article_states(w.opt),
         w.opt.timestep,
         w.opt.beta1,
         *(value for _, value in kept.values()),
@@ -316,7 +314,7 @@ def sklearn(folder: Path) -> SimpleNamespace:
     kept = [array.copy() for array in w.model.coefs_]
 
     def look() -> Any:
-        m, made = w.model, vars(w.model)["_optimizer"]
+        m, made = w.model, inside.fitted(w.model)
         return [m.coefs_, m.intercepts_, m.t_, made.ms, made.vs, made.t]
 
     def go_on() -> None:
