@@ -1,4 +1,4 @@
-"""The worlds that tests/promises/test_refused.py puts bad input into: what there is before the call, and a good call after it.
+"""The worlds that bad input is put into: what there is before the call, and a good call after it.
 Each function makes one in a folder of its own, always the same; `seen` tells all that there is in it.
 """
 
