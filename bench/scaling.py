@@ -18,7 +18,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import inside
 import numpy as np
 from matplotlib.figure import Figure
 from report import duration, machine

@@ -1,4 +1,4 @@
-"""`fastadam.mpi` with real ranks: each scene of ranks.py, played by 1, 2 and 4 of them, some by 3; what ends a job.
+"""`fastadam.mpi` with real ranks: each of scenes/, played by 1, 2 and 4 of them, some by 3; what ends a job.
 One `mpiexec` plays all scenes in a row. Beside that, what needs no ranks: the arithmetic of who steps what.
 """
 
@@ -53,7 +53,8 @@ ENVIRONMENT = {
 
 def marked(*marks: str) -> list[str]:
     """The scenes with one of these decorators."""
-    functions = [node for node in ast.parse((HERE / "ranks.py").read_text()).body if isinstance(node, ast.FunctionDef)]
+    trees = [ast.parse(path.read_text()) for path in sorted((HERE / "scenes").glob("*.py"))]
+    functions = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
     return [f.name for f in functions if any(getattr(d, "id", None) in marks for d in f.decorator_list)]
 
 

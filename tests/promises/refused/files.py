@@ -1,4 +1,4 @@
-"""Checkpoints, dicts, pickles and folders that cannot be written or read: what tests/promises/test_damaged.py has not."""
+"""Checkpoints, dicts, pickles and folders that cannot be written or read: what test_damaged.py has not."""
 
 import copy
 import os
