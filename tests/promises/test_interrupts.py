@@ -21,7 +21,7 @@ from fastadam import schedules
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer of that kind")
 #: where Python itself is interrupted between opening a file and its `with`
 files_may_be_closed_late = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-#: of most calls; more of them: FASTADAM_TEST_TRIALS=3000 pytest tests/test_interrupts.py
+#: of most calls; more of them: FASTADAM_TEST_TRIALS=3000 pytest tests/promises/test_interrupts.py
 TRIALS = int(os.environ.get("FASTADAM_TEST_TRIALS", "150"))
 
 

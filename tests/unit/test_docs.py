@@ -15,7 +15,7 @@ import fastadam
 
 OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
 README = ROOT / "README.md"
-#: docs/embedding.md is a program of many files: tests/test_embedding.py builds and runs it
+#: docs/embedding.md is a program of many files: tests/adapters/test_embedding.py builds and runs it
 PAGES = [
     path
     for path in (README, *sorted((ROOT / "docs").rglob("*.md")))
