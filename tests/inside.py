@@ -2,16 +2,19 @@
 alone. A function takes an optimizer and gives a part of it, or does what only fastadam itself does; modules follow.
 """
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from fastadam import checkpoint, options
+from fastadam import options
 from fastadam.kernel import backends, threads
-from fastadam.kernel._plan import BUILT_ISAS, MAX_THREADS, Plan, uninterrupted
+from fastadam.kernel._plan import BUILT_ISAS, MAX_THREADS, Kernel, Plan
+from fastadam.kernel._signals import deferred_signals
 from fastadam.rules import Rule
+from fastadam.state import entries, folder, snapshot
 
 __all__ = ["BUILT_ISAS", "MAX_THREADS", "Plan", "backends", "options", "threads", "uninterrupted"]
 
@@ -23,81 +26,75 @@ SWEEPS = "fastadam.kernel._sweeps_{isa}"
 
 def plan(opt: Any) -> Plan:
     """What steps its arrays."""
-    return opt._plan
+    return opt.core.plan
 
 
 def planned(opt: Any) -> list[np.ndarray]:
     """The parameters that the plan steps."""
-    return opt._plan.params
+    return opt.core.plan.params
 
 
 def params(opt: Any) -> list[np.ndarray]:
     """The parameters that its groups name, in a row."""
-    return opt._params
+    return [p for group in opt.param_groups for p in group["params"]]
 
 
 def keys(opt: Any) -> list[str]:
     """The parameters' names in a checkpoint."""
-    return opt._keys
-
-
-def states(opt: Any) -> list[list[list[np.ndarray]]]:
-    """By group, parameter and state."""
-    return opt._states
+    return opt.core.tree.keys
 
 
 def state_arrays(opt: Any) -> list[np.ndarray]:
-    return [array for group in opt._states for arrays in group for array in arrays]
+    return [array for arrays in opt.core.store.states for array in arrays.values()]
 
 
 def named_states(opt: Any) -> list[dict[str, np.ndarray]]:
     """Of each parameter its states by name, master weights among them."""
-    return opt._named_states()
+    return opt.core.store.states
 
 
 def bound(opt: Any) -> Sequence[np.ndarray] | None:
-    """The gradients that were bound."""
-    return opt._bound
+    """The gradients that were bound, one a parameter."""
+    return None if opt.core.bound is None else opt.core.tree.flatten(opt.core.bound)
 
 
 def held_object(opt: Any) -> Any:
     """The object whose parameters are stepped, or None."""
-    return opt._object
+    return opt.core.owner
 
 
 def everything(opt: Any) -> list[Any]:
     """All that a refused call must leave as it was, but the options."""
-    p = opt._plan
-    counts = (p.t, p.skipped, p.seed, p.grad_norm, p.n_threads, p.torn)
-    steps = [p.steps(k) for k in range(p.n_groups)]
-    return [counts, steps, opt.defaults, opt._states, opt._bound, p.params, p.names, opt._keys, opt.backend]
+    core = opt.core
+    counts = (core.plan.counts.tolist(), core.plan.seed, core.plan.grad_norm, core.plan.n_threads, core.plan.torn)
+    states = [list(arrays.values()) for arrays in core.store.states]
+    names = (core.plan.names, core.tree.keys)
+    return [counts, core.groups.defaults, states, bound(opt), core.plan.params, names, opt.backend]
 
 
 # ---------------------------------------------------------------- its counts
 
 
 def steps(opt: Any, group: int) -> int:
-    """The steps that a group has done."""
-    return opt._plan.steps(group)
+    """The steps that each parameter of a group has done."""
+    first = sum(len(other["params"]) for other in opt.param_groups[:group])
+    counts = opt.core.plan.steps[first : first + len(opt.param_groups[group]["params"])]
+    assert len(set(counts.tolist())) == 1
+    return int(counts[0])
 
 
 def n_planned_groups(opt: Any) -> int:
-    return opt._plan.n_groups
+    return opt.core.plan.n_groups
 
 
 def is_torn(opt: Any) -> bool:
     """Whether a step has ended half-way."""
-    return opt._plan.torn
+    return opt.core.plan.torn
 
 
-def set_t(opt: Any, t: int) -> None:
-    """As if so many steps had been done by the optimizer."""
-    opt._plan.t = t
-
-
-def set_steps(opt: Any, group: int, count: int) -> None:
-    """As if so many steps had been done by a group."""
-    opt._plan.set_steps(group, count)
+def set_counts(opt: Any, t: int, steps: int) -> None:
+    """As if so many steps had been done by the optimizer, and so many by each parameter."""
+    opt.core.plan.set_counts(t, opt.skipped, steps)
 
 
 # ---------------------------------------------------------------- its rules
@@ -105,71 +102,65 @@ def set_steps(opt: Any, group: int, count: int) -> None:
 
 def rule_of(opt: Any, group: int = 0) -> Rule:
     """The rule that a group's options choose."""
-    return opt.param_groups[group]._rule
+    return opt.core.groups.rules[group]
 
 
 def rule_for(cls: Any, values: dict[str, Any]) -> Rule:
     """The rule that options choose."""
-    return cls._rule(values)
+    return cls.rule(values)
 
 
 # ---------------------------------------------------------------- what only fastadam does
 
 
-def plain_step(opt: Any, grads: Sequence[np.ndarray], **how: float) -> None:
-    """The plan's own step with its `factor` and `clip_value`, which nothing has computed or checked."""
-    opt._set_options()
-    opt._plan.step(grads, **how)
+def uninterrupted(work: Callable[[], Any]) -> None:
+    """Call `work` with signals deferred until it returns."""
+    with deferred_signals():
+        work()
+
+
+def plain_step(opt: Any, grads: Sequence[np.ndarray], factor: float = 1.0, clip_value: float | None = None) -> None:
+    """The plan's own step, its factor given as it is."""
+    opt.core.refresh()
+    opt.core.plan.step(list(grads), clip_value=clip_value, factor=factor)
 
 
 def bind(opt: Any, grads: Sequence[np.ndarray]) -> None:
     """Bind gradients after construction."""
-    opt._bind(opt._plan, grads)
+    opt.core.bind(list(grads))
 
 
 def bind_to_plan(opt: Any, grads: Sequence[np.ndarray]) -> None:
-    opt._plan.bind(grads)
+    with opt.core.plan:
+        opt.core.plan.admit(grads)
 
 
 def hold(opt: Any) -> AbstractContextManager[Any]:
     """Be within a step."""
-    return opt._plan
+    return opt.core.plan
 
 
 def assign(opt: Any, groups: Iterable[Any], values: dict[str, Any]) -> None:
     """Assign options to groups, as an attribute does to all of them."""
-    opt._assign(groups, values)
+    opt.core.groups.assign({k: values for k, _ in enumerate(groups)})
 
 
 def step_within_a_step(opt: Any) -> None:
     """What a rule does that steps its own optimizer."""
-    opt._plan.step((np.ones(2),))
+    opt.core.plan.step([np.ones(2)])
 
 
 def replace_kernel(opt: Any, python: tuple[Callable[..., Any], Callable[..., Any]]) -> None:
-    """A plan over an array of two elements, whose sweep and scalars are these functions."""
-    kernel = backends.Kernel(rule_of(opt), python=python)
-    opt._plan = Plan([(kernel, [np.ones(2)], [[np.ones(2), np.ones(2)]])], ["p"])
-
-
-def count_kernel_calls(opt: Any) -> list[int]:
-    """Fills with the number of gradients of each call of the plan's step."""
-    held, calls = opt._plan, []
-
-    class Spy:
-        def step(self, grads, before):
-            calls.append(len(grads))
-            held.step(grads, before)
-
-    opt._set_options()
-    opt._plan = Spy()
-    return calls
+    """Let these functions be the sweep and the scalars of its rule, over an array of two elements."""
+    kernel = Kernel(rule_of(opt), python=python)
+    opt.core.plan.lay([(kernel, [np.ones(2)], [[np.ones(2), np.ones(2)]])], ["p"])
 
 
 def stepped_once(params: Sequence[np.ndarray], rule: Rule, python: tuple[Any, Any]) -> None:
     """A step of a plan of a rule without states, with gradients of ones."""
-    kernel = backends.Kernel(rule, python=python)
-    Plan([(kernel, list(params), [[] for _ in params])], ["p"]).step([np.ones(p.shape) for p in params])
+    plan = Plan()
+    plan.lay([(Kernel(rule, python=python), list(params), [[] for _ in params])], ["p"])
+    plan.step([np.ones(p.shape) for p in params])
 
 
 # ---------------------------------------------------------------- pickles and files
@@ -177,27 +168,47 @@ def stepped_once(params: Sequence[np.ndarray], rule: Rule, python: tuple[Any, An
 
 def change_pickled_params(state: dict[str, Any], arrays: tuple[np.ndarray, ...]) -> None:
     """In what `__getstate__` gave, other parameters of the first group."""
-    state["_groups"][0][1].update(params=arrays)
+    groups = state["core"]["groups"]
+    groups.assign({0: {"params": arrays}})
 
 
 def pickled_states(state: dict[str, Any], param: int) -> list[np.ndarray]:
-    """In what `__getstate__` gave, the states of a parameter of the first group: to be changed."""
-    return state["_states"][0][param]
+    """In what `__getstate__` gave, the states of a parameter."""
+    return list(state["core"]["states"][param].values())
+
+
+def set_pickled_states(state: dict[str, Any], param: int, arrays: Sequence[np.ndarray]) -> None:
+    """In what `__getstate__` gave, other states of a parameter."""
+    states = list(state["core"]["states"])
+    states[param] = {str(k): array for k, array in enumerate(arrays)}
+    state["core"]["states"] = states
 
 
 #: what reads files: where the fuzzer looks which way an input takes
-LOADERS = ("fastadam.checkpoint", "fastadam.schedules", "fastadam.options", "fastadam.kernel.checks")
-entry_of, named_arrays, encode = checkpoint.entry_of, checkpoint.named_arrays, checkpoint.encode
+LOADERS = (
+    *("fastadam.state." + name for name in ("entries", "files", "folder", "mismatch", "npz", "safetensors", "snapshot")),
+    "fastadam.schedules",
+    "fastadam.options",
+    "fastadam.kernel.checks",
+)
+entry_of, encode = entries.entry_of, snapshot.encode
+
+
+def named_arrays(opt: Any, params: bool) -> dict[str, np.ndarray]:
+    """Entry of a file -> array."""
+    return opt.core.snapshot().arrays(params)
 
 
 def limit_description(monkeypatch: Any, n_bytes: int) -> None:
     """Let descriptions in files be at most so long."""
-    monkeypatch.setattr(checkpoint, "_MAX_META", n_bytes)
+    for module in (entries, importlib.import_module("fastadam.state.files"), importlib.import_module("fastadam.state.npz")):
+        if hasattr(module, "MAX_META"):
+            monkeypatch.setattr(module, "MAX_META", n_bytes)
 
 
 def replace_lock(monkeypatch: Any, lock: Callable[..., Any]) -> None:
     """Let another function lock a folder."""
-    monkeypatch.setattr(checkpoint, "_lock", lock)
+    monkeypatch.setattr(folder, "_lock", lock)
 
 
 def forget_quota() -> None:
@@ -259,14 +270,14 @@ def plans_made_for_thinc(monkeypatch: Any) -> list[Any]:
     """Fills with the key of each parameter that gets a plan."""
     from fastadam.adapters import thinc
 
-    made, new = [], thinc.Optimizer._new_plan
-    monkeypatch.setattr(thinc.Optimizer, "_new_plan", lambda *args: made.append(args[1]) or new(*args))
+    made, new = [], thinc.Optimizer._new_stepped
+    monkeypatch.setattr(thinc.Optimizer, "_new_stepped", lambda *args: made.append(args[1]) or new(*args))
     return made
 
 
 def thinc_counts(optimizer: Any) -> dict[Any, int]:
     """The steps that each parameter's plan has done."""
-    return {key: planned.plan.t for key, planned in optimizer._planned.items()}
+    return {key: stepped.stepper.plan.t for key, stepped in optimizer._stepped.items()}
 
 
 # ---------------------------------------------------------------- ranks

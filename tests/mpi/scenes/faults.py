@@ -138,7 +138,7 @@ def steps_that_disagree(comm, folder):
     opt.lr = lambda t: 0.125
     twins.steps(1).check()
     if is_guilty:
-        inside.set_t(opt, opt.t + 1)
+        inside.set_counts(opt, opt.t + 1, opt.t)
     with refused(comm, "disagree in t"):
         opt.step(good)
 

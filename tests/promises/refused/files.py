@@ -64,15 +64,15 @@ def of_states(*arrays: Any) -> Callable[[dict[str, Any]], None]:
     """Gives the second parameter these states."""
 
     def change(state: dict[str, Any]) -> None:
-        inside.pickled_states(state, 1)[:] = arrays
+        inside.set_pickled_states(state, 1, arrays)
 
     return change
 
 
 def of_one_state(state: dict[str, Any]) -> None:
     """Gives the second parameter its first state twice."""
-    states = inside.pickled_states(state, 1)
-    states[1] = states[0]
+    first, *_ = inside.pickled_states(state, 1)
+    inside.set_pickled_states(state, 1, (first, first))
 
 
 PATH = "path: expected a path"
