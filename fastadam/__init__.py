@@ -5,8 +5,8 @@ The public names, nothing else.
 from pathlib import Path
 
 from . import optimizers, schedules
-from .custom import optimizer
 from .base import Optimizer
+from .custom import optimizer
 from .optimizers import *  # noqa: F403  its `__all__` names the optimizers
 
 

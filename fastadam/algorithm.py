@@ -14,7 +14,7 @@ class Algorithm(Declared):
 
     #: the names of the rules that a class may choose, the one of its defaults first
     rules: ClassVar[tuple[str, ...]] = ()
-    #: own name of a state -> the name that torch's optimizer of this class gives it; empty where torch has no such class
+    #: own name of a state -> the name that torch's optimizer of this class gives it; empty where torch has none
     torch_names: ClassVar[dict[str, str]] = {}
     #: hyper-parameters of the rules that no option gives; others are 0
     constants: ClassVar[dict[str, float]] = {}

@@ -52,7 +52,7 @@ class Optimizer(Algorithm):
         Keep the states in 16 bits, half the memory. They are rounded stochastically: up with a probability equal to the
         discarded fraction, so without bias. Needs ml_dtypes; not for float64 parameters.
     seed : int, default 0
-        The seed of the stochastic rounding, in [0, 2**64). The same seed gives the same bits, for any number of threads.
+        The seed of the stochastic rounding, in [0, 2**64). The same seed gives the same bits, whatever the threads.
     state_dir : path, optional
         Keep the states in this folder, as memory-mapped ``.npy`` files, so that they may be larger than memory; where
         the folder has states of the same parameters, go on from them and their step counts. Parameters, options and
@@ -89,23 +89,22 @@ class Optimizer(Algorithm):
     Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
     """
 
-    params: Params = setting(kw_only=False)
-    grads: Grads | None = setting(default=None)
-    backend: str = setting(default="cython", check=backends.check)
-    n_threads: int | None = setting(default=None, check=threads.check)
-    master_weights: bool = setting(default=False, check=options.flag)
-    state_dtype: str | None = setting(default=None, check=options.state_dtype)
-    state_dir: str | PathLike[str] | None = setting(default=None)
-    seed: int = setting(default=0, check=options.seed)
+    params: Params = setting()
+    grads: Grads | None = setting(default=None, kw_only=True)
+    backend: str = setting(default="cython", check=backends.check, kw_only=True)
+    n_threads: int | None = setting(default=None, check=threads.check, kw_only=True)
+    master_weights: bool = setting(default=False, check=options.flag, kw_only=True)
+    state_dtype: str | None = setting(default=None, check=options.state_dtype, kw_only=True)
+    state_dir: str | PathLike[str] | None = setting(default=None, kw_only=True)
+    seed: int = setting(default=0, check=options.seed, kw_only=True)
     lr: Rate = option(check=options.rate_or_schedule)
     maximize: bool = option(default=False, check=options.flag, kw_only=True)
 
-    core: Core
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
             raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
-        self.core = Core.make(type(self), self.bind(args, kwargs))
+        self.core: Core = Core.make(type(self), self.bind(args, kwargs))
 
     def step(
         self,
@@ -250,6 +249,11 @@ class Optimizer(Algorithm):
     def param_groups(self) -> Groups:
         """The groups: mappings of options, to assign to. More of them come by `add_param_group`."""
         return self.core.groups
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options of a group that does not set its own."""
+        return self.core.groups.defaults
 
     @property
     def t(self) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 from . import options, tree
 from .groups import Groups, Values
 from .kernel import backends, checks
+from .kernel._follow import Follower
 from .kernel._plan import Plan
 from .kernel._signals import deferred_signals
-from .kernel._follow import Follower
 from .state.snapshot import Fit, Snapshot
 from .state.store import Store
 from .tree import Tree
@@ -46,8 +46,7 @@ class Core(Follower):
             groups.add(label, groups.checked(label, branch.arrays, branch.options or {}))
         _check_params(structure.names, structure.arrays, settings)
         bound = tree.listed(given["grads"])
-        for name, g, p in zip(structure.names, structure.flatten(bound), structure.arrays) if bound is not None else ():
-            checks.gradient(name, g, p)
+        _check_grads(structure, bound, structure.arrays)
         store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays)
         with store.undone_on_error():
             store.add(structure.arrays, _states_at_first(groups.rules, groups.values, kind, settings))
@@ -143,9 +142,7 @@ class Core(Follower):
         arrays = [*self.plan.params, *branch.arrays]
         _check_params(structure.names, arrays, self.settings)
         bound = None if grads is None else structure.grads_with_group(self.bound, tree.listed(grads))
-        flat = None if bound is None else structure.flatten(bound)
-        for name, g, p in zip(structure.names, flat or (), arrays):
-            checks.gradient(name, g, p)
+        _check_grads(structure, bound, arrays)
         new = Store(self.settings["state_dtype"], [], self.plan.counts)
         new.add(branch.arrays, _states_at_first(rules[-1:], [values], self.kind, self.settings))
         groups.add(label, values)
@@ -240,6 +237,13 @@ def _check_params(names: Sequence[str], arrays: Sequence[Any], settings: Mapping
     for name, p in zip(names, arrays, strict=True):
         if settings["state_dtype"] is not None and p.dtype == np.float64:
             raise ValueError(f"state_dtype: {name} is float64, whose states are, too; leave state_dtype out")
+
+
+def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any]) -> None:
+    """Check gradients that are to be bound, where there are any."""
+    flat = () if bound is None else structure.flatten(bound)
+    for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
+        checks.gradient(name, g, p)
 
 
 def _states_at_first(

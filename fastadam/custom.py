@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from . import options
+from .base import Optimizer
 from .kernel import backends
 from .kernel.checks import shown
-from .base import Optimizer
 from .options import option, setting
 from .rules import OF_THE_STEP, Rule, arguments, prepare_scalars
 
@@ -89,7 +89,7 @@ def optimizer(
     members = {
         "__doc__": inspect.getdoc(update) or f"The optimizer of the rule {rule.name!r}.",
         "__module__": update.__module__,
-        "backend": setting(default="numba", check=backends.check),
+        "backend": setting(default="numba", check=backends.check, kw_only=True),
         "rules": (rule.name,),
         "constants": {"decoupled": decoupled},
         "rule": classmethod(lambda cls, values: rule),

@@ -147,7 +147,7 @@ def _functions() -> dict[str, Callable[..., None]]:
 #: every function by its name; each is a name of this module, too
 FUNCTIONS = _functions()
 globals().update(FUNCTIONS)
-__all__ = [*FUNCTIONS]  # noqa: PLE0604
+__all__ = [*FUNCTIONS]
 
 if TYPE_CHECKING:
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from .base import Optimizer, Rate
-from .options import flag, non_negative, option, rate_at, rate_or_schedule, two_betas, up_to_one
+from .base import Optimizer
+from .options import Rate, flag, non_negative, option, rate_at, rate_or_schedule, two_betas, up_to_one
 from .rules import RULES, Rule
 
 __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop"]
@@ -91,7 +91,6 @@ class Adam(Optimizer):
         return (lambda t: rate_at(lr, t) / math.sqrt(t)) if values["alpha_decay"] else lr
 
 
-
 class AdamW(Adam):
     r"""Adam with decoupled weight decay.
 
@@ -124,7 +123,6 @@ class AdamW(Adam):
 
     weight_decay: float = option(default=1e-2, check=non_negative)
     decoupled_weight_decay: bool = option(default=True, check=flag, init=False, hyper=("decoupled",))
-
 
 
 class Adamax(Optimizer):
@@ -168,7 +166,6 @@ class Adamax(Optimizer):
 
     rules: ClassVar = ("adamax",)
     torch_names: ClassVar = {"m": "exp_avg", "u": "exp_inf"}
-
 
 
 class Adagrad(Optimizer):
@@ -219,7 +216,6 @@ class Adagrad(Optimizer):
     def initial(cls, values: Mapping[str, Any]) -> float:
         """``initial_accumulator_value``."""
         return values["initial_accumulator_value"]  # type: ignore[no-any-return]
-
 
 
 class RMSprop(Optimizer):
@@ -282,7 +278,6 @@ class RMSprop(Optimizer):
         centered = "_centered" if values["centered"] else ""
         momentum = "_momentum" if values["momentum"] else ""
         return RULES[f"rmsprop{centered}{momentum}"]
-
 
 
 class Adadelta(Optimizer):

@@ -97,7 +97,7 @@ def option(
     return Option(default, check, kw_only, init, fixed, hyper)
 
 
-def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool = True) -> Any:
+def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool = False) -> Any:
     """Declare a setting in the body of an optimizer class."""
     return Setting(default, check, kw_only, init=True)
 

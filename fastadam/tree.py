@@ -10,6 +10,7 @@ import numpy as np
 
 from .kernel.checks import shown
 
+
 class HasParameters(Protocol):
     """The article's protocol: an object whose ``parameters`` are stepped by its ``grad``."""
 
@@ -130,9 +131,8 @@ class Tree:
         if len(entries) == total and all(isinstance(g, (np.ndarray, np.generic)) for g in entries):
             return entries
         if len(entries) != len(self.branches):
-            raise ValueError(
-                f"grads: expected {len(self.branches)} groups (or all {total} arrays in order), got {len(entries)} entries"
-            )
+            allowed = f"{len(self.branches)} groups (or all {total} arrays in order)"
+            raise ValueError(f"grads: expected {allowed}, got {len(entries)} entries")
         flat: list[Any] = []
         for branch, entry in zip(self.branches, entries, strict=True):
             if isinstance(entry, Mapping) and ("grads" in entry or "params" in entry):

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+from fastadam.kernel._signals import deferred_signals
 
 from fastadam import options
 from fastadam.kernel import backends, threads
 from fastadam.kernel._plan import BUILT_ISAS, MAX_THREADS, Kernel, Plan
-from fastadam.kernel._signals import deferred_signals
 from fastadam.rules import Rule
 from fastadam.state import entries, folder, snapshot
 
@@ -186,7 +186,10 @@ def set_pickled_states(state: dict[str, Any], param: int, arrays: Sequence[np.nd
 
 #: what reads files: where the fuzzer looks which way an input takes
 LOADERS = (
-    *("fastadam.state." + name for name in ("entries", "files", "folder", "mismatch", "npz", "safetensors", "snapshot")),
+    *(
+        "fastadam.state." + name
+        for name in ("entries", "files", "folder", "mismatch", "npz", "safetensors", "snapshot")
+    ),
     "fastadam.schedules",
     "fastadam.options",
     "fastadam.kernel.checks",
@@ -201,7 +204,11 @@ def named_arrays(opt: Any, params: bool) -> dict[str, np.ndarray]:
 
 def limit_description(monkeypatch: Any, n_bytes: int) -> None:
     """Let descriptions in files be at most so long."""
-    for module in (entries, importlib.import_module("fastadam.state.files"), importlib.import_module("fastadam.state.npz")):
+    for module in (
+        entries,
+        importlib.import_module("fastadam.state.files"),
+        importlib.import_module("fastadam.state.npz"),
+    ):
         if hasattr(module, "MAX_META"):
             monkeypatch.setattr(module, "MAX_META", n_bytes)
 

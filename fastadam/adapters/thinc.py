@@ -414,7 +414,7 @@ _ADAM = """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's 
     >>> W, dW
     (array([0.5, 1.5], dtype=float32), array([0., 0.], dtype=float32))
     """
-_ADAMW = """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and so of torch's, its ``weight_decay`` called ``L2``.
+_ADAMW = """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and of torch's, its ``weight_decay`` called ``L2``.
 
     What differs from `Adam` (and thinc's) with ``L2_is_weight_decay``: eps is added after the correction, and the
     weights shrink before the step, not after it. Arguments are those of `Adam`, without ``L2_is_weight_decay``.
@@ -435,4 +435,4 @@ def _register(face: type[Algorithm]) -> Callable[..., Optimizer]:
 
 _FACTORIES = {name: _register(face) for name, face in CLASSES.items()}
 globals().update(_FACTORIES)
-__all__ = ["Optimizer", *_FACTORIES]  # noqa: PLE0604
+__all__ = ["Optimizer", *_FACTORIES]

@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import options, optimizers
+from .. import optimizers, options
 from ..base import Optimizer
 
 #: options that the groups of older versions of torch lack
@@ -73,7 +73,10 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
     for group in own["param_groups"]:
         places = range(len(states), len(states) + len(group["params"]))
         groups.append({name: group.get(name, value) for name, value in defaults.items()} | {"params": list(places)})
-        states |= {place: _exported(cls, own["steps"][key], own["state"][key]) for place, key in zip(places, group["params"], strict=True)}
+        states |= {
+            place: _exported(cls, own["steps"][key], own["state"][key])
+            for place, key in zip(places, group["params"], strict=True)
+        }
     if "initial_accumulator_value" not in defaults:  # torch makes such states with the first step
         states = {place: state for place, state in states.items() if state["step"]}
     return {"state": states, "param_groups": groups}

@@ -90,7 +90,7 @@ def load(ranks: Ranks, held: Held, path: Any, check: Check, commit: Commit) -> N
     """See `Sharded.load`."""
     with ranks.all_or_none("load") as agree, held() as shard, ExitStack() as files:
         path = path_from("path", path)
-        shard.whole.need_writeable()
+        shard.whole.need_same_arrays()
         with reading(path):
             source = str(path / _INDEX)
             index = _read_index(path / _INDEX)

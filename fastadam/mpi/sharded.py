@@ -142,10 +142,10 @@ class Sharded(Optimizer):
             self._exchange = Exchange(ranks, self._memories, self._layout.buckets, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
             self._grads = [grads[number] for number in range(len(grads))]
-            self._built_grads = self._whole.tree.unflatten(self._grads)
             pieces, shares = self._cut()
             fields = self.bind((pieces,), {"n_threads": ranks.n_threads, **given}) | {"grads": shares}
             self.core = Core.make(type(self), fields, [(piece.param, piece.begin) for piece in self._own])
+            self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
             store = self.core.store
             try:
@@ -168,7 +168,7 @@ class Sharded(Optimizer):
         """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
         so has an array of none, whose states are in checkpoints, too."""
         exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
-        cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.groups]
+        cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.options]
         for k, piece, place in self._layout.pieces(rank):
             bucket = self._layout.buckets[k]
             first, size = place - bucket.share(rank).start, piece.end - piece.begin
@@ -198,11 +198,6 @@ class Sharded(Optimizer):
         for p, states in zip(self.core.plan.params, self.core.store.states, strict=True):
             if "master" in states and self.t == 0:
                 states["master"][...] = p
-
-    @property
-    def grads(self) -> Any:  # type: ignore[override]
-        """This rank's gradients in the structure of the parameters, to be written into."""
-        return self._built_grads
 
     def _shard(self) -> shards.Shard:
         """This rank's share as plain data; the caller holds the plan."""
@@ -315,9 +310,7 @@ class Sharded(Optimizer):
         """
         core = self.core
         with deferred_signals():
-            shards.load_state_dict(
-                self._ranks, self._held, state_dict, core.groups.check, core.plan.writes, self._take
-            )
+            shards.load_state_dict(self._ranks, self._held, state_dict, core.groups.check, core.plan.writes, self._take)
 
     def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
         """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.

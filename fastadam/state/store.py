@@ -16,14 +16,20 @@ States = list[dict[str, np.ndarray]]
 
 
 class Store:
-    """`states` are those of each parameter by name, in the order of its rule; `counts` is the array that a plan owns."""
+    """`states` are those of each parameter by name, in the order of its rule; `counts` is the array that a plan owns.
+    """
 
     def __init__(self, state_dtype: Any, states: States, counts: np.ndarray, folder: Folder | None = None) -> None:
         self.state_dtype, self.states, self.counts, self.folder = state_dtype, states, counts, folder
 
     @classmethod
     def new(
-        cls, settings: Mapping[str, Any], optimizer: str, rules: Sequence[Rule], keys: Sequence[str], params: Sequence[Any]
+        cls,
+        settings: Mapping[str, Any],
+        optimizer: str,
+        rules: Sequence[Rule],
+        keys: Sequence[str],
+        params: Sequence[Any],
     ) -> "Store":
         """A store for the states of these parameters: in the folder ``state_dir``, where one is given."""
         folder, state_dtype = None, settings["state_dtype"]
@@ -47,9 +53,7 @@ class Store:
 
     def _new(self, place: int, p: np.ndarray, name: str, value: Any) -> np.ndarray:
         dtype = checks.computed_in(p) if name == "master" or self.state_dtype is None else self.state_dtype
-        state: np.ndarray = (
-            state_like(p, dtype) if self.folder is None else self.folder.array(place, name, p, dtype)
-        )
+        state: np.ndarray = state_like(p, dtype) if self.folder is None else self.folder.array(place, name, p, dtype)
         is_new = self.folder is None or self.folder.is_new
         if is_new and (name == "master" or value):  # memory that stays zero need not be touched
             state[...] = value

@@ -29,7 +29,7 @@ NESTS = {
 }
 
 
-def twin(steps, states_from=None):
+def twin(steps):
     """Two arrays after steps with gradients of ones, by an optimizer of their own."""
     arrays = [np.ones(3), np.zeros(2)]
     opt = fastadam.Adam(arrays, lr=0.1)
@@ -203,9 +203,9 @@ def test_structures_nest():
     assert np.allclose(params["layers"][0].W, 0.5)
     with pytest.raises(ValueError, match=r"grads\['layers'\]\[1\]: expected 2"):
         opt.step({**grads, "layers": [grads["layers"][0], [np.ones(2)]]})
+    endless = []
+    endless.append(endless)
     with pytest.raises(ValueError, match="levels"):
-        endless = []
-        endless.append(endless)
         fastadam.Adam(endless)
 
 
