@@ -102,7 +102,7 @@ def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool =
     return Setting(default, check, kw_only, init=True)
 
 
-@dataclass_transform(field_specifiers=(option, setting))
+@dataclass_transform(eq_default=False, field_specifiers=(option, setting))
 class Declared:
     """A class whose constructor follows from its declarations, those of its bases first."""
 

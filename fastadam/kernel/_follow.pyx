@@ -62,11 +62,11 @@ cdef class Follower:
     ):
         """One step; see `Optimizer.step`."""
         cdef Extras extras
-        read_extras(&extras, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        read_extras(&extras, 1.0, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
         if grads is None:
             grads = self.bound if self.owner is None else self.owner.grad
         flat = self.flat(grads)
-        if self.plan.compiled:
+        if self.plan.layout.compiled:
             self.step_flat(flat, &extras)
         else:
             with deferred_signals():
@@ -85,7 +85,7 @@ cdef class Follower:
         cdef Py_ssize_t place = 0
         cdef bint same
         try:
-            same = is_same(self.source_node, self.source, self.plan.params, &place)
+            same = is_same(self.source_node, self.source, self.plan.layout.params, &place)
         except Exception:  # a key that is gone: `follow` says so
             same = False
         if not same:
