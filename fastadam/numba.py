@@ -69,7 +69,7 @@ def loop(n, s, {arrays}):
 {sweep_body}
 
 def {name}_step(
-    p, g, {states}t, {own}, weight_decay=0.0, decoupled=False, maximize=False, factor=1.0, clip_value=np.inf
+    {taken}
 ):
 {checks}
     if not t >= 1:
@@ -100,14 +100,19 @@ _SET_MODE = {
 
 def _whole_step(rule: Rule) -> Any:
     """The step of whole arrays, for a user's jitted code."""
-    arrays, own = generate.arrays(rule), rules.arguments(rule.scalars)[1:]
-    names = ("p", "g", *rule.states)
+    arrays, names = generate.arrays(rule), ("p", "g", *rule.states)
+    own = [str(p.replace(annotation=p.empty)) for p in inspect.signature(rule.scalars).parameters.values()][1:]
+    nothing = dict.fromkeys(rule.hyper, 0.0) | dict.fromkeys(rule.flags, False) | rule.defaults
+    shared = [
+        f"{name}={nothing[name]}"
+        for name in (*rule.hyper, *rules.OF_THE_STEP)
+        if name not in rules.arguments(rule.scalars)
+    ]
     source = _STEP_SOURCE.format(
         name=rule.name,
         arrays=", ".join(arrays),
         sweep_body=generate.sweep_body(rule, "update"),
-        states="".join(f"{name}, " for name in rule.states),
-        own=", ".join(own),
+        taken=", ".join((*names, "t", *own, *shared)),
         checks="".join(_CHECK.format(name, rule.name) for name in names),
         hyper=", ".join((*rules.OF_THE_STEP, *rule.hyper)),
         n_scalars=rule.n_scalars,
@@ -115,7 +120,7 @@ def _whole_step(rule: Rule) -> Any:
         rounded=", ".join(f"real(out[{k}])" for k in range(rule.n_scalars)),
         flat=", ".join(f"{name}.reshape(-1)" for name in names),
     )
-    scope = _functions(rule) | _SET_MODE | {"np": np}
+    scope = _functions(rule) | _SET_MODE | {"np": np, "inf": np.inf}
     exec(source, scope)
     scope["loop"] = numba.njit(error_model="numpy")(scope["loop"])
     return numba.njit(error_model="numpy")(scope[f"{rule.name}_step"])

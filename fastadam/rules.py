@@ -5,6 +5,10 @@ An *update* is one algorithm's step of one element, in the paper's letters: para
 states, then the scalars of the step; it returns the new ``p`` and states. It holds no loop, no dtype and no literal
 (a literal would widen float32). A *scalars* function computes, in float64, what all elements of a step share, from
 the step count ``t`` = 1.0, 2.0, … and the hyper-parameters. A `Rule` pairs the two.
+
+An argument of a scalars function that is a flag says ``bool``. The C interface has no defaults: there a caller begins
+with zeros. So an argument that does nothing at another value than zero has that value as its default here; C leaves it
+out.
 """
 
 import inspect
@@ -28,7 +32,7 @@ def prepare(p, g, factor, clip_value, weight_decay, shrink):
     return p, g
 
 
-def prepare_scalars(factor, clip_value, lr, weight_decay, decoupled, maximize):
+def prepare_scalars(factor, clip_value, lr, weight_decay, decoupled: bool, maximize: bool):
     factor = -factor if maximize else factor
     coupled = 0.0 if decoupled else weight_decay
     shrink = 1.0 - lr * weight_decay if decoupled else 1.0
@@ -62,7 +66,7 @@ def amsgrad(p, g, m, v, v_max, step_size, beta1, one_minus_beta1, beta2, one_min
     return p, m, v, v_max
 
 
-def adam_scalars(t, lr, beta1, beta2, eps, beta_decay, eps_hat):
+def adam_scalars(t, lr, beta1, beta2, eps, beta_decay=1.0, eps_hat: bool = False):
     """lr m̂ / (√v̂ + eps) with both corrections moved into the scalars; eps_hat leaves eps uncorrected."""
     beta1 = beta1 * beta_decay**t
     beta2 = beta2 * beta_decay**t
@@ -132,12 +136,12 @@ def rmsprop_centered_momentum(p, g, v, m, b, lr, alpha, one_minus_alpha, eps_in,
     return p, v, m, b
 
 
-def rmsprop_scalars(t, lr, alpha, eps, eps_in_sqrt):
+def rmsprop_scalars(t, lr, alpha, eps, eps_in_sqrt: bool):
     eps_in = eps if eps_in_sqrt else 0.0
     return lr, alpha, 1.0 - alpha, eps_in, eps - eps_in
 
 
-def rmsprop_momentum_scalars(t, lr, alpha, eps, eps_in_sqrt, momentum):
+def rmsprop_momentum_scalars(t, lr, alpha, eps, eps_in_sqrt: bool, momentum):
     lr, alpha, one_minus_alpha, eps_in, eps_out = rmsprop_scalars(t, lr, alpha, eps, eps_in_sqrt)
     return lr, alpha, one_minus_alpha, eps_in, eps_out, momentum
 
@@ -154,7 +158,7 @@ def adadelta(p, g, v, d, lr, accumulated, beta1, one_minus_beta1, beta2, one_min
     return p, v, d
 
 
-def adadelta_scalars(t, lr, beta1, beta2, eps, accumulate_lr):
+def adadelta_scalars(t, lr, beta1, beta2, eps, accumulate_lr: bool = False):
     """The accumulator takes the squared step without its rate (Zeiler, torch), or with it (accumulate_lr)."""
     accumulated = lr if accumulate_lr else 1.0
     return lr, accumulated, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
@@ -181,6 +185,18 @@ class Rule:
         """The hyper-parameters of a group, `prepare_scalars`' first; kernels take `OF_THE_STEP`, then these."""
         shared = arguments(prepare_scalars)[len(OF_THE_STEP) :]
         return shared + tuple(name for name in arguments(self.scalars)[1:] if name not in shared)
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        """What does nothing, by name: `OF_THE_STEP`, and those of `hyper` that a caller may leave out."""
+        own = inspect.signature(self.scalars).parameters.values()
+        return OF_THE_STEP | {p.name: p.default for p in own if p.default is not p.empty}
+
+    @property
+    def flags(self) -> set[str]:
+        """Those of `hyper` that are True or False."""
+        functions: tuple[Callable[..., Any], ...] = (prepare_scalars, self.scalars)
+        return {p.name for f in functions for p in inspect.signature(f).parameters.values() if p.annotation is bool}
 
     @property
     def n_prepare_scalars(self) -> int:
@@ -213,6 +229,7 @@ def arguments(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
+#: a new rule comes last: its new hyper-parameters are then the last members of the C options
 RULES = {
     rule.name: rule
     for rule in (

@@ -19,12 +19,12 @@ from places import ROOT
 import fastadam
 import fastadam.numba
 from fastadam import functional
-from fastadam.rules import RULES, arguments
+from fastadam.rules import OF_THE_STEP, RULES, arguments
 
 DOC = ROOT / "docs/embedding.md"
-#: of fastadam_options, after its size
-MEMBERS = ["lr", "weight_decay", "beta1", "beta2", "eps", "lr_decay", "alpha", "momentum"]
-MEMBERS += ["maximize", "decoupled", "eps_hat", "eps_in_sqrt"]
+#: of fastadam_options, after its size; a new one comes last
+MEMBERS = ["lr", "weight_decay", "decoupled", "maximize", "beta1", "beta2", "eps", "eps_hat"]
+MEMBERS += ["lr_decay", "alpha", "eps_in_sqrt", "momentum", "accumulate_lr"]
 OK, BAD_OPTIONS, BAD_LENGTH, NULL_POINTER, BAD_STEP = 0, -1, -2, -3, -4
 #: functions beyond one a rule
 ALSO = {"adamw": (fastadam.AdamW, {})}
@@ -36,7 +36,7 @@ def rule_of(opt):
 
 def members_of(opt) -> dict[str, float]:
     """The options of an optimizer under the names that C and the scalars of the rules have for them."""
-    values = dict.fromkeys(MEMBERS, 0.0) | {"beta_decay": 1.0, "accumulate_lr": False} | dict(opt.param_groups[0])
+    values = dict.fromkeys(MEMBERS, 0.0) | {"beta_decay": 1.0} | dict(opt.param_groups[0])
     if "betas" in values:
         values["beta1"], values["beta2"] = values["betas"]
     if "rho" in values:
@@ -182,7 +182,25 @@ def test_client_on_many_threads(client):
 def test_version_and_size(clients):
     for client in clients.values():
         assert client.VERSION == 1
-        assert client.SIZE == 13 * 8
+        assert client.SIZE == 14 * 8
+
+
+def test_client_adds_the_step_with_its_rate(client):
+    p, states, [g] = np.ones(5), np.zeros((2, 5)), np.random.default_rng(0).standard_normal((1, 5))
+    opt = fastadam.Adadelta(p.copy(), lr=0.5)
+    rule = RULES["adadelta"]
+    members = [dict.fromkeys(MEMBERS, 0.0) | members_of(opt) | {"accumulate_lr": flag} for flag in (False, True)]
+    accumulated = []
+    for values in members:
+        mine, into = p.copy(), states.copy()
+        given = tuple(float(values[name]) for name in MEMBERS)
+        assert client.steps("adadelta", mine, g[None], into, given, 1, 5, client.SIZE, -2) == OK
+        hyper = [values.get(name, 0.0) for name in rule.hyper]
+        scalars = rule.step_scalars(1, [*OF_THE_STEP.values(), *hyper])[rule.n_prepare_scalars :]
+        for ours, theirs in zip([mine, *into], rule.update(p, g, *states, *scalars), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        accumulated.append(into[1])
+    assert (accumulated[0] > accumulated[1]).all()
 
 
 def test_header_and_pxd_have_every_rule():
@@ -196,8 +214,10 @@ def test_header_and_pxd_have_every_rule():
     assert {(name, suffix): tuple(re.findall(r"\* (\w+)", taken)) for name, suffix, taken in cimported} == {
         (name, suffix): ("options", "p", "g", *rule.states) for name, rule in RULES.items() for suffix in ("f32", "f64")
     }
-    [doubles, flags] = re.findall(r"^ +double (.*?);", header, re.M)
-    assert f"{doubles}, {flags}".split(", ") == MEMBERS
+    assert re.findall(r"^    double (\w+);", header, re.M) == MEMBERS
+    assert re.findall(r"^        double (\w+)$", pxd, re.M) == MEMBERS
+    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr"}
+    assert {*re.findall(r"^    double (\w+); /\* a flag", header, re.M)} == flags
 
 
 # ---------------------------------------------------------------- Numba

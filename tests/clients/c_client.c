@@ -44,9 +44,9 @@ static PyObject *steps(PyObject *self, PyObject *args) {
     Py_ssize_t size;
     int null, code = 0, taken = 0;
     memset(&o, 0, sizeof o);
-    if (!PyArg_ParseTuple(args, "sOOO(dddddddddddd)LLni", &rule, &given[0], &given[1], &given[2], &o.lr,
-                          &o.weight_decay, &o.beta1, &o.beta2, &o.eps, &o.lr_decay, &o.alpha, &o.momentum,
-                          &o.maximize, &o.decoupled, &o.eps_hat, &o.eps_in_sqrt, &t, &n, &size, &null))
+    if (!PyArg_ParseTuple(args, "sOOO(ddddddddddddd)LLni", &rule, &given[0], &given[1], &given[2], &o.lr,
+                          &o.weight_decay, &o.decoupled, &o.maximize, &o.beta1, &o.beta2, &o.eps, &o.eps_hat,
+                          &o.lr_decay, &o.alpha, &o.eps_in_sqrt, &o.momentum, &o.accumulate_lr, &t, &n, &size, &null))
         return NULL;
     o.size = (size_t)size;
     while (taken < 3 &&

@@ -84,9 +84,9 @@ def steps(
     cdef real* params = NULL if null == 0 else &p[0]
     cdef Py_ssize_t k
     options.size = size
-    options.lr, options.weight_decay, options.beta1, options.beta2, options.eps, options.lr_decay = members[:6]
-    options.alpha, options.momentum, options.maximize, options.decoupled = members[6:10]
-    options.eps_hat, options.eps_in_sqrt = members[10:]
+    options.lr, options.weight_decay, options.decoupled, options.maximize = members[:4]
+    options.beta1, options.beta2, options.eps, options.eps_hat, options.lr_decay = members[4:9]
+    options.alpha, options.eps_in_sqrt, options.momentum, options.accumulate_lr = members[9:]
     for k in range(3):
         s[k] = NULL if null == k + 2 or k >= states.shape[0] else &states[k, 0]
     with nogil:
@@ -101,7 +101,7 @@ def repeat(int count, float[::1] p, float[::1] g, float[::1] m, float[::1] v):
     """`count` steps of Adam with one gradient: what bench/embedding.py times."""
     cdef fastadam_options options
     cdef int64_t t
-    options = fastadam_options(sizeof(fastadam_options), 1e-3, 0, 0.9, 0.999, 1e-8, 0, 0, 0, 0, 0, 0, 0)
+    options = fastadam_options(size=sizeof(fastadam_options), lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
     with nogil:
         for t in range(1, count + 1):
             fastadam_adam_f32(&options, t, p.shape[0], &p[0], &g[0], &m[0], &v[0])

@@ -1,0 +1,229 @@
+"""Writes the C interface: the header, its declarations for Cython, and the functions. All follow from the rules.
+A hyper-parameter of a rule is a member of the options, in the order in which the rules first name it.
+"""
+
+from itertools import chain
+from math import inf
+from types import ModuleType
+from typing import Any
+
+#: the ends of the functions' names, and what they step
+DTYPES = {"f32": "float", "f64": "double"}
+
+HEADER = """\
+/* fastadam's C interface: one step of contiguous arrays, on the calling thread, without the GIL.
+ * Call import_fastadam() once, with the GIL, in each file that includes this; it returns 0, or -1 and sets an exception.
+ *
+ * While a function runs, denormal numbers count as zero; the thread's floating-point mode is put back.
+ *
+ * Promise: functions and members of the options are only ever added, at the end; a program compiled against an older
+ * header runs with a newer fastadam.
+ *
+ * Generated from fastadam/rules.py by fastadam/kernel/generate_c.py: do not edit.
+ */
+#ifndef FASTADAM_H
+#define FASTADAM_H
+
+#include <Python.h>
+#include <stdint.h>
+
+#define FASTADAM_VERSION 1
+
+/* What a function returns; unless it is FASTADAM_OK, nothing was touched. */
+#define FASTADAM_OK 0
+#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, or of a size that this fastadam does not know */
+#define FASTADAM_BAD_LENGTH (-2)   /* n < 0 */
+#define FASTADAM_NULL_POINTER (-3) /* an array is NULL, and n > 0 */
+#define FASTADAM_BAD_STEP (-4)     /* t < 1 */
+
+/* The hyper-parameters of all algorithms. Zero it, set size, then what the algorithm uses; there are no defaults. */
+typedef struct {
+    size_t size; /* sizeof(fastadam_options) */
+@members
+} fastadam_options;
+
+/* Step t = 1, 2, … of n elements. Before each function: the members of the options that it reads. */
+#define FASTADAM_FUNCTIONS(X, real, suffix) \\
+@functions
+#define FASTADAM_ARGS(real) const fastadam_options *options, int64_t t, int64_t n, real *p, const real *g
+
+#ifndef FASTADAM_NO_IMPORT /* a Cython module cimports the functions from fastadam.capi instead */
+
+#define FASTADAM_DECLARE(name, arguments) static int(*fastadam_##name) arguments;
+FASTADAM_FUNCTIONS(FASTADAM_DECLARE, float, f32)
+FASTADAM_FUNCTIONS(FASTADAM_DECLARE, double, f64)
+#undef FASTADAM_DECLARE
+
+static inline void *fastadam_find(PyObject *table, const char *name) {
+    PyObject *capsule = PyDict_GetItemString(table, name);
+    if (capsule) return PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule));
+    PyErr_Format(PyExc_ImportError, "the installed fastadam has no %s: it is older than this header", name);
+    return NULL;
+}
+
+static inline int import_fastadam(void) {
+    PyObject *module = PyImport_ImportModule("fastadam.capi");
+    PyObject *table = module ? PyObject_GetAttrString(module, "__pyx_capi__") : NULL;
+    int found = table != NULL;
+#define FASTADAM_FIND(name, arguments) \\
+    found = found && (*(void **)&fastadam_##name = fastadam_find(table, "fastadam_" #name)) != NULL;
+    FASTADAM_FUNCTIONS(FASTADAM_FIND, float, f32)
+    FASTADAM_FUNCTIONS(FASTADAM_FIND, double, f64)
+#undef FASTADAM_FIND
+    Py_XDECREF(table);
+    Py_XDECREF(module); /* the interpreter keeps it, and with it the functions */
+    return found ? 0 : -1;
+}
+
+#endif
+#endif
+"""
+
+PXD = '''\
+# The C interface for Cython: cimport these functions and compile with include_dirs=[fastadam.get_include()].
+# They need no GIL; fastadam.h says what they take and return.
+# Generated from fastadam/rules.py by fastadam/kernel/generate_c.py: do not edit.
+
+from libc.stdint cimport int64_t
+
+cdef extern from *:
+    """
+    #define FASTADAM_NO_IMPORT
+    """
+
+cdef extern from "fastadam.h":
+    enum:
+        FASTADAM_VERSION
+        FASTADAM_OK
+        FASTADAM_BAD_OPTIONS
+        FASTADAM_BAD_LENGTH
+        FASTADAM_NULL_POINTER
+        FASTADAM_BAD_STEP
+
+    ctypedef struct fastadam_options:
+        size_t size
+@members
+
+@functions
+'''
+
+PYX = '''\
+# cython: language_level=3, cdivision=True
+"""The C interface: fastadam.h declares it. Generated from fastadam/rules.py: do not edit."""
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t, uint64_t
+
+from fastadam.kernel import backends
+
+cdef extern from "denormals.h":
+    uint64_t denormals_off() nogil
+    void denormals_restore(uint64_t mode) nogil
+
+ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
+ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
+
+cdef inline int refused(const fastadam_options* options, int64_t t, int64_t n) noexcept nogil:
+    if options is NULL or options.size != sizeof(fastadam_options):
+        return FASTADAM_BAD_OPTIONS
+    return FASTADAM_BAD_LENGTH if n < 0 else FASTADAM_BAD_STEP if t < 1 else FASTADAM_OK
+
+'''
+
+FUNCTION = """
+cdef step_t {name}_step_{suffix} = <step_t> <size_t> backends.sweep_addresses("{name}")[0]
+cdef sweep_t {name}_sweep_{suffix} = <sweep_t> <size_t> backends.sweep_addresses("{name}")[{place}]
+
+{signature}:
+    cdef int status = refused(options, t, n)
+    cdef double hyper[{n_hyper}]
+    cdef double scalars[{n_scalars}]
+    cdef {real} rounded[{n_scalars}]
+    cdef void* arrays[{n_arrays}]
+    cdef uint64_t mode
+    cdef int k
+    if status != FASTADAM_OK:
+        return status
+{arrays}
+    for k in range({n_arrays}):
+        if arrays[k] is NULL and n > 0:
+            return FASTADAM_NULL_POINTER
+{values}
+    {name}_step_{suffix}(<double> t, hyper, scalars)
+    for k in range({n_scalars}):
+        rounded[k] = <{real}> scalars[k]
+    mode = denormals_off()
+    {name}_sweep_{suffix}(n, arrays, rounded)
+    denormals_restore(mode)
+    return FASTADAM_OK
+"""
+
+
+def generate(rules: ModuleType) -> dict[str, str]:
+    """The interface's texts, by the paths of their files below ``fastadam/``."""
+    every = [*rules.RULES.values()]
+    names = dict.fromkeys(chain.from_iterable(map(members, every)))
+    flags = {name for rule in every for name in rule.flags}
+    in_header = [f"    double {name};{' /* a flag: zero or not */' if name in flags else ''}" for name in names]
+    both = [(rule, suffix) for suffix in DTYPES for rule in every]
+    in_pxd = "\n".join(f"        double {name}" for name in names)
+    return {
+        "include/fastadam.h": fill(HEADER, members="\n".join(in_header), functions=" \\\n".join(map(row, every))),
+        "capi.pxd": fill(PXD, members=in_pxd, functions="\n".join(signature(*one) for one in both)),
+        "capi.pyx": PYX + "".join(function(rules, *one) for one in both),
+    }
+
+
+def members(rule: Any) -> list[str]:
+    """The options that the rule reads: those of its hyper-parameters that do nothing at zero, or have no default."""
+    return [name for name in rule.hyper if not rule.defaults.get(name)]
+
+
+def fill(template: str, **texts: str) -> str:
+    """The template with its lines ``@name`` replaced; C and Cython have too many braces for `str.format`."""
+    for name, text in texts.items():
+        template = template.replace(f"@{name}\n", f"{text}\n")
+    return template
+
+
+def row(rule: Any) -> str:
+    """The rule's function in the header's table."""
+    states = "".join(f", real *{name}" for name in rule.states)
+    read = ", ".join(members(rule))
+    return f"    /* {read} */ \\\n    X({rule.name}_##suffix, (FASTADAM_ARGS(real){states}))"
+
+
+def signature(rule: Any, suffix: str) -> str:
+    """The head of the rule's function in Cython."""
+    real = DTYPES[suffix]
+    states = "".join(f", {real}* {name}" for name in rule.states)
+    return (
+        f"cdef int fastadam_{rule.name}_{suffix}(\n"
+        f"    const fastadam_options* options, int64_t t, int64_t n, {real}* p, const {real}* g{states}\n"
+        ") noexcept nogil"
+    )
+
+
+def function(rules: ModuleType, rule: Any, suffix: str) -> str:
+    """The rule's function for one dtype: check, compute the scalars, sweep."""
+    arrays = ["p", "g", *rule.states]
+    own = members(rule)
+    values = [
+        f"options.{name}" if name in own else literal(rule.defaults[name]) for name in (*rules.OF_THE_STEP, *rule.hyper)
+    ]
+    return FUNCTION.format(
+        name=rule.name,
+        suffix=suffix,
+        real=DTYPES[suffix],
+        place=1 + [*DTYPES].index(suffix),
+        signature=signature(rule, suffix),
+        n_hyper=len(values),
+        n_scalars=rule.n_scalars,
+        n_arrays=len(arrays),
+        arrays="\n".join(f"    arrays[{k}] = <void*> {name}" for k, name in enumerate(arrays)),
+        values="\n".join(f"    hyper[{k}] = {value}" for k, value in enumerate(values)),
+    )
+
+
+def literal(value: float) -> str:
+    """The number in C."""
+    return "INFINITY" if value == inf else repr(float(value))
