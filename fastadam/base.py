@@ -92,7 +92,7 @@ class Optimizer(Algorithm):
     params: Params = setting()
     grads: Grads | None = setting(default=None, kw_only=True)
     backend: str = setting(default="cython", check=backends.check, kw_only=True)
-    n_threads: int | None = setting(default=None, check=threads.check, kw_only=True)
+    n_threads: int | None = setting(default=None, check=threads.resolve, kw_only=True)
     master_weights: bool = setting(default=False, check=options.flag, kw_only=True)
     state_dtype: str | None = setting(default=None, check=options.state_dtype, kw_only=True)
     state_dir: str | PathLike[str] | None = setting(default=None, kw_only=True)
@@ -179,8 +179,7 @@ class Optimizer(Algorithm):
             raise RuntimeError("zero_grad: no gradients are bound; zero your own, or construct with grads=")
         for name, g in zip(core.tree.names, grads, strict=True):
             checks.writeable(f"gradient of {name}", g)
-        with core.held() as plan:
-            plan.changes += 1
+        with core.held():
             for g in grads:
                 g[...] = 0
 

@@ -174,8 +174,7 @@ class Core(Follower):
     def take(self, fit: Fit) -> None:
         """Go on from a snapshot that fits; nothing can fail here."""
         plan = self.plan
-        plan.changes += 1
-        plan.counts[0] = 1
+        plan.begin_change()
         fit.copy_arrays()
         plan.seed = self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))

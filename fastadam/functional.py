@@ -26,6 +26,7 @@ import numpy as np
 
 from . import options
 from .kernel import checks, threads
+from .kernel._tiles import FEWEST_SHARED
 from .kernel.stepper import Stepper
 from .optimizers import CLASSES
 from .rules import RULES, Rule
@@ -40,7 +41,7 @@ class _Function:
         self.taken = {n: o for n, o in kind.options.items() if o.init and set(o.hyper) <= set(rule.hyper)}
         self.fixed = {n: o.default for n, o in kind.options.items() if n not in self.taken}
         self.defaults = self.hyper_of({})
-        self.steppers: list[Stepper] = []  # that wait for a call
+        self.waiting: dict[int, list[Stepper]] = {}  # for a call, by their numbers of threads
 
     def hyper_of(self, given: dict[str, Any]) -> list[float]:
         """The rule's hyper-parameters, given some options."""
@@ -74,30 +75,35 @@ class _Function:
         else:
             params, grads, *lists = self.lists(arguments[:-1])
             states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
+        stepper = self.stepper(params, n_threads)
         try:
-            stepper = self.steppers.pop()
-        except IndexError:
-            stepper = Stepper(self.rule)
-        try:
-            self.lay(stepper, params, states, n_threads)
+            self.lay(stepper, params, states)
             stepper.step(grads, t, hyper)
         finally:
             stepper.clear()
-            self.steppers.append(stepper)
+            self.waiting[stepper.n_threads].append(stepper)
 
-    def lay(self, stepper: Stepper, params: list[Any], states: list[list[Any]], n_threads: Any) -> None:
+    def stepper(self, params: list[Any], n_threads: Any) -> Stepper:
+        """One that waits for a call, or a new one: for as many threads as this call may use."""
+        count = 1
+        if n_threads is not None or sum(p.size for p in params if type(p) is np.ndarray) >= FEWEST_SHARED:
+            count = threads.resolve("n_threads", n_threads)
+        try:
+            return self.waiting.setdefault(count, []).pop()
+        except IndexError:
+            return Stepper(self.rule, count)
+
+    def lay(self, stepper: Stepper, params: list[Any], states: list[list[Any]]) -> None:
         """Lay out the arrays; where they are refused, say which argument it is."""
         try:
-            plan = stepper.lay(params, states, ["p"] if len(params) == 1 else [f"p[{k}]" for k in range(len(params))])
-        except (TypeError, ValueError):
+            stepper.lay(params, states, ["p"] if len(params) == 1 else [f"p[{k}]" for k in range(len(params))])
+        except (TypeError, ValueError, AttributeError):
             self.check(params, states)
             raise
         for own in states:
             for state in own:
                 if state.itemsize == 2:
                     self.check(params, states)
-        if n_threads is not None or plan.n_elements >= plan.ALONE:
-            plan.n_threads = threads.resolve(n_threads)
 
     def check(self, params: list[Any], states: list[list[Any]]) -> None:
         """Refuse arrays that do not belong together, by the names of their arguments."""

@@ -34,6 +34,14 @@ class Groups(Sequence["Group"]):
         self.rules: list[Rule] = []
         self.cell = Cell(())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: all but the rules, which follow from the values."""
+        return {name: value for name, value in vars(self).items() if name != "rules"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.rules = [self.declaration.rule(values) for values in self.values]
+
     @property
     def values(self) -> tuple[Values, ...]:
         """The values of each group, its arrays under ``"params"``."""

@@ -6,16 +6,14 @@ error that says what is allowed.
 
 import inspect
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import shown
+from .kernel.checks import Check, flag, number, shown
 
-Check = Callable[[str, Any], Any]
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
 #: stands where a declared argument has no default
@@ -138,30 +136,6 @@ class Declared:
 # ---------------------------------------------------------------- checks
 
 
-def _number(allowed: str, test: Callable[[float], bool]) -> Check:
-    def check(name: str, value: Any) -> float:
-        if type(value) is float and test(value):  # the usual case, at every step that clips
-            return value
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected a number {allowed}, got {shown(value)} of type {type(value).__name__}")
-        try:
-            allowed_value = test(float(value))
-        except OverflowError:
-            allowed_value = False
-        if not allowed_value:
-            raise ValueError(f"{name}: expected a number {allowed}, got {shown(value)}")
-        return float(value)
-
-    return check
-
-
-def flag(name: str, value: Any) -> bool:
-    """Refuse all but True and False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
-    return bool(value)
-
-
 def rate_or_schedule(name: str, value: Any) -> Any:
     """A learning rate: a number, or a function of the step count."""
     return value if callable(value) else rate(name, value)
@@ -186,13 +160,11 @@ def two_betas(name: str, value: Any) -> tuple[float, float]:
     return below_one(f"{name}[0]", value[0]), below_one(f"{name}[1]", value[1])
 
 
-non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
-positive = _number("> 0 and finite", lambda x: 0 < x < math.inf)
-_scale = _number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
-_norm = _number("> 0, or infinity", lambda x: x > 0)
-finite = _number("that is finite", math.isfinite)
-below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
-up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
+non_negative = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
+positive = number("> 0 and finite", lambda x: 0 < x < math.inf)
+finite = number("that is finite", math.isfinite)
+below_one = number(">= 0 and < 1", lambda x: 0 <= x < 1)
+up_to_one = number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
 
 #: check of a learning rate that is a number, as a schedule must return it
 rate = non_negative
@@ -243,17 +215,6 @@ def state_dtype(name: str, value: Any) -> Any:
     except ImportError as error:
         raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
     return np.dtype(bfloat16)
-
-
-def extras(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any, zero_grads: Any) -> dict[str, Any]:
-    """What a step does to its gradients, checked, in the words of `Plan.step`."""
-    return {
-        "factor": 1.0 / _scale("grad_scale", grad_scale),
-        "max_norm": None if max_norm is None else _norm("max_norm", max_norm),
-        "clip_value": math.inf if clip_value is None else _norm("clip_value", clip_value),
-        "skip_nonfinite": flag("skip_nonfinite", skip_nonfinite),
-        "zero_grads": flag("zero_grads", zero_grads),
-    }
 
 
 def check_schedule(name: str, value: Any) -> Any:

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 from fastadam.kernel._signals import deferred_signals
+from fastadam.kernel._tiles import MAX_THREADS
 
 from fastadam import options
 from fastadam.kernel import backends, threads
-from fastadam.kernel._plan import BUILT_ISAS, MAX_THREADS, Kernel, Plan
+from fastadam.kernel._cpu import BUILT_ISAS
+from fastadam.kernel._layout import Kernel
+from fastadam.kernel._plan import Plan
 from fastadam.rules import Rule
 from fastadam.state import entries, folder, snapshot
 
@@ -284,7 +287,7 @@ def plans_made_for_thinc(monkeypatch: Any) -> list[Any]:
 
 def thinc_counts(optimizer: Any) -> dict[Any, int]:
     """The steps that each parameter's plan has done."""
-    return {key: stepped.stepper.plan.t for key, stepped in optimizer._stepped.items()}
+    return {key: stepped.stepper.t for key, stepped in optimizer._stepped.items()}
 
 
 # ---------------------------------------------------------------- ranks

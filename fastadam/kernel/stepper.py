@@ -14,9 +14,10 @@ from ._plan import Plan
 
 
 class Stepper:
-    """The steps of `rule`. `names` call the parameters in messages."""
+    """The steps of `rule`, by at most so many threads."""
 
     def __init__(self, rule: Rule, n_threads: int = 1) -> None:
+        self.n_threads = n_threads
         self._kernel = backends.kernel(rule)
         self._plan = Plan(n_threads)
         self._params: list[np.ndarray] = []
@@ -27,12 +28,16 @@ class Stepper:
         """Whether the last step was of these arrays."""
         return are_same(self._params, params) and are_same(self._states, states)
 
-    def lay(self, params: list[np.ndarray], states: list[list[np.ndarray]], names: list[str]) -> Plan:
-        """Lay out these arrays, unless they are those of the last step; errors are raised here."""
+    @property
+    def t(self) -> int:
+        """The number of the last step."""
+        return self._plan.t
+
+    def lay(self, params: list[np.ndarray], states: list[list[np.ndarray]], names: list[str]) -> None:
+        """Lay out these arrays, unless they are those of the last step. `names` call the parameters in messages."""
         if not (are_same(self._params, params) and are_same(self._states, states)):
             self._plan.lay([(self._kernel, params, states)], names)
             self._params, self._states, self._hyper = params, states, None
-        return self._plan
 
     def step(self, grads: Sequence[Any], t: int, hyper: list[float], **extras: Any) -> None:
         """Step number `t` of the arrays that are laid out; `extras` as in `Plan.step`."""

@@ -246,7 +246,13 @@ class Sharded(Optimizer):
             average, and `zero_grads` zeroes ``.grads``.
         """
         with deferred_signals(), self._ranks.all_or_none("step") as agree:
-            extras = checks.extras(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+            extras = {
+                "grad_scale": checks.scale("grad_scale", grad_scale),
+                "max_norm": None if max_norm is None else checks.norm("max_norm", max_norm),
+                "clip_value": None if clip_value is None else checks.norm("clip_value", clip_value),
+                "skip_nonfinite": checks.flag("skip_nonfinite", skip_nonfinite),
+                "zero_grads": checks.flag("zero_grads", zero_grads),
+            }
             self._whole.need_same_arrays()
             given = self._fitting(grads)
             core = self.core
