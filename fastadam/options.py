@@ -3,40 +3,13 @@ A check takes the name and what came, and returns the value to keep or raises an
 """
 
 import math
-import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import shown
-
-Check = Callable[[str, Any], Any]
-
-
-def _number(allowed: str, test: Callable[[float], bool]) -> Check:
-    def check(name: str, value: Any) -> float:
-        if type(value) is float and test(value):  # the usual case, at every step that clips
-            return value
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected a number {allowed}, got {shown(value)} of type {type(value).__name__}")
-        try:
-            allowed_value = test(float(value))
-        except OverflowError:
-            allowed_value = False
-        if not allowed_value:
-            raise ValueError(f"{name}: expected a number {allowed}, got {shown(value)}")
-        return float(value)
-
-    return check
-
-
-def flag(name: str, value: Any) -> bool:
-    """Refuse all but True and False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
-    return bool(value)
+from .kernel.checks import Check, flag, number, shown
 
 
 def _rate_or_schedule(name: str, value: Any) -> Any:
@@ -56,13 +29,11 @@ def _two_betas(name: str, value: Any) -> tuple[float, float]:
     return below_one(f"{name}[0]", value[0]), below_one(f"{name}[1]", value[1])
 
 
-_non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
-_positive = _number("> 0 and finite", lambda x: 0 < x < math.inf)
-_scale = _number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
-_norm = _number("> 0, or infinity", lambda x: x > 0)
-_finite = _number("that is finite", math.isfinite)
-below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
-_up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
+_non_negative = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
+_positive = number("> 0 and finite", lambda x: 0 < x < math.inf)
+_finite = number("that is finite", math.isfinite)
+below_one = number(">= 0 and < 1", lambda x: 0 <= x < 1)
+_up_to_one = number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
 
 #: check of a learning rate that is a number, as a schedule must return it
 rate = _non_negative
@@ -135,17 +106,6 @@ def state_dtype(value: Any) -> Any:
     except ImportError as error:
         raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
     return np.dtype(bfloat16)
-
-
-def extras(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any, zero_grads: Any) -> dict[str, Any]:
-    """What a step does to its gradients, checked, in the words of `Plan.step`."""
-    return {
-        "factor": 1.0 / _scale("grad_scale", grad_scale),
-        "max_norm": None if max_norm is None else _norm("max_norm", max_norm),
-        "clip_value": math.inf if clip_value is None else _norm("clip_value", clip_value),
-        "skip_nonfinite": flag("skip_nonfinite", skip_nonfinite),
-        "zero_grads": flag("zero_grads", zero_grads),
-    }
 
 
 def check(name: str, value: Any, label: str = "", checks: Mapping[str, Check] = CHECKS) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checks
-from ._plan import MAX_THREADS
+from ._tiles import MAX_THREADS
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 

@@ -1,0 +1,2 @@
+DENORMALS: tuple[int, int]
+MAX_THREADS: int
