@@ -192,11 +192,6 @@ cdef class Plan:
         return self.layout.names or []
 
     @property
-    def n_elements(self):
-        """How many elements all parameters have."""
-        return self.layout.job.n_elements
-
-    @property
     def n_groups(self):
         """How many groups there are."""
         return self.layout.n_bundles
