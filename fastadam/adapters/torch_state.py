@@ -36,12 +36,11 @@ tensor([0.2500, 2.7500])
 
 import inspect
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .. import options, optimizers
+from .. import optimizers, options
 from ..base import Optimizer
 
 #: options that the groups of older versions of torch lack
@@ -73,7 +72,10 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
     for group in own["param_groups"]:
         places = range(len(states), len(states) + len(group["params"]))
         groups.append({name: group.get(name, value) for name, value in defaults.items()} | {"params": list(places)})
-        states |= {place: _exported(cls, own["steps"][key], own["state"][key]) for place, key in zip(places, group["params"], strict=True)}
+        states |= {
+            place: _exported(cls, own["steps"][key], own["state"][key])
+            for place, key in zip(places, group["params"], strict=True)
+        }
     if "initial_accumulator_value" not in defaults:  # torch makes such states with the first step
         states = {place: state for place, state in states.items() if state["step"]}
     return {"state": states, "param_groups": groups}
@@ -138,7 +140,6 @@ def known() -> list[type[Optimizer]]:
     return [cls for cls in vars(optimizers).values() if isinstance(cls, type) and vars(cls).get("torch_names")]
 
 
-@cache
 def _torch_defaults(cls: type[Optimizer]) -> Mapping[str, Any]:
     """The options of the torch optimizer of this name, as it is installed, and their defaults."""
     torch = _torch()
