@@ -160,7 +160,7 @@ class _TensorPlan:
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
-        self.ours, self.made_of = ours, stepped
+        self.ours, self.made_of, self.ours_alone = ours, stepped, ours_alone(ours, options.CHECKS)
         named: dict[torch.Tensor, str] = {}
         for k, group in enumerate(groups):
             for i, p in enumerate(group["params"]):
@@ -230,7 +230,7 @@ class _TensorPlan:
                 _refuse_ways(f"param_groups[{k}]", given, _CHANGING)
                 values = {
                     name: options.check(name, value, f"param_groups[{k}][{name!r}]")
-                    for name, value in {**ours_alone(self.ours, options.CHECKS), **given}.items()
+                    for name, value in {**self.ours_alone, **given}.items()
                     if name in options.CHECKS
                 }
                 lr = options.rate(f"param_groups[{k}]['lr']", given["lr"])

@@ -36,7 +36,6 @@ tensor([0.2500, 2.7500])
 
 import inspect
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,6 @@ def known() -> list[type[Optimizer]]:
     return [cls for cls in vars(optimizers).values() if isinstance(cls, type) and vars(cls).get("torch_names")]
 
 
-@cache
 def _torch_defaults(cls: type[Optimizer]) -> Mapping[str, Any]:
     """The options of the torch optimizer of this name, as it is installed, and their defaults."""
     torch = _torch()

@@ -52,7 +52,8 @@ class Folder:
         Whether the folder had no states, or none that count: the arrays are zeros, to be filled before `commit`.
     on_leave : callable, optional
         Called with the reason once the folder is not to be used any more: it was closed, or this process is a fork of
-        the one that opened it. If it raises, the folder is not closed.
+        the one that opened it. If it raises, the folder is not closed. It must not lead back to what keeps the folder:
+        the folder is closed when that is gone.
 
     Notes
     -----
