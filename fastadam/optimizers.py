@@ -445,3 +445,11 @@ class Adadelta(Optimizer):
     @classmethod
     def _hyper(cls, values: dict[str, Any]) -> dict[str, float]:
         return {"beta1": values["rho"], "beta2": values["rho"], "accumulate_lr": False}
+
+
+#: the registry: each public class of this module, by its name
+CLASSES: dict[str, type[Optimizer]] = {
+    name: value
+    for name, value in tuple(vars().items())
+    if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer and name[0] != "_"
+}
