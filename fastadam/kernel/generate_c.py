@@ -12,7 +12,8 @@ DTYPES = {"f32": "float", "f64": "double"}
 
 HEADER = """\
 /* fastadam's C interface: one step of contiguous arrays, on the calling thread, without the GIL.
- * Call import_fastadam() once, with the GIL, in each file that includes this; it returns 0, or -1 and sets an exception.
+ * Call import_fastadam() once, with the GIL, in each file that includes this. It returns 0, or sets an exception and
+ * returns -1.
  *
  * While a function runs, denormal numbers count as zero; the thread's floating-point mode is put back.
  *
