@@ -66,6 +66,8 @@ class Build(build_ext):
         for name, source in sources.items():
             (folder / f"{name}.pyx").write_text(source)
         (folder / "built.pxi").write_text(built)
+        clip_factor = load("fastadam/kernel/generate.py").formula(load("fastadam/rules.py"), "clip_factor")
+        (folder / "clip_factor.pxi").write_text(clip_factor)
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]
             path = folder / f"{name}.pyx" if name in sources else Path("fastadam/kernel") / f"{name}.pyx"

@@ -127,4 +127,4 @@ cdef class Layout:
 cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept
 cdef Extent extent_of(Segment* segment, int which) noexcept
 cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept
-cdef void sort_extents(Extent* extents, Py_ssize_t n) noexcept
+cdef void sort_extents(Extent* extents, Extent* spare, Py_ssize_t n) noexcept

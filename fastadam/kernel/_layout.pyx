@@ -8,8 +8,7 @@ counts the memory that is needed; the second fills it. All memory is in two bloc
 cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdlib cimport qsort
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM, codec_of
 
@@ -125,6 +124,8 @@ cdef class Layout:
             n_segments += len(params)
             size += padded(kernel.n_hyper, sizeof(double))
             self.max_scalars = max(self.max_scalars, kernel.n_scalars)
+        if len(self.names) != n_segments:
+            raise ValueError(f"names: expected {n_segments}, one a parameter, got {len(self.names)}")
         size += padded(n_segments, sizeof(Segment)) + padded(n_segments, sizeof(Cohort))
         reserve(&self.heads, size + padded(n_segments * self.max_scalars, sizeof(double) + sizeof(float)))
         self.bundles = <Bundle*> take(&self.heads, len(groups), sizeof(Bundle))
@@ -194,20 +195,22 @@ cdef class Layout:
     # The second pass: what hangs on the segments.
 
     cdef int take_pieces(self) except -1:
-        cdef Py_ssize_t i, n_operands, n_written = 0, n_tiles = self.job.n_elements // TILE + 1
+        cdef Py_ssize_t i, n_operands, n_written = 0, n_empty = 0, n_tiles = self.job.n_elements // TILE + 1
         cdef Segment* segment
         cdef size_t size = padded(n_tiles, sizeof(Py_ssize_t)) + padded(n_tiles, 2 * sizeof(double))
         for i in range(self.job.n_segments):
             segment = &self.job.segments[i]
             n_operands = segment.n_operands + segment.has_master
             n_written += n_operands - 1
+            n_empty += n_operands - 1 if segment.n == 0 else 0
             size += padded(n_operands, sizeof(Operand)) + padded(segment.p_ndim * (3 + n_operands), sizeof(Py_ssize_t))
         if n_written != len(self.states) + len(self.params):
             raise RuntimeError("the lists of states were changed while they were laid out")
-        reserve(&self.pieces, size + padded(n_written, sizeof(Extent)))
+        self.n_extents = n_written - n_empty
+        reserve(&self.pieces, size + padded(2 * n_written + 1, sizeof(Extent)))  # what sorts them needs as many again
         self.job.tile_segment = <Py_ssize_t*> take(&self.pieces, n_tiles, sizeof(Py_ssize_t))
         self.job.sums = <double*> take(&self.pieces, n_tiles, 2 * sizeof(double))
-        self.extents = <Extent*> take(&self.pieces, n_written, sizeof(Extent))
+        self.extents = <Extent*> take(&self.pieces, 2 * n_written + 1, sizeof(Extent))
         return 0
 
     cdef int fill_segment(self, Py_ssize_t i, Py_ssize_t state) except -1:
@@ -269,17 +272,18 @@ cdef class Layout:
     cdef int note_extents(self) except -1:
         """Note the addresses that a step writes; refuse arrays that share memory."""
         cdef Py_ssize_t i, n = 0
-        cdef int which
+        cdef int which = 0
         cdef bint meet = False
         cdef Segment* segment
         cdef Extent* last
-        for i in range(self.job.n_segments):
-            segment = &self.job.segments[i]
-            for which in range(segment.n_operands + segment.has_master):
-                if which != 1 and segment.n > 0:
+        while n < self.n_extents:  # all parameters, then all first states, …: arrays of a kind were made in turn
+            for i in range(self.job.n_segments):
+                segment = &self.job.segments[i]
+                if which != 1 and which < segment.n_operands + segment.has_master:
                     self.extents[n] = extent_of(segment, which)
-                    n += 1
-        sort_extents(self.extents, n)
+                    n += segment.n > 0
+            which += 1
+        sort_extents(self.extents, self.extents + n, n)
         self.n_extents = min(n, 1)
         for i in range(1, n):
             last = &self.extents[self.n_extents - 1]
@@ -448,22 +452,31 @@ cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
     return extent
 
 
-cdef void sort_extents(Extent* extents, Py_ssize_t n) noexcept:
-    """Sort by `low`: a few by insertion, which is at once done with what is sorted."""
-    cdef Py_ssize_t i, k
-    cdef Extent extent
-    if n > 16:
-        qsort(extents, n, sizeof(Extent), by_low)
-        return
-    for i in range(1, n):
-        extent, k = extents[i], i
-        while k > 0 and extents[k - 1].low > extent.low:
-            extents[k] = extents[k - 1]
-            k -= 1
-        extents[k] = extent
+cdef void sort_extents(Extent* extents, Extent* spare, Py_ssize_t n) noexcept:
+    """Sort by `low`: merge the runs that are sorted already, two at a time, until there is one.
+
+    Arrays that were made one after another mostly lie so, and there are few runs.
+    """
+    cdef Py_ssize_t first, middle, last, i, k, at
+    while run_end(extents, 0, n) < n:
+        first = 0
+        while first < n:
+            middle = run_end(extents, first, n)
+            last = run_end(extents, middle, n)
+            i, k = first, middle
+            for at in range(first, last):
+                if k >= last or (i < middle and extents[i].low <= extents[k].low):
+                    spare[at] = extents[i]
+                    i += 1
+                else:
+                    spare[at] = extents[k]
+                    k += 1
+            first = last
+        memcpy(extents, spare, n * sizeof(Extent))
 
 
-cdef int by_low(const void* one, const void* other) noexcept nogil:
-    cdef char* low = (<const Extent*> one).low
-    cdef char* other_low = (<const Extent*> other).low
-    return (low > other_low) - (low < other_low)
+cdef inline Py_ssize_t run_end(Extent* extents, Py_ssize_t first, Py_ssize_t n) noexcept:
+    """Where the sorted run that begins at `first` ends."""
+    while first + 1 < n and extents[first].low <= extents[first + 1].low:
+        first += 1
+    return min(first + 1, n)

@@ -35,6 +35,7 @@ cdef class Plan:
     cdef bint is_mine(self) noexcept
     cdef int lay_held(self, list groups, list names, counts, origins) except -1
     cdef int clear_held(self) except -1
+    cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1
     cdef int set_values(self, Py_ssize_t group, values) except -1
     cdef int step_held(self, grads, Extras* extras, before, exchange) except -1
     cdef int hold_and_step(self, grads, Extras* extras, before, exchange) except -1
@@ -43,6 +44,7 @@ cdef class Plan:
     cdef int need_outside(self) except -1
     cdef int need_layout(self) except -1
     cdef Py_ssize_t number(self, Py_ssize_t group) except -1
+    cdef void end_counts(self, int64_t t, int64_t skipped) noexcept
     cdef object counts_for(self, counts, Py_ssize_t n)
     cdef int step_inside(self, grads, Extras* extras, exchange) except -1
     cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1

@@ -8,6 +8,7 @@ cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport PyObject
 from libc.float cimport FLT_MIN
 from libc.math cimport INFINITY, fabs
 from libc.stdint cimport int64_t, uint64_t
@@ -20,12 +21,13 @@ import os
 
 import numpy as np
 
-from ..rules import clip_factor
 from . import checks
 from ._layout import Kernel, state_like  # noqa: F401 (for whom it is all one module)
 from ._signals import deferred_signals
 
 cnp.import_array()
+
+include "clip_factor.pxi"  # of rules.py, by setup.py
 
 cdef extern from "atomics.h":
     int64_t atomic_swap_if(int64_t* word, int64_t before, int64_t to) nogil
@@ -33,7 +35,7 @@ cdef extern from "atomics.h":
     int64_t atomic_get(int64_t* word) nogil
 
 cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(object)
+    Py_ssize_t Py_REFCNT(PyObject*)
 
 cdef enum:                  # places of the counts
     UNDER_WAY = 0
@@ -79,6 +81,17 @@ cdef inline double read_norm(str name, value) except? -1:
 
 cdef inline bint read_flag(str name, value) except -1:
     return value is True if PyBool_Check(value) else checks.flag(name, value)
+
+
+cdef inline bint all_floats(values) noexcept:
+    """Whether this is a tuple of Python's floats."""
+    cdef Py_ssize_t i
+    if type(values) is not tuple:
+        return False
+    for i in range(len(<tuple> values)):
+        if not PyFloat_CheckExact((<tuple> values)[i]):
+            return False
+    return True
 
 
 @cython.final
@@ -145,7 +158,7 @@ cdef class Plan:
         if counts is None:
             if (
                 self.made_counts
-                and Py_REFCNT(self.counts) == 1  # nobody else looks at it
+                and Py_REFCNT(<PyObject*> self.counts) == 1  # nobody else looks at it
                 and cnp.PyArray_DIM(<cnp.ndarray> self.counts, 0) == size
             ):
                 return self.counts
@@ -227,19 +240,29 @@ cdef class Plan:
 
     def set_counts(self, int64_t t, int64_t skipped, steps):
         """Set all counts; `steps` is one number, or one for each parameter. No step is under way then."""
-        cdef Py_ssize_t i, n = self.layout.job.n_segments
-        cdef int64_t all_steps
         self.need_layout()
         self.need_outside()
         if isinstance(steps, int):
-            all_steps = steps
-            for i in range(n):
-                self.count[STEPS + i] = all_steps
-        else:
-            each = np.asarray(steps, np.int64)
-            if each.shape != (n,):
-                raise ValueError(f"steps: expected {n} numbers, one a parameter, got {checks.shown(steps)}")
-            (<object> self.counts)[STEPS:] = each
+            self.set_counts_held(t, skipped, steps)
+            return
+        each = np.asarray(steps, np.int64)
+        if each.shape != (self.layout.job.n_segments,):
+            n = self.layout.job.n_segments
+            raise ValueError(f"steps: expected {n} numbers, one a parameter, got {checks.shown(steps)}")
+        self.count[UNDER_WAY] = 1  # while they are of two minds
+        (<object> self.counts)[STEPS:] = each
+        self.end_counts(t, skipped)
+
+    cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1:
+        """The same, where all parameters have done as many steps."""
+        cdef Py_ssize_t i
+        self.count[UNDER_WAY] = 1
+        for i in range(self.layout.job.n_segments):
+            self.count[STEPS + i] = steps
+        self.end_counts(t, skipped)
+        return 0
+
+    cdef void end_counts(self, int64_t t, int64_t skipped) noexcept:
         self.count[T], self.count[SKIPPED], self.count[UNDER_WAY] = t, skipped, 0
         self.changes += 1
         self.layout.form_cohorts(self.count + STEPS)
@@ -254,11 +277,11 @@ cdef class Plan:
         cdef Bundle* bundle = &self.layout.bundles[self.number(group)]
         cdef _layout.Kernel kernel = <_layout.Kernel> bundle.kernel
         cdef Py_ssize_t i
-        cdef tuple numbers = tuple([float(value) for value in values])
+        cdef tuple numbers = <tuple> values if all_floats(values) else tuple([float(value) for value in values])
         if N_OF_THE_STEP + len(numbers) != kernel.n_hyper:
             raise ValueError(f"rule {kernel.rule.name!r} takes {kernel.rule.hyper}, got {len(numbers)} values")
         for i in range(len(numbers)):
-            bundle.hyper[N_OF_THE_STEP + i] = numbers[i]
+            bundle.hyper[N_OF_THE_STEP + i] = PyFloat_AS_DOUBLE(numbers[i])
         return 0
 
     def hyper(self, Py_ssize_t group):
@@ -416,6 +439,7 @@ cdef class Plan:
         cdef double factor = extras.factor, norm
         cdef bint finite
         cdef Py_ssize_t i, first = 0, last
+        cdef int64_t* steps = self.count + STEPS
         _gradients.admit(layout, grads, self.n_threads)
         if extras.zero_grads:
             _gradients.admit_zeroing(layout, grads)
@@ -449,7 +473,7 @@ cdef class Plan:
                 first = last
         self.count[T] += 1
         for i in range(layout.job.n_segments):
-            self.count[STEPS + i] += 1
+            steps[i] += 1
         self.count[UNDER_WAY] = 0
         return 0
 
