@@ -5,7 +5,8 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 
-from ._layout cimport Extent, Layout, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
+from ._layout cimport Layout
+from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
 
 import numpy as np
 

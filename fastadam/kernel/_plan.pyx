@@ -7,7 +7,6 @@ cimport cython
 cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport PyObject
 from libc.float cimport FLT_MIN
 from libc.math cimport INFINITY, fabs
@@ -15,24 +14,20 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from . cimport _gradients, _layout, _tiles
-from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Bundle, Cohort, Layout
-
-import os
+from ._entry cimport Entry
+from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Layout
+from ._segments cimport Bundle, Cohort
 
 import numpy as np
 
 from . import checks
-from ._layout import Kernel, state_like  # noqa: F401 (for whom it is all one module)
+from ._layout import Kernel  # noqa: F401 (what plans are laid out with)
+from ._segments import state_like  # noqa: F401
 from ._signals import deferred_signals
 
 cnp.import_array()
 
 include "clip_factor.pxi"  # of rules.py, by setup.py
-
-cdef extern from "atomics.h":
-    int64_t atomic_swap_if(int64_t* word, int64_t before, int64_t to) nogil
-    void atomic_set(int64_t* word, int64_t to) nogil
-    int64_t atomic_get(int64_t* word) nogil
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject*)
@@ -44,17 +39,6 @@ cdef enum:                  # places of the counts
     STEPS = 3
 
 cdef double LEAST_SCALE = 2.0**-126, LARGEST_SCALE = 2.0**126
-cdef int64_t process = 1  # a number for this process: a forked child has another
-
-
-def in_child():
-    """Know that this process is a forked child now."""
-    global process
-    process += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=in_child)
 
 
 cdef int read_extras(
@@ -95,7 +79,7 @@ cdef inline bint all_floats(values) noexcept:
 
 
 @cython.final
-cdef class Plan:
+cdef class Plan(Entry):
     """The arrays of one optimizer, once `lay` has laid them out, and the compiled call that steps them.
 
     It owns `counts`: whether a step is under way, t (the steps done), the steps skipped for a gradient that was not
@@ -295,57 +279,13 @@ cdef class Plan:
             raise IndexError(f"group: expected 0 … {self.layout.n_bundles - 1}, got {group}")
         return group
 
-    # Entry: one thread at a time.
-
-    cdef int hold(self) except -1:
-        if self.closed is not None or atomic_swap_if(&self.holder, 0, process) != 0:
-            self.refuse()
-        self.holding_thread = PyThread_get_thread_ident()
-        return 0
-
-    cdef void release(self) noexcept:
-        self.holding_thread = 0
-        atomic_set(&self.holder, 0)
-
-    cdef bint is_mine(self) noexcept:
-        """Whether this thread holds the plan already."""
-        return atomic_get(&self.holder) == process and self.holding_thread == PyThread_get_thread_ident()
-
-    cdef int refuse(self) except -1:
-        cdef int64_t holder = atomic_get(&self.holder)
-        if self.closed is not None:
-            raise RuntimeError(self.closed)
-        if holder and holder != process:
-            raise RuntimeError(
-                "this process was forked while another thread was inside a step of this optimizer, or read or changed "
-                "it: its arrays may be of two steps here; make a new one, from a checkpoint"
-            )
-        if self.is_mine():
-            raise RuntimeError(
-                "this thread is inside a step of this optimizer already, or a load: what runs meanwhile, a schedule or "
-                "a signal's handler, cannot step, save, load or copy it"
-            )
-        raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
+    # The step.
 
     cdef int need_outside(self) except -1:
         """Refuse a change of the layout from within a step."""
         if self.inside:
             self.refuse()
         return 0
-
-    def close(self, str reason not None):
-        """Refuse every later entry, with this as the reason."""
-        self.closed = reason
-
-    def __enter__(self):
-        """Keep steps out until `__exit__`: for who reads or changes the arrays between steps."""
-        self.hold()
-        return self
-
-    def __exit__(self, *error):
-        self.release()
-
-    # The step.
 
     cdef int need_layout(self) except -1:
         if self.count is NULL:

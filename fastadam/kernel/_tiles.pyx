@@ -7,7 +7,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from ._codecs cimport squares32, squares64, squares_t
-from ._layout cimport CHUNK, MAX_OPERANDS, TILE, Job, Kernel, Layout, Operand, Segment
+from ._layout cimport Kernel, Layout
+from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Job, Operand, Segment
 
 cnp.import_array()
 

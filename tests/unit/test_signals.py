@@ -42,21 +42,21 @@ def test_blocks_nest(came):
 
 def test_an_interrupt_is_raised_at_the_end():
     done = False
-    with pytest.raises(KeyboardInterrupt), deferred_signals():
+    with pytest.raises(KeyboardInterrupt), deferred_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         done = True
     assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_interrupt_comes_from_the_error_of_the_block():
-    with pytest.raises(KeyboardInterrupt) as raised, deferred_signals():
+    with pytest.raises(KeyboardInterrupt) as raised, deferred_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         raise ValueError("of the block")
     assert isinstance(raised.value.__cause__, ValueError)
 
 
 def test_an_error_of_the_block_goes_on(came):
-    with pytest.raises(ValueError, match="of the block") as raised, deferred_signals():
+    with pytest.raises(ValueError, match="of the block") as raised, deferred_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGUSR1)
         raise ValueError("of the block")
     assert came == [signal.SIGUSR1] and raised.value.__cause__ is None
@@ -68,7 +68,7 @@ def test_the_last_of_several_handlers_errors_is_raised(came):
 
     before = signal.signal(signal.SIGUSR2, fail)
     try:
-        with pytest.raises(RuntimeError, match="of the handler"), deferred_signals():
+        with pytest.raises(RuntimeError, match="of the handler"), deferred_signals():  # noqa: PT012
             signal.raise_signal(signal.SIGUSR2)
             signal.raise_signal(signal.SIGUSR1)
     finally:
