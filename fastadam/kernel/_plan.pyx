@@ -22,7 +22,7 @@ import numpy as np
 
 from . import checks
 from ._layout import Kernel  # noqa: F401 (what plans are laid out with)
-from ._segments import state_like  # noqa: F401
+from ._segments import state_like  # noqa: F401  # no-cython-lint
 from ._signals import deferred_signals
 
 cnp.import_array()

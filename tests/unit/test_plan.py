@@ -3,11 +3,13 @@
 import gc
 import math
 import os
+import signal
 import threading
 import weakref
 
 import numpy as np
 import pytest
+
 from fastadam.kernel import backends
 from fastadam.kernel._plan import Plan
 from fastadam.kernel._segments import state_like
@@ -71,7 +73,7 @@ def test_other_arrays_laid_into_a_plan_are_stepped_as_by_a_new_one():
 
 
 @pytest.mark.parametrize(
-    "groups, error",
+    ("groups", "error"),
     [
         (lambda p, s: [(ADAM, [p.astype("int32")], [s])], "p0: expected dtype"),
         (lambda p, s: [(ADAM, [list(p)], [s])], "p0: expected a numpy array"),
@@ -94,7 +96,9 @@ def test_a_refused_layout_leaves_the_old_one(groups, error):
     fresh = [np.zeros(6, "float32"), np.zeros(6, "float32")]
     with pytest.raises((TypeError, ValueError), match=error):
         plan.lay(made := groups(arrays(6, seed=2)[0], fresh), ["p0", "p1"][: len(made[0][1] or [])])
-    assert plan.counts is counts and plan.t == 1 and plan.params[0] is p
+    assert plan.counts is counts
+    assert plan.t == 1
+    assert plan.params[0] is p
     assert same((p, own[0][0]), before)
     plan.step([g])
     assert plan.t == 2
@@ -123,7 +127,8 @@ def test_clear_drops_the_arrays():
     assert seen() is not None
     plan.clear()
     gc.collect()
-    assert seen() is None and plan.params == []
+    assert seen() is None
+    assert plan.params == []
     with pytest.raises(RuntimeError, match="laid out"):
         plan.step(arrays(5))
 
@@ -170,7 +175,9 @@ def test_before_may_lay_the_plan_out_anew():
 
     changed = second[0].copy()
     plan.step(arrays(4, seed=2), before=before)
-    assert same(first, [kept]) and not same(second, [changed]) and plan.t == 1
+    assert same(first, [kept])
+    assert not same(second, [changed])
+    assert plan.t == 1
 
 
 # ---------------------------------------------------------------- the counts
@@ -185,9 +192,11 @@ def test_counts_are_the_callers_array():
     g = arrays(3, 4)
     g[1][0] = math.inf
     plan.step(g, skip_nonfinite=True)
-    assert plan.counts is counts and counts.tolist() == [0, 1, 1, 1, 1]
+    assert plan.counts is counts
+    assert counts.tolist() == [0, 1, 1, 1, 1]
     plan.set_counts(7, 2, [5, 6])
-    assert counts.tolist() == [0, 7, 2, 5, 6] and (plan.t, plan.skipped, plan.steps.tolist()) == (7, 2, [5, 6])
+    assert counts.tolist() == [0, 7, 2, 5, 6]
+    assert (plan.t, plan.skipped, plan.steps.tolist()) == (7, 2, [5, 6])
     with pytest.raises(ValueError, match="read-only"):
         plan.steps[0] = 1
     with pytest.raises(ValueError, match="steps: expected 2 numbers"):
@@ -208,7 +217,8 @@ def test_the_counts_of_a_former_layout_stay_what_they_were():
     plan.step(arrays(3))
     counts = plan.counts
     plan.lay([(ADAM, params, own)], ["p"])
-    assert counts.tolist() == [0, 1, 0, 1] and plan.counts.tolist() == [0, 0, 0, 0]
+    assert counts.tolist() == [0, 1, 0, 1]
+    assert plan.counts.tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("backend", ["cython", "numpy"])
@@ -227,7 +237,8 @@ def test_two_counts_in_a_group_give_the_bits_of_two_plans(backend, dtype):
         plan.step(g)
         early.step([g[0], g[2]])
         late.step([g[1]])
-    assert same(together, [a, b, c]) and plan.steps.tolist() == [7, 12, 7]
+    assert same(together, [a, b, c])
+    assert plan.steps.tolist() == [7, 12, 7]
 
 
 def test_a_failed_python_sweep_leaves_the_plan_torn():
@@ -243,12 +254,14 @@ def test_a_failed_python_sweep_leaves_the_plan_torn():
     g[0][0] = 6
     with pytest.raises(ValueError, match="of the rule"):
         plan.step(g)
-    assert plan.torn and plan.counts.tolist() == [1, 1, 0, 1]
+    assert plan.torn
+    assert plan.counts.tolist() == [1, 1, 0, 1]
     with pytest.raises(RuntimeError, match="a step failed half-way"):
         plan.step(arrays(4))
     plan.set_counts(1, 0, 1)
     plan.step(arrays(4))
-    assert not plan.torn and plan.t == 2
+    assert not plan.torn
+    assert plan.t == 2
 
 
 # ---------------------------------------------------------------- entry
@@ -320,7 +333,7 @@ def test_a_closed_plan_refuses_every_entry():
 
 
 @pytest.mark.parametrize(
-    "given, error, text",
+    ("given", "error", "text"),
     [
         ({"grad_scale": 0.0}, ValueError, "grad_scale: expected a number between 2**-126 and 2**126, got 0.0"),
         ({"grad_scale": math.nan}, ValueError, "grad_scale: expected a number between 2**-126 and 2**126, got nan"),
@@ -341,7 +354,8 @@ def test_extras_that_are_refused(given, error, text):
     with pytest.raises(error) as raised:
         plan.step(arrays(4), **given)
     assert str(raised.value).startswith(text)
-    assert same(params, [before]) and plan.t == 0
+    assert same(params, [before])
+    assert plan.t == 0
 
 
 def test_numbers_of_other_types_are_taken():
@@ -349,7 +363,8 @@ def test_numbers_of_other_types_are_taken():
     (mine, _), (theirs, _) = laid(one), laid(other)
     mine.step(arrays(4, seed=1), 2, np.float32(0.5), 1, np.True_, np.False_)
     theirs.step(arrays(4, seed=1), 2.0, 0.5, 1.0, True, False)
-    assert same(one, other) and mine.grad_norm == theirs.grad_norm
+    assert same(one, other)
+    assert mine.grad_norm == theirs.grad_norm
 
 
 def test_factor_and_grad_scale_are_one_factor():
@@ -369,7 +384,8 @@ def test_admit_checks_and_changes_nothing():
         plan.admit(arrays(5))
     with pytest.raises(ValueError, match="gradient of p0: shares memory"):
         plan.admit(params)
-    assert same(params, [before]) and plan.t == 0
+    assert same(params, [before])
+    assert plan.t == 0
 
 
 def test_a_gradient_that_shares_memory_is_seen_after_any_layout():
@@ -381,3 +397,28 @@ def test_a_gradient_that_shares_memory_is_seen_after_any_layout():
     plan.step([both[:4]])
     with pytest.raises(ValueError, match="gradient of p0: shares memory"):
         plan.step(other)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals here")
+def test_a_handler_may_step_when_a_step_in_python_is_done():
+    plan = Plan()
+    seen = []
+
+    def update(p, g, m, lr):
+        if plan.params:  # it is tried once before
+            signal.raise_signal(signal.SIGUSR1)
+            seen.append("swept")
+        return p, m
+
+    def handler(number, frame):
+        seen.append(plan.t)
+        if plan.t == 1:
+            plan.step(arrays(4))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        plan.lay([(own_kernel(update), arrays(4), [arrays(4)])], ["p"])
+        plan.step(arrays(4))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == ["swept", 1, "swept", 2]

@@ -4,6 +4,7 @@ import signal
 import threading
 
 import pytest
+
 from fastadam.kernel._signals import deferred_signals
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals here")
@@ -28,7 +29,8 @@ def test_a_handler_runs_when_the_block_is_over(came):
     with deferred_signals():
         signal.raise_signal(signal.SIGUSR1)
         assert came == []
-    assert came == [signal.SIGUSR1] and signal.getsignal(signal.SIGUSR1) is handler
+    assert came == [signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGUSR1) is handler
 
 
 def test_blocks_nest(came):
@@ -45,7 +47,8 @@ def test_an_interrupt_is_raised_at_the_end():
     with pytest.raises(KeyboardInterrupt), deferred_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         done = True
-    assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_interrupt_comes_from_the_error_of_the_block():
@@ -59,7 +62,8 @@ def test_an_error_of_the_block_goes_on(came):
     with pytest.raises(ValueError, match="of the block") as raised, deferred_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGUSR1)
         raise ValueError("of the block")
-    assert came == [signal.SIGUSR1] and raised.value.__cause__ is None
+    assert came == [signal.SIGUSR1]
+    assert raised.value.__cause__ is None
 
 
 def test_the_last_of_several_handlers_errors_is_raised(came):
