@@ -1,4 +1,5 @@
 from collections.abc import Callable
+
 from ..rules import Rule
 
 class Kernel:
