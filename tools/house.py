@@ -20,8 +20,9 @@ from typing import Any
 ROOMS = {
     "formulas": ("rules",),
     "kernel": ("kernel.",),
-    "options, schedules": ("options", "schedules"),
+    "options, schedules": ("options", "schedules", "algorithm"),
     "tree, groups, state": ("tree", "structure", "groups", "state.", "checkpoint"),
+    "core": ("core",),
     "optimizer": ("optimizer", "base"),
     "optimizers": ("optimizers",),
     "doors": ("functional", "custom", "numba", "capi"),
