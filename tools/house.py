@@ -51,6 +51,8 @@ LIMITS = {
 #: the optimizer whose name is looked for: it stands for any new one
 PROBE = "adamax"
 
+#: attributes of Python's named tuples, which are public all the same
+PUBLIC = {"_replace", "_asdict", "_fields", "_make"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DECISIONS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.IfExp, ast.match_case)
 IN_CYTHON = re.compile(r"\b(?:if|elif|for|while|except|and|or)\b")
@@ -263,7 +265,7 @@ def _(house: House) -> Found:
     homes: dict[str, set[str]] = {}
     for module in house.modules:
         names = {name for c in module.classes for name in methods(c) | attributes(c)}
-        for name in names | {head[1] for _, head in module.found(HEAD)}:
+        for name in (names | {head[1] for _, head in module.found(HEAD)}) - PUBLIC:
             homes.setdefault(name, set()).add(module.name)
     reads = ((m, n, ast.unparse(n.value)) for m, n in house.every(ast.Attribute) if re.match("_[^_]", n.attr))
     return [
