@@ -36,6 +36,10 @@ MACROS = [("_GNU_SOURCE", None), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"
 MACROS += [("FASTADAM_NO_THREADS", None)] if os.environ.get("FASTADAM_NO_THREADS") else []
 
 
+# The modules of fastadam/kernel that are Cython; each has its sources beside it.
+KERNEL = ["_bfloat16", "_codecs", "_cpu", "_follow", "_gradients", "_layout", "_plan", "_signals", "_tiles"]
+
+
 def load(path: str) -> ModuleType:
     """A module of the source tree, without importing the package, which is not built yet."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
@@ -96,7 +100,7 @@ def extension(name: str, *flags: str) -> Extension:
 setup(
     cmdclass={"build_ext": Build},
     ext_modules=[
-        extension("kernel._plan"),
+        *(extension(f"kernel.{name}") for name in KERNEL),
         *(extension(f"kernel._sweeps_{isa}", *flags) for isa, flags in ISA_FLAGS.items()),
         extension("capi"),
     ],

@@ -32,6 +32,7 @@ def main(paths: list[str]) -> int:
                 "fastadam/kernel/_plan.pyx",
                 "fastadam/kernel/pool.h",
                 "tests/cases.py",
+                "tools/soak.py",
                 "bench/contestants.py",
             ]
         )

@@ -25,6 +25,9 @@ from tqdm import tqdm
 
 import fastadam
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import inside
+
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 50_000_000)
 BUCKETS = (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28)
 BUCKETS_OF = 10_000_000  # parameters
@@ -99,7 +102,7 @@ def parts(comm: Any) -> Parts:
     for name, size in {"short": SHORT // 4, "long": LONG // 4}.items():
         p = np.ones(size, np.float32)
         opt = Sharded(fastadam.Adam, p, n_threads=1, bucket_bytes=LONG)
-        exchange, ranks = opt._exchange, opt._ranks
+        exchange = inside.exchange(opt)
 
         def reduce(exchange: Any = exchange) -> None:
             with exchange.for_step(lambda: None, zero_grads=False):
@@ -108,7 +111,7 @@ def parts(comm: Any) -> Parts:
 
         g = np.ones(-(-size // comm.size), np.float32)
         share = fastadam.Adam(g.copy(), grads=g, n_threads=1)
-        agree = partial(ranks._agree, "bench", {"t": 0})
+        agree = partial(inside.agree, opt, "bench", {"t": 0})
         call = Sharded(fastadam.Adam, np.ones(SHORT // 4, np.float32), MPI.COMM_SELF, n_threads=1).step
         ways = {"reduce": reduce, "gather": exchange.gather, "agree": agree, "sweep": share.step, "call": call}
         rounds = 300 if name == "short" else 9
@@ -139,7 +142,7 @@ def memory(comm: Any, size: int) -> dict[str, int]:
     opt.grads[...] = 1e-3
     opt.step()
     states = [state for arrays in opt.state.values() for state in arrays]
-    sums = opt._exchange.shares if comm.size > 1 else []
+    sums = inside.exchange(opt).shares if comm.size > 1 else []
     kept = {
         "parameters": p.nbytes,
         "gradients": opt.grads.nbytes,
@@ -153,9 +156,9 @@ def memory(comm: Any, size: int) -> dict[str, int]:
 
 def sent(opt: Any) -> int:
     """The bytes that a rank must send in a step, at least: gradients that others sum, its parameters to each once."""
-    rank, size = opt._ranks.rank, opt._ranks.size
-    own = sum(bucket.counts[rank] for bucket in opt._layout.buckets)
-    whole = sum(sum(bucket.counts) for bucket in opt._layout.buckets)
+    rank, size = inside.ranks(opt).rank, inside.ranks(opt).size
+    own = sum(bucket.counts[rank] for bucket in inside.layout(opt).buckets)
+    whole = sum(sum(bucket.counts) for bucket in inside.layout(opt).buckets)
     return 4 * (whole - own) + 4 * own * (size - 1)
 
 

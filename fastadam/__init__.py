@@ -4,10 +4,10 @@ The public names, nothing else.
 
 from pathlib import Path
 
-from . import schedules
+from . import optimizers, schedules
 from .base import Optimizer
 from .custom import optimizer
-from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
+from .optimizers import *  # noqa: F403  its `__all__` names the optimizers
 
 
 def get_include() -> str:
@@ -16,15 +16,5 @@ def get_include() -> str:
 
 
 __version__ = "0.1.0"
-__all__ = [
-    "Adadelta",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Optimizer",
-    "RMSprop",
-    "get_include",
-    "optimizer",
-    "schedules",
-]
+__all__ = ["Optimizer", "get_include", "optimizer", "schedules"]
+__all__ += optimizers.__all__

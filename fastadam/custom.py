@@ -4,19 +4,19 @@ Numba compiles them to sweeps for the same plans, tiles and threads as the built
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from . import options
-from .base import How, Optimizer, Option, Params
+from .base import Optimizer
+from .kernel import backends
 from .kernel.checks import shown
-from .rules import OF_THE_STEP, Rule, arguments
+from .options import option, setting
+from .rules import OF_THE_STEP, Rule, arguments, prepare_scalars
 
-#: what no hyper-parameter can be called, beside the attributes of an optimizer
-_TAKEN = {"params", "defaults", "param_groups", "decoupled", "betas", "initial_accumulator_value"}
-_TAKEN |= {*How.__annotations__, *OF_THE_STEP}
+#: what every rule begins with, under the names that the options of all optimizers have
+_SHARED = ("lr", "weight_decay", "maximize")
 
 
 def optimizer(
@@ -55,7 +55,7 @@ def optimizer(
     -------
     type
         A class like `fastadam.Adam`: ``cls(params, *, lr=…, weight_decay=…, maximize=False, …,
-        backend="numba", **how)``. `backend` may be "numba" or "numpy".
+        backend="numba", **settings)``. `backend` may be "numba" or "numpy".
 
     Raises
     ------
@@ -75,42 +75,26 @@ def optimizer(
     array([0.9, 2.1])
     """
     rule = _rule(update, scalars, states)
-    values = {"lr": lr, "weight_decay": weight_decay, "maximize": False, **defaults}
-    check = partial(options.check, checks=options.checks_of_own(values))
-    values = {name: check(name, value) for name, value in values.items()}
     decoupled = options.flag("decoupled_weight_decay", decoupled_weight_decay)
-    _check(rule, values)
-
-    def __init__(
-        self: Optimizer,
-        params: Params,
-        *,
-        backend: str = "numba",
-        **chosen: Any,
-    ) -> None:
-        own = {name: chosen.pop(name, value) for name, value in values.items()}
-        Optimizer.__init__(self, params, own, backend=backend, **chosen)
-
+    declared = {
+        "lr": option(default=lr, check=options.rate_or_schedule, kw_only=True),
+        "weight_decay": option(default=weight_decay, check=options.non_negative, kw_only=True),
+    }
+    for name, value in defaults.items():
+        check = options.flag if isinstance(value, bool) else options.finite
+        declared[name] = option(default=value, check=check, kw_only=True)
+    for name, own in declared.items():
+        own.default = own.check(name, own.default)
+    _check(rule, {name: own.default for name, own in declared.items()})
     members = {
-        "__init__": __init__,
-        "__signature__": _signature(values),
         "__doc__": inspect.getdoc(update) or f"The optimizer of the rule {rule.name!r}.",
         "__module__": update.__module__,
-        "_check_option": staticmethod(check),
-        "_rule": classmethod(lambda cls, values: rule),
-        "_hyper": classmethod(lambda cls, values: {"decoupled": decoupled}),
+        "backend": setting(default="numba", check=backends.check, kw_only=True),
+        "rules": (rule.name,),
+        "constants": {"decoupled": decoupled},
+        "rule": classmethod(lambda cls, values: rule),
     }
-    return type(rule.name, (Optimizer,), members | {name: Option() for name in defaults})
-
-
-def _signature(values: dict[str, Any]) -> inspect.Signature:
-    """What such a class takes, all options by name, as `Optimizer.__init_subclass__` shows it of the others."""
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    shown = {name: inspect.Parameter(name, by_name, default=value) for name, value in values.items()}
-    shown |= {p.name: p for p in inspect.signature(Optimizer.__init__).parameters.values() if p.kind is by_name}
-    shown["backend"] = shown["backend"].replace(default="numba")
-    params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return inspect.Signature([params, *shown.values()])
+    return type(rule.name, (Optimizer,), members | declared)
 
 
 def _rule(update: Any, scalars: Any, states: Any) -> Rule:
@@ -131,14 +115,15 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
         raise TypeError(f"scalars of {name!r}: expected t as its first argument, got {arguments(rule.scalars)}")
     if len(taken) < 2 or taken[2 : 2 + len(rule.states)] != rule.states:
         raise TypeError(f"{name!r}: expected the arguments p, g, {', '.join(rule.states)}, then scalars; got {taken}")
-    for hyper in values.keys() - {"lr", "weight_decay", "maximize"}:
-        if hasattr(Optimizer, hyper) or hyper.startswith("_") or hyper in _TAKEN:
+    for hyper in values.keys() - {*_SHARED}:
+        is_taken = hasattr(Optimizer, hyper) or hyper in {*arguments(prepare_scalars), *OF_THE_STEP}
+        if is_taken or hyper.startswith("_"):
             raise ValueError(f"{hyper}: means something else in an optimizer; give this hyper-parameter another name")
     for state in {"params", "master"} & set(rule.states):
         raise ValueError(f"{name!r}: {state!r} means another array in checkpoints; give this state another name")
     for missing in set(own) - values.keys():
         raise TypeError(f"scalars of {name!r}: its argument {missing!r} has no default; pass {missing}=…")
-    for unused in values.keys() - {*own, "lr", "weight_decay", "maximize"}:
+    for unused in values.keys() - {*own, *_SHARED}:
         raise TypeError(f"{unused}: not an argument of the scalars of {name!r}, which are {own}")
     rate = values["lr"](1) if callable(values["lr"]) else values["lr"]
     scalars = rule.scalars(1.0, *((values | {"lr": rate})[argument] for argument in own))

@@ -20,87 +20,141 @@ array([0.9, 1.1, 1. ])
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import options
-from .base import How, Optimizer
-from .kernel import backends, checks, threads
-from .kernel._plan import Plan
-from .optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
-from .rules import RULES
-
-#: options of the classes that choose the rule or live in a class alone
-_NOT_HERE = {"params", "amsgrad", "alpha_decay", "initial_accumulator_value", "centered"}
-_NOT_HERE |= How.__annotations__.keys() - {"n_threads"}
+from .kernel import checks, threads
+from .kernel._tiles import FEWEST_SHARED
+from .kernel.stepper import Stepper
+from .optimizers import CLASSES
+from .rules import RULES, Rule
 
 
-def _step(name: str, cls: type[Optimizer], rule_name: str) -> Callable[..., None]:
-    rule = RULES[rule_name]
-    taken = {n: p for n, p in inspect.signature(cls).parameters.items() if n not in _NOT_HERE}
-    if "momentum" not in rule.hyper:
-        taken.pop("momentum", None)
-    defaults = {n: p.default for n, p in taken.items()}
-    fixed = {"decoupled_weight_decay": True} if cls is AdamW else {}
-    places = ("p", "g", *rule.states, "t")
+class _Function:
+    """The step of one rule, by the options of the class that has it."""
+
+    def __init__(self, name: str, kind: Any, rule: Rule) -> None:
+        self.name, self.kind, self.rule = name, kind, rule
+        self.places = ("p", "g", *rule.states, "t")
+        self.taken = {n: o for n, o in kind.options.items() if o.init and set(o.hyper) <= set(rule.hyper)}
+        self.fixed = {n: o.default for n, o in kind.options.items() if n not in self.taken}
+        self.defaults = self.hyper_of({})
+        self.waiting: dict[int, list[Stepper]] = {}  # for a call, by their numbers of threads
+
+    def hyper_of(self, given: dict[str, Any]) -> list[float]:
+        """The rule's hyper-parameters, given some options."""
+        for name in given:
+            if name not in self.taken:
+                raise TypeError(f"{name}: {self.name}() has no such option; it has {', '.join(self.taken)}, n_threads")
+        own = {name: option.check(name, given.get(name, option.default)) for name, option in self.taken.items()}
+        rate = options.rate("lr", own["lr"])
+        return self.kind.hyper_values(self.rule, {**self.fixed, **own}, rate)  # type: ignore[no-any-return]
+
+    def signature(self) -> inspect.Signature:
+        """What the function takes: the arrays, t, and the options by name."""
+        keyword, either = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        given = {name: option.default for name, option in self.taken.items()} | {"n_threads": None}
+        places = [inspect.Parameter(place, either) for place in self.places]
+        return inspect.Signature([*places, *(inspect.Parameter(n, keyword, default=d) for n, d in given.items())])
+
+    def call(self, arguments: tuple[Any, ...], given: dict[str, Any]) -> None:
+        """One step."""
+        hyper, n_threads = self.defaults, None
+        if given:
+            arguments += tuple(given.pop(place) for place in self.places[len(arguments) :] if place in given)
+            n_threads = given.pop("n_threads", None)
+            hyper = self.hyper_of(given) if given else hyper
+        if len(arguments) != len(self.places):
+            raise TypeError(f"{self.name}() takes ({', '.join(self.places)}), got {len(arguments)} of them")
+        t = options.count("t", arguments[-1], least=1)
+        p, g, *states = arguments[:-1]
+        if type(p) is np.ndarray:
+            params, grads, states = [p], [g], [states]
+        else:
+            params, grads, *lists = self.lists(arguments[:-1])
+            states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
+        stepper = self.stepper(params, n_threads)
+        try:
+            self.lay(stepper, params, states)
+            stepper.step(grads, t, hyper)
+        finally:
+            stepper.clear()
+            self.waiting[stepper.n_threads].append(stepper)
+
+    def stepper(self, params: list[Any], n_threads: Any) -> Stepper:
+        """One that waits for a call, or a new one: for as many threads as this call may use."""
+        count = 1
+        if n_threads is not None or sum(p.size for p in params if type(p) is np.ndarray) >= FEWEST_SHARED:
+            count = threads.resolve("n_threads", n_threads)
+        try:
+            return self.waiting.setdefault(count, []).pop()
+        except IndexError:
+            return Stepper(self.rule, count)
+
+    def lay(self, stepper: Stepper, params: list[Any], states: list[list[Any]]) -> None:
+        """Lay out the arrays; where they are refused, say which argument it is."""
+        try:
+            stepper.lay(params, states, ["p"] if len(params) == 1 else [f"p[{k}]" for k in range(len(params))])
+        except (TypeError, ValueError, AttributeError):
+            self.check(params, states)
+            raise
+        for own in states:
+            for state in own:
+                if state.itemsize == 2:
+                    self.check(params, states)
+
+    def check(self, params: list[Any], states: list[list[Any]]) -> None:
+        """Refuse arrays that do not belong together, by the names of their arguments."""
+        named: list[tuple[str, Any, Any]] = []
+        for place, arrays in zip(("p", *self.rule.states), (params, *zip(*states, strict=True)), strict=True):
+            for k, (array, p) in enumerate(zip(arrays, params, strict=True)):
+                named.append((place if len(params) == 1 else f"{place}[{k}]", array, p))
+        checks.parameters([name for name, _, _ in named], [array for _, array, _ in named])
+        for name, array, p in named[len(params) :]:
+            checks.like(name, array, p, checks.computed_in(p))
+
+    def lists(self, given: Any) -> list[list[Any]]:
+        """Each argument as a list of arrays."""
+        lists = [list(value) if isinstance(value, (list, tuple)) else [value] for value in given]
+        for place, arrays in zip(self.places, lists, strict=False):
+            if len(arrays) != len(lists[0]):
+                raise ValueError(f"{place}: expected {len(lists[0])} arrays, as many as p, got {len(arrays)}")
+        if not lists[0]:
+            raise ValueError("p: expected at least one array, got an empty list")
+        return lists
+
+
+def _function(name: str, kind: Any, rule: Rule) -> Callable[..., None]:
+    made = _Function(name, kind, rule)
 
     def step(*arguments: Any, **given: Any) -> None:
-        arguments += tuple(given.pop(place) for place in places[len(arguments) :] if place in given)
-        for option in given.keys() - defaults.keys():
-            raise TypeError(f"{option}: {name}() has no such option; it has {', '.join(defaults)}")
-        if len(arguments) != len(places):
-            raise TypeError(f"{name}() takes ({', '.join(places)}), got {len(arguments)} of them")
-        *arrays, t = arguments
-        n_threads = threads.resolve(given.pop("n_threads", None))
-        values = defaults | {option: options.check(option, value) for option, value in given.items()} | fixed
-        rate = options.rate("lr", values["lr"])
-        lists = _lists(places, arrays)
-        t = options.count("t", t, least=1)
-        states = [list(states) for states in zip(*lists[2:], strict=True)]
-        plan = Plan([(backends.kernel(rule), lists[0], states)], _names("p", lists[0]), int(t) - 1, n_threads)
-        plan.set_hyper(0, cls.hyper_values(rule, values, rate))
-        plan.step(lists[1])
+        made.call(arguments, given)
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(place, inspect.Parameter.POSITIONAL_OR_KEYWORD) for place in places]
-    parameters += [inspect.Parameter(n, keyword, default=default) for n, default in defaults.items()]
-    step.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    step.__signature__ = made.signature()  # type: ignore[attr-defined]
     step.__name__ = step.__qualname__ = name
     step.__doc__ = (
-        f"One step of `fastadam.{cls.__name__}`, its rule {rule_name!r}, in place; see `fastadam.functional`."
+        f"One step of `fastadam.{kind.__name__}`, its rule {rule.name!r}, in place; see `fastadam.functional`."
     )
     return step
 
 
-def _names(place: str, arrays: list[np.ndarray]) -> list[str]:
-    return [place] if len(arrays) == 1 else [f"{place}[{k}]" for k in range(len(arrays))]
+def _functions() -> dict[str, Callable[..., None]]:
+    """A function for each rule, called after it; and for each class of no rule of its own, called after the class."""
+    found: dict[str, Callable[..., None]] = {}
+    for kind in CLASSES.values():
+        own = {name: RULES[name] for name in kind.rules if "rules" in vars(kind)}
+        for name, rule in (own or {kind.__name__.lower(): RULES[kind.rules[0]]}).items():
+            found[name] = _function(name, kind, rule)
+    return found
 
 
-def _lists(places: tuple[str, ...], given: list[Any]) -> list[list[np.ndarray]]:
-    """Each argument as a list of arrays that may be stepped together; `g` is left to the plan."""
-    lists = [list(value) if isinstance(value, (list, tuple)) else [value] for value in given]
-    for place, arrays in zip(places, lists, strict=False):
-        if len(arrays) != len(lists[0]):
-            raise ValueError(f"{place}: expected {len(lists[0])} arrays, as many as p, got {len(arrays)}")
-    if not lists[0]:
-        raise ValueError("p: expected at least one array, got an empty list")
-    written = [(place, arrays) for place, arrays in zip(places, lists, strict=False) if place != "g"]
-    names = [name for place, arrays in written for name in _names(place, arrays)]
-    checks.parameters(names, [array for _, arrays in written for array in arrays])
-    for place, arrays in written[1:]:
-        for name, array, p in zip(_names(place, arrays), arrays, lists[0], strict=True):
-            checks.like(name, array, p, checks.computed_in(p))
-    return lists
+#: every function by its name; each is a name of this module, too
+FUNCTIONS = _functions()
+globals().update(FUNCTIONS)
+__all__ = [*FUNCTIONS]
 
+if TYPE_CHECKING:
 
-adam = _step("adam", Adam, "adam")
-adamw = _step("adamw", AdamW, "adam")
-amsgrad = _step("amsgrad", Adam, "amsgrad")
-adamax = _step("adamax", Adamax, "adamax")
-adagrad = _step("adagrad", Adagrad, "adagrad")
-rmsprop = _step("rmsprop", RMSprop, "rmsprop")
-rmsprop_momentum = _step("rmsprop_momentum", RMSprop, "rmsprop_momentum")
-rmsprop_centered = _step("rmsprop_centered", RMSprop, "rmsprop_centered")
-rmsprop_centered_momentum = _step("rmsprop_centered_momentum", RMSprop, "rmsprop_centered_momentum")
-adadelta = _step("adadelta", Adadelta, "adadelta")
+    def __getattr__(name: str) -> Callable[..., None]: ...

@@ -26,7 +26,8 @@ from numba import types
 
 from . import rules
 from .kernel import generate
-from .kernel._plan import DENORMALS, Kernel
+from .kernel._layout import Kernel
+from .kernel._tiles import DENORMALS
 from .rules import Rule
 
 _SWEEP = types.void(types.intp, types.CPointer(types.voidptr), types.voidptr)

@@ -1,12 +1,17 @@
 """The optimizers: names, defaults and states of `torch.optim`, over the rules of `fastadam.rules`.
-A class says which rule its options choose and what the rule's hyper-parameters are; it knows no loop.
+A class declares its options, and says which rule they choose; it knows no loop. All that follows from a class, in
+`functional`, in the adapters and in tests, takes it from `CLASSES`.
 """
 
 import math
-from typing import Any, Unpack
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from .base import How, Optimizer, Option, Params, Rate
+from .base import Optimizer
+from .options import Rate, flag, non_negative, option, rate_at, rate_or_schedule, two_betas, up_to_one
 from .rules import RULES, Rule
+
+__all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop"]
 
 
 class Adam(Optimizer):
@@ -21,7 +26,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params, maximize, **how
+    params, maximize, **settings
         See `Optimizer`.
     lr : float or callable, default 1e-3
         The rate, or a function of the step count.
@@ -61,56 +66,29 @@ class Adam(Optimizer):
     True
     """
 
-    betas, eps, amsgrad, decoupled_weight_decay = Option(), Option(), Option(), Option()
-    beta_decay, alpha_decay, eps_hat = Option(), Option(), Option()
+    lr: Rate = option(default=1e-3, check=rate_or_schedule)
+    betas: tuple[float, float] = option(default=(0.9, 0.999), check=two_betas, hyper=("beta1", "beta2"))
+    eps: float = option(default=1e-8, check=non_negative)
+    weight_decay: float = option(default=0.0, check=non_negative)
+    amsgrad: bool = option(default=False, check=flag)
+    decoupled_weight_decay: bool = option(default=False, check=flag, kw_only=True, hyper=("decoupled",))
+    beta_decay: float = option(default=1.0, check=up_to_one, kw_only=True)
+    alpha_decay: bool = option(default=False, check=flag, kw_only=True)
+    eps_hat: bool = option(default=False, check=flag, kw_only=True)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-        decoupled_weight_decay: bool = False,
-        beta_decay: float = 1.0,
-        alpha_decay: bool = False,
-        eps_hat: bool = False,
-        **how: Unpack[How],
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-                "decoupled_weight_decay": decoupled_weight_decay,
-                "beta_decay": beta_decay,
-                "alpha_decay": alpha_decay,
-                "eps_hat": eps_hat,
-            },
-            **how,
-        )
+    rules: ClassVar = ("adam", "amsgrad")
+    torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
     @classmethod
-    def _rule(cls, values: dict[str, Any]) -> Rule:
+    def rule(cls, values: Mapping[str, Any]) -> Rule:
+        """`adam`, or with ``amsgrad`` its variant."""
         return RULES["amsgrad" if values["amsgrad"] else "adam"]
 
     @classmethod
-    def _hyper(cls, values: dict[str, Any]) -> dict[str, float]:
-        return {"decoupled": values["decoupled_weight_decay"]}
-
-    def _is_scheduled(self, values: dict[str, Any]) -> bool:
-        return values["alpha_decay"] or super()._is_scheduled(values)
-
-    def _rate(self, values: dict[str, Any], t: int) -> float:
-        rate = super()._rate(values, t)
-        return rate / math.sqrt(t) if values["alpha_decay"] else rate
+    def schedule(cls, values: Mapping[str, Any]) -> Rate:
+        """``lr``, with ``alpha_decay`` divided by the root of the step count."""
+        lr: Rate = values["lr"]
+        return (lambda t: rate_at(lr, t) / math.sqrt(t)) if values["alpha_decay"] else lr
 
 
 class AdamW(Adam):
@@ -126,7 +104,7 @@ class AdamW(Adam):
     ----------
     weight_decay : float, default 1e-2
         λ, times the rate.
-    params, lr, betas, eps, amsgrad, maximize, beta_decay, alpha_decay, eps_hat, **how
+    params, lr, betas, eps, amsgrad, maximize, beta_decay, alpha_decay, eps_hat, **settings
         See `Adam`.
 
     Notes
@@ -143,35 +121,8 @@ class AdamW(Adam):
     array([0.95, 0.95, 0.95])
     """
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-        beta_decay: float = 1.0,
-        alpha_decay: bool = False,
-        eps_hat: bool = False,
-        **how: Unpack[How],
-    ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            maximize=maximize,
-            decoupled_weight_decay=True,
-            beta_decay=beta_decay,
-            alpha_decay=alpha_decay,
-            eps_hat=eps_hat,
-            **how,
-        )
+    weight_decay: float = option(default=1e-2, check=non_negative)
+    decoupled_weight_decay: bool = option(default=True, check=flag, init=False, hyper=("decoupled",))
 
 
 class Adamax(Optimizer):
@@ -184,7 +135,7 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, **how
+    params, weight_decay, maximize, **settings
         See `Optimizer`.
     lr : float or callable, default 2e-3
     betas : (float, float), default (0.9, 0.999)
@@ -208,28 +159,13 @@ class Adamax(Optimizer):
     array([1.1, 1. ])
     """
 
-    betas, eps = Option(), Option()
+    lr: Rate = option(default=2e-3, check=rate_or_schedule)
+    betas: tuple[float, float] = option(default=(0.9, 0.999), check=two_betas, hyper=("beta1", "beta2"))
+    eps: float = option(default=1e-8, check=non_negative)
+    weight_decay: float = option(default=0.0, check=non_negative)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Rate = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        **how: Unpack[How],
-    ) -> None:
-        super().__init__(
-            params,
-            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
-            **how,
-        )
-
-    @classmethod
-    def _rule(cls, values: dict[str, Any]) -> Rule:
-        return RULES["adamax"]
+    rules: ClassVar = ("adamax",)
+    torch_names: ClassVar = {"m": "exp_avg", "u": "exp_inf"}
 
 
 class Adagrad(Optimizer):
@@ -241,7 +177,7 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, **how
+    params, weight_decay, maximize, **settings
         See `Optimizer`.
     lr : float or callable, default 1e-2
     lr_decay : float, default 0
@@ -267,38 +203,18 @@ class Adagrad(Optimizer):
     array([0.1])
     """
 
-    lr_decay, initial_accumulator_value, eps = Option(), Option(), Option()
+    lr: Rate = option(default=1e-2, check=rate_or_schedule)
+    lr_decay: float = option(default=0.0, check=non_negative)
+    weight_decay: float = option(default=0.0, check=non_negative)
+    initial_accumulator_value: float = option(default=0.0, check=non_negative, fixed=True)
+    eps: float = option(default=1e-10, check=non_negative)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Rate = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
-        *,
-        maximize: bool = False,
-        **how: Unpack[How],
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lr_decay": lr_decay,
-                "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value,
-                "eps": eps,
-                "maximize": maximize,
-            },
-            **how,
-        )
+    rules: ClassVar = ("adagrad",)
+    torch_names: ClassVar = {"v": "sum"}
 
     @classmethod
-    def _rule(cls, values: dict[str, Any]) -> Rule:
-        return RULES["adagrad"]
-
-    def _initial(self, values: dict[str, Any]) -> float:
+    def initial(cls, values: Mapping[str, Any]) -> float:
+        """``initial_accumulator_value``."""
         return values["initial_accumulator_value"]  # type: ignore[no-any-return]
 
 
@@ -315,7 +231,7 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params, maximize, **how
+    params, maximize, **settings
         See `Optimizer`.
     lr : float or callable, default 1e-2
     alpha : float, default 0.99
@@ -345,39 +261,20 @@ class RMSprop(Optimizer):
     array([0.8])
     """
 
-    alpha, eps, momentum, centered, eps_in_sqrt = Option(), Option(), Option(), Option(), Option()
+    lr: Rate = option(default=1e-2, check=rate_or_schedule)
+    alpha: float = option(default=0.99, check=up_to_one)
+    eps: float = option(default=1e-8, check=non_negative)
+    weight_decay: float = option(default=0.0, check=non_negative)
+    momentum: float = option(default=0.0, check=non_negative)
+    centered: bool = option(default=False, check=flag)
+    eps_in_sqrt: bool = option(default=False, check=flag, kw_only=True)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Rate = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-        *,
-        maximize: bool = False,
-        eps_in_sqrt: bool = False,
-        **how: Unpack[How],
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "alpha": alpha,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
-                "centered": centered,
-                "maximize": maximize,
-                "eps_in_sqrt": eps_in_sqrt,
-            },
-            **how,
-        )
+    rules: ClassVar = ("rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum")
+    torch_names: ClassVar = {"v": "square_avg", "m": "grad_avg", "b": "momentum_buffer"}
 
     @classmethod
-    def _rule(cls, values: dict[str, Any]) -> Rule:
+    def rule(cls, values: Mapping[str, Any]) -> Rule:
+        """`rmsprop`, or the variant with ``centered``, ``momentum`` or both."""
         centered = "_centered" if values["centered"] else ""
         momentum = "_momentum" if values["momentum"] else ""
         return RULES[f"rmsprop{centered}{momentum}"]
@@ -394,7 +291,7 @@ class Adadelta(Optimizer):
 
     Parameters
     ----------
-    params, maximize, **how
+    params, maximize, **settings
         See `Optimizer`.
     lr : float or callable, default 1.0
     rho : float, default 0.9
@@ -419,29 +316,14 @@ class Adadelta(Optimizer):
     array([0.4])
     """
 
-    rho, eps = Option(), Option()
+    lr: Rate = option(default=1.0, check=rate_or_schedule)
+    rho: float = option(default=0.9, check=up_to_one, hyper=("beta1", "beta2"))
+    eps: float = option(default=1e-6, check=non_negative)
+    weight_decay: float = option(default=0.0, check=non_negative)
 
-    def __init__(
-        self,
-        params: Params,
-        lr: Rate = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        **how: Unpack[How],
-    ) -> None:
-        super().__init__(
-            params,
-            {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
-            **how,
-        )
+    rules: ClassVar = ("adadelta",)
+    torch_names: ClassVar = {"v": "square_avg", "d": "acc_delta"}
 
-    @classmethod
-    def _rule(cls, values: dict[str, Any]) -> Rule:
-        return RULES["adadelta"]
 
-    @classmethod
-    def _hyper(cls, values: dict[str, Any]) -> dict[str, float]:
-        return {"beta1": values["rho"], "beta2": values["rho"], "accumulate_lr": False}
+#: every optimizer, by its name
+CLASSES: dict[str, type[Optimizer]] = {name: globals()[name] for name in __all__}

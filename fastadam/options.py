@@ -1,46 +1,149 @@
-"""What each hyper-parameter may be, said once: every optimizer, group and assignment is checked here.
-A check takes the name and what came, and returns the value to keep or raises an error that says what is allowed.
+"""How an optimizer declares its options, and what each may be.
+One line in a class, ``eps: float = option(default=1e-8, check=non_negative)``, gives the constructor's argument, the
+attribute and the entry of a group. A check takes the name and what came; it returns the value to keep, or raises an
+error that says what is allowed.
 """
 
+import inspect
 import math
-import numbers
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import shown
+from .kernel.checks import Check, flag, number, shown
 
-Check = Callable[[str, Any], Any]
+#: a learning rate: a number, or a function of the step count t = 1, 2, …
+Rate = float | Callable[[int], float]
+#: stands where a declared argument has no default
+REQUIRED = inspect.Parameter.empty
 
 
-def _number(allowed: str, test: Callable[[float], bool]) -> Check:
-    def check(name: str, value: Any) -> float:
-        if type(value) is float and test(value):  # the usual case, at every step that clips
-            return value
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected a number {allowed}, got {shown(value)} of type {type(value).__name__}")
+# ---------------------------------------------------------------- declarations
+
+
+class Field:
+    """A declared argument of a class: its default, its check, and how the constructor takes it."""
+
+    name: str
+
+    def __init__(self, default: Any, check: Check, kw_only: bool, init: bool) -> None:
+        self.default, self.check, self.kw_only, self.init = default, check, kw_only, init
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def parameter(self) -> inspect.Parameter:
+        """The field in a signature."""
+        kind = inspect.Parameter.KEYWORD_ONLY if self.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Parameter(self.name, kind, default=self.default)
+
+
+class Option(Field):
+    """A value that every group has. The attribute reads the first group's value, and sets every group's."""
+
+    def __init__(
+        self, default: Any, check: Check, kw_only: bool, init: bool, fixed: bool, hyper: tuple[str, ...]
+    ) -> None:
+        super().__init__(default, check, kw_only, init)
+        #: whether the value is chosen at construction, since the states begin with it
+        self.fixed = fixed
+        #: the hyper-parameters of rules that the value gives: by default the one of its own name
+        self.hyper = hyper
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)
+        self.hyper = self.hyper or (name,)
+
+    def __get__(self, optimizer: Any, _: type) -> Any:
+        return self if optimizer is None else optimizer.param_groups[0][self.name]
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        optimizer.core.groups.assign_to_all({self.name: value})
+
+
+class Setting(Field):
+    """A value that an optimizer has once, fixed at construction: how it is executed, and where its arrays are."""
+
+    def __get__(self, optimizer: Any, _: type) -> Any:
+        return self if optimizer is None else optimizer.core.settings[self.name]
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        raise AttributeError(f"{self.name}: is fixed at construction; make a new optimizer")
+
+
+def anything(name: str, value: Any) -> Any:
+    """The check of what is looked at elsewhere."""
+    return value
+
+
+def option(
+    *,
+    default: Any = REQUIRED,
+    check: Check,
+    kw_only: bool = False,
+    init: bool = True,
+    fixed: bool = False,
+    hyper: tuple[str, ...] = (),
+) -> Any:
+    """Declare an option in the body of an optimizer class.
+
+    Without `init` the constructor does not take it; a `fixed` one is chosen at construction. `hyper` names the
+    hyper-parameters of the rules that it gives, where they have other names: a pair gives two, a number each of them.
+    """
+    return Option(default, check, kw_only, init, fixed, hyper)
+
+
+def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool = False) -> Any:
+    """Declare a setting in the body of an optimizer class."""
+    return Setting(default, check, kw_only, init=True)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(option, setting))
+class Declared:
+    """A class whose constructor follows from its declarations, those of its bases first."""
+
+    options: ClassVar[dict[str, Option]]
+    settings: ClassVar[dict[str, Setting]]
+    #: what the constructor takes
+    declared: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls) -> None:
+        fields = {name: f for base in reversed(cls.__mro__) for name, f in vars(base).items() if isinstance(f, Field)}
+        cls.options = {name: field for name, field in fields.items() if isinstance(field, Option)}
+        cls.settings = {name: field for name, field in fields.items() if isinstance(field, Setting)}
+        taken = [field for field in fields.values() if field.init]
+        taken.sort(key=lambda field: (field.kw_only, field.kw_only and isinstance(field, Setting)))
+        cls.declared = inspect.Signature([field.parameter() for field in taken])
+        if "__init__" not in vars(cls) and "__signature__" not in vars(cls):
+            cls.__signature__ = cls.declared  # type: ignore[attr-defined]
+
+    @classmethod
+    def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The value of every field, given the arguments of the constructor."""
+        for name in kwargs:
+            if name not in cls.declared.parameters:
+                own = ", ".join(cls.declared.parameters)
+                raise TypeError(f"{name}: unknown option of {cls.__name__}; it has {own}")
         try:
-            allowed_value = test(float(value))
-        except OverflowError:
-            allowed_value = False
-        if not allowed_value:
-            raise ValueError(f"{name}: expected a number {allowed}, got {shown(value)}")
-        return float(value)
-
-    return check
+            given = cls.declared.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__}: {error}; it takes {cls.declared}") from None
+        return {name: given.get(name, field.default) for name, field in (cls.options | cls.settings).items()}
 
 
-def flag(name: str, value: Any) -> bool:
-    """Refuse all but True and False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
-    return bool(value)
+# ---------------------------------------------------------------- checks
 
 
-def _rate_or_schedule(name: str, value: Any) -> Any:
+def rate_or_schedule(name: str, value: Any) -> Any:
+    """A learning rate: a number, or a function of the step count."""
     return value if callable(value) else rate(name, value)
+
+
+def rate_at(lr: Any, t: int) -> float:
+    """The learning rate of step `t`."""
+    return rate(f"lr({t})", lr(t)) if callable(lr) else lr  # type: ignore[no-any-return]
 
 
 def positive_count(name: str, value: Any) -> int:
@@ -48,7 +151,8 @@ def positive_count(name: str, value: Any) -> int:
     return checks.whole(name, value, 1)
 
 
-def _two_betas(name: str, value: Any) -> tuple[float, float]:
+def two_betas(name: str, value: Any) -> tuple[float, float]:
+    """A pair of decay rates."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):  # a set has no order
         raise TypeError(f"{name}: expected a pair of numbers, got {shown(value)} of type {type(value).__name__}")
     if np.ndim(value) == 0 or len(value) != 2:
@@ -56,38 +160,14 @@ def _two_betas(name: str, value: Any) -> tuple[float, float]:
     return below_one(f"{name}[0]", value[0]), below_one(f"{name}[1]", value[1])
 
 
-_non_negative = _number(">= 0 and finite", lambda x: 0 <= x < math.inf)
-_positive = _number("> 0 and finite", lambda x: 0 < x < math.inf)
-_scale = _number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
-_norm = _number("> 0, or infinity", lambda x: x > 0)
-_finite = _number("that is finite", math.isfinite)
-below_one = _number(">= 0 and < 1", lambda x: 0 <= x < 1)
-_up_to_one = _number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
+non_negative = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
+positive = number("> 0 and finite", lambda x: 0 < x < math.inf)
+finite = number("that is finite", math.isfinite)
+below_one = number(">= 0 and < 1", lambda x: 0 <= x < 1)
+up_to_one = number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
 
 #: check of a learning rate that is a number, as a schedule must return it
-rate = _non_negative
-
-#: the options of the built-in optimizers; one of a user's own rule may be any finite number
-CHECKS: dict[str, Check] = {
-    "lr": _rate_or_schedule,
-    "betas": _two_betas,
-    "eps": _non_negative,
-    "weight_decay": _non_negative,
-    "amsgrad": flag,
-    "maximize": flag,
-    "decoupled_weight_decay": flag,
-    "beta_decay": _up_to_one,
-    "alpha_decay": flag,
-    "eps_hat": flag,
-    "lr_decay": _non_negative,
-    "initial_accumulator_value": _non_negative,
-    "alpha": _up_to_one,
-    "momentum": _non_negative,
-    "centered": flag,
-    "eps_in_sqrt": flag,
-    "rho": _up_to_one,
-}
-
+rate = non_negative
 
 #: the arguments of schedules, by the names that all of them use; one of a user's own formula may be any finite number
 SCHEDULE_CHECKS: dict[str, Check] = {
@@ -97,15 +177,15 @@ SCHEDULE_CHECKS: dict[str, Check] = {
     "final": rate,
     "steps": positive_count,
     "every": positive_count,
-    "factor": _non_negative,
-    "power": _positive,
+    "factor": non_negative,
+    "power": positive,
     "warmup": below_one,
-    "div": _positive,
-    "final_div": _positive,
+    "div": positive,
+    "final_div": positive,
 }
 
 #: checks of arguments that are no hyper-parameters
-tolerance = _non_negative
+tolerance = non_negative
 
 
 def seed(name: str, value: Any) -> int:
@@ -126,9 +206,9 @@ def in_bfloat16(option: str, value: Any) -> bool:
     return value is not None
 
 
-def state_dtype(value: Any) -> Any:
+def state_dtype(name: str, value: Any) -> Any:
     """The dtype in which states are kept, or None for what the parameter is computed in."""
-    if not in_bfloat16("state_dtype", value):
+    if not in_bfloat16(name, value):
         return None
     try:
         from ml_dtypes import bfloat16
@@ -137,28 +217,6 @@ def state_dtype(value: Any) -> Any:
     return np.dtype(bfloat16)
 
 
-def extras(grad_scale: Any, max_norm: Any, clip_value: Any, skip_nonfinite: Any, zero_grads: Any) -> dict[str, Any]:
-    """What a step does to its gradients, checked, in the words of `Plan.step`."""
-    return {
-        "factor": 1.0 / _scale("grad_scale", grad_scale),
-        "max_norm": None if max_norm is None else _norm("max_norm", max_norm),
-        "clip_value": math.inf if clip_value is None else _norm("clip_value", clip_value),
-        "skip_nonfinite": flag("skip_nonfinite", skip_nonfinite),
-        "zero_grads": flag("zero_grads", zero_grads),
-    }
-
-
-def check(name: str, value: Any, label: str = "", checks: Mapping[str, Check] = CHECKS) -> Any:
-    """The value of the option `name`, if it may be that; `label` is what the message calls it."""
-    return checks.get(name, _finite)(label or name, value)
-
-
-def checks_of_own(values: Mapping[str, Any]) -> dict[str, Check]:
-    """The checks of a user's own rule with these defaults: only what all rules share means what it means there."""
-    shared = {name: CHECKS[name] for name in ("lr", "weight_decay", "maximize")}
-    return {name: flag for name, value in values.items() if isinstance(value, bool)} | shared
-
-
 def check_schedule(name: str, value: Any) -> Any:
     """The value of a schedule's argument, if it may be that."""
-    return SCHEDULE_CHECKS.get(name, _finite)(name, value)
+    return SCHEDULE_CHECKS.get(name, finite)(name, value)

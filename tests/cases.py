@@ -2,6 +2,7 @@
 A rule that is added to `fastadam.rules` without a case here fails `test_every_rule_has_a_case`.
 """
 
+import inside
 import numpy as np
 
 import fastadam
@@ -46,7 +47,7 @@ def make(case: str, params, **more):
 
 def arrays_of(opt) -> list[np.ndarray]:
     """Everything a step may change."""
-    return [*opt._plan.params, *(array for arrays in opt.state.values() for array in arrays if array is not None)]
+    return [*inside.planned(opt), *(array for arrays in opt.state.values() for array in arrays if array is not None)]
 
 
 def bits(array) -> bytes:

@@ -15,14 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import inside
 import numpy as np
 import pytest
 import safetensors.numpy
 from cases import arrays_of
+from places import TESTS
 
 import fastadam
 
-TESTS = Path(__file__).parent
 SUFFIXES = (".npz", ".safetensors")
 each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
 W, B = np.ones((3, 4), np.float32), np.ones(5)
@@ -32,7 +33,7 @@ def snapshot(opt: fastadam.Optimizer) -> tuple[Any, ...]:
     """All that a failed load must leave as it was."""
     arrays = [(array.dtype, array.shape, array.tobytes()) for array in arrays_of(opt)]
     options = [[(name, value) for name, value in group.items() if name != "params"] for group in opt.param_groups]
-    steps = [opt._plan.steps(k) for k in range(len(opt.param_groups))]
+    steps = [inside.steps(opt, k) for k in range(len(opt.param_groups))]
     return opt.t, opt.skipped, opt.seed, steps, options, arrays
 
 

@@ -3,13 +3,13 @@ Shared by `record_torch.py`, which records torch's numbers, and `test_torch.py`;
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from places import DATA
 
 #: torch's numbers, as `record_torch.py` writes them
-DATA = Path(__file__).parent / "data" / "torch-2.13.npz"
+RECORDED = DATA / "torch-2.13.npz"
 DTYPES = ("float64", "float32")
 SHAPES = ((), (5,), (3, 7))  # a scalar, less than a vector register, and more with a remainder
 STEPS = (1, 2, 10, 60)  # after which the parameters are compared
@@ -162,7 +162,7 @@ def follow(params: list[np.ndarray], step: Callable[[list[np.ndarray]], None]) -
 
 
 def key(case: Case, dtype: str) -> str:
-    """The name of a case's array in DATA."""
+    """The name of a case's array in RECORDED."""
     return f"{case.id} {dtype}"
 
 

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..kernel import backends, checks, threads
-from ..kernel._plan import Plan, state_like
+from ..kernel import checks, threads
+from ..kernel._layout import state_like
+from ..kernel.stepper import Stepper
 from ..rules import RULES, Rule
 
 
@@ -47,10 +48,10 @@ class _Article:
         """Forget the states and the step count."""
         self.timestep = 0
         self._states: dict[str, Any] = dict.fromkeys(self._rule.states, 0.0)
-        self._plan: Plan
-        self._planned_for: Any = None  # the array that the plan was made for
-        self._hyper_set: dict[str, float] = {}  # the hyper-parameters that the plan has
-        self._states_shown = False  # whether the script may hold a state; in the article each step makes new ones
+        self._states_shown = True  # whether the script may hold a state; in the article each step makes new ones
+        self._stepped: tuple[Any, Any] = (None, None)  # the parameters of the last step, and the array that was stepped
+        self._stepper: Stepper | None = None
+        self._hyper_values: tuple[dict[str, float], list[float]] = ({}, [])
 
     def zero_grad(self) -> None:
         """Have the instance clear its gradients."""
@@ -59,47 +60,46 @@ class _Article:
     def step(self) -> None:
         """One step of ``instance.parameters``."""
         parameters = self.instance.parameters
-        is_planned = parameters is self._planned_for is not None and not self._states_shown
-        plan, states = (self._plan, self._states) if is_planned else self._new_plan(parameters)
-        p = plan.params[0]
+        stepped, p = self._stepped
+        states = self._states
+        if parameters is not stepped or self._states_shown:
+            p, states = self._arrays(parameters)
         grad = self.instance.grad
         if type(grad) is not np.ndarray or grad.dtype != p.dtype or grad.shape != p.shape:
             grad = _like(grad, p)
         elif grad is p or (grad.base is not None and np.may_share_memory(grad, p)):
             grad = grad.copy()
         hyper = self._hyper(self.timestep + 1)
-        if hyper != self._hyper_set or not is_planned:
-            names = self._rule.hyper
-            plan.set_hyper(0, [_number(self._names.get(name, name), hyper.get(name, 0.0)) for name in names])
-        plan.t = self.timestep
-        plan.step((grad,))
+        if hyper != self._hyper_values[0] or not self._hyper_values[1]:
+            numbers = [_number(self._names.get(name, name), hyper.get(name, 0.0)) for name in self._rule.hyper]
+            self._hyper_values = hyper, numbers
+        stepper = self._stepper or Stepper(self._rule, threads.default())
+        stepper.lay([p], [list(states.values())], ["instance.parameters"])
+        stepper.step([grad], self.timestep + 1, self._hyper_values[1])
         self.timestep += 1
-        self._hyper_set = hyper
-        if not is_planned:
-            self._plan, self._states, self._planned_for, self._states_shown = plan, states, parameters, False
+        self._stepper, self._states, self._states_shown = stepper, states, False
+        self._stepped = parameters, p
         self.instance.parameters = parameters if p is parameters else p[()]  # `-=` assigns, too: a property's setter
         if p is not parameters:
-            self._planned_for = None  # a number is replaced, so the next step plans anew
+            self._stepped = None, None  # a number is replaced, so the next step begins with a new array
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: all but the plan, which the next step makes anew."""
-        return {name: value for name, value in vars(self).items() if name != "_plan"} | {"_planned_for": None}
+        """For copies and pickles: all but the stepper, which the next step makes anew."""
+        return {**vars(self), "_stepper": None, "_states_shown": True}
 
     def _hyper(self, t: int) -> dict[str, float]:
         """The rule's hyper-parameters for step `t`; those left out are 0."""
         raise NotImplementedError
 
-    def _new_plan(self, parameters: Any) -> tuple[Plan, dict[str, np.ndarray]]:
-        """A plan for these parameters, and its states: those that there are, copied."""
+    def _arrays(self, parameters: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The array to step for these parameters, and its states: those that there are, copied."""
         name = "instance.parameters"
         p = parameters if isinstance(parameters, np.ndarray) else checks.real(name, parameters).astype(float)
         checks.parameter(name, p)
-        states = {}
+        states = {letter: state_like(p) for letter in self._states}
         for letter, value in self._states.items():
-            states[letter] = state_like(p)
             states[letter][...] = _like(value, p, f"the state {letter}")
-        plan = Plan([(backends.kernel(self._rule), [p], [list(states.values())])], [name], n_threads=threads.default())
-        return plan, states
+        return p, states
 
 
 def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:

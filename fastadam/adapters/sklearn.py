@@ -41,8 +41,9 @@ from typing import Any
 
 import numpy as np
 
-from ..kernel import backends, checks, threads
-from ..kernel._plan import Plan
+from ..kernel import checks, threads
+from ..kernel.stepper import Stepper
+from ..optimizers import Adam
 from ..rules import RULES
 
 try:
@@ -81,21 +82,24 @@ class _Adam(AdamOptimizer):
 
     def __init__(self, stock: AdamOptimizer) -> None:
         self.__dict__.update(vars(stock))
-        self._plan: Plan | None = None
-        self._hyper_set: tuple[float, ...] = ()  # the hyper-parameters that the plan has
+        self._stepper = Stepper(_RULE, _n_threads())
+        self._hyper_values: tuple[tuple[float, ...], list[float]] = ((), [])
 
     def update_params(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
         """One step of `params`, in place."""
-        plan = self._plan
+        params = list(params)
+        states = [[m, v] for m, v in zip(self.ms, self.vs, strict=True)]
         # An estimator has new arrays after early stopping, and where coefs_ were assigned.
-        if plan is None or any(p is not planned for p, planned in zip(params, plan.params, strict=True)):
-            plan = self._plan = self._new_plan(list(params))
-        if self._hyper_set != self._hyper:
-            named = dict(zip(("lr", "beta1", "beta2", "eps"), self._hyper, strict=True), beta_decay=1.0, eps_hat=1.0)
-            plan.set_hyper(0, [named.get(name, 0.0) for name in _RULE.hyper])
-            self._hyper_set = self._hyper
-        plan.t = self.t
-        plan.step(grads)
+        if not self._stepper.holds(params, states):
+            states = self._writable(params)
+            self._stepper.lay(params, states, _names(len(params)))
+            self.ms, self.vs = [m for m, _ in states], [v for _, v in states]
+        if self._hyper_values[0] != self._hyper:
+            lr, beta1, beta2, eps = self._hyper
+            values = {name: option.default for name, option in Adam.options.items()}
+            values |= {"betas": (beta1, beta2), "eps": eps, "eps_hat": True}
+            self._hyper_values = self._hyper, Adam.hyper_values(_RULE, values, lr)
+        self._stepper.step(list(grads), self.t + 1, self._hyper_values[1])
         self.t += 1
 
     @property
@@ -109,23 +113,24 @@ class _Adam(AdamOptimizer):
     def _hyper(self) -> tuple[float, ...]:
         return self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon
 
-    def _new_plan(self, params: list[np.ndarray]) -> Plan:
-        half = len(params) // 2
-        names = [f"{name}[{k}]" for name in ("coefs_", "intercepts_") for k in range(half)]
-        checks.parameters(names, params)
-        ms, vs = (  # arrays out of a pickle may be read-only, those of mixed trainings of another dtype
-            [np.require(moment, checks.computed_in(p), "W") for moment, p in zip(moments, params, strict=True)]
-            for moments in (self.ms, self.vs)
-        )
-        states = [[m, v] for m, v in zip(ms, vs, strict=True)]
-        plan = Plan([(backends.kernel(_RULE), params, states)], names, n_threads=_n_threads())
-        self.ms, self.vs, self._hyper_set = ms, vs, ()
-        return plan
+    def _writable(self, params: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """The moments of each parameter: those out of a pickle may be read-only, those of mixed trainings of another
+        dtype."""
+        checks.parameters(_names(len(params)), params)
+        return [
+            [np.require(moment, checks.computed_in(p), "W") for moment in (m, v)]
+            for m, v, p in zip(self.ms, self.vs, params, strict=True)
+        ]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies are scikit-learn's own, to be read where fastadam is not; read here, a hook meets them."""
         state = {name: value for name, value in vars(self).items() if name in _HELD}
         return AdamOptimizer, ([],), state | {"learning_rate": self.learning_rate}
+
+
+def _names(count: int) -> list[str]:
+    """What messages call the parameters."""
+    return [f"{name}[{k}]" for name in ("coefs_", "intercepts_") for k in range(count // 2)]
 
 
 def _n_threads() -> int:

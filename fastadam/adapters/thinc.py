@@ -49,9 +49,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import base, optimizers, options
-from ..kernel import backends, checks, threads
-from ..kernel._plan import Plan
+from .. import options
+from ..algorithm import Algorithm
+from ..kernel import checks, threads
+from ..kernel.stepper import Stepper
+from ..optimizers import CLASSES
+from ..optimizers import Adam as _Adam
+from ..optimizers import AdamW as _AdamW
 
 try:
     import thinc.optimizers
@@ -66,16 +70,12 @@ try:
 except ImportError:  # before thinc 9, whose schedules are functions of the step and not generators
     from thinc.optimizers import FloatOrSeq as ScheduleT
 
-__all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Optimizer", "RMSprop"]
-
 #: what thinc 9 makes of a number: a schedule of this function, whose rate can be read without a call
 _CONSTANT = getattr(constant(0.0), "_schedule", object())
 #: averages of more elements are taken in parts, whose temporaries stay in the cache
 _PART = 1 << 16
 #: options of fastadam's optimizers that the frame has under other names, all schedules there
 _RENAMED = {"lr": ("learn_rate",), "weight_decay": ("L2",), "betas": ("beta1", "beta2"), "eps": ("eps",)}
-#: those that stay what they are
-_OWN = ("amsgrad", "lr_decay", "initial_accumulator_value", "alpha", "momentum", "centered", "rho")
 _CHECKS: dict[str, options.Check] = {
     "learn_rate": options.rate,
     "lr_scale": options.rate,
@@ -109,15 +109,15 @@ class Optimizer(thinc.optimizers.Optimizer):
         nothing has changed then.
     """
 
-    __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_planned", "_rule", "face", "mom3")
+    __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_rule", "_stepped", "face", "mom3")
     mom3: dict[Any, np.ndarray]
     _given: tuple[Any, ...]
     _hyper: list[float]
-    _planned: "dict[Any, _Planned]"
+    _stepped: "dict[Any, _Stepped]"
 
     def __init__(
         self,
-        face: type[base.Optimizer],
+        face: type[Algorithm],
         learn_rate: ScheduleT,
         *,
         grad_clip: ScheduleT = 1.0,
@@ -126,7 +126,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         decay_first: bool = False,
         **given: Any,
     ) -> None:
-        own, framed = inspect.signature(face).parameters, _in_frame(face)
+        own, framed = face.options, _in_frame(face)
         for name in given:
             if name not in framed and not (name == "eps_hat" and name in own):
                 has = ", ".join(framed)
@@ -145,9 +145,9 @@ class Optimizer(thinc.optimizers.Optimizer):
         self.mom3 = {}
         self.face = face
         self._decay_first = decay_first
-        self._fixed = {name: p.default for name, p in own.items() if name in options.CHECKS}
-        self._fixed |= {name: options.check(name, value) for name, value in given.items()}
-        self._forget_plans()
+        self._fixed = {name: option.default for name, option in own.items()}
+        self._fixed |= {name: own[name].check(name, value) for name, value in given.items()}
+        self._begin_anew()
 
     def __call__(
         self, key: tuple[int, str], weights: np.ndarray, gradient: np.ndarray, *, lr_scale: float = 1.0
@@ -159,13 +159,13 @@ class Optimizer(thinc.optimizers.Optimizer):
             raise ValueError("use_radam: fastadam has no RAdam; leave it False, or take thinc's RAdam.v1")
         if type(gradient) is not np.ndarray:
             _on_cpu(f"gradient of {key}", gradient)
-        planned = self._planned.get(key)
-        if planned is None or not self._holds(planned, key, weights):
-            planned = self._new_plan(key, weights)
+        stepped = self._stepped.get(key)
+        if stepped is None or not self._holds(stepped, key, weights):
+            stepped = self._new_stepped(key, weights)
         if (type(gradient), gradient.shape, gradient.dtype) != (np.ndarray, weights.shape, weights.dtype):
             # its norm is taken before the step, which would refuse it
             checks.gradient(str(key), gradient, weights)
-        average = self._average_of(key, planned)
+        average = self._average_of(key, stepped)
         learn_rate, beta1, beta2, eps, L2, grad_clip = self._now(key)
         hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, beta1, beta2, eps, L2, grad_clip)
         factor = 1.0
@@ -175,15 +175,11 @@ class Optimizer(thinc.optimizers.Optimizer):
             factor = _clip_factor(gradient + L2 * weights, grad_clip)
             hyper = [*hyper]
             hyper[self._rule.hyper.index("weight_decay")] *= factor
-        plan, t = planned.plan, self.nr_update.get(key, 0)
-        if planned.hyper is not hyper:
-            plan.set_hyper(0, hyper)
-            planned.hyper = hyper
-        plan.t = t
-        plan.step((gradient,), factor=factor, zero_grads=True)
+        t = self.nr_update.get(key, 0)
+        stepped.stepper.step([gradient], t + 1, hyper, factor=factor, zero_grads=True)
         self.nr_update[key] = t + 1
-        if self._planned.get(key) is not planned:
-            self._keep(planned, key)
+        if self._stepped.get(key) is not stepped:
+            self._keep(stepped, key)
         if average is not None:
             _average(average, weights, t + 1)
             self.averages[key] = average
@@ -213,7 +209,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         return self._hyper
 
     def _new_hyper(self, decay: bool, rate: float, beta1: float, beta2: float, eps: float, L2: float) -> list[float]:
-        if beta2 == 0 and self.face is optimizers.Adam:
+        if beta2 == 0 and self.face is _Adam:
             raise ValueError("beta2: 0 makes thinc's Adam a plain SGD, which fastadam has not; take thinc's SGD.v1")
         if decay and not self._decay_first:
             # To shrink by `kept` after a step is to shrink before it, and make the step shorter by as much.
@@ -222,23 +218,23 @@ class Optimizer(thinc.optimizers.Optimizer):
                 raise ValueError(f"L2: expected learn_rate * L2 below 1, got {rate * L2}: no weights would be left")
             rate, L2 = rate * kept, L2 / kept
         own = {"betas": (beta1, beta2), "eps": eps, "weight_decay": L2}
-        return self.face.hyper_values(
-            self._rule, self._fixed | own | {"decoupled": decay, "decoupled_weight_decay": decay}, rate
-        )
+        hyper = self.face.hyper_values(self._rule, self._fixed | own, rate)
+        hyper[self._rule.hyper.index("decoupled")] = decay  # an option of the frame, whatever the class has
+        return hyper
 
-    # Plans: they follow the dicts that thinc's optimizer has, which a script may replace.
+    # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
 
-    def _holds(self, planned: "_Planned", key: tuple[int, str], weights: np.ndarray) -> bool:
+    def _holds(self, stepped: "_Stepped", key: tuple[int, str], weights: np.ndarray) -> bool:
         """Whether a plan is for these weights, and for the states that there are now."""
-        first, second, third = planned.states
+        first, second, third = stepped.states
         return (
-            (planned.weights is weights or _is_same_memory(planned.weights, weights))
+            (stepped.weights is weights or _is_same_memory(stepped.weights, weights))
             and self.mom1.get(key) is first
             and self.mom2.get(key) is second
             and self.mom3.get(key) is third
         )
 
-    def _new_plan(self, key: tuple[int, str], weights: np.ndarray) -> "_Planned":
+    def _new_stepped(self, key: tuple[int, str], weights: np.ndarray) -> "_Stepped":
         _on_cpu(f"weights of {key}", weights)
         checks.parameter(f"weights of {key}", weights)
         if weights.itemsize == 2:  # thinc's norms are taken in the gradient's dtype
@@ -250,14 +246,14 @@ class Optimizer(thinc.optimizers.Optimizer):
         for k in range(len(self._rule.states)):
             states[k] = self._state(f"mom{k + 1}[{key}]", moments[k].get(key), weights)
         shaped = [state.reshape(weights.shape) for state in states if state is not None]
-        kernel = backends.kernel(self._rule)
-        plan = Plan([(kernel, [weights], [shaped])], [str(key)], n_threads=threads.default())
-        return _Planned(plan, weights, states)
+        stepper = Stepper(self._rule, threads.default())
+        stepper.lay([weights], [shaped], [str(key)])
+        return _Stepped(stepper, weights, states)
 
-    def _keep(self, planned: "_Planned", key: tuple[int, str]) -> None:
+    def _keep(self, stepped: "_Stepped", key: tuple[int, str]) -> None:
         """A plan and its states, once a step was made: one that was refused leaves nothing."""
-        self._planned[key] = planned
-        for held, state in zip((self.mom1, self.mom2, self.mom3), planned.states, strict=True):
+        self._stepped[key] = stepped
+        for held, state in zip((self.mom1, self.mom2, self.mom3), stepped.states, strict=True):
             if state is not None:
                 held[key] = state
 
@@ -274,56 +270,57 @@ class Optimizer(thinc.optimizers.Optimizer):
         checks.parameter(name, state)
         return state
 
-    def _average_of(self, key: tuple[int, str], planned: "_Planned") -> np.ndarray | None:
+    def _average_of(self, key: tuple[int, str], stepped: "_Stepped") -> np.ndarray | None:
         if self.averages is None:
             return None
-        average, weights = self.averages.get(key), planned.weights
+        average, weights = self.averages.get(key), stepped.weights
         if average is None:
             return np.zeros(weights.shape, checks.computed_in(weights))
-        if average is not planned.average or not average.flags.writeable:
+        if average is not stepped.average or not average.flags.writeable:
             checks.parameter(f"averages[{key}]", average)
             if average.shape != weights.shape:
                 raise ValueError(
                     f"averages[{key}]: expected shape {weights.shape} like the weights, got {average.shape}; delete it "
                     "to begin anew"
                 )
-            planned.average = average
+            stepped.average = average
         return average  # type: ignore[no-any-return]
 
-    def _forget_plans(self) -> None:
-        self._rule = self.face._rule(self._fixed)
-        self._planned, self._given, self._hyper = {}, (), []
+    def _begin_anew(self) -> None:
+        self._rule = self.face.rule(self._fixed)
+        self._stepped, self._given, self._hyper = {}, (), []
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: all but the plans, which the next steps make anew."""
         _, state = super().__getstate__()  # Python's own, of the slots
-        return {name: value for name, value in state.items() if name not in ("_planned", "_given", "_hyper", "_rule")}
+        return {name: value for name, value in state.items() if name not in ("_stepped", "_given", "_hyper", "_rule")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        self._forget_plans()
+        self._begin_anew()
 
 
-class _Planned:
-    """The plan of one parameter, the arrays that it is for, the average that was checked, the hyper-parameters."""
+class _Stepped:
+    """What is stepped for one key: the stepper, the arrays that it is for, the average that was checked."""
 
-    __slots__ = ("average", "hyper", "plan", "states", "weights")
+    __slots__ = ("average", "states", "stepper", "weights")
 
-    def __init__(self, plan: Plan, weights: np.ndarray, states: list[np.ndarray | None]) -> None:
-        self.plan, self.weights, self.states = plan, weights, states
+    def __init__(self, stepper: Stepper, weights: np.ndarray, states: list[np.ndarray | None]) -> None:
+        self.stepper, self.weights, self.states = stepper, weights, states
         self.average: Any = None
-        self.hyper: list[float] | None = None
 
 
-def _in_frame(face: type[base.Optimizer]) -> dict[str, inspect.Parameter]:
+def _in_frame(face: type[Algorithm]) -> dict[str, inspect.Parameter]:
     """The options of `face` that the frame has, by their names there, with `face`'s defaults."""
     found = {}
-    for name, parameter in inspect.signature(face).parameters.items():
-        if name in _OWN:
-            found[name] = parameter
-        for new, default in zip(_RENAMED.get(name, ()), np.ravel(parameter.default).tolist(), strict=False):
-            found[new] = parameter.replace(name=new, default=default, annotation=ScheduleT)
+    for name, option in face.options.items():
+        if name in _RENAMED:
+            defaults = np.ravel(option.default).tolist()
+            for new, default in zip(_RENAMED[name], defaults, strict=True):
+                found[new] = option.parameter().replace(name=new, default=default, annotation=ScheduleT)
+        elif not option.kw_only and option.init:  # those that torch has; others are fastadam's own
+            found[name] = option.parameter()
     return found
 
 
@@ -370,7 +367,7 @@ def _average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
 _FRAME = ("grad_clip", "L2_is_weight_decay", "use_averages")
 
 
-def _factory(face: type[base.Optimizer], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
+def _factory(face: type[Algorithm], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
     """A function from thinc's arguments, with `face`'s defaults, and its own options to its optimizer, registered."""
     by_name = _in_frame(face)
     frame = inspect.signature(Optimizer).parameters
@@ -393,9 +390,7 @@ def _factory(face: type[base.Optimizer], doc: str, **fixed: Any) -> Callable[...
     return make
 
 
-Adam = _factory(
-    optimizers.Adam,
-    """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's ``Adam.v1``.
+_ADAM = """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's ``Adam.v1``.
 
     Parameters
     ----------
@@ -418,21 +413,26 @@ Adam = _factory(
     >>> W, dW = optimizer((1, "W"), W, dW)
     >>> W, dW
     (array([0.5, 1.5], dtype=float32), array([0., 0.], dtype=float32))
-    """,
-    eps_hat=True,
-)
-AdamW = _factory(
-    optimizers.AdamW,
-    """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and so of torch's, its ``weight_decay`` called ``L2``.
+    """
+_ADAMW = """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and of torch's, its ``weight_decay`` called ``L2``.
 
     What differs from `Adam` (and thinc's) with ``L2_is_weight_decay``: eps is added after the correction, and the
     weights shrink before the step, not after it. Arguments are those of `Adam`, without ``L2_is_weight_decay``.
-    """,
-    L2_is_weight_decay=True,
-    decay_first=True,
-)
-_SAME = "``fastadam.{0}.v1``: the rule of `fastadam.{0}` in thinc's frame (see the module), with its defaults: {1}."
-Adamax, Adagrad, RMSprop, Adadelta = (
-    _factory(face, _SAME.format(face.__name__, ", ".join(f"{p.name}={p.default!r}" for p in _in_frame(face).values())))
-    for face in (optimizers.Adamax, optimizers.Adagrad, optimizers.RMSprop, optimizers.Adadelta)
-)
+    """
+_OTHER = "``fastadam.{0}.v1``: the rule of `fastadam.{0}` in thinc's frame (see the module), with its defaults: {1}."
+#: the classes with conventions of their own here: their docstrings, and what is fixed
+_OWN: dict[type[Algorithm], tuple[str, dict[str, Any]]] = {
+    _Adam: (_ADAM, {"eps_hat": True}),
+    _AdamW: (_ADAMW, {"L2_is_weight_decay": True, "decay_first": True}),
+}
+
+
+def _register(face: type[Algorithm]) -> Callable[..., Optimizer]:
+    defaults = ", ".join(f"{p.name}={p.default!r}" for p in _in_frame(face).values())
+    doc, fixed = _OWN.get(face, (_OTHER.format(face.__name__, defaults), {}))
+    return _factory(face, doc, **fixed)
+
+
+_FACTORIES = {name: _register(face) for name, face in CLASSES.items()}
+globals().update(_FACTORIES)
+__all__ = ["Optimizer", *_FACTORIES]

@@ -47,7 +47,7 @@ from ..base import Optimizer
 from ..kernel import backends, checks, threads
 from ..kernel._plan import Plan, uninterrupted
 from ..rules import Rule
-from .torch_state import OURS_ALONE, STATES, export_state, import_state, plain_value, steps_done
+from .torch_state import export_state, import_state, ours_alone, plain_value, steps_done
 
 __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop", "export_state", "import_state"]
 
@@ -160,7 +160,7 @@ class _TensorPlan:
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
-        self.ours, self.made_of = ours, stepped
+        self.ours, self.made_of, self.ours_alone = ours, stepped, ours_alone(ours, options.CHECKS)
         named: dict[torch.Tensor, str] = {}
         for k, group in enumerate(groups):
             for i, p in enumerate(group["params"]):
@@ -230,7 +230,7 @@ class _TensorPlan:
                 _refuse_ways(f"param_groups[{k}]", given, _CHANGING)
                 values = {
                     name: options.check(name, value, f"param_groups[{k}][{name!r}]")
-                    for name, value in {**OURS_ALONE, **given}.items()
+                    for name, value in {**self.ours_alone, **given}.items()
                     if name in options.CHECKS
                 }
                 lr = options.rate(f"param_groups[{k}]['lr']", given["lr"])
@@ -250,10 +250,9 @@ def _states(
 ) -> dict[str, torch.Tensor]:
     """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
     found = {}
-    theirs = {name: torchs for torchs, name in STATES[ours].items()}
     dtype = p.dtype if p.dtype == torch.float64 else torch.float32
     initial = float(group.get("initial_accumulator_value", 0.0))
-    for key in (theirs[own] for own in rule.states):
+    for key in (ours.torch_names[own] for own in rule.states):
         tensor = state.get(key)
         if tensor is None and steps_done(name, state):
             raise ValueError(f"{name}: expected {key!r} after step {steps_done(name, state)}, got {list(state)}")

@@ -4,7 +4,7 @@ torch is imported when it is needed, not before.
 `export_state` gives what ``load_state_dict`` of the torch optimizer of the same name takes; `import_state` takes what
 its ``state_dict`` gives. Both know `Adam`, `AdamW`, `Adamax`, `Adagrad`, `RMSprop` and `Adadelta`, in all variants that
 torch has, over the same parameters in the same order and groups. The parameters themselves are no part of the state:
-copy them. torch counts the steps of each parameter, fastadam those of each group.
+copy them. Both count the steps of each parameter.
 
 Examples
 --------
@@ -34,27 +34,15 @@ and returns:
 tensor([0.2500, 2.7500])
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from .. import options
+from .. import optimizers, options
 from ..base import Optimizer
-from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 
-_MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max"}
-#: optimizer, whose torch counterpart bears its name -> torch's name of a state -> ours
-STATES: dict[type[Optimizer], dict[str, str]] = {
-    Adam: _MOMENTS,
-    AdamW: _MOMENTS,
-    Adamax: {"exp_avg": "m", "exp_inf": "u"},
-    Adagrad: {"sum": "v"},
-    RMSprop: {"square_avg": "v", "grad_avg": "m", "momentum_buffer": "b"},
-    Adadelta: {"square_avg": "v", "acc_delta": "d"},
-}
-#: options that torch has not, and the value that is its way
-OURS_ALONE = {"beta_decay": 1.0, "alpha_decay": False, "eps_hat": False, "eps_in_sqrt": False}
 #: options that the groups of older versions of torch lack
 _LATER = {"maximize", "decoupled_weight_decay"}
 #: torch's float32 counts steps no further
@@ -64,7 +52,7 @@ _MAX_FLOAT32 = 2**24
 def export_state(optimizer: Optimizer) -> dict[str, Any]:
     """The state as the ``load_state_dict`` of the torch optimizer of this name takes it, in memory of its own.
 
-    A group that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters stay
+    A parameter that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters stay
     float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
     ``foreach``, ``fused`` and other options that say how torch computes are torch's defaults.
 
@@ -76,22 +64,20 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         For an option that torch has not: ``eps_hat``, ``beta_decay``, ``alpha_decay``, ``eps_in_sqrt``, or a function
         as ``lr``.
     """
-    torch, cls = _torch(), _torchs(optimizer)
-    defaults = getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults
+    cls = _torchs(optimizer)
+    defaults = _torch_defaults(cls)
     own = optimizer.state_dict()
     states: dict[int, dict[str, Any]] = {}
-    groups, first = [], 0
+    groups: list[dict[str, Any]] = []
     for group in own["param_groups"]:
-        places = range(first, first + len(group["params"]))
-        first = places.stop
+        places = range(len(states), len(states) + len(group["params"]))
         groups.append({name: group.get(name, value) for name, value in defaults.items()} | {"params": list(places)})
-        if group["t"] == 0 and cls is not Adagrad:
-            continue
-        dtype = torch.float32 if group["t"] <= _MAX_FLOAT32 else torch.float64
-        for place, key in zip(places, group["params"], strict=True):
-            arrays = own["state"][key]
-            named = {theirs: _tensor(arrays[ours]) for theirs, ours in STATES[cls].items() if ours in arrays}
-            states[place] = {"step": torch.tensor(float(group["t"]), dtype=dtype, device="cpu"), **named}
+        states |= {
+            place: _exported(cls, own["steps"][key], own["state"][key])
+            for place, key in zip(places, group["params"], strict=True)
+        }
+    if "initial_accumulator_value" not in defaults:  # torch makes such states with the first step
+        states = {place: state for place, state in states.items() if state["step"]}
     return {"state": states, "param_groups": groups}
 
 
@@ -104,11 +90,9 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     Raises
     ------
     TypeError, ValueError
-        For whatever does not fit, of another optimizer or other parameters; for parameters of one group that have done
-        different numbers of steps; for sparse and complex states and those of another device; where this optimizer has
-        an option that torch has not. Nothing has changed then.
+        For whatever does not fit, of another optimizer or other parameters; for sparse and complex states and those of
+        another device; where this optimizer has an option that torch has not. Nothing has changed then.
     """
-    _torch()
     cls = _torchs(optimizer)
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict: expected torch_optimizer.state_dict(), got {type(state_dict).__name__}")
@@ -118,7 +102,6 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
         raise ValueError(f"state_dict: expected the keys 'state' and 'param_groups', got {list(state_dict)[:5]}")
     if len(groups) != len(own["param_groups"]):
         raise ValueError(f"state_dict: expected {len(own['param_groups'])} groups, got {len(groups)}")
-    params = dict(zip(optimizer._keys, optimizer._params, strict=True))
     seen: set[Any] = set()
     for k, (group, mine) in enumerate(zip(groups, own["param_groups"], strict=True)):
         where = f"state_dict['param_groups'][{k}]"
@@ -126,27 +109,21 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
         places = group.get("params")
         if not isinstance(places, list) or len(places) != len(mine["params"]):
             raise ValueError(f"{where}: expected {len(mine['params'])} parameters, got {places!r}")
-        came = {place: _mapping(f"state_dict['state'][{place!r}]", states.get(place, {})) for place in places}
-        steps = {place: steps_done(f"state_dict['state'][{place!r}]", state) for place, state in came.items()}
-        mine["t"] = steps[places[0]]
-        for place in places:
-            if steps[place] != mine["t"]:
-                raise ValueError(
-                    f"{where}: parameter {places[0]} has done {mine['t']} steps, {place} {steps[place]}; a group has "
-                    "one count here: split it, in the optimizer and in state_dict['param_groups']"
-                )
-        for place, key in zip(places, mine["params"], strict=True):
+        initial = mine.get("initial_accumulator_value", 0.0)
+        for place, key, p in zip(places, mine["params"], optimizer.param_groups[k]["params"], strict=True):
+            came = _mapping(f"state_dict['state'][{place!r}]", states.get(place, {}))
+            own["steps"][key] = steps_done(f"state_dict['state'][{place!r}]", came)
             arrays = own["state"][key]
-            if came[place]:
-                own["state"][key] = _converted(place, came[place], STATES[cls], arrays)
+            if came:
+                own["state"][key] = _converted(place, came, cls.torch_names, arrays)
             else:
-                own["state"][key] = {name: np.full_like(arrays[name], optimizer._initial(mine)) for name in arrays}
+                own["state"][key] = {name: np.full_like(array, initial) for name, array in arrays.items()}
             if "master" in arrays:
-                own["state"][key]["master"] = params[key].astype(np.float32)
+                own["state"][key]["master"] = p.astype(np.float32)
         seen |= set(places)
     if unknown := [place for place in states if place not in seen]:
         raise ValueError(f"state_dict['state']: of no parameter in its groups: {unknown[:5]}")
-    own |= {"t": max(group["t"] for group in own["param_groups"]), "skipped": 0}
+    own |= {"t": max(own["steps"].values()), "skipped": 0}
     optimizer.load_state_dict(own)
 
 
@@ -158,17 +135,34 @@ def _torch() -> Any:
     return torch
 
 
+def known() -> list[type[Optimizer]]:
+    """The optimizers that torch has by the same name: those that say what torch calls their states."""
+    return [cls for cls in vars(optimizers).values() if isinstance(cls, type) and vars(cls).get("torch_names")]
+
+
+def _torch_defaults(cls: type[Optimizer]) -> Mapping[str, Any]:
+    """The options of the torch optimizer of this name, as it is installed, and their defaults."""
+    torch = _torch()
+    return getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults  # type: ignore[no-any-return]
+
+
+def ours_alone(cls: type[Optimizer], names: Iterable[str]) -> dict[str, Any]:
+    """Those of these options that torch's class of this name has not, and their defaults here, which are torch's way."""
+    theirs, here = _torch_defaults(cls), inspect.signature(cls).parameters
+    return {name: here[name].default for name in names if name in here and name not in theirs}
+
+
 def _torchs(optimizer: Optimizer) -> type[Optimizer]:
     """The class that torch has too; refuses what its optimizer has not."""
-    found = next((cls for cls in type(optimizer).__mro__ if cls in STATES), None)
+    found = next((cls for cls in type(optimizer).__mro__ if cls in known()), None)
     if found is None:
         raise TypeError(
-            f"optimizer: expected one of {', '.join(cls.__name__ for cls in STATES)}, as torch has them, "
+            f"optimizer: expected one of {', '.join(cls.__name__ for cls in known())}, as torch has them, "
             f"got {type(optimizer).__name__}"
         )
     for group in optimizer.param_groups:
-        for name, value in OURS_ALONE.items():
-            if group.get(name, value) != value:
+        for name, value in ours_alone(found, optimizer.defaults).items():
+            if group[name] != value:
                 raise ValueError(f"{name}: torch.optim.{found.__name__} has no such option; assign {value} first")
         if callable(group["lr"]):
             raise ValueError("lr: is a function, and torch keeps a number; assign one first, and the function after")
@@ -177,14 +171,14 @@ def _torchs(optimizer: Optimizer) -> type[Optimizer]:
 
 
 def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any]) -> None:
-    if cls is AdamW and not group["decoupled_weight_decay"]:
+    if cls is optimizers.AdamW and not group["decoupled_weight_decay"]:
         raise ValueError(f"{where}: torch.optim.AdamW decouples its decay always; use Adam")
 
 
 def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one of torch's groups; what they may be, `load_state_dict` says."""
     _mapping(where, group)
-    names = [name for name in mine if name not in {*OURS_ALONE, "params", "t"}]
+    names = [name for name in mine if name not in {*ours_alone(cls, mine), "params"}]
     if missing := [name for name in names if name not in group and name not in _LATER]:
         raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
     found = {name: plain_value(group[name]) for name in names if name in group}
@@ -217,14 +211,23 @@ def steps_done(where: str, state: Mapping[Any, Any]) -> int:
     return options.count(f"{where}['step']", int(steps) if isinstance(steps, float) and steps.is_integer() else steps)
 
 
+def _exported(cls: type[Optimizer], steps: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The state of a parameter as torch has it."""
+    torch = _torch()
+    dtype = torch.float32 if steps <= _MAX_FLOAT32 else torch.float64
+    named = {theirs: _tensor(arrays[ours]) for ours, theirs in cls.torch_names.items() if ours in arrays}
+    return {"step": torch.tensor(float(steps), dtype=dtype, device="cpu"), **named}
+
+
 def _converted(
     place: Any, state: Mapping[Any, Any], names: Mapping[str, str], likes: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The arrays of a parameter's state, by our names."""
+    ours_of = {theirs: ours for ours, theirs in names.items()}
     found = {}
     for name, value in state.items():
         if name != "step":
-            ours = names.get(name, name)
+            ours = ours_of.get(name, name)
             found[ours] = _array(f"state_dict['state'][{place!r}][{name!r}]", value, likes.get(ours))
     return found
 

@@ -12,20 +12,20 @@ import numpy as np
 
 from .. import rules
 from ..rules import Rule
-from . import _plan, checks, threads
-from ._plan import Kernel
+from . import _codecs, _cpu, checks, threads
+from ._layout import Kernel
 
 #: instruction sets from the most to the least demanding, each with the test of whether it runs here
 _SUPPORTED: dict[str, Callable[[], bool]] = {
-    "v4": _plan.cpu_supports_v4,
-    "v3": _plan.cpu_supports_v3,
+    "v4": _cpu.cpu_supports_v4,
+    "v3": _cpu.cpu_supports_v3,
     "base": lambda: True,
 }
 
 
 def available_isas() -> list[str]:
     """The instruction sets that were built and that this CPU runs, the best first."""
-    return [isa for isa, supported in _SUPPORTED.items() if isa in _plan.BUILT_ISAS and supported()]
+    return [isa for isa, supported in _SUPPORTED.items() if isa in _cpu.BUILT_ISAS and supported()]
 
 
 def _choose_isa() -> str:
@@ -43,7 +43,7 @@ ISA = _choose_isa()
 # Only the chosen module is imported: even its initialisation may hold instructions that other CPUs lack.
 _MODULE = import_module(f"fastadam.kernel._sweeps_{ISA}")
 _SWEEPS: dict[str, tuple[int, int, int]] = _MODULE.ADDRESSES
-_plan.use_codecs(_MODULE.CODECS)
+_codecs.use_codecs(_MODULE.CODECS)
 
 
 def sweep_addresses(name: str) -> tuple[int, int, int]:
@@ -116,10 +116,11 @@ def _on_arrays(rule: Rule) -> Callable[..., list[Any]]:
 BACKENDS: dict[str, Callable[[Rule], Kernel]] = {"cython": _cython, "numba": _numba, "numpy": _numpy}
 
 
-def check(backend: str) -> None:
+def check(name: str, backend: Any) -> str:
     """Refuse what is no backend's name."""
     if not isinstance(backend, str) or backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {checks.shown(backend)}")
+        raise ValueError(f"{name}: expected one of {', '.join(BACKENDS)}, got {checks.shown(backend)}")
+    return backend
 
 
 def kernel(rule: Rule, backend: str = "cython") -> Kernel:

@@ -13,6 +13,8 @@ import numpy as np
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 #: the same by character, but for bfloat16: `dtype.name` takes longer than all else that is asked of an array
 _CHARS = "efd"
+#: a check takes the name and what came, and returns the value to keep or raises
+Check = Callable[[str, Any], Any]
 #: so many arrays that lie among one another are compared each with each; more are drawn on a map
 _FEW = 64
 
@@ -36,6 +38,37 @@ def whole(name: str, value: Any, least: int = 0, below: float = math.inf) -> int
     if not least <= int(value) < below:
         raise ValueError(f"{name}: expected a whole number {allowed}, got {shown(value)}")
     return int(value)
+
+
+def number(allowed: str, test: Callable[[float], bool]) -> Check:
+    """A check for a number that passes `test`; `allowed` says in words which do."""
+
+    def check(name: str, value: Any) -> float:
+        if type(value) is float and test(value):  # the usual case, at every step that clips
+            return value
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name}: expected a number {allowed}, got {shown(value)} of type {type(value).__name__}")
+        try:
+            allowed_value = test(float(value))
+        except OverflowError:
+            allowed_value = False
+        if not allowed_value:
+            raise ValueError(f"{name}: expected a number {allowed}, got {shown(value)}")
+        return float(value)
+
+    return check
+
+
+def flag(name: str, value: Any) -> bool:
+    """Refuse all but True and False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
+    return bool(value)
+
+
+#: what may stand in a step's arguments, beside None
+scale = number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
+norm = number("> 0, or infinity", lambda x: x > 0)
 
 
 def array(name: str, value: Any) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from . import checks
-from ._plan import MAX_THREADS
+from ._tiles import MAX_THREADS
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
-def resolve(n_threads: int | None) -> int:
+def resolve(name: str, n_threads: int | None) -> int:
     """The number of threads for a new plan; None asks for `default`, and more than a build can use is the most."""
-    return default() if n_threads is None else _count("n_threads", n_threads)
+    return default() if n_threads is None else _count(name, n_threads)
 
 
 def default(processors: int | None = None, sharers: int = 1) -> int:

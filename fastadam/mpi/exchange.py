@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from mpi4py import MPI
 
-from ..kernel._plan import add_bfloat16, to_bfloat16
+from ..kernel._bfloat16 import add_bfloat16, to_bfloat16
 from .layout import Bucket
 from .memory import Memory
 from .ranks import Ranks, wait

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import structure
+from .. import tree
 from ..kernel import checks
 from .layout import Array, Layout, Run
 
@@ -20,17 +20,15 @@ class Whole:
     """
 
     def __init__(self, params: Any) -> None:
-        if structure.is_object(params):
+        if tree.is_object(params):
             raise TypeError("params: expected arrays, got an object; pass its arrays, and its gradients to step()")
-        self.groups, self.flatten = structure.read_groups(params)
-        structures = [group.structure for group in self.groups]
-        self.names = [name for one in structures for name in one.names]
-        self.params: list[np.ndarray] = [p for one in structures for p in one.arrays]
-        self.short_keys = [key for one in structures for key in one.keys]
-        self.group_of = [k for k, one in enumerate(structures) for _ in one.keys]
-        self.keys = self.short_keys
-        if len(structures) > 1:
-            self.keys = [f"{k}.{key}" for k, key in zip(self.group_of, self.short_keys, strict=True)]
+        self.tree = tree.read(params)
+        self.names, self.keys = self.tree.names, self.tree.keys
+        self.params: list[np.ndarray] = self.tree.arrays
+        self.short_keys = [key for branch in self.tree.branches for key in branch.keys]
+        self.group_of = [k for k, branch in enumerate(self.tree.branches) for _ in branch.keys]
+        #: of each group the options that it sets for itself
+        self.options = [branch.options or {} for branch in self.tree.branches]
         checks.parameters(self.names, self.params)
 
     def refuse_doubles(self, option: str) -> None:
@@ -39,21 +37,20 @@ class Whole:
             if p.dtype == np.float64:
                 raise ValueError(f"{option}: {name} is float64, whose gradients are, too; leave {option} out")
 
-    def need_writeable(self) -> None:
-        """Refuse parameters that were made read-only since."""
-        for name, p in zip(self.names, self.params, strict=True):
+    def need_same_arrays(self) -> None:
+        """Refuse arrays that are others than those that were cut into shares, or that were made read-only since."""
+        for name, p, now in zip(self.names, self.params, self.tree.read_again(), strict=True):
+            if now is not p:
+                raise ValueError(
+                    f"{name}: is another array than the one that was cut into shares; write into that, or make a new "
+                    "optimizer"
+                )
             checks.writeable(name, p)
 
     def layout(self, n_ranks: int, bucket_bytes: int) -> Layout:
         """Their layout for so many ranks."""
-        known = [[Array(p.size, p.dtype.name) for p in group.structure.arrays] for group in self.groups]
+        known = [[Array(p.size, p.dtype.name) for p in branch.arrays] for branch in self.tree.branches]
         return Layout(known, n_ranks, bucket_bytes)
-
-    def build(self, arrays: Sequence[np.ndarray]) -> Any:
-        """Arrays in the same structure; where there are groups, a list of those of each."""
-        rest = iter(arrays)
-        built = [group.structure.build([next(rest) for _ in group.structure.keys]) for group in self.groups]
-        return built if self.groups[0].is_dict else built[0]
 
 
 class Memory:
@@ -122,10 +119,10 @@ def flat(params: Any) -> Any:
     for run in whole.layout(1, sys.maxsize).runs:
         own = {number: whole.params[number] for number in run.params}
         moved |= _views(np.concatenate([p.reshape(-1) for p in own.values()]), run, own)
-    found = whole.build([moved[number] for number in range(len(moved))])
-    if not whole.groups[0].is_dict:
+    found = whole.tree.unflatten([moved[number] for number in range(len(moved))])
+    if not whole.tree.is_grouped:
         return found
-    return [{"params": arrays, **group.options} for arrays, group in zip(found, whole.groups, strict=True)]
+    return [{"params": arrays, **options} for arrays, options in zip(found, whole.options, strict=True)]
 
 
 def _views(memory: np.ndarray, run: Run, params: dict[int, np.ndarray]) -> dict[int, np.ndarray]:

@@ -2,8 +2,9 @@
 It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
 """
 
-from collections.abc import Mapping
-from functools import cache, partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from inspect import signature
 from os import PathLike
 from typing import Any, NoReturn
@@ -12,11 +13,14 @@ import numpy as np
 from mpi4py import MPI
 
 from .. import options
-from ..base import Grads, Optimizer, Params
+from ..base import Optimizer
+from ..core import Core
 from ..kernel import checks
-from ..kernel._plan import Plan, uninterrupted
+from ..kernel._signals import deferred_signals
 from ..kernel.checks import shown
-from . import shards
+from ..state.snapshot import Fit
+from ..tree import Grads, Params
+from . import shard_files, shards
 from .exchange import Exchange
 from .layout import Piece
 from .memory import Memory, Whole
@@ -118,7 +122,8 @@ class Sharded(Optimizer):
         **options: Any,
     ) -> None:
         self.comm = MPI.COMM_WORLD if comm is None else comm
-        uninterrupted(partial(self._make, params, comm_dtype, bucket_bytes, options))
+        with deferred_signals():
+            self._make(params, comm_dtype, bucket_bytes, options)
 
     def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
         ranks = self._ranks = Ranks.of(self.comm)
@@ -137,17 +142,25 @@ class Sharded(Optimizer):
             self._exchange = Exchange(ranks, self._memories, self._layout.buckets, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
             self._grads = [grads[number] for number in range(len(grads))]
-            self.grads = self._whole.build(self._grads)
             pieces, shares = self._cut()
-            super().__init__(pieces, grads=shares, **{"n_threads": ranks.n_threads, **given})
-            try:
-                agree({"number": ranks.n_made, "comm_dtype in bfloat16": in_bfloat16, **shards.description(self)})
-            except Disagreement:
-                if self._folder is not None:
-                    self._folder.undo()
-                self.close()  # the folder, which the traceback would keep locked
-                raise
+            fields = self.bind((pieces,), {"n_threads": ranks.n_threads, **given}) | {"grads": shares}
+            self.core = Core.make(type(self), fields, [(piece.param, piece.begin) for piece in self._own])
+            self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
+            store = self.core.store
+            try:
+                more = {
+                    "number": self._number,
+                    "comm_dtype in bfloat16": in_bfloat16,
+                    "state_dtype": str(store.state_dtype),
+                    "master_weights": self.master_weights,
+                }
+                agree(shards.description(self._shard(), **more))
+            except Disagreement:
+                if store.folder is not None:
+                    store.folder.undo()
+                store.close()  # the folder, which the traceback would keep locked
+                raise
             ranks.n_made += 1
             self._take_values_of_first()
 
@@ -155,7 +168,7 @@ class Sharded(Optimizer):
         """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
         so has an array of none, whose states are in checkpoints, too."""
         exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
-        cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.groups]
+        cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.options]
         for k, piece, place in self._layout.pieces(rank):
             bucket = self._layout.buckets[k]
             first, size = place - bucket.share(rank).start, piece.end - piece.begin
@@ -174,22 +187,43 @@ class Sharded(Optimizer):
             end = last.get(k, end)
             exchange.ends.append(end)
         groups = [
-            {"params": {piece.label(whole.short_keys[piece.param]): p for _, piece, p, _ in pieces}, **group.options}
-            for pieces, group in zip(cut, whole.groups, strict=True)
+            {"params": {piece.label(whole.short_keys[piece.param]): p for _, piece, p, _ in pieces}, **own}
+            for pieces, own in zip(cut, whole.options, strict=True)
         ]
         return groups, [share for *_, share in flat]
-
-    def _new_plan(self, *args: Any, **kwargs: Any) -> Plan:
-        plan = super()._new_plan(*args, **kwargs)
-        plan.set_origins([(piece.param, piece.begin) for piece in self._own])
-        return plan
 
     def _take_values_of_first(self) -> None:
         """Parameters begin as those of rank 0; so do master weights, unless they come from a folder."""
         self._exchange.broadcast()
-        for p, states in zip(self._params, self._named_states(), strict=True):
+        for p, states in zip(self.core.plan.params, self.core.store.states, strict=True):
             if "master" in states and self.t == 0:
                 states["master"][...] = p
+
+    def _shard(self) -> shards.Shard:
+        """This rank's share as plain data; the caller holds the plan."""
+        return shards.Shard(
+            self.core.snapshot(), self._own, self._whole, self._number, self._bucket_bytes, self._hyper()
+        )
+
+    def _hyper(self) -> list[dict[str, float]]:
+        """The hyper-parameters of each group by name."""
+        rules, plan = self.core.groups.rules, self.core.plan
+        return [dict(zip(rule.hyper, plan.hyper(k), strict=True)) for k, rule in enumerate(rules)]
+
+    @contextmanager
+    def _held(self) -> Iterator[shards.Shard]:
+        with self.core.held():
+            yield self._shard()
+
+    @contextmanager
+    def _held_whole(self) -> Iterator[shards.Shard]:
+        with self.core.held_whole():
+            yield self._shard()
+
+    def _take(self, fit: Fit, has_params: bool) -> None:
+        self.core.take(fit)
+        if has_params:
+            self._exchange.gather()
 
     def step(
         self,
@@ -211,29 +245,41 @@ class Sharded(Optimizer):
             As in `Optimizer.step`, the same on every rank; the norm, the clipping and what is finite are of the
             average, and `zero_grads` zeroes ``.grads``.
         """
-        uninterrupted(partial(self._step, grads, (grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)))
-
-    def _step(self, grads: Any, arguments: tuple[Any, ...]) -> None:
-        with self._ranks.all_or_none("step") as agree:
-            extras = options.extras(*arguments)
-            self._whole.need_writeable()
+        with deferred_signals(), self._ranks.all_or_none("step") as agree:
+            extras = {
+                "grad_scale": checks.scale("grad_scale", grad_scale),
+                "max_norm": None if max_norm is None else checks.norm("max_norm", max_norm),
+                "clip_value": None if clip_value is None else checks.norm("clip_value", clip_value),
+                "skip_nonfinite": checks.flag("skip_nonfinite", skip_nonfinite),
+                "zero_grads": checks.flag("zero_grads", zero_grads),
+            }
+            self._whole.need_same_arrays()
             given = self._fitting(grads)
+            core = self.core
 
             def begin() -> None:
-                agree({"number": self._number, **shards.numbers(self), **extras})
+                numbers = shards.numbers(core.plan.t, core.plan.seed, self._hyper())
+                agree({"number": self._number, **numbers, **extras})
                 with np.errstate(over="ignore"):  # of float64 numbers beyond float32: infinite, as in `Plan.step`
                     for view, g in given:
                         view[...] = g
 
-            factor = extras["factor"] / self._ranks.size
-            how = extras | {"factor": factor, "zero_grads": False, "exchange": self._exchange}
-            with self._exchange.for_step(begin, extras["zero_grads"]):
-                self._step_by(self._plan, None, how)
+            with self._exchange.for_step(begin, zero_grads):
+                core.plan.step(
+                    core.bound,
+                    grad_scale,
+                    max_norm,
+                    clip_value,
+                    skip_nonfinite,
+                    factor=1.0 / self._ranks.size,
+                    before=core.read_anew,
+                    exchange=self._exchange,
+                )
 
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
         found, whole = [], self._whole
-        flat = whole.flatten(self.grads if grads is None else grads)
+        flat = whole.tree.flatten(self.grads if grads is None else grads)
         for name, g, p, view in zip(whole.names, flat, whole.params, self._grads, strict=True):
             if g is view:
                 continue
@@ -247,7 +293,7 @@ class Sharded(Optimizer):
 
     def zero_grad(self) -> None:
         """Set this rank's gradients to zero."""
-        with self._held():
+        with self.core.held():
             for memory in self._memories:
                 memory.grads[...] = 0
 
@@ -257,9 +303,8 @@ class Sharded(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """What the plain optimizer's `state_dict` is: whole states, on every rank. For those that fit: else `save`."""
-        found: dict[str, Any] = {}
-        uninterrupted(lambda: found.update(shards.state_dict(self)))
-        return found
+        with deferred_signals():
+            return shards.state_dict(self._ranks, self._held_whole)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave, of this optimizer on any number of ranks, or of the plain one.
@@ -269,7 +314,9 @@ class Sharded(Optimizer):
         TypeError, ValueError
             If anything does not fit: nothing has changed then, on any rank.
         """
-        uninterrupted(partial(shards.load_state_dict, self, state_dict))
+        core = self.core
+        with deferred_signals():
+            shards.load_state_dict(self._ranks, self._held, state_dict, core.groups.check, core.plan.writes, self._take)
 
     def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
         """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.
@@ -283,7 +330,8 @@ class Sharded(Optimizer):
         OSError
             If a rank's file cannot be written: the old checkpoint is as it was.
         """
-        uninterrupted(partial(shards.save, self, path, params))
+        with deferred_signals():
+            shard_files.save(self._ranks, self._held_whole, path, params, self._exchange.take)
 
     def load(self, path: str | PathLike[str]) -> None:
         """Go on from what `save` wrote on any number of ranks; parameters, where it holds them, are given to all.
@@ -295,7 +343,8 @@ class Sharded(Optimizer):
         ValueError
             If one is damaged, or of other parameters: nothing has changed then, on any rank.
         """
-        uninterrupted(partial(shards.load, self, path))
+        with deferred_signals():
+            shard_files.load(self._ranks, self._held, path, self.core.groups.check, self._take)
 
     def __repr__(self) -> str:
         return f"rank {self._ranks.rank} of {self._ranks.size} of {super().__repr__()}"

@@ -1,111 +1,154 @@
-"""The state of a sharded optimizer: as checkpoints that each rank writes its share of, and whole, as a dict.
-Any number of ranks reads what any other number wrote: what each needs is put together from the files that have it.
+"""The state of a sharded optimizer: one rank's share as plain data, what the ranks must agree on, and all as a dict.
+`shard_files` has it as checkpoints.
 """
 
-import json
-import re
-import secrets
-import zlib
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .. import checkpoint, options, schedules
-from ..checkpoint import need, need_same
+from ..state.atomic import path_from
+from ..state.entries import need_version
+from ..state.mismatch import mapping, need, need_names, need_same
+from ..state.snapshot import Check, Fit, Snapshot, encode, fit_dict
+from .layout import Piece
+from .memory import Whole
 from .ranks import Ranks
 
-if TYPE_CHECKING:
-    from .sharded import Sharded
 
-_INDEX = "checkpoint.json"
-_FILE = re.compile(r"[0-9a-f]{16}-\d+\.npz")
-#: what a save that was killed leaves beside such files
-_TEMPORARY = re.compile(r"\.fastadam-[0-9a-f]{16}\.tmp")
+@dataclass(frozen=True)
+class Shard:
+    """One rank's share of a sharded optimizer, as plain data.
+
+    `own` is the snapshot of this rank's pieces, whose live arrays have one dimension; `pieces` are they, in the order
+    of ``own.params``. `whole` are the parameters as they were given. `number` says which optimizer of the communicator
+    this is. `hyper` has the hyper-parameters of each group by name, as they are in the next step.
+    """
+
+    own: Snapshot
+    pieces: Sequence[Piece]
+    whole: Whole
+    number: int
+    bucket_bytes: int
+    hyper: Sequence[Mapping[str, float]]
+
+    def keys(self) -> list[str]:
+        """The keys of the whole parameters that the pieces are of, in the order of the pieces."""
+        return [self.whole.keys[piece.param] for piece in self.pieces]
+
+    def states(self) -> list[dict[str, np.ndarray]]:
+        """The states of the pieces, in their order."""
+        return [self.own.state[key] for key in self.own.params]
+
+    def describe(self, steps: Mapping[str, int]) -> dict[str, Any]:
+        """All but the arrays, as the plain optimizer's checkpoints have it: of whole parameters."""
+        described, whole = self.own.describe(), self.whole
+        for k, group in enumerate(described["param_groups"]):
+            group["params"] = [key for key, number in zip(whole.keys, whole.group_of, strict=True) if number == k]
+        return {**described, "steps": dict(steps)}
+
+    def of_pieces(self, source: str, came: Mapping[str, Any]) -> dict[str, Any]:
+        """A description of whole parameters as one of this rank's pieces, if it is of these parameters."""
+        own, mine = self.describe({})["param_groups"], self.own.groups
+        groups = came.get("param_groups")
+        need(isinstance(groups, list) and len(groups) == len(own), f"{source}: expected {len(own)} groups")
+        found = []
+        for k, (group, whole, pieces) in enumerate(zip(groups, own, mine, strict=True)):  # type: ignore[arg-type]
+            group = mapping(f"{source}: param_groups[{k}]", group)
+            need_same(f"{source}: param_groups[{k}]['params']", group.get("params"), whole["params"])
+            found.append({**group, "params": list(pieces["params"])})
+        steps = mapping(f"{source}: steps", came.get("steps"))
+        need_names(f"{source}: steps", steps, self.whole.keys)
+        own_steps = {key: steps[of] for key, of in zip(self.own.params, self.keys(), strict=True)}
+        return {**came, "param_groups": found, "steps": own_steps}
+
+
+#: keeps steps out within a ``with``, and brings the Shard
+Held = Callable[[], AbstractContextManager[Shard]]
+#: gives the optimizer what was found to fit; the second argument says whether that has parameters. It cannot fail
+Commit = Callable[[Fit, bool], None]
 
 
 def state_dir(value: Any, ranks: Ranks) -> Path:
     """Where this rank keeps its states, within the folder of all."""
-    return checkpoint.path_from("state_dir", value) / f"rank-{ranks.rank}-of-{ranks.size}"
+    return path_from("state_dir", value) / f"rank-{ranks.rank}-of-{ranks.size}"
 
 
 # ---------------------------------------------------------------- what the ranks must agree on
 
 
-def description(optimizer: "Sharded") -> dict[str, Any]:
-    """What all ranks must have alike when an optimizer is made."""
-    arrays = zip(optimizer._whole.keys, optimizer._whole.params, strict=True)
-    described = describe(optimizer)
-    del described["param_groups"]
+def description(shard: Shard, **more: Any) -> dict[str, Any]:
+    """What all ranks must have alike when an optimizer is made, `more` of the caller's included."""
+    described, whole = shard.describe({}), shard.whole
+    counts = {name: value for name, value in described.items() if name not in ("param_groups", "steps")}
+    arrays = zip(whole.keys, whole.params, strict=True)
     return {
         **{f"shape and dtype of {key}": (p.shape, p.dtype.name) for key, p in arrays},
-        "keys of the parameters": optimizer._whole.keys,
-        "bucket_bytes": optimizer._bucket_bytes,
-        "state_dtype": str(optimizer._state_dtype),
-        "master_weights": optimizer._master_weights,
-        **described,
-        **chosen(optimizer),
+        "keys of the parameters": whole.keys,
+        "bucket_bytes": shard.bucket_bytes,
+        **more,
+        **counts,
+        **chosen(shard),
     }
 
 
-def chosen(optimizer: "Sharded") -> dict[str, Any]:
-    """The groups as checkpoints describe them: options, keys and counts of steps."""
+def chosen(shard: Shard) -> dict[str, Any]:
+    """The groups as checkpoints describe them: options and keys."""
     return {
-        f"{name} of group {k}": value.to_json() if isinstance(value, schedules.Schedule) else _said(value)
-        for k, group in enumerate(describe(optimizer)["param_groups"])
+        f"{name} of group {k}": _said(value)
+        for k, group in enumerate(shard.describe({})["param_groups"])
         for name, value in group.items()
     }
 
 
 def _said(value: Any) -> Any:
-    return "a function" if callable(value) else value
+    """An option in words that are the same on each rank: the repr of a function is not."""
+    told = encode(value) if callable(value) else value
+    return "a function" if isinstance(told, dict) and set(told) == {"function"} else told
 
 
-def numbers(optimizer: "Sharded") -> dict[str, Any]:
+def numbers(t: int, seed: int, hyper: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """What all ranks must have alike in a step: the counts, and the hyper-parameters as they are in it."""
-    plan = optimizer._plan
-    found: dict[str, Any] = {"t": plan.t, "seed": plan.seed}
-    for k, group in enumerate(optimizer.param_groups):
-        found[f"steps of group {k}"] = plan.steps(k)
-        named = zip(group._rule.hyper, plan.hyper(k), strict=True)
-        found |= {f"{name} of group {k}": value for name, value in named}
-    return found
+    named = {f"{name} of group {k}": value for k, group in enumerate(hyper) for name, value in group.items()}
+    return {"t": t, "seed": seed, **named}
 
 
-def describe(optimizer: "Sharded") -> dict[str, Any]:
-    """All but the arrays, as the plain optimizer's checkpoints have it: of whole parameters."""
-    described, whole = checkpoint.describe(optimizer), optimizer._whole
-    for k, group in enumerate(described["param_groups"]):
-        group["params"] = [key for key, number in zip(whole.keys, whole.group_of, strict=True) if number == k]
-    return described
+def same(shard: Shard) -> dict[str, Any]:
+    """What all ranks must have alike when their states are put together."""
+    counted = numbers(shard.own.t, shard.own.seed, shard.hyper)
+    return {"number": shard.number, **counted, **chosen(shard)}
 
 
-def _described_by_pieces(optimizer: "Sharded", source: str, came: Mapping[str, Any]) -> dict[str, Any]:
-    """A description of whole parameters as one of this rank's pieces, if it is of these parameters."""
-    own, mine = describe(optimizer)["param_groups"], checkpoint.describe(optimizer)["param_groups"]
-    groups = came.get("param_groups")
-    need(isinstance(groups, list) and len(groups) == len(own), f"{source}: expected {len(own)} groups")
-    found = []
-    for k, (group, whole, pieces) in enumerate(zip(groups, own, mine, strict=True)):  # type: ignore[arg-type]
-        group = checkpoint.mapping(f"{source}: param_groups[{k}]", group)
-        need_same(f"{source}: param_groups[{k}]['params']", group.get("params"), whole["params"])
-        found.append({**group, "params": pieces["params"]})
-    return {**came, "param_groups": found}
+def whole_steps(what: str, ranks: Ranks, shard: Shard) -> dict[str, int]:
+    """The step count of each whole parameter, in an act of all ranks: it is that of each of its pieces."""
+    counts = [shard.own.steps[key] for key in shard.own.params]
+    own = [(piece.param, count) for piece, count in zip(shard.pieces, counts, strict=True)]
+    found: dict[str, int] = {}
+    told = ranks.comm.allgather(own)
+    with ranks.all_or_none(f"{what}: the steps") as agree:
+        for rank, pieces in enumerate(told):
+            for param, count in pieces:
+                key = shard.whole.keys[param]
+                kept = found.setdefault(key, count)
+                need(kept == count, f"{key}: expected one count of steps, got {kept}, and {count} on rank {rank}")
+        agree({})
+    return {key: found[key] for key in shard.whole.keys}
 
 
 # ---------------------------------------------------------------- whole, as a dict
 
 
-def state_dict(optimizer: "Sharded") -> dict[str, Any]:
+def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
     """See `Sharded.state_dict`."""
-    ranks, whole = optimizer._ranks, optimizer._whole
     with ExitStack() as stack:
         with ranks.all_or_none("state_dict") as agree:
-            stack.enter_context(optimizer._held())
-            agree({"number": optimizer._number, **numbers(optimizer), **chosen(optimizer)})
-        own = list(zip(optimizer._own, optimizer._named_states(), strict=True))
+            shard = stack.enter_context(held())
+            agree(same(shard))
+        steps, whole = whole_steps("state_dict", ranks, shard), shard.whole
+        own = list(zip(shard.pieces, shard.states(), strict=True))
         state: dict[str, dict[str, np.ndarray]] = {key: {} for key in whole.keys}
         for pieces in ranks.comm.allgather(own):
             for piece, arrays in pieces:
@@ -113,164 +156,29 @@ def state_dict(optimizer: "Sharded") -> dict[str, Any]:
                 for name, array in arrays.items():
                     found = state[whole.keys[piece.param]].setdefault(name, np.empty(p.shape, array.dtype))
                     found.reshape(-1)[piece.begin : piece.end] = array
-        return {**describe(optimizer), "state": state}
+        return {**shard.describe(steps), "state": state}
 
 
-def load_state_dict(optimizer: "Sharded", given: Any) -> None:
+def load_state_dict(
+    ranks: Ranks, held: Held, given: Any, check: Check, is_own: Callable[[np.ndarray], bool], commit: Commit
+) -> None:
     """See `Sharded.load_state_dict`."""
-    with optimizer._ranks.all_or_none("load_state_dict") as agree, optimizer._held(is_load=True):
+    with ranks.all_or_none("load_state_dict") as agree, held() as shard:
         if not isinstance(given, Mapping):
             raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
-        described = _described_by_pieces(optimizer, "state_dict", given)
-        whole, state = optimizer._whole, checkpoint.mapping("state_dict['state']", given.get("state"))
-        checkpoint.need_names("state_dict['state']", set(state), set(whole.keys))
+        need_version("state_dict", given.get("version"))
+        described = shard.of_pieces("state_dict", given)
+        whole, state = shard.whole, mapping("state_dict['state']", given.get("state"))
+        need_names("state_dict['state']", state, whole.keys)
         pieces = {}
-        for key, piece in zip(optimizer._keys, optimizer._own, strict=True):
-            where = f"state_dict['state'][{whole.keys[piece.param]!r}]"
-            arrays = checkpoint.mapping(where, state[whole.keys[piece.param]])
-            shape = whole.params[piece.param].shape
+        for key, of, piece in zip(shard.own.params, shard.keys(), shard.pieces, strict=True):
+            where = f"state_dict['state'][{of!r}]"
+            arrays, shape = mapping(where, state[of]), whole.params[piece.param].shape
             for name, array in arrays.items():
                 need(isinstance(array, np.ndarray), f"{where}[{name!r}]: expected a numpy array")
                 need(array.shape == shape, f"{where}[{name!r}]: expected shape {shape}, got {array.shape}")
             pieces[key] = {name: array.reshape(-1)[piece.begin : piece.end] for name, array in arrays.items()}
-        commit = checkpoint.checked_state_dict(optimizer, {**described, "state": pieces})
-        agree({"number": optimizer._number, **{name: given[name] for name in ("t", "skipped", "seed")}})
-        commit()
-
-
-# ---------------------------------------------------------------- as files, one a rank
-
-
-def save(optimizer: "Sharded", path: Any, params: Any) -> None:
-    """See `Sharded.save`."""
-    ranks = optimizer._ranks
-    with ExitStack() as stack:
-        with ranks.all_or_none("save") as agree:
-            stack.enter_context(optimizer._held())
-            path, params = checkpoint.path_from("path", path), options.flag("params", params)
-            index = _index(optimizer, params)
-            same = numbers(optimizer) | chosen(optimizer)
-            agree({"number": optimizer._number, "path": str(path), "params": params, **same})
-        token = ranks.comm.bcast(secrets.token_hex(8))
-        with ranks.all_or_none("save: the files") as agree:
-            _write(optimizer, path, token, params)
-            agree({})
-        with ranks.all_or_none("save: their index") as agree:
-            if ranks.rank == 0:
-                _commit(path, {**index, "files": [_name(token, rank) for rank in range(ranks.size)]})
-            agree({})
-
-
-def _name(token: str, rank: int) -> str:
-    return f"{token}-{rank}.npz"
-
-
-def _index(optimizer: "Sharded", params: bool) -> dict[str, Any]:
-    """What ``checkpoint.json`` holds, but for the names of the files."""
-    whole = optimizer._whole
-    arrays = [[key, list(p.shape), p.dtype.name] for key, p in zip(whole.keys, whole.params, strict=True)]
-    layout = {"n_ranks": optimizer._ranks.size, "bucket_bytes": optimizer._bucket_bytes}
-    return {**describe(optimizer), "arrays": arrays, "has_params": params, **layout}
-
-
-def _write(optimizer: "Sharded", path: Path, token: str, params: bool) -> None:
-    """This rank's file."""
-    path.mkdir(parents=True, exist_ok=True)
-    optimizer._exchange.take()
-    arrays = {name: checkpoint.in_file(a) for name, a in checkpoint.named_arrays(optimizer, params).items() if a.size}
-    with checkpoint.replacing(path / _name(token, optimizer._ranks.rank)) as temporary:
-        checkpoint.write_npz(temporary, json.dumps({"t": optimizer.t}).encode(), arrays)
-
-
-def _commit(path: Path, index: dict[str, Any]) -> None:
-    """The index of files that are all there; then files of older ones go."""
-    for name in index["files"]:
-        if not (path / name).exists():
-            raise OSError(f"path: {path}: rank 0 does not see {name}; expected a folder that all ranks share")
-    text = json.dumps(index, default=checkpoint.encode)
-    with checkpoint.replacing(path / _INDEX) as temporary:
-        temporary.write_text(f'{{"index": {text}, "crc32": {zlib.crc32(text.encode())}}}')
-    for file in path.iterdir():
-        is_older = _FILE.fullmatch(file.name) and file.name not in index["files"]
-        if is_older or _TEMPORARY.fullmatch(file.name):
-            with suppress(OSError):  # the next save tries again
-                file.unlink()
-
-
-def load(optimizer: "Sharded", path: Any) -> None:
-    """See `Sharded.load`."""
-    with optimizer._ranks.all_or_none("load") as agree, optimizer._held(is_load=True), ExitStack() as files:
-        path = checkpoint.path_from("path", path)
-        optimizer._whole.need_writeable()
-        with checkpoint.reading(path):
-            index = _read_index(path / _INDEX)
-            has_params = _check_index(optimizer, str(path / _INDEX), index)
-            commit = checkpoint.checked(
-                optimizer,
-                str(path),
-                _described_by_pieces(optimizer, str(path / _INDEX), index),
-                lambda: set(checkpoint.named_arrays(optimizer, has_params)),
-                _Files(optimizer, path, index, files).fetch,
-            )
-        agree({"number": optimizer._number, "files": index["files"]})
-        commit()
-        if has_params:
-            optimizer._exchange.gather()
-
-
-def _read_index(path: Path) -> Mapping[str, Any]:
-    read = checkpoint.mapping(str(path), json.loads(path.read_bytes()))
-    index = checkpoint.mapping(f"{path}: index", read.get("index"))
-    need(zlib.crc32(json.dumps(index).encode()) == read.get("crc32"), f"{path}: its checksum is wrong")
-    return index
-
-
-def _check_index(optimizer: "Sharded", source: str, index: Mapping[str, Any]) -> bool:
-    """Refuse the index of another optimizer's checkpoint; whether it is one with parameters."""
-    for name, own in _index(optimizer, False).items():
-        if name in ("version", "optimizer", "arrays"):
-            need_same(f"{source}: {name}", index.get(name), own)
-    for name in ("n_ranks", "bucket_bytes"):
-        value = index.get(name)
-        need(type(value) is int and value > 0, f"{source}: {name}: expected a whole number > 0, got {value!r}")
-    names: Any = index.get("files")
-    good = isinstance(names, list) and all(isinstance(name, str) and _FILE.fullmatch(name) for name in names)
-    need(good and len(names) == index["n_ranks"], f"{source}: files: expected one of each rank, got {names!r}")
-    return options.flag(f"{source}: has_params", index.get("has_params"))
-
-
-class _Files:
-    """The files of a checkpoint, each opened when it is first asked for, and who wrote what into which."""
-
-    def __init__(self, optimizer: "Sharded", path: Path, index: Mapping[str, Any], opened: ExitStack) -> None:
-        self._path, self._names, self._t, self._opened = path, index["files"], index["t"], opened
-        self._layout = optimizer._whole.layout(index["n_ranks"], index["bucket_bytes"])
-        self._keys = optimizer._whole.keys
-        self._fetch: dict[int, Any] = {}
-        own = zip(optimizer._keys, optimizer._own, optimizer._named_states(), optimizer._params, strict=True)
-        self._wanted = {
-            checkpoint.entry_of(key, name): (name, piece, array)
-            for key, piece, states, p in own
-            for name, array in {**states, "params": p}.items()
-        }
-
-    def fetch(self, entry: str) -> np.ndarray:
-        """The array of one of this rank's pieces, put together from those of the ranks that wrote it."""
-        name, piece, own = self._wanted[entry]
-        found = np.empty_like(checkpoint.in_file(own))
-        for rank, held in self._layout.holders(piece):
-            stored = checkpoint.entry_of(held.label(self._keys[held.param]), name)
-            came = self._of_rank(rank)(stored)
-            where = f"{self._path / self._names[rank]}: {stored}"
-            need(came.shape == (held.end - held.begin,), f"{where}: expected {held.end - held.begin} elements")
-            need(came.dtype == found.dtype, f"{where}: expected dtype {found.dtype}, got {came.dtype}")
-            begin, end = max(piece.begin, held.begin), min(piece.end, held.end)
-            found[begin - piece.begin : end - piece.begin] = came[begin - held.begin : end - held.begin]
-        return found
-
-    def _of_rank(self, rank: int) -> Any:
-        if rank not in self._fetch:
-            opened = checkpoint.open_npz(self._path / self._names[rank])
-            meta, _, self._fetch[rank] = self._opened.enter_context(opened)
-            need_same(f"{self._path / self._names[rank]}: t", meta.get("t"), self._t)
-        return self._fetch[rank]
+        found = fit_dict(shard.own, {**described, "state": pieces}, check, is_own)
+        counts = {name: given[name] for name in ("t", "skipped", "seed")}
+        agree({"number": shard.number, **counts, "steps": dict(given["steps"])})
+        commit(found, False)

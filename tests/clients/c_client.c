@@ -1,5 +1,5 @@
 /* A client of fastadam in C: a Python extension that includes fastadam.h and steps all rules without the GIL.
- * tests/test_embedding.py builds it and compares it with the Python classes. */
+ * tests/adapters/test_embedding.py builds it and compares it with the Python classes. */
 #include <fastadam.h>
 #include <string.h>
 

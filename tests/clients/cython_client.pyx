@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # A client of fastadam in Cython: it cimports the functions and steps all rules in a loop without the GIL.
-# tests/test_embedding.py builds it and compares it with the Python classes.
+# tests/adapters/test_embedding.py builds it and compares it with the Python classes.
 
 from libc.stdint cimport int64_t
 

@@ -1,0 +1,53 @@
+"""What an optimizer's class says of itself beside its options: which rule they choose, with which hyper-parameters.
+The adapters, which have states of their own, need no more of an optimizer than this.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from .options import Declared, Rate
+from .rules import RULES, Rule
+
+
+class Algorithm(Declared):
+    """The base of all optimizers that knows no array."""
+
+    #: the names of the rules that a class may choose, the one of its defaults first
+    rules: ClassVar[tuple[str, ...]] = ()
+    #: own name of a state -> the name that torch's optimizer of this class gives it; empty where torch has none
+    torch_names: ClassVar[dict[str, str]] = {}
+    #: hyper-parameters of the rules that no option gives; others are 0
+    constants: ClassVar[dict[str, float]] = {}
+    #: name of a rule -> for each of its hyper-parameters the option that gives it, and which of a pair's values
+    _sources: ClassVar[dict[str, list[tuple[str | None, Any]]]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._sources = {}
+
+    @classmethod
+    def rule(cls, values: Mapping[str, Any]) -> Rule:
+        """The rule that these options choose."""
+        return RULES[cls.rules[0]]
+
+    @classmethod
+    def schedule(cls, values: Mapping[str, Any]) -> Rate:
+        """The learning rate of these options: a number, or a function of the step count."""
+        return values["lr"]  # type: ignore[no-any-return]
+
+    @classmethod
+    def initial(cls, values: Mapping[str, Any]) -> float:
+        """What the states hold at first."""
+        return 0.0
+
+    @classmethod
+    def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> list[float]:
+        """The values of the rule's hyper-parameters, in its order, that these options and this rate give."""
+        if rule.name not in cls._sources:
+            given = {hyper: (name, k) for name, own in cls.options.items() for k, hyper in enumerate(own.hyper)}
+            cls._sources[rule.name] = [given.get(hyper, (None, cls.constants.get(hyper, 0.0))) for hyper in rule.hyper]
+        found = []
+        for name, place in cls._sources[rule.name]:
+            value = rate if name == "lr" else place if name is None else values[name]
+            found.append(value[place] if type(value) is tuple else value)
+        return found

@@ -1,0 +1,257 @@
+"""The four things of one optimizer, and what they do together: a tree of parameters, their groups of options, the store
+of their states, and the plan that steps them. It follows what may change between steps; it knows no algorithm.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from . import options, tree
+from .groups import Groups, Values
+from .kernel import backends, checks
+from .kernel._follow import Follower
+from .kernel._plan import Plan
+from .kernel._signals import deferred_signals
+from .state.snapshot import Fit, Snapshot
+from .state.store import Store
+from .tree import Tree
+
+
+class Core(Follower):
+    """What an optimizer of the class `kind` is made of, in one object that makes its steps."""
+
+    def __init__(
+        self, kind: Any, settings: dict[str, Any], structure: Tree, groups: Groups, store: Store, origins: Any = None
+    ) -> None:
+        super().__init__(Plan(settings["n_threads"], settings["seed"]), groups.cell)
+        self.kind, self.settings, self.groups, self.store = kind, settings, groups, store
+        self.origins = origins
+        self._lay(structure, [p for values in groups.values for p in values["params"]], store.states, store.counts)
+        self.set_tree(structure)
+
+    @classmethod
+    def make(cls, kind: Any, given: Mapping[str, Any], origins: Any = None) -> "Core":
+        """The core of a new optimizer, given the value of each field that its class declares."""
+        defaults = {name: option.check(name, given[name]) for name, option in kind.options.items()}
+        settings = {name: setting.check(name, given[name]) for name, setting in kind.settings.items()}
+        structure = tree.read(given["params"])
+        if structure.owner is not None and given["grads"] is not None:
+            raise ValueError("grads: an object brings its own gradients as .grad; leave grads out, or pass its arrays")
+        groups = Groups(kind, defaults)
+        for k, branch in enumerate(structure.branches):
+            label = f"params[{k}]" if branch.options else ""
+            groups.add(label, groups.checked(label, branch.arrays, branch.options or {}))
+        _check_params(structure.names, structure.arrays, settings)
+        bound = tree.listed(given["grads"])
+        _check_grads(structure, bound, structure.arrays)
+        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays)
+        with store.undone_on_error():
+            store.add(structure.arrays, _states_at_first(groups.rules, groups.values, kind, settings))
+            core = cls(kind, settings, structure, groups, store, origins)
+            store.commit(core.plan)
+            core.bind(bound)
+        return core
+
+    # Steps: what `Follower` asks for where something is not as it was.
+
+    def flatten(self, grads: Any) -> list[Any]:
+        """Gradients in a structure of any kind, one a parameter."""
+        if grads is None:
+            none_bound = " and none are bound; call step(grads), or construct with grads="
+            way = none_bound if self.owner is None else ", and the object's .grad is None"
+            raise RuntimeError(f"grads: none were given{way}")
+        return self.tree.flatten(grads)
+
+    def refresh(self) -> None:
+        """Give the plan, which is held, the options as they are now, and the rates of its next step."""
+        values, t = self.groups.values, self.plan.t + 1
+        rates = [self.kind.schedule(own) for own in values]
+        hyper = [
+            self.kind.hyper_values(rule, own, options.rate_at(rate, t))
+            for rule, own, rate in zip(self.groups.rules, values, rates, strict=True)
+        ]
+        for k, numbers in enumerate(hyper):
+            self.plan.set_hyper(k, numbers)
+        self.took = None if any(map(callable, rates)) else values
+
+    def follow(self) -> None:
+        """Step the arrays that stand in the structure now, with the states of those that stood there."""
+        arrays, planned = self.tree.read_again(), self.plan.params
+        for name, new, old in zip(self.tree.names, arrays, planned, strict=True):
+            if new is not old:
+                checks.parameter(name, new)
+                checks.like(name, new, old)
+        if all(new is old for new, old in zip(arrays, planned, strict=True)):
+            return
+        with deferred_signals():
+            self.plan.need_whole()
+            self._lay(self.tree, arrays, self.store.states, self.plan.counts)
+            for new, old, states in zip(arrays, planned, self.store.states, strict=True):
+                if new is not old and "master" in states:
+                    states["master"][...] = new
+            rest = iter(arrays)
+            cut = [tuple(islice(rest, len(values["params"]))) for values in self.groups.values]
+            self.groups.assign({k: {"params": params} for k, params in enumerate(cut)})
+
+    def bind(self, grads: Any) -> None:
+        """Read gradients in this structure at each step that is given none."""
+        if grads is not None:
+            self.plan.admit(self.tree.flatten(grads))
+        self.bound = grads
+
+    def current_grads(self) -> list[Any] | None:
+        """The bound gradients, or the object's, one a parameter."""
+        grads = self.bound if self.owner is None else self.owner.grad
+        return None if grads is None else self.tree.flatten(grads)
+
+    # Changes between steps.
+
+    @contextmanager
+    def held(self) -> Iterator[Plan]:
+        """Keep steps out, and signals' handlers, for whoever reads or changes the arrays between steps."""
+        with deferred_signals(), self.plan:
+            self.read_anew()
+            yield self.plan
+
+    @contextmanager
+    def held_whole(self) -> Iterator[Plan]:
+        """The same, for whoever reads: arrays of two steps are refused."""
+        with self.held() as plan:
+            plan.need_whole()
+            yield plan
+
+    def add_group(self, group: Any) -> None:
+        """Step more arrays from now on; see `Optimizer.add_param_group`."""
+        k, groups = len(self.groups), self.groups
+        given = dict(group) if isinstance(group, Mapping) else group
+        grads = given.pop("grads", None) if isinstance(given, dict) else None
+        if (grads is None) != (self.bound is None):
+            raise ValueError(
+                f"params[{k}]['grads']: expected gradients to bind, as for the other groups"
+                if grads is None
+                else f"params[{k}]['grads']: this optimizer has no bound gradients; pass them to step()"
+            )
+        branch = tree.read_group(k, given)
+        label = f"params[{k}]" if branch.options else ""
+        values = groups.checked(label, branch.arrays, branch.options or {})
+        structure = self.tree.with_group(branch)
+        rules = [*groups.rules, self.kind.rule(values)]
+        arrays = [*self.plan.params, *branch.arrays]
+        _check_params(structure.names, arrays, self.settings)
+        bound = None if grads is None else structure.grads_with_group(self.bound, tree.listed(grads))
+        _check_grads(structure, bound, arrays)
+        new = Store(self.settings["state_dtype"], [], self.plan.counts)
+        new.add(branch.arrays, _states_at_first(rules[-1:], [values], self.kind, self.settings))
+        groups.add(label, values)
+        try:
+            counts = np.concatenate([self.plan.counts, np.zeros(len(branch.arrays), np.int64)])
+            self._lay(structure, arrays, [*self.store.states, *new.states], counts)
+        except BaseException:
+            groups.drop_last()
+            raise
+        self.set_tree(structure)
+        self.store.states += new.states
+        self.bound = bound
+
+    def snapshot(self) -> Snapshot:
+        """All that a later run needs, as plain data over the optimizer's own arrays."""
+        plan, keys = self.plan, iter(self.tree.keys)
+        groups = [{**values, "params": [next(keys) for _ in values["params"]]} for values in self.groups.values]
+        return Snapshot(
+            optimizer=self.kind.__name__,
+            t=plan.t,
+            skipped=plan.skipped,
+            seed=plan.seed,
+            groups=groups,
+            steps=dict(zip(self.tree.keys, plan.steps.tolist(), strict=True)),
+            state=dict(zip(self.tree.keys, self.store.states, strict=True)),
+            params=dict(zip(self.tree.keys, plan.params, strict=True)),
+        )
+
+    def take(self, fit: Fit) -> None:
+        """Go on from a snapshot that fits; nothing can fail here."""
+        plan = self.plan
+        plan.begin_change()
+        fit.copy_arrays()
+        plan.seed = self.settings["seed"] = fit.seed
+        self.groups.assign(dict(enumerate(fit.options)))
+        plan.set_counts(fit.t, fit.skipped, fit.steps)
+
+    # Copies.
+
+    def parts(self) -> dict[str, Any]:
+        """What a copy or a pickle holds; its states are in memory."""
+        settings = {**self.settings, "state_dir": None}
+        own = {"settings": settings, "tree": self.tree, "groups": self.groups, "states": self.store.states}
+        return own | {"counts": self.plan.counts.copy(), "bound": self.bound}
+
+    @classmethod
+    def of_parts(cls, kind: Any, parts: dict[str, Any]) -> "Core":
+        """The core of a copy."""
+        store = Store(parts["settings"]["state_dtype"], parts["states"], parts["counts"])
+        core = cls(kind, parts["settings"], parts["tree"], parts["groups"], store)
+        core.bind(parts["bound"])
+        return core
+
+    # What the plan is laid out from.
+
+    def set_tree(self, structure: Tree) -> None:
+        """Follow this structure from now on."""
+        self.tree, self.owner = structure, structure.owner
+        self.source, self.source_node, self.grads_node = structure.source, structure.source_node, structure.grads_node
+
+    def _lay(
+        self, structure: Tree, arrays: Sequence[np.ndarray], states: Sequence[dict[str, np.ndarray]], counts: np.ndarray
+    ) -> None:
+        parts, first = [], 0
+        for rule, branch in zip(self.groups.rules, structure.branches, strict=True):
+            last = first + len(branch.names)
+            own = [list(named.values()) for named in states[first:last]]
+            parts.append((backends.kernel(rule, self.settings["backend"]), list(arrays[first:last]), own))
+            first = last
+        self.plan.lay(parts, structure.names, counts, self.origins)
+        self.took = None
+
+
+class Unchanged:
+    """The end of a copy or a pickle, whose arrays are read when `Optimizer.__getstate__` has returned."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._changes = plan.changes
+
+    def __reduce__(self) -> Any:
+        if self._plan.changes != self._changes:
+            raise RuntimeError(
+                "another thread stepped or loaded the optimizer while it was copied; give each its own, or a lock"
+            )
+        return bool, ()
+
+
+def _check_params(names: Sequence[str], arrays: Sequence[Any], settings: Mapping[str, Any]) -> None:
+    checks.parameters(list(names), list(arrays))
+    for name, p in zip(names, arrays, strict=True):
+        if settings["state_dtype"] is not None and p.dtype == np.float64:
+            raise ValueError(f"state_dtype: {name} is float64, whose states are, too; leave state_dtype out")
+
+
+def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any]) -> None:
+    """Check gradients that are to be bound, where there are any."""
+    flat = () if bound is None else structure.flatten(bound)
+    for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
+        checks.gradient(name, g, p)
+
+
+def _states_at_first(
+    rules: Sequence[Any], values: Sequence[Values], kind: Any, settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What the states of each parameter hold at first, by name: a number, or the array of a master weight."""
+    found = []
+    for rule, own in zip(rules, values, strict=True):
+        for p in own["params"]:
+            initial: dict[str, Any] = dict.fromkeys(rule.states, kind.initial(own))
+            found.append(initial | ({"master": p} if settings["master_weights"] and p.itemsize == 2 else {}))
+    return found

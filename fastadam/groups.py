@@ -1,0 +1,154 @@
+"""The options of each group of parameters, as plain values that are replaced whole.
+A step compares the tuple of all groups' values with the one that it took last: another one calls for a look.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from .kernel._follow import Cell
+from .kernel.checks import shown
+from .options import Option
+from .rules import Rule
+
+Values = dict[str, Any]
+
+
+class Declaration(Protocol):
+    """What groups know of an optimizer's class: which options it has, and which rule they choose."""
+
+    options: dict[str, Option]
+
+    def rule(self, values: Mapping[str, Any], /) -> Rule:
+        """The rule that these options choose."""
+
+
+class Groups(Sequence["Group"]):
+    """All groups of one optimizer. `cell` holds their values; `labels` call them in messages, where they were given."""
+
+    def __init__(self, declaration: Declaration, defaults: Values) -> None:
+        self.declaration = declaration
+        self.defaults = defaults
+        self.labels: list[str] = []
+        self.rules: list[Rule] = []
+        self.cell = Cell(())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: all but the rules, which follow from the values."""
+        return {name: value for name, value in vars(self).items() if name != "rules"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.rules = [self.declaration.rule(values) for values in self.values]
+
+    @property
+    def values(self) -> tuple[Values, ...]:
+        """The values of each group, its arrays under ``"params"``."""
+        return self.cell.value  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        numbers = range(len(self))[index]
+        return Group(self, numbers) if isinstance(numbers, int) else tuple(Group(self, k) for k in numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"({', '.join(map(repr, self))})"
+
+    def checked(self, label: str, arrays: Sequence[np.ndarray], own: Mapping[str, Any]) -> Values:
+        """The values of a new group with these options of its own."""
+        for name in own:
+            self._need_known(label, name)
+        options = self.declaration.options
+        found = {name: options[name].check(_named(label, name), value) for name, value in own.items()}
+        return {"params": tuple(arrays), **self.defaults, **found}
+
+    def add(self, label: str, values: Values) -> None:
+        """Take one more group, whose values were `checked`."""
+        self.labels = [*self.labels, label]
+        self.rules = [*self.rules, self.declaration.rule(values)]
+        self._replace(lambda old: (*old, values))
+
+    def drop_last(self) -> None:
+        """Forget the last group."""
+        self.labels, self.rules = self.labels[:-1], self.rules[:-1]
+        self._replace(lambda old: old[:-1])
+
+    def check(self, k: int, name: str, value: Any) -> Any:
+        """The value to keep for an option of group `k`; it must not call for other states than there are."""
+        label = self.labels[k]
+        self._need_known(label, name)
+        option, own = self.declaration.options[name], self.values[k]
+        value = option.check(_named(label, name), value)
+        is_other = option.fixed and value != own[name]
+        if is_other or self.declaration.rule({**own, name: value}) is not self.rules[k]:
+            raise ValueError(f"{_named(label, name)}: {shown(value)} needs other states; it is chosen at construction")
+        return value
+
+    def assign(self, changes: Mapping[int, Mapping[str, Any]]) -> None:
+        """Give groups new, checked values, from the next step on: that has all of them, or none."""
+        self._replace(lambda old: tuple({**values, **changes.get(k, {})} for k, values in enumerate(old)))
+
+    def assign_to_all(self, given: Mapping[str, Any]) -> None:
+        """Check these options for every group, and assign them to all groups, or to none."""
+        every = range(len(self))
+        self.assign({k: {name: self.check(k, name, value) for name, value in given.items()} for k in every})
+
+    def _replace(self, change: Callable[[tuple[Values, ...]], tuple[Values, ...]]) -> None:
+        """Replace all values at once; where another thread came first, again."""
+        old = self.values
+        while not self.cell.swap(old, change(old)):
+            old = self.values
+
+    def _need_known(self, label: str, name: str) -> None:
+        if name not in self.declaration.options:
+            own = ", ".join(self.declaration.options)
+            raise ValueError(f"{_named(label, name)}: unknown option; a group has {own}")
+
+
+class Group(MutableMapping[str, Any]):
+    """A group of parameters and its options; an assignment is checked at once and holds from the next step on."""
+
+    def __init__(self, groups: Groups, index: int) -> None:
+        self._groups = groups
+        self._index = index
+
+    def __copy__(self) -> Values:
+        """A plain dict."""
+        return dict(self)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._groups.values[self._index][name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.update({name: value})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign several options: all of them, or none."""
+        given = dict(*args, **kwargs)
+        values = {name: self._groups.check(self._index, name, value) for name, value in given.items()}
+        self._groups.assign({self._index: values})
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{name}: a group's options are fixed in number; assign another value instead")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups.values[self._index])
+
+    def __len__(self) -> int:
+        return len(self._groups.values[self._index])
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.items() if name != "params")
+        return f"{len(self['params'])} arrays: {values}"
+
+
+def _named(label: str, option: str) -> str:
+    return f"{label}[{option!r}]" if label else option

@@ -1,0 +1,20 @@
+cimport numpy as cnp
+from libc.stdint cimport uint64_t
+
+# codecs.h: a run of elements from memory to a tile and back, and the sum of a tile's squares
+ctypedef void (*load_t)(Py_ssize_t n, const char* data, Py_ssize_t stride, void* tile) noexcept nogil
+ctypedef void (*store_t)(
+    Py_ssize_t n, char* data, Py_ssize_t stride, const void* tile, uint64_t key, uint64_t place
+) noexcept nogil
+ctypedef void (*squares_t)(Py_ssize_t n, const void* tile, double scale, double* sum) noexcept nogil
+
+cdef struct Codec:          # how numbers are stored
+    Py_ssize_t itemsize
+    bint plain              # as they are computed
+    load_t load
+    store_t store
+
+cdef Codec FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, DOUBLE  # the last alone is computed in float64
+cdef squares_t squares32, squares64
+
+cdef const Codec* codec_of(int computed, cnp.ndarray array) noexcept

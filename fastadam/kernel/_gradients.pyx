@@ -1,0 +1,154 @@
+# cython: language_level=3, cdivision=True
+"""The admission of gradients to a step: in C where they are beyond doubt, by `checks` where not."""
+
+cimport numpy as cnp
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport PyObject
+
+from ._layout cimport Extent, Layout, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
+
+import numpy as np
+
+from . import checks
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    PyObject* PySequence_Fast_GET_ITEM(object, Py_ssize_t)  # of a list or tuple, borrowed
+    Py_ssize_t PySequence_Fast_GET_SIZE(object)
+
+
+cdef int admit(Layout layout, grads, int n_threads) except -1:
+    """Check the gradients, a list or tuple that nobody changes meanwhile, and note where they lie."""
+    cdef bint gathers
+    cdef Py_ssize_t n = layout.job.n_segments
+    if PySequence_Fast_GET_SIZE(grads) != n:
+        raise ValueError(f"grads: expected {n} gradients, one a parameter, got {len(grads)}")
+    layout.converted = layout.doubtful = None
+    try:
+        gathers = admit_each(layout, grads)
+        if layout.doubtful is not None:
+            names = [layout.names[i] for i in layout.doubtful]
+            doubtful = [np.asarray(grads[i]) for i in layout.doubtful]
+            checks.apart(names, doubtful, layout.written())
+    except BaseException:
+        for i in layout.doubtful or ():  # look at them again
+            layout.job.segments[<Py_ssize_t> i].operands[1].data = NULL
+        raise
+    if gathers:
+        layout.need_buffers(n_threads)
+    return 0
+
+
+cdef int admit_each(Layout layout, grads) except -1:
+    """Admit the gradients one by one; whether any array is to be gathered."""
+    cdef Py_ssize_t i
+    cdef bint gathers = False
+    cdef Segment* segment
+    cdef cnp.ndarray p
+    for i in range(layout.job.n_segments):
+        segment = &layout.job.segments[i]
+        p = <cnp.ndarray> segment.p
+        if not cnp.PyArray_ISWRITEABLE(p):
+            checks.parameter(layout.names[i], p)
+        if cnp.PyArray_TYPE(p) != segment.p_typenum or not cnp.PyArray_ISNOTSWAPPED(p):
+            raise TypeError(f"{layout.names[i]}: its dtype was changed to {p.dtype}; make a new optimizer")
+        g = <object> PySequence_Fast_GET_ITEM(grads, i)
+        if not check_fast(layout, segment, g):
+            check_slow(layout, i, g)
+        segment.direct = segment.others_direct and segment.operands[1].direct
+        gathers |= not segment.direct
+    return gathers
+
+
+cdef inline bint check_fast(Layout layout, Segment* segment, g) noexcept:
+    """True if `g` is beyond doubt a gradient that fits, laid out as the last one; False calls for a closer look."""
+    cdef int k
+    cdef char* data
+    cdef Extent extent
+    cdef Operand* operand = &segment.operands[1]
+    if not cnp.PyArray_CheckExact(g):
+        return False
+    if (
+        cnp.PyArray_TYPE(<cnp.ndarray> g) != segment.grad_typenum
+        or cnp.PyArray_NDIM(<cnp.ndarray> g) != segment.p_ndim
+        or not cnp.PyArray_ISALIGNED(<cnp.ndarray> g)
+        or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> g)
+    ):
+        return False
+    for k in range(segment.p_ndim):
+        if cnp.PyArray_DIM(<cnp.ndarray> g, k) != segment.p_shape[k]:
+            return False
+    for k in range(segment.ndim):
+        if cnp.PyArray_STRIDE(<cnp.ndarray> g, <int> segment.axes[k]) != operand.strides[k]:
+            return False
+    data = cnp.PyArray_BYTES(<cnp.ndarray> g)
+    if data == operand.data:
+        return True  # the memory that was looked at in the last step
+    extent = extent_at(segment, operand, data)
+    if segment.n > 0 and layout.meets_written(extent.low, extent.high):
+        return False
+    layout.grads_apart = False
+    operand.data = data
+    operand.direct = operand.contiguous and operand.codec.plain
+    return True
+
+
+cdef int check_slow(Layout layout, Py_ssize_t i, g) except -1:
+    """Admit a gradient in any layout, or say what is wrong with it."""
+    cdef Segment* segment = &layout.job.segments[i]
+    cdef int k
+    cdef Extent extent
+    cdef cnp.ndarray p = <cnp.ndarray> segment.p
+    for k in range(segment.p_ndim):
+        if cnp.PyArray_NDIM(p) != segment.p_ndim or cnp.PyArray_DIM(p, k) != segment.p_shape[k]:
+            shape = (<object> p).shape
+            raise ValueError(f"{layout.names[i]}: its shape was changed to {shape}; make a new optimizer")
+    if isinstance(g, np.generic):  # what arithmetic makes of arrays without axes
+        g = np.asarray(g)
+        layout.converted = [*(layout.converted or ()), g]
+    checks.gradient(layout.names[i], g, p)
+    set_operand(segment, 1, g)
+    extent = extent_of(segment, 1)
+    if segment.n > 0 and layout.meets_written(extent.low, extent.high):
+        layout.doubtful = [*(layout.doubtful or ()), i]
+    layout.grads_apart = False
+    segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> g)
+    return 0
+
+
+cdef int admit_zeroing(Layout layout, grads) except -1:
+    """Refuse gradients that cannot be left zero: read-only, or sharing memory, so that one's zeros are read."""
+    cdef Py_ssize_t i
+    cdef PyObject* g
+    cdef bint good = True
+    for i in range(layout.job.n_segments):
+        g = PySequence_Fast_GET_ITEM(grads, i)
+        good &= cnp.PyArray_Check(<object> g) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> g)
+    if good and layout.grads_apart:
+        return 0
+    if not (good and lie_apart(layout)):
+        checks.parameters([f"gradient of {name}" for name in layout.names], list(grads))
+    layout.grads_apart = True
+    return 0
+
+
+cdef bint lie_apart(Layout layout) except -1:
+    """Whether all gradients are contiguous and no two meet; False calls for a closer look."""
+    cdef Py_ssize_t i, n = 0
+    cdef bint apart = True
+    cdef Segment* segment
+    cdef Extent* found = <Extent*> PyMem_Malloc((layout.job.n_segments + 1) * sizeof(Extent))
+    if found is NULL:
+        raise MemoryError
+    for i in range(layout.job.n_segments):
+        segment = &layout.job.segments[i]
+        apart &= segment.operands[1].contiguous
+        if segment.n > 0:
+            found[n] = extent_of(segment, 1)
+            n += 1
+    sort_extents(found, n)
+    for i in range(n - 1):
+        apart &= found[i].high <= found[i + 1].low
+    PyMem_Free(found)
+    return apart

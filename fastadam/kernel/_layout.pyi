@@ -1,0 +1,24 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..rules import Rule
+
+class Kernel:
+    rule: Rule
+    n_operands: int
+    n_hyper: int
+    n_scalars: int
+    def __init__(
+        self,
+        rule: Rule,
+        sweeps: dict[str, int] | None = None,
+        scalars: int = 0,
+        python: tuple[Callable[..., None], Callable[[int, list[float]], list[float]]] | None = None,
+        owner: object = None,
+    ) -> None: ...
+
+def state_like(
+    p: np.ndarray, dtype: Any = None, allocate: Callable[[tuple[int, ...], Any], np.ndarray] = ...
+) -> np.ndarray: ...

@@ -1,0 +1,469 @@
+# cython: language_level=3, cdivision=True
+"""A layout: the arrays of one plan, checked once, as segments cut into tiles.
+
+It is made in two passes. The first checks each array, in C where that is beyond doubt and by `checks` where not, and
+counts the memory that is needed; the second fills it. All memory is in two blocks, which the next layout uses again.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdlib cimport qsort
+from libc.string cimport memset
+
+from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM, codec_of
+
+import numpy as np
+
+from . import checks
+
+cnp.import_array()
+
+
+cdef class Kernel:
+    """A rule made runnable: its sweeps and step scalars, as addresses of C functions or as Python functions.
+
+    `sweeps` maps the dtypes "float32" and "float64" to addresses; `scalars` is one. Python functions take their place
+    in `python`: a pair ``(sweep(scalars, *arrays), scalars(t, hyper))``. `owner` is kept alive.
+    """
+
+    def __init__(self, rule, sweeps=None, size_t scalars=0, python=None, owner=None):
+        self.rule = rule
+        self.owner = owner
+        self.n_operands = 2 + len(rule.states)
+        self.n_hyper = N_OF_THE_STEP + len(rule.hyper)
+        self.n_scalars = rule.n_scalars
+        if self.n_operands >= MAX_OPERANDS:
+            raise ValueError(f"rule {rule.name!r}: expected at most {MAX_OPERANDS - 3} states, got {len(rule.states)}")
+        if python is None:
+            self.sweep32 = <sweep_t> <size_t> sweeps["float32"]
+            self.sweep64 = <sweep_t> <size_t> sweeps["float64"]
+            self.scalars = <scalars_t> scalars
+        else:
+            self.python_sweep, self.python_scalars = python
+
+
+cdef int reserve(Block* block, size_t size) except -1:
+    """Have a block of so many bytes, zeros, none of them used."""
+    if size > block.size:
+        PyMem_Free(block.memory)
+        block.size = 0
+        block.memory = <char*> PyMem_Malloc(size)
+        if block.memory is NULL:
+            raise MemoryError
+        block.size = size
+    block.used = 0
+    memset(block.memory, 0, size)
+    return 0
+
+
+cdef inline void* take(Block* block, size_t count, size_t size) noexcept:
+    """The next of its bytes; `padded` says how many."""
+    cdef char* memory = block.memory + block.used
+    block.used += padded(count, size)
+    return memory
+
+
+cdef inline size_t padded(size_t count, size_t size) noexcept:
+    return (count * size + 15) & ~<size_t> 15
+
+
+@cython.final
+cdef class Layout:
+    """The arrays of one plan, as segments, extents and tiles: filled by `make`, emptied by `clear`."""
+
+    def __cinit__(self):
+        memset(&self.job, 0, sizeof(Job))
+        memset(&self.heads, 0, sizeof(Block))
+        memset(&self.pieces, 0, sizeof(Block))
+        self.clear()
+
+    def __dealloc__(self):
+        PyMem_Free(self.heads.memory)
+        PyMem_Free(self.pieces.memory)
+        PyMem_Free(self.job.buffers)
+
+    cdef void clear(self) noexcept:
+        """Drop all arrays."""
+        self.job.n_segments = self.job.n_elements = self.job.n_bytes = 0
+        self.n_bundles = self.n_cohorts = self.n_extents = 0
+        self.kernels = self.params = self.states = self.names = None
+        self.doubtful = self.converted = None
+        self.grads_apart = False
+
+    cdef int make(self, list groups, list names, origins) except -1:
+        """Check the arrays of all groups and lay them out; after an error, `clear` is to be called."""
+        cdef Py_ssize_t i, state = 0
+        cdef Segment* segment
+        self.kernels, self.params, self.states, self.names = [], [], [], names
+        self.compiled = True
+        self.take_heads(groups)
+        for i in range(self.n_bundles):
+            kernel, params, states = groups[i]
+            self.admit_group(&self.bundles[i], <Kernel?> kernel, params, states)
+        self.take_pieces()
+        for i in range(self.job.n_segments):
+            self.fill_segment(i, state)
+            segment = &self.job.segments[i]
+            state += segment.n_operands - 2 + segment.has_master
+        if origins is not None:
+            self.set_origins(origins)
+        self.cut_tiles()
+        self.note_extents()
+        return 0
+
+    # The first pass: what has a fixed size, and the checks.
+
+    cdef int take_heads(self, list groups) except -1:
+        """The memory of bundles, segments and cohorts: as many cohorts as there could be."""
+        cdef Py_ssize_t i, n_segments = 0, n_params
+        cdef Kernel kernel
+        cdef size_t size = padded(len(groups), sizeof(Bundle))
+        self.max_scalars = 0
+        for made, params, _ in groups:
+            kernel = <Kernel?> made
+            n_segments += len(params)
+            size += padded(kernel.n_hyper, sizeof(double))
+            self.max_scalars = max(self.max_scalars, kernel.n_scalars)
+        size += padded(n_segments, sizeof(Segment)) + padded(n_segments, sizeof(Cohort))
+        reserve(&self.heads, size + padded(n_segments * self.max_scalars, sizeof(double) + sizeof(float)))
+        self.bundles = <Bundle*> take(&self.heads, len(groups), sizeof(Bundle))
+        self.job.segments = <Segment*> take(&self.heads, n_segments, sizeof(Segment))
+        self.cohorts = <Cohort*> take(&self.heads, n_segments, sizeof(Cohort))
+        self.n_bundles = len(groups)
+        n_segments = 0
+        for i in range(self.n_bundles):
+            made, params, _ = groups[i]
+            kernel, n_params = <Kernel?> made, len(params)
+            self.bundles[i].hyper = <double*> take(&self.heads, kernel.n_hyper, sizeof(double))
+            self.bundles[i].begin = n_segments
+            n_segments += n_params
+            self.bundles[i].end = n_segments
+        self.scalars = <char*> take(&self.heads, n_segments * self.max_scalars, sizeof(double) + sizeof(float))
+        return 0
+
+    cdef int admit_group(self, Bundle* bundle, Kernel kernel, params, states) except -1:
+        cdef Py_ssize_t i, n = bundle.end - bundle.begin
+        cdef list all_params = params if type(params) is list else list(params)
+        cdef list all_states = states if type(states) is list else list(states)
+        if len(all_params) != n or len(all_states) != n:
+            raise ValueError(f"states: expected {n} lists, one a parameter, got {len(all_states)}")
+        bundle.kernel = <void*> kernel
+        self.kernels.append(kernel)
+        if kernel.python_sweep is not None:
+            self.compiled = False
+        for i in range(n):
+            self.admit_segment(kernel, all_params[i], all_states[i])
+        return 0
+
+    cdef int admit_segment(self, Kernel kernel, p, states) except -1:
+        """Check a parameter and its states, and note their sizes."""
+        cdef Py_ssize_t i = self.job.n_segments
+        cdef Segment* segment = &self.job.segments[i]
+        cdef int n_states = kernel.n_operands - 2
+        if not is_usual(p):
+            checks.parameter(self.names[i], p)
+        segment.p = <void*> p
+        segment.p_ndim = cnp.PyArray_NDIM(<cnp.ndarray> p)
+        segment.p_typenum = segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> p)
+        segment.typenum = cnp.NPY_DOUBLE if segment.p_typenum == cnp.NPY_DOUBLE else cnp.NPY_FLOAT
+        segment.itemsize = 8 if segment.typenum == cnp.NPY_DOUBLE else 4
+        segment.sweep = kernel.sweep64 if segment.typenum == cnp.NPY_DOUBLE else kernel.sweep32
+        segment.first = self.job.n_elements
+        segment.n = cnp.PyArray_SIZE(<cnp.ndarray> p)
+        segment.n_operands = 2 + n_states
+        segment.has_master = len(states) > n_states
+        if not n_states <= len(states) <= n_states + 1:
+            raise ValueError(f"expected {n_states} states a parameter, got {len(states)}")
+        self.params.append(p)
+        for state in states:
+            if not (
+                is_usual(state)
+                and cnp.PyArray_TYPE(<cnp.ndarray> state) == segment.typenum
+                and same_shape(<cnp.ndarray> state, <cnp.ndarray> p)
+            ):
+                name = f"a state of {self.names[i]}"
+                checks.parameter(name, state)
+                checks.state(name, state, p)
+            self.states.append(state)
+        self.job.n_segments += 1
+        self.job.n_elements += segment.n
+        self.job.n_bytes += segment.n * segment.itemsize
+        return 0
+
+    # The second pass: what hangs on the segments.
+
+    cdef int take_pieces(self) except -1:
+        cdef Py_ssize_t i, n_operands, n_written = 0, n_tiles = self.job.n_elements // TILE + 1
+        cdef Segment* segment
+        cdef size_t size = padded(n_tiles, sizeof(Py_ssize_t)) + padded(n_tiles, 2 * sizeof(double))
+        for i in range(self.job.n_segments):
+            segment = &self.job.segments[i]
+            n_operands = segment.n_operands + segment.has_master
+            n_written += n_operands - 1
+            size += padded(n_operands, sizeof(Operand)) + padded(segment.p_ndim * (3 + n_operands), sizeof(Py_ssize_t))
+        if n_written != len(self.states) + len(self.params):
+            raise RuntimeError("the lists of states were changed while they were laid out")
+        reserve(&self.pieces, size + padded(n_written, sizeof(Extent)))
+        self.job.tile_segment = <Py_ssize_t*> take(&self.pieces, n_tiles, sizeof(Py_ssize_t))
+        self.job.sums = <double*> take(&self.pieces, n_tiles, 2 * sizeof(double))
+        self.extents = <Extent*> take(&self.pieces, n_written, sizeof(Extent))
+        return 0
+
+    cdef int fill_segment(self, Py_ssize_t i, Py_ssize_t state) except -1:
+        """Where a segment's operands lie; `state` is the number of its first state."""
+        cdef Segment* segment = &self.job.segments[i]
+        cdef cnp.ndarray p = <cnp.ndarray> segment.p, array
+        cdef int k, ndim = segment.p_ndim, n_operands = segment.n_operands + segment.has_master
+        cdef Py_ssize_t* numbers
+        segment.operands = <Operand*> take(&self.pieces, n_operands, sizeof(Operand))
+        numbers = <Py_ssize_t*> take(&self.pieces, ndim * (3 + n_operands), sizeof(Py_ssize_t))
+        if cnp.PyArray_NDIM(p) != ndim or cnp.PyArray_SIZE(p) != segment.n:
+            raise RuntimeError(f"{self.names[i]}: its shape was changed while it was laid out")
+        segment.p_shape, segment.shape, segment.axes = numbers, numbers + ndim, numbers + 2 * ndim
+        for k in range(n_operands):
+            segment.operands[k].strides = numbers + (3 + k) * ndim
+        for k in range(ndim):
+            segment.p_shape[k] = cnp.PyArray_DIM(p, k)
+        memory_order(p, segment.axes)
+        for k in range(ndim):
+            if segment.p_shape[segment.axes[k]] != 1:
+                segment.axes[segment.ndim] = segment.axes[k]
+                segment.shape[segment.ndim] = segment.p_shape[segment.axes[k]]
+                segment.ndim += 1
+        segment.whole = i
+        set_operand(segment, segment.n_operands if segment.has_master else 0, p)
+        set_operand(segment, 1, p)  # the layout that a gradient most likely has
+        segment.operands[1].data = NULL
+        for k in range(2, segment.n_operands + segment.has_master):
+            array = self.states[state + k - 2]
+            if not same_shape(array, p):
+                raise RuntimeError(f"a state of {self.names[i]}: its shape was changed while it was laid out")
+            set_operand(segment, k if k < segment.n_operands else 0, array)
+            if k < segment.n_operands and segment.operands[k].codec == &BFLOAT16:
+                segment.operands[k].codec = &BFLOAT16_RANDOM
+        segment.others_direct = not segment.has_master
+        for k in range(segment.n_operands):
+            segment.others_direct &= k == 1 or segment.operands[k].direct
+        return 0
+
+    cdef int set_origins(self, origins) except -1:
+        """Of which parameter each segment is a part, and how many elements of that stand before it: so that random
+        bits are those that the whole parameter would have."""
+        cdef Py_ssize_t i
+        if len(origins) != self.job.n_segments:
+            raise ValueError(f"origins: expected {self.job.n_segments}, one a parameter, got {len(origins)}")
+        for i in range(self.job.n_segments):
+            self.job.segments[i].whole, self.job.segments[i].offset = origins[i]
+        return 0
+
+    cdef void cut_tiles(self) noexcept:
+        cdef Py_ssize_t k, tile = 0
+        cdef Segment* segment
+        for k in range(self.job.n_segments):
+            segment = &self.job.segments[k]
+            while tile * TILE < segment.first + segment.n:
+                self.job.tile_segment[tile] = k
+                tile += 1
+
+    cdef int note_extents(self) except -1:
+        """Note the addresses that a step writes; refuse arrays that share memory."""
+        cdef Py_ssize_t i, n = 0
+        cdef int which
+        cdef bint meet = False
+        cdef Segment* segment
+        cdef Extent* last
+        for i in range(self.job.n_segments):
+            segment = &self.job.segments[i]
+            for which in range(segment.n_operands + segment.has_master):
+                if which != 1 and segment.n > 0:
+                    self.extents[n] = extent_of(segment, which)
+                    n += 1
+        sort_extents(self.extents, n)
+        self.n_extents = min(n, 1)
+        for i in range(1, n):
+            last = &self.extents[self.n_extents - 1]
+            if self.extents[i].low < last.high:
+                meet = True
+                last.high = max(last.high, self.extents[i].high)
+            else:
+                self.extents[self.n_extents] = self.extents[i]
+                self.n_extents += 1
+        if meet:
+            checks.parameters(self.names + self.state_names(), self.written())
+        return 0
+
+    cdef list state_names(self):
+        cdef Py_ssize_t i
+        cdef list names = []
+        for i in range(self.job.n_segments):
+            segment = &self.job.segments[i]
+            names += [f"a state of {self.names[i]}"] * (segment.n_operands - 2 + segment.has_master)
+        return names
+
+    # What others ask of it.
+
+    cdef void form_cohorts(self, const int64_t* steps) noexcept:
+        """Have parameters of a bundle that have done equally many steps share their scalars."""
+        cdef Py_ssize_t b, i, k, begin
+        cdef Bundle* bundle
+        cdef Cohort* cohort
+        self.n_cohorts = 0
+        for b in range(self.n_bundles):
+            bundle = &self.bundles[b]
+            begin = self.n_cohorts
+            for i in range(bundle.begin, bundle.end):
+                k = self.n_cohorts - 1
+                while k >= begin and steps[self.cohorts[k].first] != steps[i]:
+                    k -= 1
+                if k < begin:
+                    k = self.n_cohorts
+                    self.n_cohorts += 1
+                    cohort = &self.cohorts[k]
+                    cohort.bundle, cohort.first = bundle, i
+                    cohort.scalars64 = <double*> self.scalars + k * self.max_scalars
+                    cohort.scalars32 = (
+                        <float*> (<double*> self.scalars + self.job.n_segments * self.max_scalars)
+                        + k * self.max_scalars
+                    )
+                self.job.segments[i].cohort = &self.cohorts[k]
+
+    cdef int need_buffers(self, int n_threads) except -1:
+        """Have buffers for that many threads: a layout is only ever asked for one number of them."""
+        if self.job.buffers is NULL:
+            self.job.buffers = <char*> PyMem_Malloc(n_threads * MAX_OPERANDS * CHUNK * sizeof(double))
+            if self.job.buffers is NULL:
+                raise MemoryError
+        return 0
+
+    cdef list written(self):
+        """All arrays that a step writes."""
+        return self.params + self.states
+
+    cdef bint meets_written(self, char* low, char* high) noexcept:
+        """Whether a range of addresses meets the extent of an array that a step writes."""
+        cdef Py_ssize_t first = 0, last = self.n_extents, middle
+        while first < last:  # the first extent that ends behind `low`
+            middle = (first + last) // 2
+            if self.extents[middle].high <= low:
+                first = middle + 1
+            else:
+                last = middle
+        return first < self.n_extents and self.extents[first].low < high
+
+
+cdef inline bint is_usual(array) noexcept:
+    """Whether this is beyond doubt an array that can be written in place: contiguous, of float32 or float64."""
+    if not cnp.PyArray_CheckExact(array):
+        return False
+    cdef int typenum = cnp.PyArray_TYPE(<cnp.ndarray> array)
+    return (
+        (typenum == cnp.NPY_FLOAT or typenum == cnp.NPY_DOUBLE)
+        and cnp.PyArray_ISCARRAY(<cnp.ndarray> array)  # contiguous, aligned, writeable, in this machine's byte order
+    )
+
+
+cdef inline bint same_shape(cnp.ndarray one, cnp.ndarray other) noexcept:
+    cdef int k
+    if cnp.PyArray_NDIM(one) != cnp.PyArray_NDIM(other):
+        return False
+    for k in range(cnp.PyArray_NDIM(one)):
+        if cnp.PyArray_DIM(one, k) != cnp.PyArray_DIM(other, k):
+            return False
+    return True
+
+
+def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
+    """A new array of p's shape, its elements in the order in which p's lie in memory.
+
+    Its dtype is what p is computed in, unless given; `allocate(shape, dtype)` brings the memory.
+    """
+    cdef Py_ssize_t order[MAX_DIMS]
+    cdef int k
+    memory_order(p, order)
+    axes = [order[k] for k in range(cnp.PyArray_NDIM(p))]
+    shape = tuple([cnp.PyArray_DIM(p, axis) for axis in axes])
+    state = allocate(shape, checks.computed_in(p) if dtype is None else dtype)
+    return state.transpose(np.argsort(axes)) if axes else state
+
+
+cdef void memory_order(cnp.ndarray p, Py_ssize_t* axes) noexcept:
+    """p's axes from the slowest to the fastest in memory; C order where strides do not tell."""
+    cdef int k, place
+    cdef Py_ssize_t stride
+    for k in range(cnp.PyArray_NDIM(p)):
+        place = k
+        if not cnp.PyArray_IS_C_CONTIGUOUS(p):
+            stride = reach(p, k)
+            while place > 0 and reach(p, axes[place - 1]) < stride:
+                axes[place] = axes[place - 1]
+                place -= 1
+        axes[place] = k
+
+
+cdef inline Py_ssize_t reach(cnp.ndarray p, Py_ssize_t axis) noexcept:
+    """How far apart the neighbours on this axis are; 0 where there are none."""
+    cdef Py_ssize_t stride = cnp.PyArray_STRIDE(p, <int> axis)
+    return 0 if cnp.PyArray_DIM(p, <int> axis) <= 1 else -stride if stride < 0 else stride
+
+
+cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
+    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored."""
+    cdef Operand* operand = &segment.operands[which]
+    cdef Py_ssize_t next_stride = 0  # what would continue the faster axes; 0 while there is none
+    cdef bint is_first = True
+    cdef int k
+    operand.data = cnp.PyArray_BYTES(array)
+    operand.codec = codec_of(segment.typenum, array)
+    operand.uniform = True
+    operand.step = operand.codec.itemsize
+    for k in range(segment.ndim - 1, -1, -1):
+        operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
+        if is_first:
+            operand.step = operand.strides[k]
+        elif operand.strides[k] != next_stride:
+            operand.uniform = False
+        is_first = False
+        next_stride = operand.strides[k] * segment.shape[k]
+    operand.contiguous = operand.uniform and operand.step == operand.codec.itemsize
+    operand.direct = operand.contiguous and operand.codec.plain and cnp.PyArray_ISALIGNED(array)
+
+
+cdef Extent extent_of(Segment* segment, int which) noexcept:
+    """The addresses between which an operand's elements lie."""
+    return extent_at(segment, &segment.operands[which], segment.operands[which].data)
+
+
+cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
+    """The same, if the operand lay at `data`."""
+    cdef Extent extent = Extent(data, data + operand.codec.itemsize)
+    cdef Py_ssize_t far
+    cdef int k
+    for k in range(segment.ndim):
+        far = operand.strides[k] * (segment.shape[k] - 1)
+        if far < 0:
+            extent.low += far
+        else:
+            extent.high += far
+    return extent
+
+
+cdef void sort_extents(Extent* extents, Py_ssize_t n) noexcept:
+    """Sort by `low`: a few by insertion, which is at once done with what is sorted."""
+    cdef Py_ssize_t i, k
+    cdef Extent extent
+    if n > 16:
+        qsort(extents, n, sizeof(Extent), by_low)
+        return
+    for i in range(1, n):
+        extent, k = extents[i], i
+        while k > 0 and extents[k - 1].low > extent.low:
+            extents[k] = extents[k - 1]
+            k -= 1
+        extents[k] = extent
+
+
+cdef int by_low(const void* one, const void* other) noexcept nogil:
+    cdef char* low = (<const Extent*> one).low
+    cdef char* other_low = (<const Extent*> other).low
+    return (low > other_low) - (low < other_low)

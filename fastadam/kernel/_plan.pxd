@@ -1,0 +1,48 @@
+from libc.stdint cimport int64_t
+
+from ._layout cimport Layout
+
+cdef struct Extras:         # what a step does to its gradients, checked: `read_extras` fills it
+    double factor           # they are multiplied by it;
+    bint has_max_norm       # then, if their norm is above this, by what brings it down to that;
+    double max_norm
+    double clip_value       # then each element is clipped; infinity where it is not
+    bint skip_nonfinite     # a step with a NaN or an infinity in a gradient is left out
+    bint zero_grads         # the gradients are left zero
+
+cdef int read_extras(
+    Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads
+) except -1
+
+cdef class Plan:
+    cdef Layout layout              # never None
+    cdef Layout spare               # an empty one, whose memory the next layout takes, or None
+    cdef readonly object counts     # int64: under way, t, skipped, the steps of each parameter; None before any layout
+    cdef int64_t* count             # the same in C; NULL while the plan has no layout
+    cdef bint made_counts           # whether `counts` is this plan's own
+    cdef readonly int n_threads
+    cdef public unsigned long long seed
+    cdef readonly object grad_norm  # of the last step's gradients, where it was measured
+    cdef readonly int64_t changes   # how often arrays or counts were changed
+    cdef bint inside                # whether a step is at work on the layout
+    cdef int64_t holder             # the process that a thread holds the plan in, or 0
+    cdef unsigned long holding_thread
+    cdef str closed                 # why nobody may enter any more
+
+    # For whom it is called `held`, the caller holds the plan; so does who calls `set_values` or reads the layout.
+    cdef int hold(self) except -1
+    cdef void release(self) noexcept
+    cdef bint is_mine(self) noexcept
+    cdef int lay_held(self, list groups, list names, counts, origins) except -1
+    cdef int clear_held(self) except -1
+    cdef int set_values(self, Py_ssize_t group, values) except -1
+    cdef int step_held(self, grads, Extras* extras, before, exchange) except -1
+    cdef int hold_and_step(self, grads, Extras* extras, before, exchange) except -1
+
+    cdef int refuse(self) except -1
+    cdef int need_outside(self) except -1
+    cdef int need_layout(self) except -1
+    cdef Py_ssize_t number(self, Py_ssize_t group) except -1
+    cdef object counts_for(self, counts, Py_ssize_t n)
+    cdef int step_inside(self, grads, Extras* extras, exchange) except -1
+    cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1

@@ -1,0 +1,3 @@
+DENORMALS: tuple[int, int]
+MAX_THREADS: int
+FEWEST_SHARED: int

@@ -1,0 +1,278 @@
+# cython: language_level=3, cdivision=True
+"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, and their gradients' norm."""
+
+cimport numpy as cnp
+from libc.math cimport isfinite, ldexp, sqrt
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+
+from ._codecs cimport squares32, squares64, squares_t
+from ._layout cimport CHUNK, MAX_OPERANDS, TILE, Job, Kernel, Layout, Operand, Segment
+
+cnp.import_array()
+
+cdef extern from "denormals.h":
+    uint64_t denormals_off() nogil
+    void denormals_restore(uint64_t mode) nogil
+
+cdef uint64_t call_denormals_off() noexcept nogil:
+    return denormals_off()
+
+cdef void call_denormals_restore(uint64_t mode) noexcept nogil:
+    denormals_restore(mode)
+
+#: addresses of functions that set the mode of the kernels for the calling thread, and put it back
+DENORMALS = (<size_t> &call_denormals_off, <size_t> &call_denormals_restore)
+
+cdef extern from "pool.h":
+    enum: POOL_MAX_HELPERS
+    void pool_run(
+        void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers, bint large
+    ) nogil
+
+#: the most that a step uses: 1 where the build has no threads
+MAX_THREADS = POOL_MAX_HELPERS + 1
+
+cdef enum:
+    ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
+    LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
+    PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
+
+#: the fewest elements that more than one thread steps
+FEWEST_SHARED = ALONE
+
+
+cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
+    """Step the segments first … last; where kernels are Python, these are called with arrays that view chunks."""
+    cdef Py_ssize_t i
+    cdef uint64_t mode
+    cdef Job* job = &layout.job
+    cdef Segment* segment
+    if first >= last:
+        return 0
+    if layout.compiled:
+        segment = &job.segments[last - 1]
+        job.work = sweep_range
+        job.begin, job.end = job.segments[first].first, segment.first + segment.n
+        if job.begin < job.end:
+            with nogil:
+                run(job, n_threads)
+        return 0
+    mode = enter(job)
+    try:
+        for i in range(first, last):
+            sweep_in_python(job, &job.segments[i])
+    finally:
+        leave(job, mode)
+    return 0
+
+
+cdef int measure(Layout layout, int n_threads, exchange, bint* finite, double* norm) except -1:
+    """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
+    cdef int exponent = 0
+    cdef double high = sum_of_squares(&layout.job, 1.0, n_threads, exchange)
+    if not isfinite(high) or high < ldexp(1.0, -900):  # of float64, squares overflow and vanish before numbers do
+        exponent = -700 if high < 1 else 600
+        high = sum_of_squares(&layout.job, ldexp(1.0, -exponent), n_threads, exchange)
+    finite[0] = isfinite(high)
+    norm[0] = ldexp(sqrt(high), exponent)
+    return 0
+
+
+cdef double sum_of_squares(Job* job, double scale, int n_threads, exchange) except? -1:
+    cdef double high = 0.0, low = 0.0, total, part
+    cdef int64_t tile
+    job.begin, job.end = 0, job.n_elements
+    job.work = measure_range
+    job.keeps_denormals = False
+    job.scale = scale
+    memset(job.sums, 0, (job.n_elements // TILE + 1) * 2 * sizeof(double))
+    with nogil:
+        run(job, n_threads)
+    for tile in range(n_tiles(job)):
+        total = high + job.sums[2 * tile]
+        part = total - high
+        low += (high - (total - part)) + (job.sums[2 * tile] - part) + job.sums[2 * tile + 1]
+        high = total
+    if exchange is not None:
+        return exchange.total(high, low)
+    return high + low if isfinite(high) else high
+
+
+cdef int64_t n_tiles(Job* job) noexcept nogil:
+    """The number of tiles that hold the elements begin … end."""
+    return (job.end + TILE - 1) // TILE - job.begin // TILE
+
+
+cdef void run(Job* job, int n_threads) noexcept nogil:
+    """Work on every tile: on this thread alone where there is little to do, else with helpers."""
+    cdef int64_t tile
+    if n_threads > 1 and job.end - job.begin >= ALONE:
+        pool_run(
+            work_on_tile,
+            job,
+            n_tiles(job),
+            <int> min(<int64_t> n_threads - 1, n_tiles(job) // 2),
+            job.n_bytes >= LARGE,
+        )
+        return
+    for tile in range(n_tiles(job)):
+        work_on_tile(job, 0, tile)
+
+
+cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
+    """Work on the plan's elements of one tile: a part of an array, or parts of several."""
+    cdef Job* job = <Job*> context
+    cdef char* buffer = NULL
+    cdef Py_ssize_t begin, end
+    cdef Segment* segment
+    cdef uint64_t mode = enter(job)
+    tile += job.begin // TILE
+    begin, end = max(tile * TILE, job.begin), min((tile + 1) * TILE, job.end)
+    segment = &job.segments[job.tile_segment[tile]]
+    while segment.first + segment.n <= begin:
+        segment += 1
+    if job.buffers is not NULL:
+        buffer = job.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
+    while begin < end:
+        job.work(job, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
+        begin = segment.first + segment.n
+        segment += 1
+    leave(job, mode)
+
+
+cdef inline uint64_t enter(Job* job) noexcept nogil:
+    return 0 if job.keeps_denormals else denormals_off()
+
+
+cdef inline void leave(Job* job, uint64_t mode) noexcept nogil:
+    if not job.keeps_denormals:
+        denormals_restore(mode)
+
+
+cdef void sweep_range(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """Step the elements begin … end of a segment: in place where all operands are direct, else chunk by chunk."""
+    cdef void* arrays[MAX_OPERANDS]
+    cdef const void* scalars = (
+        <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
+    )
+    cdef Py_ssize_t n
+    while begin < end:
+        n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> CHUNK)
+        views(segment, begin, n, buffer, arrays)
+        segment.sweep(n, arrays, scalars)
+        put_back(job, segment, begin, n, arrays)
+        begin += n
+
+
+cdef int sweep_in_python(Job* job, Segment* segment) except -1:
+    cdef void* arrays[MAX_OPERANDS]
+    cdef Py_ssize_t begin = 0
+    cdef cnp.npy_intp n
+    cdef int k
+    cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
+    cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
+    cdef double* scalars64 = segment.cohort.scalars64
+    cdef float* scalars32 = segment.cohort.scalars32
+    scalars = [scalars32[k] if is_float else scalars64[k] for k in range(kernel.n_scalars)]
+    while begin < segment.n:
+        n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
+        views(segment, begin, n, job.buffers, arrays)
+        kernel.python_sweep(
+            scalars,
+            *[cnp.PyArray_SimpleNewFromData(1, &n, segment.typenum, arrays[k]) for k in range(segment.n_operands)],
+        )
+        put_back(job, segment, begin, n, arrays)
+        begin += n
+    return 0
+
+
+cdef void measure_range(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """Add the squares of the gradient's elements begin … end to the tile's sum."""
+    cdef squares_t squares = squares32 if segment.itemsize == 4 else squares64
+    cdef Py_ssize_t n
+    while begin < end:
+        n = end - begin if segment.operands[1].direct else min(end - begin, <Py_ssize_t> CHUNK)
+        squares(n, view(segment, 1, begin, n, buffer), job.scale, &job.sums[2 * tile])
+        begin += n
+
+
+cdef inline void views(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, void** arrays) noexcept nogil:
+    cdef int k
+    for k in range(segment.n_operands):
+        arrays[k] = view(segment, k, begin, n, buffer)
+
+
+cdef inline void* view(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* buffer) noexcept nogil:
+    """Contiguous elements begin … begin + n of an operand: itself where direct, else loaded into the buffer."""
+    cdef char* chunk
+    if segment.operands[which].direct:
+        return segment.operands[which].data + begin * segment.itemsize
+    chunk = buffer + which * CHUNK * sizeof(double)
+    copy_in(segment, which, begin, n, chunk)
+    return chunk
+
+
+cdef inline void put_back(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t n, void** arrays) noexcept nogil:
+    """Store what the sweep wrote, where that is not where it lies; and zeros as gradient, where asked for."""
+    cdef int k
+    if job.zero_grads:
+        memset(arrays[1], 0, n * segment.itemsize)
+    if segment.direct:
+        return
+    for k in range(segment.n_operands):
+        if not segment.operands[k].direct and (k != 1 or job.zero_grads):
+            copy_out(segment, k, begin, n, <char*> arrays[k], mixed(job.noise + segment.whole * MAX_OPERANDS + k))
+    if segment.has_master:
+        copy_out(segment, segment.n_operands, begin, n, <char*> arrays[0], 0)
+
+
+cdef inline void copy_in(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* chunk) noexcept nogil:
+    """Load elements begin … begin + n of an operand."""
+    move(segment, which, begin, n, chunk, False, 0)
+
+
+cdef inline void copy_out(
+    Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* chunk, uint64_t key
+) noexcept nogil:
+    """Store them; random bits hang on the key."""
+    move(segment, which, begin, n, chunk, True, key)
+
+
+cdef void move(
+    Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* chunk, bint out, uint64_t key
+) noexcept nogil:
+    """Elements begin … begin + n of an operand, run by run of its last axis or all at once."""
+    cdef Operand* operand = &segment.operands[which]
+    cdef int last = segment.ndim - 1
+    cdef Py_ssize_t row, run = n, step = operand.step
+    cdef char* data = operand.data + begin * step
+    cdef int k
+    while n > 0:
+        if not operand.uniform:
+            step = operand.strides[last]
+            row = begin // segment.shape[last]
+            run = min(n, (row + 1) * segment.shape[last] - begin)
+            data = operand.data + (begin - row * segment.shape[last]) * step
+            for k in range(last - 1, -1, -1):
+                data += row % segment.shape[k] * operand.strides[k]
+                row = row // segment.shape[k]
+        if out:
+            operand.codec.store(run, data, step, chunk, key, segment.offset + begin)
+        else:
+            operand.codec.load(run, data, step, chunk)
+        chunk += run * segment.itemsize
+        begin += run
+        n -= run
+
+
+cdef uint64_t mixed(uint64_t x) noexcept nogil:
+    """A number that has nothing to do with x, and the same one always (the finish of SplitMix64)."""
+    x += 0x9E3779B97F4A7C15ULL
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL
+    return x ^ (x >> 31)

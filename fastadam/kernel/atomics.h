@@ -1,0 +1,33 @@
+/* One word that threads take from one another, right without a GIL too. */
+#ifndef FASTADAM_ATOMICS_H
+#define FASTADAM_ATOMICS_H
+
+#include <stdint.h>
+
+#ifdef _MSC_VER
+
+#include <intrin.h>
+
+/* Set the word to `to` if it is `from`; what it was. */
+static inline int64_t atomic_swap_if(volatile int64_t *word, int64_t from, int64_t to) {
+    return _InterlockedCompareExchange64(word, to, from);
+}
+
+static inline void atomic_set(volatile int64_t *word, int64_t to) { _InterlockedExchange64(word, to); }
+
+static inline int64_t atomic_get(volatile int64_t *word) { return _InterlockedOr64(word, 0); }
+
+#else
+
+static inline int64_t atomic_swap_if(volatile int64_t *word, int64_t from, int64_t to) {
+    int64_t was = from;
+    __atomic_compare_exchange_n(word, &was, to, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);
+    return was;
+}
+
+static inline void atomic_set(volatile int64_t *word, int64_t to) { __atomic_store_n(word, to, __ATOMIC_RELEASE); }
+
+static inline int64_t atomic_get(volatile int64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+
+#endif
+#endif

@@ -1,0 +1,159 @@
+"""The checkpoints of a sharded optimizer: a folder, where each rank writes a file of its share.
+Any number of ranks reads what any other number wrote: what each needs is put together from the files that have it.
+"""
+
+import json
+import re
+import secrets
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import options
+from ..state import npz
+from ..state.atomic import path_from, replacing
+from ..state.entries import Fetch, entry_of, in_file, need_version
+from ..state.mismatch import mapping, need, need_same, reading
+from ..state.snapshot import Check, encode, fit
+from .memory import Whole
+from .ranks import Ranks
+from .shards import Commit, Held, Shard, same, whole_steps
+
+_INDEX = "checkpoint.json"
+_FILE = re.compile(r"[0-9a-f]{16}-\d+\.npz")
+#: what a save that was killed leaves beside such files
+_TEMPORARY = re.compile(r"\.fastadam-[0-9a-f]{16}\.tmp")
+
+
+def save(ranks: Ranks, held: Held, path: Any, params: Any, bring: Callable[[], None]) -> None:
+    """See `Sharded.save`. `bring` puts into the pieces what the parameters hold."""
+    with ExitStack() as stack:
+        with ranks.all_or_none("save") as agree:
+            shard = stack.enter_context(held())
+            path, params = path_from("path", path), options.flag("params", params)
+            agree({"path": str(path), "params": params, **same(shard)})
+        index = _index(shard, ranks.size, params, whole_steps("save", ranks, shard))
+        token = ranks.comm.bcast(secrets.token_hex(8))
+        with ranks.all_or_none("save: the files") as agree:
+            bring()
+            _write(shard, path, _name(token, ranks.rank), params)
+            agree({})
+        with ranks.all_or_none("save: their index") as agree:
+            if ranks.rank == 0:
+                _commit(path, {**index, "files": [_name(token, rank) for rank in range(ranks.size)]})
+            agree({})
+
+
+def _name(token: str, rank: int) -> str:
+    return f"{token}-{rank}.npz"
+
+
+def _index(shard: Shard, n_ranks: int, params: bool, steps: Mapping[str, int]) -> dict[str, Any]:
+    """What ``checkpoint.json`` holds, but for the names of the files."""
+    layout = {"n_ranks": n_ranks, "bucket_bytes": shard.bucket_bytes}
+    return {**shard.describe(steps), "arrays": _arrays(shard.whole), "has_params": params, **layout}
+
+
+def _arrays(whole: Whole) -> list[list[Any]]:
+    """The keys, shapes and dtypes of the whole parameters."""
+    return [[key, list(p.shape), p.dtype.name] for key, p in zip(whole.keys, whole.params, strict=True)]
+
+
+def _write(shard: Shard, path: Path, name: str, params: bool) -> None:
+    """This rank's file."""
+    path.mkdir(parents=True, exist_ok=True)
+    arrays = {entry: in_file(array) for entry, array in shard.own.arrays(params).items() if array.size}
+    with replacing(path / name) as temporary:
+        npz.write(temporary, json.dumps({"t": shard.own.t}).encode(), arrays)
+
+
+def _commit(path: Path, index: dict[str, Any]) -> None:
+    """Write the index of files that are all there; then remove the files of older ones."""
+    for name in index["files"]:
+        if not (path / name).exists():
+            raise OSError(f"path: {path}: rank 0 does not see {name}; expected a folder that all ranks share")
+    text = json.dumps(index, default=encode)
+    with replacing(path / _INDEX) as temporary:
+        temporary.write_text(f'{{"index": {text}, "crc32": {zlib.crc32(text.encode())}}}')
+    for file in path.iterdir():
+        is_older = _FILE.fullmatch(file.name) and file.name not in index["files"]
+        if is_older or _TEMPORARY.fullmatch(file.name):
+            with suppress(OSError):  # the next save tries again
+                file.unlink()
+
+
+def load(ranks: Ranks, held: Held, path: Any, check: Check, commit: Commit) -> None:
+    """See `Sharded.load`."""
+    with ranks.all_or_none("load") as agree, held() as shard, ExitStack() as files:
+        path = path_from("path", path)
+        shard.whole.need_same_arrays()
+        with reading(path):
+            source = str(path / _INDEX)
+            index = _read_index(path / _INDEX)
+            has_params = _check_index(shard, source, index)
+            entries = shard.own.arrays(has_params)
+            fetch = _fetch_by_piece(shard, path, index, files)
+            found = fit(shard.own, str(path), shard.of_pieces(source, index), entries, fetch, check)
+        agree({"number": shard.number, "files": index["files"]})
+        commit(found, has_params)
+
+
+def _read_index(path: Path) -> Mapping[str, Any]:
+    read = mapping(str(path), json.loads(path.read_bytes()))
+    index = mapping(f"{path}: index", read.get("index"))
+    need(zlib.crc32(json.dumps(index).encode()) == read.get("crc32"), f"{path}: its checksum is wrong")
+    return index
+
+
+def _check_index(shard: Shard, source: str, index: Mapping[str, Any]) -> bool:
+    """Refuse the index of another optimizer's checkpoint; whether it is one with parameters."""
+    need_version(source, index.get("version"))
+    for name, own in {"optimizer": shard.own.optimizer, "arrays": _arrays(shard.whole)}.items():
+        need_same(f"{source}: {name}", index.get(name), own)
+    for name in ("n_ranks", "bucket_bytes"):
+        value = index.get(name)
+        need(type(value) is int and value > 0, f"{source}: {name}: expected a whole number > 0, got {value!r}")
+    names: Any = index.get("files")
+    good = isinstance(names, list) and all(isinstance(name, str) and _FILE.fullmatch(name) for name in names)
+    need(good and len(names) == index["n_ranks"], f"{source}: files: expected one of each rank, got {names!r}")
+    return options.flag(f"{source}: has_params", index.get("has_params"))
+
+
+def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: ExitStack) -> Fetch:
+    """What brings the array of one of this rank's pieces, put together from the files of the ranks that have it.
+
+    A file is opened when it is first asked for, and closed by `files`.
+    """
+    layout, keys = shard.whole.layout(index["n_ranks"], index["bucket_bytes"]), shard.whole.keys
+    fetches: dict[int, Fetch] = {}
+    wanted = {
+        entry_of(key, name): (name, piece, array)
+        for (key, p), piece, states in zip(shard.own.params.items(), shard.pieces, shard.states(), strict=True)
+        for name, array in {**states, "params": p}.items()
+    }
+
+    def of_rank(rank: int) -> Fetch:
+        if rank not in fetches:
+            file = path / index["files"][rank]
+            meta, _, fetches[rank] = files.enter_context(npz.opened(file))
+            need_same(f"{file}: t", meta.get("t"), index["t"])
+        return fetches[rank]
+
+    def fetch(entry: str) -> np.ndarray:
+        name, piece, own = wanted[entry]
+        found = np.empty_like(in_file(own))
+        for rank, held in layout.holders(piece):
+            stored = entry_of(held.label(keys[held.param]), name)
+            came = of_rank(rank)(stored)
+            where = f"{path / index['files'][rank]}: {stored}"
+            need(came.shape == (held.end - held.begin,), f"{where}: expected {held.end - held.begin} elements")
+            need(came.dtype == found.dtype, f"{where}: expected dtype {found.dtype}, got {came.dtype}")
+            begin, end = max(piece.begin, held.begin), min(piece.end, held.end)
+            found[begin - piece.begin : end - piece.begin] = came[begin - held.begin : end - held.begin]
+        return found
+
+    return fetch

@@ -1,0 +1,66 @@
+"""What came is not what is wanted: the errors that say so, at a bounded length."""
+
+import errno
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+#: no message is longer: it quotes what came
+_MAX_TEXT = 2000
+
+
+class Mismatch(ValueError):
+    """A checkpoint that does not fit the optimizer."""
+
+
+def need(condition: bool, message: str) -> None:
+    """Refuse a checkpoint unless this is so."""
+    if not condition:
+        raise Mismatch(_cut(message))
+
+
+def need_same(where: str, came: Any, own: Any) -> None:
+    """Refuse a value that is not the optimizer's own."""
+    need(type(came) is type(own) and came == own, f"{where}: expected {own!r}, got {came!r}")
+
+
+def need_names(where: str, came: Collection[Any], own: Collection[str]) -> None:
+    """Refuse other names than the optimizer's own."""
+    missing, unknown = sorted(set(own) - set(came)), sorted(map(str, set(came) - set(own)))
+    need(not missing and not unknown, f"{where}: missing: {missing[:5]}, unknown: {unknown[:5]}")
+
+
+def mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    """The value, if it is a mapping."""
+    need(isinstance(value, Mapping), f"{name}: expected a dict, got {type(value).__name__}")
+    return value  # type: ignore[no-any-return]
+
+
+@contextmanager
+def saying(where: str) -> Iterator[None]:
+    """Errors of the block say where."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else Mismatch
+        raise kind(_cut(f"{where}: {error}")) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn any failure on a damaged file into a ValueError that names the file."""
+    try:
+        yield
+    except (MemoryError, ImportError, Mismatch):
+        raise
+    except Exception as error:  # a damaged or hostile file can fail anywhere in zipfile, json or NumPy
+        # EINVAL is the file's fault: it names a place before its beginning. Other OSErrors are the system's.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(_cut(f"{path}: no whole checkpoint of this optimizer: {what}")) from error
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _MAX_TEXT else f"{message[:_MAX_TEXT]}…"

@@ -1,0 +1,72 @@
+"""Checkpoints as ``.npz`` files: plain arrays in a zip, each with its checksum."""
+
+import json
+import math
+import mmap
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .entries import MAX_META, META, Fetch
+from .mismatch import need
+
+
+def write(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the description `meta` and the arrays, by entry."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, array in {META: np.frombuffer(meta, np.uint8), **arrays}.items():
+            name = f"{entry}.npy"
+            need(len(name.encode()) < 2**16, f"{entry[:50]}…: too long a key for an .npz file")
+            # of no date, so that the same state makes the same file
+            with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, set[str], Fetch]]:
+    """The description, the entries, and what brings the array of one.
+
+    An array is a view of the file, so that one larger than memory can be loaded.
+    """
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+        def fetch(entry: str) -> np.ndarray:
+            info = archive.getinfo(f"{entry}.npy")
+            need(info.compress_type == zipfile.ZIP_STORED, f"{path}: {entry}: is compressed, which `save` never does")
+            with archive.open(info) as member:
+                first = file.tell()
+                shape, is_fortran, dtype = read_header(member)
+                first += member.tell()
+                size = member.tell() + math.prod(shape) * dtype.itemsize
+                need(
+                    size == info.file_size == info.compress_size and not dtype.hasobject,
+                    f"{path}: {entry}: {info.file_size} bytes are not those of an array {shape} of {dtype}",
+                )
+                while member.read(1 << 20):  # at its end the checksum is compared
+                    pass
+            return np.ndarray(shape, dtype, memory, first, order="F" if is_fortran else "C")
+
+        meta = fetch(META)
+        need(meta.nbytes <= MAX_META, f"{path}: a description of {meta.nbytes} bytes is none of ours")
+        entries = [name.removesuffix(".npy") for name in archive.namelist()]
+        need(len(set(entries)) == len(entries), f"{path}: has two entries of one name")
+        yield json.loads(meta.tobytes()), set(entries) - {META}, fetch
+
+
+def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and dtype of the ``.npy`` array that begins here."""
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"unknown version {version} of the .npy format")
+    try:
+        return read(file)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # NumPy parses it as Python, which fails in many ways: for its own stack by MemoryError
+        raise ValueError(f"the header is no array's: {type(error).__name__}: {error}") from error

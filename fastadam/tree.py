@@ -1,0 +1,307 @@
+"""The structure of parameters and of their gradients: any nesting of dicts, lists and tuples, groups, an object.
+A tree knows names and arrays. What was given is read anew at each step: `kernel._follow` compares it, and flattens
+gradients, by the nodes that are made here; the slower ways of this module say what is wrong.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .kernel.checks import shown
+
+
+class HasParameters(Protocol):
+    """The article's protocol: an object whose ``parameters`` are stepped by its ``grad``."""
+
+    parameters: Any
+    grad: Any
+
+
+#: arrays in any nesting of dicts, lists and tuples; group dicts; or an object
+Params = np.ndarray | Iterable[Any] | Mapping[Any, Any] | HasParameters
+#: gradients in the structure of the parameters; for groups also a sequence a group, or dicts with ``"grads"``
+Grads = np.ndarray | Iterable[Any] | Mapping[Any, Any]
+
+#: how a node holds its children: one behind the other, by key, one under a key, one as an attribute
+SEQUENCE, MAPPING, ITEM, ATTRIBUTE = range(4)
+#: structures are no deeper: one that holds itself has no end
+_DEEPEST = 50
+
+
+class Node(NamedTuple):
+    """A container of a structure; None stands for a leaf, and as `children` for `n` leaves."""
+
+    kind: int
+    keys: tuple[Any, ...]
+    children: tuple["Node | None", ...] | None
+    n: int
+
+
+class Leaf(NamedTuple):
+    """One array of a structure: what messages call it, and the keys that lead to it."""
+
+    name: str
+    path: tuple[Any, ...]
+    array: Any
+
+
+class Branch(NamedTuple):
+    """The parameters of one group: where they are read anew, how, and how gradients are read."""
+
+    source: Any
+    source_node: Node | None
+    grads_node: Node | None
+    names: list[str]
+    keys: list[str]
+    arrays: list[Any]
+    grads: str = "grads"  # what messages call the gradients
+    options: dict[str, Any] | None = None  # of a group that was given as a dict
+
+
+class Tree:
+    """The structure of all parameters: a branch for each group."""
+
+    def __init__(self, branches: Sequence[Branch], owner: Any = None) -> None:
+        self.branches = list(branches)
+        #: the object whose ``.parameters`` these are, and whose ``.grad`` brings the gradients
+        self.owner = owner
+        self.names = [name for branch in branches for name in branch.names]
+        self.keys = [key for branch in branches for key in branch.keys]
+        first = self.branches[0]
+        self.is_grouped = len(self.branches) > 1 or first.options is not None
+        if self.is_grouped:
+            if len(branches) > 1:
+                self.keys = [f"{k}.{key}" for k, branch in enumerate(branches) for key in branch.keys]
+            self.source: Any = [branch.source for branch in branches]
+            self.source_node: Node | None = _node(SEQUENCE, (), [branch.source_node for branch in branches])
+            self.grads_node: Node | None = _node(SEQUENCE, (), [branch.grads_node for branch in branches])
+        else:
+            self.source, self.source_node, self.grads_node = first.source, first.source_node, first.grads_node
+            if owner is not None:
+                self.source, self.source_node = owner, Node(ATTRIBUTE, ("parameters",), (first.source_node,), 1)
+
+    @property
+    def arrays(self) -> list[Any]:
+        """The arrays that were given."""
+        return [array for branch in self.branches for array in branch.arrays]
+
+    def with_group(self, branch: Branch) -> "Tree":
+        """The same structure and one more group."""
+        return Tree([*self.branches, branch])
+
+    def grads_with_group(self, grads: Any, new: Any) -> Any:
+        """Gradients of this structure, of which the last group's are `new` and the others' `grads`."""
+        if len(self.branches) == 2 and self.branches[0].options is None:
+            return [grads, new]
+        if len(grads) == len(self.branches) - 1:
+            return [*grads, new]
+        return [*grads, *_flatten(self.branches[-1].grads_node, new, self.branches[-1].grads)]
+
+    def flatten(self, grads: Any) -> list[Any]:
+        """Gradients of this structure, one a parameter; an error that says where they have another structure."""
+        if self.is_grouped:
+            return self._flatten_groups(grads)
+        return list(_flatten(self.grads_node, grads, "grads"))
+
+    def read_again(self) -> list[Any]:
+        """The arrays that stand in the structure now."""
+        try:
+            found = list(_flatten(self.source_node, self.source, "params"))
+            again = list(_flatten(self.source_node, self.source, "params"))
+        except (TypeError, ValueError, AttributeError) as error:
+            text = f"params: has not the structure that it had at construction: {error}"
+            raise (ValueError if isinstance(error, ValueError) else TypeError)(text) from error
+        if any(one is not other for one, other in zip(found, again, strict=True)):
+            raise TypeError("params: gives another array at each read, so a step in place would be lost")
+        return found
+
+    def unflatten(self, arrays: Iterable[Any]) -> Any:
+        """Arrays, one a parameter, in this structure; where there are groups, a list of those of each."""
+        rest = iter(arrays)
+        built = [_unflatten(branch.grads_node, rest) for branch in self.branches]
+        return built if self.is_grouped else built[0]
+
+    def _flatten_groups(self, grads: Any) -> list[Any]:
+        """Gradients a group: each the structure of its params, or a dict with it under 'grads' or 'params'; or flat."""
+        total = len(self.names)
+        if not _is_sequence(grads):
+            raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
+        entries = list(grads)
+        if len(entries) == total and all(isinstance(g, (np.ndarray, np.generic)) for g in entries):
+            return entries
+        if len(entries) != len(self.branches):
+            allowed = f"{len(self.branches)} groups (or all {total} arrays in order)"
+            raise ValueError(f"grads: expected {allowed}, got {len(entries)} entries")
+        flat: list[Any] = []
+        for branch, entry in zip(self.branches, entries, strict=True):
+            if isinstance(entry, Mapping) and ("grads" in entry or "params" in entry):
+                entry = entry["grads"] if "grads" in entry else entry["params"]
+            flat.extend(_flatten(branch.grads_node, entry, branch.grads))
+        return flat
+
+
+def read(params: Any) -> Tree:
+    """The tree of what an optimizer was given: arrays in any structure, groups, or the article's object."""
+    if is_object(params):
+        return Tree([_branch(params.parameters, "params")], owner=params)
+    params = listed(params)
+    if isinstance(params, (list, tuple)) and any(isinstance(group, Mapping) and "params" in group for group in params):
+        return Tree([read_group(k, group) for k, group in enumerate(params)])
+    return Tree([_branch(params, "params")])
+
+
+def read_group(k: int, group: Any) -> Branch:
+    """The branch of group number `k`, a dict with its arrays under ``"params"``."""
+    if not isinstance(group, Mapping):
+        raise TypeError(f"params[{k}]: expected a group as a dict with the key 'params', got {type(group).__name__}")
+    if "params" not in group:
+        raise ValueError(f"params[{k}]: expected a group with the key 'params', got the keys {list(group)}")
+    branch = _branch(group["params"], f"params[{k}]['params']")
+    options = {key: value for key, value in group.items() if key != "params"}
+    if branch.source is group["params"]:
+        branch = branch._replace(source=group, source_node=Node(ITEM, ("params",), (branch.source_node,), 1))
+    return branch._replace(grads=f"grads[{k}]", options=options)
+
+
+def is_object(params: Any) -> bool:
+    """Whether `params` follows the article's protocol: an object with ``.parameters`` and ``.grad``."""
+    return hasattr(params, "parameters") and hasattr(params, "grad") and not callable(params.parameters)
+
+
+def listed(value: Any) -> Any:
+    """What is read once, such as a generator, as a list; all else as it is."""
+    return list(value) if _is_sequence(value) and not isinstance(value, Sequence) else value
+
+
+# ---------------------------------------------------------------- reading a structure
+
+
+def _branch(params: Any, name: str) -> Branch:
+    leaves: list[Leaf] = []
+    params = listed(params)
+    source_node, grads_node = _read(params, name, (), leaves)
+    if not leaves:
+        raise ValueError(f"{name}: expected at least one array, got an empty {type(params).__name__}")
+    arrays = [leaf.array for leaf in leaves]
+    return Branch(params, source_node, grads_node, [leaf.name for leaf in leaves], _keys(leaves), arrays)
+
+
+def _read(value: Any, name: str, path: tuple[Any, ...], leaves: list[Leaf]) -> tuple[Node | None, Node | None]:
+    """The nodes by which a structure is read anew, and its gradients; its leaves are added to `leaves`."""
+    if len(path) > _DEEPEST:
+        raise ValueError(f"{name}: expected a structure of at most {_DEEPEST} levels; does it hold itself?")
+    if isinstance(value, Mapping):
+        keys = list(value)
+        children = [_read(value[key], f"{name}[{key!r}]", (*path, key), leaves) for key in keys]
+        return _both(MAPPING, keys, children)
+    if isinstance(value, (set, frozenset)):
+        raise TypeError(f"{name}: a set has no order by which arrays are matched; pass a list or a dict")
+    if not (_is_sequence(value) and isinstance(value, Sequence)):
+        leaves.append(Leaf(name, path, value))
+        return None, None
+    values = list(value)
+    if is_pairs(values):
+        keys = list(_of_pairs(name, values))
+        children = [_read(part, f"{name}[{key!r}]", (*path, key), leaves) for key, part in values]
+        sources = [Node(ITEM, (1,), (source,), 1) for source, _ in children]
+        return _node(SEQUENCE, (), sources), _node(MAPPING, keys, [grads for _, grads in children])
+    children = [_read(part, f"{name}[{k}]", (*path, k), leaves) for k, part in enumerate(values)]
+    return _both(SEQUENCE, [], children)
+
+
+def _both(kind: int, keys: Sequence[Any], children: list[tuple[Node | None, Node | None]]) -> tuple[Node, Node]:
+    return _node(kind, keys, [source for source, _ in children]), _node(kind, keys, [grads for _, grads in children])
+
+
+def _node(kind: int, keys: Sequence[Any], children: Sequence[Node | None]) -> Node:
+    is_flat = all(child is None for child in children)
+    return Node(kind, tuple(keys), None if is_flat else tuple(children), len(children))
+
+
+def _keys(leaves: list[Leaf]) -> list[str]:
+    """What checkpoints call the arrays: their paths as text, still all different, since 1 and "1" are keys of one dict.
+    Where even repr gives one text for two keys, the arrays are numbered."""
+    if not leaves[0].path:
+        return ["0"]
+    for text in (lambda key: key if isinstance(key, str) else repr(key), repr):
+        keys = [".".join(map(text, leaf.path)) for leaf in leaves]
+        if len(set(keys)) == len(keys):
+            return keys
+    return [str(k) for k in range(len(leaves))]
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether a value holds others one behind the other: no array, of whatever library, is one."""
+    is_array = isinstance(value, np.ndarray) or hasattr(value, "__array__") or hasattr(value, "toarray")
+    is_other = isinstance(value, (Mapping, str, bytes, set, frozenset))
+    return isinstance(value, Iterable) and not is_array and not is_other
+
+
+def is_pairs(value: Any) -> bool:
+    """Whether these are names with arrays, as torch's named_parameters() and a dict's items() give."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in value)
+    )
+
+
+def _of_pairs(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise ValueError(f"{name}: expected different names, got {shown([key for key, _ in pairs])}")
+    return named
+
+
+# ---------------------------------------------------------------- reading what has a known structure
+
+
+def _flatten(node: Node | None, value: Any, name: str) -> Iterator[Any]:
+    if node is None:
+        yield value
+        return
+    children = node.children or (None,) * node.n
+    if node.kind == SEQUENCE:
+        keys, parts = range(node.n), _by_place(name, node.n, value)
+    elif node.kind == MAPPING:
+        keys, parts = node.keys, _by_key(name, list(node.keys), value)  # type: ignore[assignment]
+    elif node.kind == ITEM:
+        keys, parts = node.keys, [value[node.keys[0]]]  # type: ignore[assignment]
+    else:
+        yield from _flatten(children[0], getattr(value, node.keys[0]), f".{node.keys[0]}")
+        return
+    for key, child, part in zip(keys, children, parts, strict=True):
+        yield from _flatten(child, part, f"{name}[{key!r}]")
+
+
+def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:
+    if isinstance(values, (set, frozenset)):
+        raise TypeError(f"{name}: a set has no order by which arrays are matched; pass a list or a dict")
+    if not _is_sequence(values):
+        raise TypeError(f"{name}: expected a sequence like params, got {type(values).__name__}")
+    found = list(values)
+    if len(found) != count:
+        what = "gradients, one a parameter" if name.startswith("grads") else "parts"
+        raise ValueError(f"{name}: expected {count} {what}, got {len(found)}")
+    return found
+
+
+def _by_key(name: str, keys: list[Any], values: Any) -> Sequence[Any]:
+    if not isinstance(values, Mapping) and _is_sequence(values):
+        given = list(values)
+        values = _of_pairs(name, given) if is_pairs(given) else given
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name}: expected a mapping like params, got {type(values).__name__}")
+    if len(values) != len(keys) or any(key not in values for key in keys):
+        missing = shown([key for key in keys if key not in values])
+        unknown = shown([key for key in values if key not in keys])
+        raise ValueError(f"{name}: expected the keys of params; missing: {missing}, unknown: {unknown}")
+    return [values[key] for key in keys]
+
+
+def _unflatten(node: Node | None, rest: Iterator[Any]) -> Any:
+    if node is None:
+        return next(rest)
+    built = [_unflatten(child, rest) for child in node.children or (None,) * node.n]
+    return dict(zip(node.keys, built, strict=True)) if node.kind == MAPPING else built

@@ -1,0 +1,351 @@
+"""The doors for other libraries, each against the Python classes to the bit: functions, C and Cython, Numba.
+Two clients and the examples of docs/embedding.md are compiled here, as a user would compile them.
+"""
+
+import inspect
+import re
+from concurrent.futures import ThreadPoolExecutor
+from math import sqrt
+from pathlib import Path
+
+import inside
+import numpy as np
+import pytest
+from cases import BY_RULE, CASES, DTYPES, VARIANTS, arrays_of, gradients, make
+from conftest import python
+from numba import njit
+from places import ROOT
+
+import fastadam
+import fastadam.numba
+from fastadam import functional
+from fastadam.rules import OF_THE_STEP, RULES, arguments
+
+DOC = ROOT / "docs/embedding.md"
+#: of fastadam_options, after its size; a new one comes last
+MEMBERS = ["lr", "weight_decay", "decoupled", "maximize", "beta1", "beta2", "eps", "eps_hat"]
+MEMBERS += ["lr_decay", "alpha", "eps_in_sqrt", "momentum", "accumulate_lr"]
+OK, BAD_OPTIONS, BAD_LENGTH, NULL_POINTER, BAD_STEP = 0, -1, -2, -3, -4
+#: functions beyond one a rule
+ALSO = {"adamw": (fastadam.AdamW, {})}
+
+
+def rule_of(opt):
+    return inside.rule_of(opt)
+
+
+def members_of(opt) -> dict[str, float]:
+    """The options of an optimizer under the names that C and the scalars of the rules have for them."""
+    values = dict.fromkeys(MEMBERS, 0.0) | {"beta_decay": 1.0} | dict(opt.param_groups[0])
+    if "betas" in values:
+        values["beta1"], values["beta2"] = values["betas"]
+    if "rho" in values:
+        values["beta1"] = values["beta2"] = values["rho"]
+    return values | {"decoupled": values.get("decoupled_weight_decay", False)}
+
+
+# ---------------------------------------------------------------- functions
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"schedule"}))
+def test_function_is_the_class(case, dtype):
+    rng = np.random.default_rng(0)
+    start = [rng.standard_normal((20, 31)).astype(dtype), rng.standard_normal(7).astype(dtype)]
+    theirs, mine = [p.copy() for p in start], [p.copy() for p in start]
+    mine[0] = np.zeros((40, 31), dtype)[::2]  # strided here, plain there
+    mine[0][...] = start[0]
+    opt = make(case, theirs)
+    rule, options = rule_of(opt), dict(CASES[case][1])
+    states = [[array.copy("F") for array in opt.state[name]] for name in rule.states]
+    alpha_decay = options.pop("alpha_decay", False)
+    for chooses_the_rule in ("amsgrad", "centered", "initial_accumulator_value"):
+        options.pop(chooses_the_rule, None)
+    step = functional.adamw if isinstance(opt, fastadam.AdamW) else getattr(functional, rule.name)
+    for t in range(1, 6):
+        g = [gradients(rng, p.size, 2, dtype)[1].reshape(p.shape) for p in start]
+        if alpha_decay:
+            options["lr"] = opt.lr / sqrt(t)
+        opt.step(g)
+        assert step(mine, g, *states, t, **options) is None
+    for ours, name in zip([mine, *states], ["p", *rule.states], strict=True):
+        for a, b in zip(ours, theirs if name == "p" else opt.state[name], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(BY_RULE.keys() | ALSO))
+def test_one_array_and_the_defaults(name):
+    cls, chosen = (BY_RULE | ALSO)[name]
+    p, theirs = np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)
+    opt = cls(theirs, **chosen)
+    states = [opt.state[state][0].copy() for state in rule_of(opt).states]
+    step = getattr(functional, name)
+    options = {"momentum": 0.9} if "momentum" in chosen else {}
+    for t in range(1, 4):
+        opt.step(np.cos(theirs + t))
+        step(p, np.cos(p + t), *states, t, **options, n_threads=1)
+    np.testing.assert_array_equal(p, theirs)
+
+    of_class = inspect.signature(cls).parameters
+    for parameter in inspect.signature(step).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            assert parameter.default == of_class[parameter.name].default
+    assert [*inspect.signature(step).parameters][: 3 + len(states)] == ["p", "g", *rule_of(opt).states, "t"]
+
+
+# ---------------------------------------------------------------- C and Cython
+
+
+def of_client(client, opt, p, grads, states, *, t=1, n=None, size=None, null=-2) -> int:
+    """Steps of the client, with the options and the rule of `opt`; the code that it returned."""
+    values = members_of(opt)
+    members = tuple(float(values[name]) for name in MEMBERS)
+    n, size = len(p) if n is None else n, client.SIZE if size is None else size
+    return client.steps(rule_of(opt).name, p, grads, states, members, t, n, size, null)
+
+
+def problem(case: str, n: int, steps: int, dtype: str):
+    """An optimizer, and what a client is to step beside it: p, gradients and states, a row for each."""
+    rng = np.random.default_rng(n)
+    p = rng.standard_normal(n).astype(dtype)
+    opt = make(case, p.copy(), n_threads=1)
+    grads = np.array(gradients(rng, n, steps, dtype), dtype).reshape(steps, n)
+    states = np.array([opt.state[name][0] for name in rule_of(opt).states], dtype)
+    return opt, p, grads, states
+
+
+# those that a C client can ask for: rates by function and decaying betas are the caller's own there
+C_CASES = sorted(CASES.keys() - {"schedule", "adam-article"})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", C_CASES)
+def test_client_is_the_class(client, case, dtype):
+    for n in (1, 16, 1025):
+        opt, p, grads, states = problem(case, n, 30, dtype)
+        for g in grads:
+            opt.step(g)
+        assert of_client(client, opt, p, grads[:20], states) == OK
+        assert of_client(client, opt, p, grads[20:], states, t=21) == OK
+        for ours, theirs in zip([p, *states], arrays_of(opt), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_client_leaves_epsilon_uncorrected(client):
+    p, states, grads = np.ones(5), np.zeros((2, 5)), np.random.default_rng(0).standard_normal((9, 5))
+    opt = fastadam.AdamW(p.copy(), eps=0.1, eps_hat=True, maximize=True)
+    for g in grads:
+        opt.step(g)
+    assert of_client(client, opt, p, grads, states) == OK
+    np.testing.assert_array_equal(p, inside.planned(opt)[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", sorted(BY_RULE))
+def test_client_gets_a_code_and_nothing_is_touched(client, case, dtype):
+    opt, p, grads, states = problem(case, 9, 2, dtype)
+    before = p.copy(), grads.copy(), states.copy()
+    expected = {
+        BAD_OPTIONS: [{"null": -1}, {"size": 0}, {"size": client.SIZE - 8}, {"size": client.SIZE + 8}],
+        BAD_LENGTH: [{"n": -1}, {"n": -(2**62)}],
+        NULL_POINTER: [{"null": k} for k in range(2 + len(states))],
+        BAD_STEP: [{"t": 0}, {"t": -5}],
+    }
+    for code, mistakes in expected.items():
+        for mistake in mistakes:
+            assert of_client(client, opt, p, grads, states, **mistake) == code, mistake
+    for array, copy in zip((p, grads, states), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("case", sorted(BY_RULE))
+def test_client_with_no_elements(client, case):
+    opt, p, grads, states = problem(case, 9, 2, "float64")
+    before = p.copy(), states.copy()
+    for null in range(-2, 2 + len(states)):
+        assert of_client(client, opt, p, grads, states, n=0, null=null) == (BAD_OPTIONS if null == -1 else OK)
+    np.testing.assert_array_equal(p, before[0])
+    np.testing.assert_array_equal(states, before[1])
+
+
+def test_client_on_many_threads(client):
+    problems = [problem("amsgrad", 1025, 200, "float32") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda given: of_client(client, *given), problems)) == [OK] * 4
+    opt, _, grads, _ = problems[0]
+    for g in grads:
+        opt.step(g)
+    for _, p, _, _ in problems:
+        np.testing.assert_array_equal(p, inside.planned(opt)[0])
+
+
+def test_version_and_size(clients):
+    for client in clients.values():
+        assert client.VERSION == 1
+        assert client.SIZE == 14 * 8
+
+
+def test_client_adds_the_step_with_its_rate(client):
+    p, states, [g] = np.ones(5), np.zeros((2, 5)), np.random.default_rng(0).standard_normal((1, 5))
+    opt = fastadam.Adadelta(p.copy(), lr=0.5)
+    rule = RULES["adadelta"]
+    members = [dict.fromkeys(MEMBERS, 0.0) | members_of(opt) | {"accumulate_lr": flag} for flag in (False, True)]
+    accumulated = []
+    for values in members:
+        mine, into = p.copy(), states.copy()
+        given = tuple(float(values[name]) for name in MEMBERS)
+        assert client.steps("adadelta", mine, g[None], into, given, 1, 5, client.SIZE, -2) == OK
+        hyper = [values.get(name, 0.0) for name in rule.hyper]
+        scalars = rule.step_scalars(1, [*OF_THE_STEP.values(), *hyper])[rule.n_prepare_scalars :]
+        for ours, theirs in zip([mine, *into], rule.update(p, g, *states, *scalars), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        accumulated.append(into[1])
+    assert (accumulated[0] > accumulated[1]).all()
+
+
+def test_header_and_pxd_have_every_rule():
+    header = (Path(fastadam.get_include()) / "fastadam.h").read_text()
+    pxd = Path(fastadam.__file__).with_name("capi.pxd").read_text()
+    declared = re.findall(r"X\((\w+)_##suffix, \(FASTADAM_ARGS\(real\)(.*?)\)\)", header)
+    assert {name: tuple(re.findall(r"\*(\w+)", states)) for name, states in declared} == {
+        name: rule.states for name, rule in RULES.items()
+    }
+    cimported = re.findall(r"cdef int fastadam_(\w+)_(f32|f64)\((.*?)\)", pxd, re.S)
+    assert {(name, suffix): tuple(re.findall(r"\* (\w+)", taken)) for name, suffix, taken in cimported} == {
+        (name, suffix): ("options", "p", "g", *rule.states) for name, rule in RULES.items() for suffix in ("f32", "f64")
+    }
+    assert re.findall(r"^    double (\w+);", header, re.M) == MEMBERS
+    assert re.findall(r"^        double (\w+)$", pxd, re.M) == MEMBERS
+    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr"}
+    assert {*re.findall(r"^    double (\w+); /\* a flag", header, re.M)} == flags
+
+
+# ---------------------------------------------------------------- Numba
+
+
+@njit(nogil=True)
+def gradient(x, y, w, g):
+    """The gradient of the mean logistic loss of w, into g."""
+    g[:] = 0.0
+    for i in range(x.shape[0]):
+        z = 0.0
+        for j in range(x.shape[1]):
+            z += x[i, j] * w[j]
+        residual = 1.0 / (1.0 + np.exp(-z)) - y[i]
+        for j in range(x.shape[1]):
+            g[j] += residual * x[i, j] / x.shape[0]
+
+
+@njit(nogil=True)
+def train(x, y, w, epochs, lr):
+    g, m, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    for t in range(1, epochs + 1):
+        gradient(x, y, w, g)
+        fastadam.numba.adam_step(w, g, m, v, t, lr, 0.9, 0.999, 1e-8, 1.0, False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logistic_regression_without_the_interpreter(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 19)).astype(dtype)
+    y = (x @ np.arange(19) + rng.standard_normal(200) > 0).astype(dtype)
+    w, theirs = np.zeros(19, dtype), np.zeros(19, dtype)
+    train(x, y, w, 100, 0.05)
+    assert [signature.args for signature in train.nopython_signatures] == train.signatures
+
+    opt, g = fastadam.Adam(theirs, lr=0.05), np.zeros_like(theirs)
+    for _ in range(100):
+        gradient(x, y, theirs, g)
+        opt.step(g)
+    np.testing.assert_array_equal(w, theirs)
+    assert np.mean((x @ w > 0) == y) > 0.9
+
+
+def taken_by_step(opt) -> tuple[list[float], list[float]]:
+    """What `<rule>_step` takes after t: the arguments of the scalars, and those of the preparation."""
+    values = members_of(opt)
+    own = [values[name] for name in arguments(rule_of(opt).scalars)[1:]]
+    return own, [values[name] for name in ("weight_decay", "decoupled", "maximize")]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", sorted(BY_RULE))
+def test_numba_sweep_is_the_class(case, dtype):
+    opt, p, grads, states = problem(case, 1025, 9, dtype)
+    step = getattr(fastadam.numba, f"{rule_of(opt).name}_step")
+    own, prepared = taken_by_step(opt)
+    for t, g in enumerate(grads, 1):
+        opt.step(g)
+        if t % 2:
+            step(p, g, *states, t, *own)
+        else:
+            step(p, g, *states, t, *own, *prepared)
+    for ours, theirs in zip([p, *states], arrays_of(opt), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("case", sorted(VARIANTS.keys() - {"schedule", "adam-article"}))
+def test_numba_sweep_takes_every_option(case):
+    opt, p, grads, states = problem(case, 33, 9, "float32")
+    step = getattr(fastadam.numba, f"{rule_of(opt).name}_step")
+    own, prepared = taken_by_step(opt)
+    for t, g in enumerate(grads, 1):
+        opt.step(g)
+        step(p, g, *states, t, *own, *prepared)
+    for ours, theirs in zip([p, *states], arrays_of(opt), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@njit(nogil=True)
+def own_loop(p, grads, m, v, v_max):
+    for k in range(grads.shape[0]):
+        a, b, c, d, e, f = fastadam.numba.amsgrad_scalars(k + 1.0, 1e-3, 0.9, 0.999, 1e-8, 1.0, False)
+        for i in range(p.size):
+            p[i], m[i], v[i], v_max[i] = fastadam.numba.amsgrad(
+                p[i], grads[k, i], m[i], v[i], v_max[i], a, b, c, d, e, f
+            )  # fmt: skip
+
+
+def test_numba_scalar_rule_in_a_loop_of_ones_own():
+    opt, p, grads, states = problem("amsgrad", 33, 9, "float64")
+    own_loop(p, grads, *states)
+    for g in grads:
+        opt.step(g)
+    for ours, theirs in zip([p, *states], arrays_of(opt), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_numba_has_every_rule(name):
+    for function in (name, f"{name}_scalars", f"{name}_step"):
+        assert callable(getattr(fastadam.numba, function))
+
+
+def test_documented_signature():
+    [printed] = re.findall(r"- `adam_step(\(.*?\))`", DOC.read_text(), re.S)
+    assert " ".join(printed.split()) == str(inspect.signature(fastadam.numba.adam_step.py_func))
+
+
+def test_numba_is_imported_only_when_asked_for(tmp_path):
+    code = "import sys, fastadam, fastadam.functional, fastadam.capi; print('numba' in sys.modules)"
+    assert python("-c", code, cwd=tmp_path) == "False\n"
+
+
+# ---------------------------------------------------------------- docs/embedding.md
+
+
+def test_documented_examples(tmp_path):
+    blocks = re.findall(r"```(python|cython|c)\n(.*?)```", DOC.read_text(), re.S)
+    names = [re.match(r"(?:#|/\*) (\S+\.(?:pyx?|c))\b", block) for _, block in blocks]
+    files = {name[1]: block for name, (_, block) in zip(names, blocks, strict=True) if name}
+    assert {Path(name).suffix for name in files} == {".py", ".pyx", ".c"}
+    for name, block in files.items():
+        (tmp_path / name).write_text(block)
+    python("setup.py", "build_ext", "--inplace", cwd=tmp_path)
+    scripts = [block for name, (_, block) in zip(names, blocks, strict=True) if not name]
+    assert len(scripts) >= 4
+    for k, script in enumerate(scripts):
+        (tmp_path / f"example{k}.py").write_text(script)  # Numba wants a file
+        promised = re.findall(r"print\(.*\)  +# (.*)", script)
+        assert promised
+        assert python(f"example{k}.py", cwd=tmp_path).splitlines() == promised

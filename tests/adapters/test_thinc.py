@@ -1,0 +1,674 @@
+"""thinc's optimizer with fastadam's steps, beside thinc's own: numbers, options, configs, a training, checkpoints.
+Runs with thinc 8.3, whose schedules are generators, and with thinc 9.
+"""
+
+import copy
+import inspect
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import inside
+import numpy as np
+import pytest
+import thinc.api
+from places import ROOT
+from sklearn.datasets import load_digits
+from thinc.api import Config, Relu, Softmax, chain, fix_random_seed, registry, to_categorical
+
+import fastadam
+import fastadam.adapters.thinc as adapter
+
+OURS = ("Adam", "AdamW", "Adamax", "Adagrad", "RMSprop", "Adadelta")
+KEY = (1, "W")
+SHAPES = {KEY: (7, 5), (1, "b"): (5,), (2, "W"): (3, 40, 2), (3, "E"): (300, 250)}
+
+
+def new_weights(dtype="float32"):
+    rng = np.random.default_rng(0)
+    return {key: rng.standard_normal(shape).astype(dtype) for key, shape in SHAPES.items()}
+
+
+def train(optimizer, steps=40, weights=None, first=0, **call):
+    """Weights after steps of the same gradients, of norms on both sides of 1, sometimes zero."""
+    weights = new_weights() if weights is None else weights
+    for step in range(first, first + steps):
+        rng = np.random.default_rng(step)
+        for key, w in weights.items():
+            g = (rng.standard_normal(w.shape) * 10.0 ** rng.uniform(-4, 1)).astype(w.dtype)
+            g.flat[::3] = 0
+            weights[key], zeroed = optimizer(key, w, g, **call)
+            assert not zeroed.any()
+        optimizer.step_schedules()
+    return weights
+
+
+def close(ours, theirs, tolerance=2e-5):
+    """To rounding: thinc takes 1 - beta2 of a float32, which is 1.3e-5 off for 0.999, and its steps 6.5e-6."""
+    assert ours.keys() == theirs.keys()
+    for key in theirs:
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=tolerance, atol=tolerance)
+
+
+def schedule(name, *args):
+    """A schedule of thinc's in either version: a generator, or an object."""
+    return registry.schedules.get(f"{name}.v1")(*args)
+
+
+# ---------------------------------------------------------------- the numbers of thinc's Adam
+
+CASES = {
+    "defaults": lambda: {},
+    "rate": lambda: {"learn_rate": 0.05},
+    "betas": lambda: {"beta1": 0.6, "beta2": 0.95},
+    "eps": lambda: {"eps": 0.1},
+    "no clipping": lambda: {"grad_clip": 0.0},
+    "much clipping": lambda: {"grad_clip": 1e-3},
+    "rare clipping": lambda: {"grad_clip": 50},
+    "no averages": lambda: {"use_averages": False},
+    "decay": lambda: {"L2": 0.5, "learn_rate": 0.1},
+    "decay alone": lambda: {"L2": 0.5, "learn_rate": 0.1, "grad_clip": 0.0, "use_averages": False},
+    "L2": lambda: {"L2": 0.5, "L2_is_weight_decay": False},
+    "L2 without clipping": lambda: {"L2": 0.5, "L2_is_weight_decay": False, "grad_clip": 0.0},
+    "list": lambda: {"learn_rate": [0.1, 0.05, 0.01]},
+    "generator": lambda: {"learn_rate": (0.1 / (1 + k) for k in range(7))},
+    "warmup": lambda: {"learn_rate": schedule("warmup_linear", 0.01, 5, 40)},
+    "all scheduled": lambda: {
+        "learn_rate": schedule("decaying", 0.01, 0.1),
+        "L2": [0.1, 0.2],
+        "beta1": [0.5, 0.9],
+        "beta2": [0.9, 0.99],
+        "eps": [0.1, 0.01],
+        "grad_clip": [1.0, 0.0, 2.0],
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("lr_scale", [1.0, 0.3])
+def test_numbers_of_thincs_adam(case, lr_scale):
+    theirs, ours = thinc.api.Adam(**CASES[case]()), adapter.Adam(**CASES[case]())
+    close(train(ours, lr_scale=lr_scale), train(theirs, lr_scale=lr_scale))
+    close(ours.mom1, theirs.mom1)
+    close(ours.mom2, theirs.mom2, 1e-4)
+    assert ours.nr_update == theirs.nr_update
+    assert (ours.averages is None) == (theirs.averages is None)
+    if theirs.averages is not None:
+        close(ours.averages, theirs.averages)
+
+
+def test_averages_to_the_bit():
+    """Given the same weights: large and small arrays, in any layout."""
+    ours, theirs = (make(1e-3) for make in (adapter.Adam, thinc.api.Adam))
+    for w in (
+        np.ones(10, "float32"),
+        np.ones((300, 401), "float32"),
+        np.asfortranarray(np.ones((300, 401), "float32")),
+    ):
+        average = np.zeros_like(w)
+        for t in range(1, 5):
+            ours((1, "W"), w, np.full_like(w, 0.1))
+            thinc.api.NumpyOps().update_averages(average, w, t)
+            np.testing.assert_array_equal(ours.averages[1, "W"], average)
+        ours, theirs = adapter.Adam(1e-3), theirs
+
+
+def test_steps_are_made_by_fastadams_kernels(monkeypatch):
+    for name in ("_adam", "_radam"):
+        monkeypatch.setattr(thinc.api.Optimizer, name, None)
+    optimizer = adapter.Adam()
+    train(optimizer, steps=5)
+    assert inside.thinc_counts(optimizer) == dict.fromkeys(SHAPES, 5)
+
+
+def test_rates_assigned_between_steps():
+    weights = []
+    for optimizer in (adapter.Adam(0.1), thinc.api.Adam(0.1)):
+        made = train(optimizer, steps=3)
+        optimizer.learn_rate = thinc.api.Adam(0.001).learn_rate  # a float, or thinc 9's schedule
+        if callable(optimizer.learn_rate):
+            train(optimizer, steps=3, weights=made)
+            optimizer.learn_rate.attrs["rate"] = 0.5
+        weights.append(train(optimizer, steps=3, weights=made))
+    close(*weights)
+
+
+if hasattr(thinc.api.Optimizer, "last_score"):  # thinc 8 has no schedules that see so much
+
+    def test_schedules_see_key_and_score():
+        seen = []
+
+        def by_key(step, *, key, last_score):
+            seen.append((step, key, last_score))
+            return 0.1 if key == (1, "W") else 0.0
+
+        optimizer = adapter.Adam(0.1)
+        optimizer.learn_rate = by_key
+        optimizer.last_score = 0.5
+        before = new_weights()
+        after = train(optimizer, steps=2)
+        assert seen[0] == (0, (1, "W"), (0, 0.5))
+        assert seen[-1] == (1, (3, "E"), (0, 0.5))
+        assert (after[1, "W"] != before[1, "W"]).any()
+        np.testing.assert_array_equal(after[1, "b"], before[1, "b"])
+
+
+# ---------------------------------------------------------------- the other rules
+
+FACES = {
+    "Adamax": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3},
+    "Adagrad": {"lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3},
+    "RMSprop": {"alpha": 0.9, "momentum": 0.5, "centered": True, "eps": 1e-3},
+    "Adadelta": {"rho": 0.8, "eps": 1e-3},
+    "AdamW": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "amsgrad": True},
+    "Adam": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "amsgrad": True},
+}
+
+
+def fastadams(name, options, **more):
+    """The optimizer of fastadam that an adapter's arguments mean, over new weights."""
+    options = dict(options)
+    if "beta1" in options:
+        options["betas"] = options.pop("beta1"), options.pop("beta2")
+    if name == "Adam":
+        options["eps_hat"] = True
+    weights = new_weights()
+    return getattr(fastadam, name)(weights, lr=0.1, **options, **more), weights
+
+
+def train_fastadam(opt, steps=20):
+    def collect(key, w, g):
+        grads[key] = g.copy()
+        return w, np.zeros_like(g)
+
+    for step in range(steps):
+        grads = {}
+        collect.step_schedules = lambda: None
+        train(collect, 1, new_weights(), step)
+        opt.step(grads)
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("L2", [0.0, 0.5])
+def test_every_rule_is_fastadams(name, L2):
+    """Bits of fastadam's own optimizer, L2 added to the gradient; AdamW has torch's decay."""
+    coupled = {} if name == "AdamW" else {"L2_is_weight_decay": False}
+    optimizer = getattr(adapter, name)(0.1, L2=L2, grad_clip=0.0, **FACES[name], **coupled)
+    made = train(optimizer, 20)
+    opt, expected = fastadams(name, FACES[name], weight_decay=L2)
+    train_fastadam(opt)
+    for key, w in expected.items():
+        np.testing.assert_array_equal(made[key], w)
+    moments = [optimizer.mom1, optimizer.mom2, optimizer.mom3]
+    for held, arrays in zip(moments, opt.state.values(), strict=False):
+        for key, array in zip(expected, arrays, strict=True):
+            np.testing.assert_array_equal(held[key], array.ravel())
+    assert [bool(held) for held in moments] == [k < len(opt.state) for k in range(3)]
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name != "AdamW"])
+def test_decay_after_the_step(name):
+    """As thinc's: first the step, then the weights shrink by learn_rate * lr_scale * L2."""
+    made = train(getattr(adapter, name)(0.1, L2=0.5, grad_clip=0.0), 1, lr_scale=0.5)
+    expected = train(getattr(adapter, name)(0.1, grad_clip=0.0), 1, lr_scale=0.5)
+    close(made, {key: w * (1 - 0.1 * 0.5 * 0.5) for key, w in expected.items()}, 1e-6)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_defaults_are_those_of_the_optimizers(name):
+    ours, theirs = inspect.signature(getattr(adapter, name)).parameters, inspect.signature(thinc.api.Adam).parameters
+    own = inspect.signature(getattr(fastadam, name)).parameters
+    if name == "Adam":
+        assert [p for p in theirs if p not in ours] == []
+        assert {p: ours[p].default for p in theirs} == {p: theirs[p].default for p in theirs}
+        return
+    same = {"learn_rate": "lr", "L2": "weight_decay"}
+    for p, parameter in ours.items():
+        if p in ("beta1", "beta2"):
+            assert parameter.default == own["betas"].default[p == "beta2"]
+        elif p in ("grad_clip", "L2_is_weight_decay", "use_averages"):
+            assert parameter.default == theirs[p].default
+        else:
+            assert parameter.default == own[same.get(p, p)].default
+
+
+# ---------------------------------------------------------------- configs
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_resolved_from_a_config(name):
+    config = Config().from_str(f"""
+        [optimizer]
+        @optimizers = "fastadam.{name}.v1"
+        L2 = 0.25
+        grad_clip = 2.0
+        use_averages = false
+
+        [optimizer.learn_rate]
+        @schedules = "warmup_linear.v1"
+        initial_rate = 0.01
+        warmup_steps = 10
+        total_steps = 40
+    """)
+    optimizer = registry.resolve(config)["optimizer"]
+    assert isinstance(optimizer, thinc.api.Optimizer)  # what spaCy asks of it
+    assert optimizer.face is getattr(fastadam, name)
+    expected = getattr(adapter, name)(
+        schedule("warmup_linear", 0.01, 10, 40), L2=0.25, grad_clip=2.0, use_averages=False
+    )
+    made, expected = train(optimizer, 20), train(expected, 20)
+    for key, w in expected.items():
+        np.testing.assert_array_equal(made[key], w)
+
+
+def test_the_config_in_the_docs():
+    (text,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs/adapters.md").read_text(), re.S)
+    optimizer = registry.resolve(Config().from_str("[training]\n" + text))["training"]["optimizer"]
+    assert optimizer.face is fastadam.Adam
+    assert optimizer.averages is None
+    before = new_weights()
+    close(train(optimizer, 1), before, 0)  # the warmup begins at a rate of 0
+    assert (train(optimizer, 1)[KEY] != before[KEY]).any()
+
+
+def test_a_config_of_wrong_arguments():
+    with pytest.raises(thinc.api.ConfigValidationError, match="momentum"):
+        registry.resolve({"optimizer": {"@optimizers": "fastadam.Adam.v1", "momentum": 0.9}})
+
+
+def test_entry_points_find_them_in_a_fresh_process(tmp_path):
+    """As an installed distribution would: a process that imports nothing of fastadam."""
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["thinc_optimizers"]
+    assert set(points) == {f"fastadam.{name}.v1" for name in OURS}
+    for name, target in points.items():
+        module, _, attribute = target.partition(":")
+        assert getattr(import_module(module), attribute) is registry.optimizers.get(name)
+    info = tmp_path / "fastadam-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fastadam\nVersion: 0.1.0\n")
+    lines = [f"{name} = {target}" for name, target in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[thinc_optimizers]", *lines, ""]))
+    script = (
+        "import sys\n"
+        "from thinc.api import registry\n"
+        "assert not any(name.startswith('fastadam') for name in sys.modules)\n"
+        f"for name in {list(points)}:\n"
+        "    optimizer = registry.resolve({'o': {'@optimizers': name, 'learn_rate': 0.5}})['o']\n"
+        "    print(type(optimizer).__module__, optimizer.face.__name__)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(fastadam.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [f"fastadam.adapters.thinc {name.split('.')[1]}" for name in points], done.stderr
+
+
+# ---------------------------------------------------------------- a training
+
+PIXELS, DIGIT = load_digits(return_X_y=True)
+PIXELS = (PIXELS / 16).astype("float32")
+TARGETS = to_categorical(DIGIT.astype("int32"), n_classes=10)
+
+
+def new_model():
+    fix_random_seed(0)
+    return chain(Relu(64), Relu(64), Softmax()).initialize(X=PIXELS, Y=TARGETS)
+
+
+def train_model(model, optimizer, epochs, first=0):
+    """Losses of the epochs on the first 1 500 digits."""
+    losses = []
+    for epoch in range(first, first + epochs):
+        losses.append(0.0)
+        for rows in np.array_split(np.random.default_rng(epoch).permutation(1500), 24):
+            predicted, backprop = model.begin_update(PIXELS[rows])
+            difference = predicted - TARGETS[rows]
+            losses[-1] += float((difference**2).sum())
+            backprop(difference / len(rows))
+            model.finish_update(optimizer)
+            optimizer.step_schedules()
+    return losses
+
+
+def accuracy(model, params):
+    with model.use_params(params):
+        return (model.predict(PIXELS[1500:]).argmax(1) == DIGIT[1500:]).mean()
+
+
+def test_a_model_trains_as_with_thincs_adam():
+    results = []
+    for make in (adapter.Adam, thinc.api.Adam):
+        model, optimizer = new_model(), make(0.005, L2=1e-3)
+        losses = train_model(model, optimizer, 8)
+        results.append((losses, accuracy(model, {}), accuracy(model, optimizer.averages)))
+    (losses, last, averaged), (their_losses, their_last, their_averaged) = results
+    np.testing.assert_allclose(losses, their_losses, rtol=1e-2)  # rounding, after 192 steps of ReLUs
+    np.testing.assert_allclose(losses[:2], their_losses[:2], rtol=1e-4)
+    assert last == pytest.approx(their_last, abs=0.01)
+    assert averaged == pytest.approx(their_averaged, abs=0.01)
+    assert min(last, averaged) > 0.9
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_training_goes_on_from_a_pickle(name):
+    through, optimizer = new_model(), getattr(adapter, name)(0.005, L2=1e-3)
+    train_model(through, optimizer, 2)
+    stopped = new_model().from_bytes(through.to_bytes())
+    resumed = pickle.loads(pickle.dumps(optimizer))
+    renamed = dict(zip((node.id for node in through.walk()), (node.id for node in stopped.walk()), strict=True))
+    for held in ("mom1", "mom2", "mom3", "averages", "nr_update"):  # thinc's keys are of this model, not of its copy
+        setattr(resumed, held, {(renamed[i], name): value for (i, name), value in getattr(resumed, held).items()})
+    expected = train_model(through, optimizer, 2, first=2)
+    assert train_model(stopped, resumed, 2, first=2) == expected
+    assert stopped.to_bytes() == through.to_bytes()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_copies_step_the_weights_that_they_are_given(copied):
+    optimizer = adapter.Adam(0.1)
+    weights = train(optimizer, 3)
+    kept = {key: w.copy() for key, w in weights.items()}
+    again = copied(optimizer)
+    assert again.nr_update == optimizer.nr_update
+    made = train(again, 3, {key: w.copy() for key, w in weights.items()}, first=3)
+    close(weights, kept, 0)
+    expected = train(adapter.Adam(0.1), 6)
+    close(made, expected, 0)
+
+
+def test_states_are_exchanged_with_thincs_adam():
+    expected = train(thinc.api.Adam(0.01), 20)
+    begun, optimizer = thinc.api.Adam(0.01), adapter.Adam(0.01)
+    weights = train(begun, 10)
+    for held in ("mom1", "mom2", "averages", "nr_update"):
+        setattr(optimizer, held, copy.deepcopy(getattr(begun, held)))
+    weights = train(optimizer, 5, weights, first=10)
+    for held in ("mom1", "mom2", "averages", "nr_update"):
+        setattr(begun, held, copy.deepcopy(getattr(optimizer, held)))
+    close(train(begun, 5, weights, first=15), expected)
+    close(begun.averages, thinc_averages(20))
+
+
+def thinc_averages(steps):
+    optimizer = thinc.api.Adam(0.01)
+    train(optimizer, steps)
+    return optimizer.averages
+
+
+@pytest.mark.parametrize("held", ["mom1", "mom2", "averages", "nr_update"])
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_states_that_change_between_steps(held, how):
+    """As in thinc's: what its dicts hold at a step is what counts."""
+    results = []
+    for optimizer in (adapter.Adam(0.01), thinc.api.Adam(0.01)):
+        weights = train(optimizer, 3)
+        if how == "replaced":
+            setattr(optimizer, held, {key: 2 * value for key, value in getattr(optimizer, held).items()})
+        elif held == "nr_update":
+            getattr(optimizer, held).update(dict.fromkeys(SHAPES, 0))
+        else:
+            getattr(optimizer, held).clear()
+        weights = train(optimizer, 3, weights, first=3)
+        results.append((weights, optimizer))
+    (made, ours), (expected, theirs) = results
+    close(made, expected)
+    for name in ("mom1", "mom2", "averages", "nr_update"):
+        close(getattr(ours, name), getattr(theirs, name), 1e-4)
+
+
+def test_the_third_state_is_followed_too():
+    optimizer = adapter.Adam(0.1, amsgrad=True)
+    weights = train(optimizer, 2)
+    before = {key: w.copy() for key, w in weights.items()}
+    optimizer.mom3 = {key: np.full_like(largest, np.inf) for key, largest in optimizer.mom3.items()}
+    close(train(optimizer, 1, weights, first=2), before, 0)
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def test_weights_may_move():
+    """thinc sets new arrays where parameters are loaded, or where averages are tried out."""
+    optimizer, weights = adapter.Adam(0.1), new_weights()
+    for step in range(6):
+        weights = {key: w.copy() for key, w in train(optimizer, 1, weights, first=step).items()}
+    close(weights, train(adapter.Adam(0.1), 6), 0)
+
+
+def test_new_views_of_the_same_memory_keep_their_plan(monkeypatch):
+    """A shim brings a new array of its framework's memory at each step."""
+    made = inside.plans_made_for_thinc(monkeypatch)
+    optimizer, held = adapter.Adam(0.1), new_weights()
+    for step in range(6):
+        views = {key: w.view() for key, w in held.items()}
+        returned = train(optimizer, 1, dict(views), first=step)
+        assert all(returned[key] is views[key] for key in views)
+    assert made == list(SHAPES)
+    close(held, train(adapter.Adam(0.1), 6), 0)
+
+
+@pytest.mark.parametrize("layout", ["F", "strided", "float64"])
+def test_any_layout_and_float64(layout):
+    weights, dtype = new_weights(), "float64" if layout == "float64" else "float32"
+    for key, w in weights.items():
+        if layout == "strided":
+            weights[key] = np.zeros([2 * n for n in w.shape], dtype)[tuple([slice(None, None, 2)] * w.ndim)]
+        else:
+            weights[key] = np.zeros(w.shape, dtype, order="F" if layout == "F" else "C")
+        weights[key][...] = w
+    given = dict(weights)
+    optimizer = adapter.Adam(0.1, L2=0.1)
+    made = train(optimizer, 5, weights)
+    assert all(made[key] is given[key] for key in given)
+    assert all(average.dtype == dtype for average in optimizer.averages.values())
+    close(made, train(adapter.Adam(0.1, L2=0.1), 5), 1e-5)
+
+
+def test_a_parameter_of_nothing_is_left_alone():
+    optimizer = adapter.Adam()
+    w, g = np.zeros((0, 3), "float32"), np.zeros((0, 3), "float32")
+    assert optimizer((1, "W"), w, g) == (w, g)
+    assert not optimizer.nr_update
+
+
+# ---------------------------------------------------------------- errors
+
+
+class OnDevice:
+    """What a GPU's array looks like from here."""
+
+    __module__ = "cupy"
+
+    def __len__(self):
+        return 3
+
+
+WRONG_CALLS = {
+    "GPU weights": (
+        lambda w, g: (OnDevice(), g),
+        TypeError,
+        r"weights of .*W.*: expected a numpy array, got cupy.OnDevice",
+    ),
+    "GPU gradient": (lambda w, g: (w, OnDevice()), TypeError, "gradient of .*got cupy.OnDevice; .* on the CPU alone"),
+    "integers": (lambda w, g: (w.astype(int), g), TypeError, "weights of .*expected dtype"),
+    "shape": (lambda w, g: (w, g[:2]), ValueError, r"gradient of .1, 'W'.: expected shape \(3,\)"),
+    "read-only gradient": (lambda w, g: (w, np.broadcast_to(g[:1], 3)), ValueError, "gradient of .*read-only"),
+    "the weights themselves": (lambda w, g: (w, w), ValueError, "shares memory"),
+    "grown weights": (lambda w, g: (np.ones(5, "float32"),) * 2, ValueError, r"mom1\[.*expected an array of 5 numbers"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_refused_arrays_change_nothing(case):
+    change, kind, message = WRONG_CALLS[case]
+    optimizer = adapter.Adam(0.1, L2=0.1)
+    w, g = np.ones(3, "float32"), np.full(3, 0.5, "float32")
+    optimizer(KEY, w, g)
+    g[:] = 0.5
+    before = copy.deepcopy([w, g, optimizer.mom1, optimizer.mom2, optimizer.averages, dict(optimizer.nr_update)])
+    with pytest.raises(kind, match=message):
+        optimizer(KEY, *change(w, g))
+    after = [w, g, optimizer.mom1, optimizer.mom2, optimizer.averages, dict(optimizer.nr_update)]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_equal(other, one)
+    g[:] = 0.5
+    optimizer(KEY, w, g)
+    assert optimizer.nr_update[KEY] == 2
+
+
+WRONG_NUMBERS = [
+    ({"learn_rate": -1.0}, ValueError, "learn_rate: expected a number >= 0 and finite, got -1.0"),
+    ({"learn_rate": True}, TypeError, "learn_rate: expected a number"),
+    ({"L2": float("nan")}, ValueError, "L2: expected"),
+    ({"beta1": 1.0}, ValueError, "beta1: expected a number >= 0 and < 1"),
+    ({"beta2": 1}, ValueError, "beta2: expected a number >= 0 and < 1"),
+    ({"eps": -1e-8}, ValueError, "eps: expected"),
+    ({"grad_clip": -1}, ValueError, "grad_clip: expected"),
+    ({"use_averages": 1}, TypeError, "use_averages: expected True or False"),
+    ({"L2_is_weight_decay": None}, TypeError, "L2_is_weight_decay: expected True or False"),
+    ({"amsgrad": 1}, TypeError, "amsgrad: expected True or False"),
+]
+
+
+@pytest.mark.parametrize(("given", "kind", "message"), WRONG_NUMBERS, ids=lambda value: str(value)[:20])
+def test_wrong_arguments(given, kind, message):
+    with pytest.raises(kind, match=message):
+        adapter.Adam(**given)
+
+
+LATER = {
+    "rate": ({"learn_rate": [0.1, -1.0]}, {}, "learn_rate: expected a number >= 0"),
+    "clip": ({"grad_clip": [1.0, float("inf")]}, {}, "grad_clip: expected a number >= 0 and finite"),
+    "scale": ({}, {"lr_scale": -1.0}, "lr_scale: expected a number >= 0"),
+    "beta2": ({"beta2": [0.9, 0.0]}, {}, "beta2: 0 makes thinc's Adam a plain SGD.*take thinc's SGD.v1"),
+    "decay": ({"L2": [0.1, 20.0], "learn_rate": 0.1}, {}, r"L2: expected learn_rate \* L2 below 1, got 2.0"),
+}
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_numbers_that_become_wrong_later(case):
+    given, call, message = LATER[case]
+    optimizer = adapter.Adam(**given)
+    weights = train(optimizer, 1)
+    kept = copy.deepcopy([weights, optimizer.mom1, optimizer.averages, dict(optimizer.nr_update)])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            train(optimizer, 1, weights, **call)
+    np.testing.assert_equal([weights, optimizer.mom1, optimizer.averages, dict(optimizer.nr_update)], kept)
+
+
+def test_the_kind_of_decay_may_change():
+    optimizer = adapter.Adam(0.1, L2=0.5)
+    made = train(optimizer, 1)
+    optimizer.L2_is_weight_decay = False
+    theirs = thinc.api.Adam(0.1, L2=0.5)
+    expected = train(theirs, 1)
+    theirs.L2_is_weight_decay = False
+    close(train(optimizer, 1, made, first=1), train(theirs, 1, expected, first=1))
+
+
+def test_the_first_call_of_a_parameter_may_fail():
+    optimizer, w = adapter.Adam(L2=0.1, L2_is_weight_decay=False), np.ones(3, "float32")
+    with pytest.raises(ValueError, match=r"gradient of .*expected shape \(3,\) like the parameter, got \(2,\)"):
+        optimizer(KEY, w, np.ones(2, "float32"))
+    assert not optimizer.averages
+    assert (w == 1).all()
+    optimizer(KEY, w, np.ones(3, "float32"))
+    assert optimizer.nr_update == {KEY: 1}
+
+
+FIRST = {
+    "shape": (lambda w: np.ones(4, "float32"), ValueError, "gradient of .*expected shape"),
+    "read-only": (lambda w: np.broadcast_to(np.float32(1), 3), ValueError, "gradient of .*read-only"),
+    "complex": (lambda w: np.full(3, 1 + 2j), TypeError, "gradient of .*dtype"),
+    "masked": (lambda w: np.ma.ones(3, "float32"), TypeError, "gradient of .*masked"),
+    "the weights": (lambda w: w, ValueError, "shares memory"),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", FIRST)
+def test_a_first_call_that_is_refused_leaves_nothing(case):
+    make, kind, message = FIRST[case]
+    optimizer, w = adapter.Adam(0.1, amsgrad=True), np.ones(3, "float32")
+    with pytest.raises(kind, match=message):
+        optimizer(KEY, w, make(w))
+    held = [optimizer.mom1, optimizer.mom2, optimizer.mom3, optimizer.averages, optimizer.nr_update]
+    assert [dict(one) for one in held] == [{}] * 5
+    assert (w == 1).all()
+    optimizer((1, "other"), np.ones(4, "float32"), np.ones(4, "float32"))
+    optimizer(KEY, np.ones(5, "float32"), np.ones(5, "float32"))  # nothing of the refused weights is in its way
+    assert optimizer.mom1[KEY].shape == (5,)
+
+
+WRONG_AVERAGES = {
+    "read-only": (lambda held: held.setflags(write=False) or held, ValueError, r"averages\[.*read-only"),
+    "another, read-only": (lambda held: np.broadcast_to(np.float32(0), 3), ValueError, r"averages\[.*read-only"),
+    "integers": (lambda held: np.zeros(3, int), TypeError, r"averages\[.*expected dtype"),
+    "list": (lambda held: [0.0, 0.0, 0.0], TypeError, r"averages\[.*expected a numpy array"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_AVERAGES)
+def test_averages_that_cannot_be_written(case):
+    make, kind, message = WRONG_AVERAGES[case]
+    optimizer, w = adapter.Adam(0.1), np.ones(3, "float32")
+    optimizer(KEY, w, np.ones(3, "float32"))
+    before = copy.deepcopy([w, optimizer.mom1, optimizer.mom2, dict(optimizer.nr_update)])
+    optimizer.averages[KEY] = make(optimizer.averages[KEY])
+    with pytest.raises(kind, match=message):
+        optimizer(KEY, w, np.ones(3, "float32"))
+    np.testing.assert_equal([w, optimizer.mom1, optimizer.mom2, dict(optimizer.nr_update)], before)
+
+
+@pytest.mark.parametrize("name", ["foo", "lr", "weight_decay", "betas", "maximize", "centered"])
+def test_options_that_the_frame_has_not(name):
+    message = f"{name}: unknown option of Adam in thinc's frame; it has learn_rate, beta1, beta2, eps, L2, amsgrad"
+    with pytest.raises(TypeError, match=message):
+        adapter.Optimizer(fastadam.Adam, 0.1, **{name: 0.5})
+    with pytest.raises(TypeError, match="eps_hat: unknown option of Adagrad"):
+        adapter.Optimizer(fastadam.Adagrad, 0.1, eps_hat=True)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_optimizer_of_a_class_has_its_defaults(name):
+    plain = {"Adam": {"eps_hat": True}, "AdamW": {"decay_first": True}}.get(name, {})
+    made = train(adapter.Optimizer(getattr(fastadam, name), 0.1, **plain), 3)
+    for key, w in train(getattr(adapter, name)(0.1), 3).items():
+        np.testing.assert_array_equal(made[key], w)
+
+
+def test_radam_is_refused():
+    optimizer, w = adapter.Adam(0.1), np.ones(3, "float32")
+    optimizer.use_radam = True
+    with pytest.raises(ValueError, match=r"use_radam: fastadam has no RAdam; .*RAdam.v1"):
+        optimizer(KEY, w, np.ones(3, "float32"))
+    assert (w == 1).all()
+    assert not optimizer.nr_update
+
+
+def test_states_of_another_size_or_kind():
+    optimizer, w = adapter.Adam(), np.ones(3, "float32")
+    for wrong in (np.zeros(4, "float32"), np.zeros(3), [0.0, 0.0, 0.0]):
+        optimizer.mom2 = {KEY: wrong}
+        with pytest.raises(ValueError, match=r"mom2\[.*expected an array of 3 numbers, float32"):
+            optimizer(KEY, w, np.ones(3, "float32"))
+    optimizer.mom2 = {}
+    optimizer.averages[KEY] = np.zeros(4, "float32")
+    with pytest.raises(ValueError, match=r"averages\[.*expected shape \(3,\)"):
+        optimizer(KEY, w, np.ones(3, "float32"))
+    assert (w == 1).all()
+    assert optimizer.nr_update.get(KEY, 0) == 0
+
+
+def test_a_wrong_argument_names_those_that_there_are():
+    with pytest.raises(TypeError, match=r"AdamW: .*'momentum'; it takes learn_rate, .*grad_clip, use_averages"):
+        adapter.AdamW(momentum=0.9)

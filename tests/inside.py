@@ -1,0 +1,324 @@
+"""All that the tests, tools and benchmarks read of fastadam beside its public names: where one of these changes, here
+alone. A function takes an optimizer and gives a part of it, or does what only fastadam itself does; modules follow.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from fastadam.kernel._signals import deferred_signals
+from fastadam.kernel._tiles import MAX_THREADS
+
+from fastadam import options
+from fastadam.kernel import backends, threads
+from fastadam.kernel._cpu import BUILT_ISAS
+from fastadam.kernel._layout import Kernel
+from fastadam.kernel._plan import Plan
+from fastadam.rules import Rule
+from fastadam.state import entries, folder, snapshot
+
+__all__ = ["BUILT_ISAS", "MAX_THREADS", "Plan", "backends", "options", "threads", "uninterrupted"]
+
+#: the module of an instruction set's sweeps
+SWEEPS = "fastadam.kernel._sweeps_{isa}"
+
+# ---------------------------------------------------------------- what an optimizer holds
+
+
+def plan(opt: Any) -> Plan:
+    """What steps its arrays."""
+    return opt.core.plan
+
+
+def planned(opt: Any) -> list[np.ndarray]:
+    """The parameters that the plan steps."""
+    return opt.core.plan.params
+
+
+def params(opt: Any) -> list[np.ndarray]:
+    """The parameters that its groups name, in a row."""
+    return [p for group in opt.param_groups for p in group["params"]]
+
+
+def keys(opt: Any) -> list[str]:
+    """The parameters' names in a checkpoint."""
+    return opt.core.tree.keys
+
+
+def state_arrays(opt: Any) -> list[np.ndarray]:
+    return [array for arrays in opt.core.store.states for array in arrays.values()]
+
+
+def named_states(opt: Any) -> list[dict[str, np.ndarray]]:
+    """Of each parameter its states by name, master weights among them."""
+    return opt.core.store.states
+
+
+def bound(opt: Any) -> Sequence[np.ndarray] | None:
+    """The gradients that were bound, one a parameter."""
+    return None if opt.core.bound is None else opt.core.tree.flatten(opt.core.bound)
+
+
+def held_object(opt: Any) -> Any:
+    """The object whose parameters are stepped, or None."""
+    return opt.core.owner
+
+
+def everything(opt: Any) -> list[Any]:
+    """All that a refused call must leave as it was, but the options."""
+    core = opt.core
+    counts = (core.plan.counts.tolist(), core.plan.seed, core.plan.grad_norm, core.plan.n_threads, core.plan.torn)
+    states = [list(arrays.values()) for arrays in core.store.states]
+    names = (core.plan.names, core.tree.keys)
+    return [counts, core.groups.defaults, states, bound(opt), core.plan.params, names, opt.backend]
+
+
+# ---------------------------------------------------------------- its counts
+
+
+def steps(opt: Any, group: int) -> int:
+    """The steps that each parameter of a group has done."""
+    first = sum(len(other["params"]) for other in opt.param_groups[:group])
+    counts = opt.core.plan.steps[first : first + len(opt.param_groups[group]["params"])]
+    assert len(set(counts.tolist())) == 1
+    return int(counts[0])
+
+
+def n_planned_groups(opt: Any) -> int:
+    return opt.core.plan.n_groups
+
+
+def is_torn(opt: Any) -> bool:
+    """Whether a step has ended half-way."""
+    return opt.core.plan.torn
+
+
+def set_counts(opt: Any, t: int, steps: int) -> None:
+    """As if so many steps had been done by the optimizer, and so many by each parameter."""
+    opt.core.plan.set_counts(t, opt.skipped, steps)
+
+
+# ---------------------------------------------------------------- its rules
+
+
+def rule_of(opt: Any, group: int = 0) -> Rule:
+    """The rule that a group's options choose."""
+    return opt.core.groups.rules[group]
+
+
+def rule_for(cls: Any, values: dict[str, Any]) -> Rule:
+    """The rule that options choose."""
+    return cls.rule(values)
+
+
+# ---------------------------------------------------------------- what only fastadam does
+
+
+def uninterrupted(work: Callable[[], Any]) -> None:
+    """Call `work` with signals deferred until it returns."""
+    with deferred_signals():
+        work()
+
+
+def plain_step(opt: Any, grads: Sequence[np.ndarray], factor: float = 1.0, clip_value: float | None = None) -> None:
+    """The plan's own step, its factor given as it is."""
+    opt.core.refresh()
+    opt.core.plan.step(list(grads), clip_value=clip_value, factor=factor)
+
+
+def bind(opt: Any, grads: Sequence[np.ndarray]) -> None:
+    """Bind gradients after construction."""
+    opt.core.bind(list(grads))
+
+
+def bind_to_plan(opt: Any, grads: Sequence[np.ndarray]) -> None:
+    with opt.core.plan:
+        opt.core.plan.admit(grads)
+
+
+def hold(opt: Any) -> AbstractContextManager[Any]:
+    """Be within a step."""
+    return opt.core.plan
+
+
+def assign(opt: Any, groups: Iterable[Any], values: dict[str, Any]) -> None:
+    """Assign options to groups, as an attribute does to all of them."""
+    opt.core.groups.assign({k: values for k, _ in enumerate(groups)})
+
+
+def step_within_a_step(opt: Any) -> None:
+    """What a rule does that steps its own optimizer."""
+    opt.core.plan.step([np.ones(2)])
+
+
+def replace_kernel(opt: Any, python: tuple[Callable[..., Any], Callable[..., Any]]) -> None:
+    """Let these functions be the sweep and the scalars of its rule, over an array of two elements."""
+    kernel = Kernel(rule_of(opt), python=python)
+    opt.core.plan.lay([(kernel, [np.ones(2)], [[np.ones(2), np.ones(2)]])], ["p"])
+
+
+def stepped_once(params: Sequence[np.ndarray], rule: Rule, python: tuple[Any, Any]) -> None:
+    """A step of a plan of a rule without states, with gradients of ones."""
+    plan = Plan()
+    plan.lay([(Kernel(rule, python=python), list(params), [[] for _ in params])], ["p"])
+    plan.step([np.ones(p.shape) for p in params])
+
+
+# ---------------------------------------------------------------- pickles and files
+
+
+def change_pickled_params(state: dict[str, Any], arrays: tuple[np.ndarray, ...]) -> None:
+    """In what `__getstate__` gave, other parameters of the first group."""
+    groups = state["core"]["groups"]
+    groups.assign({0: {"params": arrays}})
+
+
+def pickled_states(state: dict[str, Any], param: int) -> list[np.ndarray]:
+    """In what `__getstate__` gave, the states of a parameter."""
+    return list(state["core"]["states"][param].values())
+
+
+def set_pickled_states(state: dict[str, Any], param: int, arrays: Sequence[np.ndarray]) -> None:
+    """In what `__getstate__` gave, other states of a parameter."""
+    states = list(state["core"]["states"])
+    states[param] = {str(k): array for k, array in enumerate(arrays)}
+    state["core"]["states"] = states
+
+
+#: what reads files: where the fuzzer looks which way an input takes
+LOADERS = (
+    *(
+        "fastadam.state." + name
+        for name in ("entries", "files", "folder", "mismatch", "npz", "safetensors", "snapshot")
+    ),
+    "fastadam.schedules",
+    "fastadam.options",
+    "fastadam.kernel.checks",
+)
+entry_of, encode = entries.entry_of, snapshot.encode
+
+
+def named_arrays(opt: Any, params: bool) -> dict[str, np.ndarray]:
+    """Entry of a file -> array."""
+    return opt.core.snapshot().arrays(params)
+
+
+def limit_description(monkeypatch: Any, n_bytes: int) -> None:
+    """Let descriptions in files be at most so long."""
+    for module in (
+        entries,
+        importlib.import_module("fastadam.state.files"),
+        importlib.import_module("fastadam.state.npz"),
+    ):
+        if hasattr(module, "MAX_META"):
+            monkeypatch.setattr(module, "MAX_META", n_bytes)
+
+
+def replace_lock(monkeypatch: Any, lock: Callable[..., Any]) -> None:
+    """Let another function lock a folder."""
+    monkeypatch.setattr(folder, "_lock", lock)
+
+
+def forget_quota() -> None:
+    """Let the quota of processors be read anew."""
+    threads._quota.cache_clear()
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def article_states(opt: Any) -> Any:
+    return vars(opt)["_states"]
+
+
+def fitted(model: Any) -> Any:
+    """scikit-learn's optimizer of a perceptron."""
+    return model._optimizer
+
+
+def count_torch_steps(monkeypatch: Any) -> list[int]:
+    """Fills with the number of tensors that each step of a plan of the torch adapter steps."""
+    from fastadam.adapters import torch
+
+    calls = []
+
+    class Counted:
+        def __init__(self, *arguments):
+            self.plan = Plan(*arguments)
+
+        def __getattr__(self, name):
+            return getattr(self.plan, name)
+
+        def step(self, grads):
+            calls.append(len(grads))
+            self.plan.step(grads)
+
+    monkeypatch.setattr(torch, "Plan", Counted)
+    return calls
+
+
+def torch_threads(optimizer: Any) -> int | None:
+    return optimizer._n_threads
+
+
+def forget_sklearn_checks() -> None:
+    """Let scikit-learn's numbers be compared anew."""
+    from fastadam.adapters import sklearn
+
+    sklearn._check.cache_clear()
+
+
+def scipy_box(bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    from fastadam.adapters import scipy
+
+    return scipy._box(bounds, size)
+
+
+def plans_made_for_thinc(monkeypatch: Any) -> list[Any]:
+    """Fills with the key of each parameter that gets a plan."""
+    from fastadam.adapters import thinc
+
+    made, new = [], thinc.Optimizer._new_stepped
+    monkeypatch.setattr(thinc.Optimizer, "_new_stepped", lambda *args: made.append(args[1]) or new(*args))
+    return made
+
+
+def thinc_counts(optimizer: Any) -> dict[Any, int]:
+    """The steps that each parameter's plan has done."""
+    return {key: stepped.stepper.t for key, stepped in optimizer._stepped.items()}
+
+
+# ---------------------------------------------------------------- ranks
+
+
+def grad_views(opt: Any) -> list[np.ndarray]:
+    """The parts of `.grads`, in a row."""
+    return opt._grads
+
+
+def whole_params(opt: Any) -> list[np.ndarray]:
+    """The parameters whose parts the ranks step."""
+    return opt._whole.params
+
+
+def memories(opt: Any) -> list[Any]:
+    return opt._memories
+
+
+def exchange(opt: Any) -> Any:
+    return opt._exchange
+
+
+def ranks(opt: Any) -> Any:
+    return opt._ranks
+
+
+def layout(opt: Any) -> Any:
+    return opt._layout
+
+
+def agree(opt: Any, call: str, values: dict[str, Any]) -> None:
+    """Let the ranks compare what they are about to do."""
+    opt._ranks._agree(call, values)

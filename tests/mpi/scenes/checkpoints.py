@@ -1,0 +1,164 @@
+"""Checkpoints: what any number of ranks wrote, any other reads, and goes on from; dicts of the plain optimizer."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from ml_dtypes import bfloat16
+
+import fastadam
+from fastadam import schedules
+from fastadam.mpi import Disagreement, Sharded, flat
+
+from .stage import (
+    Twins,
+    arrays_in,
+    digest,
+    draw,
+    error_of,
+    everything,
+    groups,
+    like,
+    odd_arrays,
+    params_of,
+    refused,
+    same_everywhere,
+    same_states,
+    scene,
+)
+
+
+def kinds_of_checkpoints() -> list[tuple[type, dict, Callable]]:
+    narrow = {"master_weights": True, "state_dtype": "bfloat16", "amsgrad": True}
+    return [
+        (fastadam.Adam, {}, params_of),
+        (fastadam.RMSprop, {"momentum": 0.9}, groups_of_one_dtype),
+        (fastadam.AdamW, narrow, lambda: params_of(("float32", bfloat16, "float16"))),
+        (fastadam.Adam, {"master_weights": True}, lambda: flat(params_of(("float64", "float16")))),
+    ]
+
+
+def groups_of_one_dtype() -> list[dict]:
+    return [{"params": {"W": np.ones((5, 7))}, "lr": schedules.cosine(0.1, 9)}, {"params": [np.ones(3), np.ones(11)]}]
+
+
+@scene
+def checkpoints_for_other_numbers_of_ranks(comm, folder):
+    """What any number of ranks wrote, any other reads, cut into other buckets."""
+    numbers = range(1, comm.size + 1)
+    parts = {n: comm.Split(0 if comm.rank < n else 1) for n in numbers}
+    for place, (cls, options, make) in enumerate(kinds_of_checkpoints()):
+        for n, m in itertools.product(numbers, numbers):
+            if (n + m + place) % comm.size:  # each pair with some kinds
+                continue
+            path, params = folder / f"{place}-{n}-{m}", (n + place) % 2 == 0
+            if comm.rank < n:
+                writer = Twins(parts[n], make, cls, of_ranks={"bucket_bytes": 60 + n}, **options).steps(3)
+                writer.sharded.lr = 0.125
+                writer.sharded.save(path, params=params)
+                whole, values = writer.sharded.state_dict(), arrays_in(writer.params)
+                assert len(list(path.iterdir())) == n + 1
+            comm.Barrier()
+            if comm.rank < m:
+                reader = Twins(parts[m], make, cls, of_ranks={"bucket_bytes": 100 + 7 * m}, **options).steps(1)
+                reader.sharded.load(path)
+                assert reader.sharded.t == 3
+                assert reader.sharded.lr == 0.125
+                if comm.rank < n:
+                    same_states(reader.sharded.state_dict(), whole)
+                else:
+                    reader.sharded.state_dict()
+                if params:
+                    same_everywhere(parts[m], arrays_in(reader.params))
+                    if comm.rank < n:
+                        assert digest(arrays_in(reader.params)) == digest(values)
+                reader.sharded.step(like(reader.params, draw(reader.params, 9, comm.rank, whole=True)))
+
+
+@scene
+def going_on_from_a_checkpoint(comm, folder):
+    """The steps after it are those of a run that was never broken, schedules and random bits included."""
+
+    def make():
+        return params_of(("float32", "float16"))
+
+    options = {"lr": schedules.cosine(0.1, 9), "state_dtype": "bfloat16", "master_weights": True, "seed": 3}
+    through = Twins(comm, make, **options).steps(3)
+    through.sharded.save(folder / "kept", params=True)
+    through.steps(3)
+    resumed = Sharded(fastadam.Adam, (params := make()), comm, bucket_bytes=48, **{**options, "lr": 0.5, "seed": 0})
+    resumed.load(folder / "kept")
+    for t in range(3, 6):
+        resumed.step(like(params, draw(params, t, comm.rank, whole=True)))
+    assert digest(params.values()) == digest(through.params.values())
+    same_states(resumed.state_dict(), through.sharded.state_dict())
+
+
+@scene
+def dicts_of_the_plain_optimizer(comm, folder):
+    def make():
+        return params_of(("float32", bfloat16, "float64"))
+
+    for maker, options in (
+        (make, {"master_weights": True}),
+        (groups, {}),
+        (odd_arrays, {}),
+        (lambda: params_of(("float16",)), {"state_dtype": "bfloat16"}),
+    ):
+        twins = Twins(comm, maker, **options).steps(3)
+        other = Twins(comm, maker, of_ranks={"bucket_bytes": 70}, **options).steps(1)
+        other.sharded.load_state_dict(twins.plain.state_dict())
+        other.plain.load_state_dict(twins.sharded.state_dict())
+        other.exact = twins.exact
+        other.comm.Barrier()
+        one, plain = other.sharded.state_dict(), other.plain.state_dict()
+        if twins.exact:
+            same_states(one, plain)
+        assert other.sharded.t == other.plain.t == 3
+        other.sharded.step(like(other.params, draw(other.params, 5, comm.rank, whole=True)))
+
+
+@scene
+def dicts_that_do_not_fit(comm, folder):
+    opt = Sharded(fastadam.Adam, params_of(), comm)
+    opt.step(params_of())
+    guilty = comm.size - 1
+    before = everything(opt)
+
+    def change(**changes):
+        return lambda whole: {**whole, **changes}
+
+    def without_v(whole):
+        return {**whole, "state": {**whole["state"], "W float32": {"m": whole["state"]["W float32"]["m"]}}}
+
+    def of_another_shape(whole):
+        return {**whole, "state": {key: dict.fromkeys(s, np.ones(2)) for key, s in whole["state"].items()}}
+
+    for spoil, kind in (
+        (lambda whole: None, TypeError),
+        (lambda whole: {}, ValueError),
+        (change(optimizer="RMSprop"), ValueError),
+        (change(version=2), ValueError),
+        (change(t=-1), ValueError),
+        (change(seed="x"), TypeError),
+        (change(param_groups=[]), ValueError),
+        (change(param_groups=[{"params": ["x"]}]), ValueError),
+        (change(state={}), ValueError),
+        (change(state=None), ValueError),
+        (of_another_shape, ValueError),
+    ):
+        whole = opt.state_dict()
+        with refused(comm, f"rank {guilty} refused it", {guilty: (kind, "")}):
+            opt.load_state_dict(spoil(whole) if comm.rank == guilty else whole)
+        assert everything(opt) == before
+    whole = opt.state_dict()
+    caught = error_of(lambda: opt.load_state_dict(without_v(whole)))  # by the ranks that step some of it
+    assert isinstance(caught, ValueError | Disagreement)
+    assert everything(opt) == before
+    if comm.size > 1:
+        whole = opt.state_dict()
+        with refused(comm, "disagree in t: 2 on rank 0; 3 on rank 1"):
+            opt.load_state_dict({**whole, "t": 2 + comm.rank})
+        assert everything(opt) == before
+    opt.load_state_dict(opt.state_dict())
+    opt.step(params_of())

@@ -1,0 +1,286 @@
+"""`fastadam.mpi` with real ranks: each of scenes/, played by 1, 2 and 4 of them, some by 3; what ends a job.
+One `mpiexec` plays all scenes in a row. Beside that, what needs no ranks: the arithmetic of who steps what.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import image
+from places import ROOT
+from sklearn.datasets import load_digits
+
+import fastadam
+
+if importlib.util.find_spec("mpi4py") is None:  # which must not be imported: the tests' process is no rank
+    pytest.skip("needs mpi4py and an MPI library: pip install 'fastadam[mpi]'", allow_module_level=True)
+
+HERE = Path(__file__).parent
+#: what matters most where the average of the ranks is not exact, and shares are uneven
+BY_THREE = (
+    "worlds_by_chance",
+    "groups_of_parameters",
+    "layouts_of_parameters",
+    "gradients_of_16_bits",
+    "checkpoints_for_other_numbers_of_ranks",
+    "part_of_the_ranks",
+    "steps_that_disagree",
+)
+#: seconds that a job may take
+LIMIT = 60
+#: of Open MPI, which else refuses root, and more ranks than cores
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "FASTADAM_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+def marked(*marks: str) -> list[str]:
+    """The scenes with one of these decorators."""
+    trees = [ast.parse(path.read_text()) for path in sorted((HERE / "scenes").glob("*.py"))]
+    functions = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return [f.name for f in functions if any(getattr(d, "id", None) in marks for d in f.decorator_list)]
+
+
+def mpiexec(n: int, folder: Path, *scenes: str, **more: str) -> subprocess.CompletedProcess:
+    """Let so many ranks play scenes; what hangs is ended, and an error."""
+    return start(n, str(HERE / "ranks.py"), str(folder), *scenes, **more)
+
+
+def start(n: int, *command: str, **more: str) -> subprocess.CompletedProcess:
+    """Let so many ranks run a script."""
+    beside = Path(sys.executable).with_name("mpiexec")
+    launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
+    assert launcher, "no mpiexec beside Python or on the PATH"
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE_"))}
+    path = os.pathsep.join([str(Path(fastadam.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [launcher, "-n", str(n), sys.executable, *command],
+        env=outside | ENVIRONMENT | {"PYTHONPATH": path} | more,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as job:
+        try:
+            out, err = job.communicate(timeout=LIMIT)
+        except BaseException:
+            os.killpg(job.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+
+
+def results(folder: Path) -> list[dict]:
+    file = folder / "results.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory):
+    """What became of each scene, by number of ranks."""
+    found = {}
+
+    def play(n: int) -> dict[str, str]:
+        if n not in found:
+            scenes = BY_THREE if n == 3 else marked("scene", *["several"] * (n > 1))
+            folder = tmp_path_factory.mktemp(f"ranks-{n}")
+            digits = load_digits()
+            np.savez(folder / "digits.npz", x=digits.data, labels=digits.target)
+            job = mpiexec(n, folder, *scenes)
+            ended = f"was not played: the job ended, {job.returncode}\n{job.stderr[-5000:]}"
+            found[n] = {"": "" if job.returncode == 0 else ended}
+            for result in results(folder):
+                found[n][result["scene"]] = found[n].get(result["scene"], "") + result["failure"]
+        return found[n]
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("scene", "n"),
+    [
+        *((scene, n) for n in (1, 2, 4) for scene in marked("scene")),
+        *((scene, n) for n in (2, 4) for scene in marked("several")),
+        *((scene, 3) for scene in BY_THREE),
+    ],
+)
+def test_scene(scene, n, played):
+    failure = played(n).get(scene, played(n)[""] or "was not played")
+    assert not failure, failure
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_job_ends_well(n, played):
+    assert not played(n)[""]
+
+
+# ---------------------------------------------------------------- what ends a job
+
+
+@pytest.mark.parametrize(
+    "scene", ["uncaught_beside_a_message", "uncaught_beside_a_step", "uncaught_before_the_optimizer"]
+)
+def test_uncaught_error_ends_the_job_and_names_the_rank(scene, tmp_path):
+    job = mpiexec(3, tmp_path, scene)
+    assert job.returncode != 0
+    assert "rank 1 of 3 was ended by ZeroDivisionError: a bug in the data of rank 1" in job.stderr
+    assert "Traceback" in job.stderr
+    assert "last checkpoint" in job.stderr
+
+
+def test_error_of_all_ranks_is_told_by_all(tmp_path):
+    job = mpiexec(3, tmp_path, "uncaught_on_all")
+    assert job.returncode != 0
+    refused = "ValueError: gradient of params: expected shape (9,)"
+    assert job.stderr.count(f"Disagreement: step: rank 1 refused it: {refused}") == 2
+    assert job.stderr.count(f"\n{refused}") == 1
+    assert "was ended by" not in job.stderr
+
+
+def test_error_that_only_its_rank_does_not_catch(tmp_path):
+    """Which waits a moment for the others to end with it."""
+    job = mpiexec(3, tmp_path, "uncaught_on_one_that_others_caught")
+    assert job.returncode != 0
+    assert "rank 1 of 3 was ended by ValueError: gradient of params: expected shape (9,)" in job.stderr
+
+
+def test_killed_rank_ends_the_job_and_the_last_checkpoint_resumes(tmp_path):
+    assert mpiexec(3, tmp_path, "killed").returncode != 0
+    job = mpiexec(2, tmp_path, "resumed_after_a_kill")
+    assert job.returncode == 0, job.stderr
+
+
+@pytest.mark.parametrize("scene", ["left_by_sys_exit", "left_by_finalize"])
+def test_rank_that_leaves_is_named(scene, tmp_path):
+    mpiexec(3, tmp_path, scene)
+    assert sorted(result["failure"] for result in results(tmp_path)) == ["rank 0 was told", "rank 2 was told"]
+
+
+BEFORE_AND_AFTER = """
+import mpi4py
+mpi4py.rc.initialize = False
+import numpy as np, fastadam
+from fastadam.mpi import Sharded
+from mpi4py import MPI
+def refused(act):
+    try: act()
+    except RuntimeError as error: print(error)
+make = lambda: Sharded(fastadam.Adam, np.ones(3))
+refused(make)
+MPI.Init()
+opt = make()
+opt.step(np.ones(3))
+MPI.Finalize()
+refused(make)
+refused(lambda: opt.step(np.ones(3)))
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_before_and_after_mpi(n):
+    job = start(n, "-c", BEFORE_AND_AFTER)
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.count("comm: MPI is not up; call MPI.Init() before, and MPI.Finalize() after") == 2 * n
+    assert job.stdout.count("step: MPI is finalized") == n
+
+
+def test_one_step_more_on_one_rank(tmp_path):
+    job = mpiexec(3, tmp_path, "one_step_more_on_one_rank")
+    assert job.returncode != 0
+    assert "Disagreement: step: ranks 1, 2 left the job, rank 0 did not; go on from the last checkpoint" in job.stderr
+
+
+def test_rank_killed_while_saving(tmp_path):
+    for number, delay in enumerate((0.05, 0.12, 0.2)):
+        job = mpiexec(2 + number % 2, tmp_path, "saves_until_killed", KILL_AFTER=str(delay))
+        assert job.returncode != 0
+        assert "Assertion" not in job.stderr + "".join(result["failure"] for result in results(tmp_path))
+    job = mpiexec(2, tmp_path, "saves_until_killed", KILL_AFTER="0")
+    assert job.returncode == 0, job.stderr
+
+
+def test_example(tmp_path):
+    """It shows progress once, draws, and what it prints is so."""
+    out = tmp_path / "picture.png"
+    job = start(2, str(ROOT / "examples/mpi_digits.py"), "--out", str(out))
+    assert job.returncode == 0, job.stderr
+    losses, accuracies, difference, wrote = job.stdout.splitlines()
+    assert wrote == f"wrote {out}"
+    assert job.stderr.count("2 at work:   0%") == 1  # by one of the ranks
+    assert "2 at work: 100%" in job.stderr
+    assert "1 at work: 100%" in job.stderr
+    first, last = re.findall(r"[\d.]+ with", losses)[0], re.findall(r"[\d.]+", losses)[-1]
+    assert float(first.split()[0]) == float(last) < 0.02
+    assert all(float(percent) > 97 for percent in re.findall(r"([\d.]+)%", accuracies))
+    assert 0 < float(difference.split()[-1]) < 1e-5
+    pixels = image.imread(out)
+    assert pixels.shape[0] >= 800
+    assert pixels.shape[1] >= 1400
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 500
+
+
+# ---------------------------------------------------------------- who steps what
+
+LAYOUT = runpy.run_path(str(Path(fastadam.__file__).parent / "mpi/layout.py"))
+ARRAYS = st.lists(
+    st.builds(LAYOUT["Array"], st.integers(0, 40), st.sampled_from(["float16", "bfloat16", "float32", "float64"])),
+    min_size=1,
+    max_size=6,
+)
+GROUPS = st.lists(ARRAYS, min_size=1, max_size=4)
+
+
+@given(GROUPS, st.integers(1, 9), st.integers(1, 200))
+def test_ranks_divide_all_elements(groups, n_ranks, bucket_bytes):
+    layout = LAYOUT["Layout"](groups, n_ranks, bucket_bytes)
+    arrays = [array for group in groups for array in group]
+    owners = [np.zeros(array.size, int) for array in arrays]
+    loads = np.zeros((n_ranks, len(layout.buckets)), int)
+    for rank in range(n_ranks):
+        for k, piece, place in layout.pieces(rank):
+            assert piece.begin < piece.end
+            owners[piece.param][piece.begin : piece.end] += 1
+            loads[rank, k] += piece.end - piece.begin
+            run = layout.runs[layout.buckets[k].run]
+            assert run.dtype == arrays[piece.param].dtype
+            assert place == run.starts[run.params.index(piece.param)] + piece.begin
+    assert all((owner == 1).all() for owner in owners)
+    assert (loads.max(axis=0, initial=0) - loads.min(axis=0, initial=1 << 30) <= 1).all()
+    assert loads.T.tolist() == [bucket.counts for bucket in layout.buckets]
+    for bucket in layout.buckets:
+        size = np.dtype("float16" if (name := layout.runs[bucket.run].dtype) == "bfloat16" else name).itemsize
+        assert 0 < sum(bucket.counts) * size <= max(bucket_bytes, size)
+
+
+@given(GROUPS, st.integers(1, 9), st.integers(1, 200), st.data())
+def test_holders_are_those_who_have_elements_of_a_piece(groups, n_ranks, bucket_bytes, data):
+    layout = LAYOUT["Layout"](groups, n_ranks, bucket_bytes)
+    arrays = [array for group in groups for array in group]
+    param = data.draw(st.integers(0, len(arrays) - 1))
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, arrays[param].size)] * 2)))
+    expected = {
+        (rank, piece)
+        for rank in range(n_ranks)
+        for _, piece, _ in layout.pieces(rank)
+        if piece.param == param and max(begin, piece.begin) < min(end, piece.end)
+    }
+    found = list(layout.holders(LAYOUT["Piece"](param, begin, end)))
+    assert len(found) == len(set(found))
+    assert set(found) == expected

@@ -1,0 +1,110 @@
+"""Parameters that cannot be stepped, and arguments of the constructor that are no options of a group."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from ml_dtypes import float8_e5m2
+from numpy import ones
+from numpy.lib.stride_tricks import as_strided
+
+import fastadam
+from fastadam import Adam
+
+from .case import ARRAY, DTYPE, RATE, THREADS, Case, of_rows
+from .worlds import Instance, fresh
+
+ONE_PLACE = "params: several of its elements share one place in memory; pass a copy"
+OWN = "it has lr, betas, eps, weight_decay, amsgrad, maximize,"
+CONSTRUCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
+    ("number", lambda w: Adam(3.0), TypeError, f"params: {ARRAY}float; convert it once with numpy.asarray("),
+    ("numbers", lambda w: Adam([1.0, 2.0]), TypeError, f"params[0]: {ARRAY}float"),
+    ("None", lambda w: Adam(None), TypeError, f"params: {ARRAY}NoneType"),
+    ("text", lambda w: Adam("weights"), TypeError, f"params: {ARRAY}str"),
+    ("empty list", lambda w: Adam([]), ValueError, "params: expected at least one array, got an empty list"),
+    ("empty dict", lambda w: Adam({}), ValueError, "params: expected at least one array, got an empty dict"),
+    ("set", lambda w: Adam({1, 2}), TypeError, "params: a set has no order by which arrays are matched; pass a list"),
+    ("nested list", lambda w: Adam([[w.p]]), TypeError, f"params[0]: {ARRAY}list"),
+    ("bytes in memory", lambda w: Adam([memoryview(w.p)]), TypeError, f"params[0]: {ARRAY}memoryview"),
+    ("sparse", lambda w: Adam(scipy.sparse.eye(3)), TypeError, f"params: {ARRAY}dia_matrix; pass .toarray()"),
+    ("integers", lambda w: Adam(ones(3, int)), TypeError, f"params: {DTYPE}int64; convert with .astype("),
+    ("complex", lambda w: Adam(ones(3, complex)), TypeError, f"params: {DTYPE}complex128"),
+    ("eight bits", lambda w: Adam(ones(3, float8_e5m2)), TypeError, f"params: {DTYPE}float8_e5m2"),
+    ("more bits", lambda w: Adam(ones(3, np.longdouble)), TypeError, f"params: {DTYPE}float128"),
+    ("objects", lambda w: Adam(np.array([None])), TypeError, f"params: {DTYPE}object"),
+    ("fields", lambda w: Adam(ones(3, [("x", "f8")])), TypeError, f"params: {DTYPE}[('x', '<f8')]"),
+    ("byte order", lambda w: Adam(ones(3, ">f8")), TypeError,
+     "params: dtype >f8 is not in this machine's byte order; c"),
+    ("masked", lambda w: Adam(np.ma.ones(3)), TypeError, "params: a masked array is not supported, its mask would be"),
+    ("read-only", lambda w: Adam([w.p, w.frozen]), ValueError,
+     "params[1]: the array is read-only and would be written"),
+    ("broadcast", lambda w: Adam(as_strided(w.p, (3, 2), (8, 0))), ValueError, ONE_PLACE),
+    ("windows", lambda w: Adam(as_strided(w.p, (2, 2), (8, 8))), ValueError, ONE_PLACE),
+    ("twice", lambda w: Adam([w.p, w.p]), ValueError,
+     "params[1] and params[0] share memory and would be stepped twice"),
+    ("overlap", lambda w: Adam({"a": w.p, "b": w.p[1:]}), ValueError, "params['b'] and params['a'] share memory and"),
+    ("names twice", lambda w: Adam([("a", w.p), ("a", w.g)]), ValueError, "params: expected different names, got ['a'"),
+    ("57th of 100", lambda w: Adam([*(ones(2) for _ in range(56)), None, w.p]), TypeError, f"params[56]: {ARRAY}None"),
+    ("group without params", lambda w: Adam([{"lr": 1.0}]), ValueError, "params[0]: expected a group with the key 'pa"),
+    ("group of none", lambda w: Adam([{"params": []}]), ValueError, "params[0]['params']: expected at least one array"),
+    ("group of None", lambda w: Adam([{"params": None}]), TypeError, f"params[0]['params']: {ARRAY}NoneType"),
+    ("group of a set", lambda w: Adam([{"params": {1}}]), TypeError, "params[0]['params']: a set has no order"),
+    ("group and array", lambda w: Adam([{"params": w.p}, w.g]), TypeError, f"params[0]: {ARRAY}dict"),
+    ("unknown option of a group", lambda w: Adam([{"params": w.p, "rate": 1}]), ValueError,
+     "params[0]['rate']: unknown option; a group has lr, betas"),
+    ("last group", lambda w: Adam([{"params": w.p}, {"params": w.g, "lr": -1}]), ValueError,
+     f"params[1]['lr']: expected {RATE}, got -1"),
+    ("another rule", lambda w: Adam(w.p, nesterov=True), TypeError, f"nesterov: unknown option of Adam; {OWN}"),
+    ("nothing", lambda w: Adam(), TypeError, "Adam.__init__() missing 1 required positional argument: 'params'"),
+    ("base class", lambda w: fastadam.Optimizer(w.p, {}), TypeError, "Optimizer has no rule; use Adam, AdamW, Adamax"),
+    ("bound shape", lambda w: Adam(w.p, grads=ones(4)), ValueError, "gradient of params: expected shape (3,) like the"),
+    ("bound sequence", lambda w: Adam([w.p], grads=w.g), TypeError,
+     "grads: expected a sequence like params, got ndarr"),
+    ("bound number", lambda w: Adam(w.p, grads=np.float64(1)), TypeError, f"gradient of params: {ARRAY}float64"),
+    ("bound parameter", lambda w: Adam(w.p, grads=w.p), ValueError,
+     "gradient of params: shares memory with a paramete"),
+    ("object and gradients", lambda w: Adam(Instance(w.p, w.g), grads=w.g), ValueError,
+     "grads: an object brings its own gradients as .grad; leave grads out"),
+    ("16 bits for 64", lambda w: Adam(w.p, state_dtype="bfloat16"), ValueError,
+     "state_dtype: params is float64, whose states are, too; leave state_dtype out"),
+]  # fmt: skip
+
+SEED = "a whole number >= 0 and < 2**64"
+#: how a step is made: the argument, the value, the error, what is allowed
+HOW: list[tuple[str, Any, Any, str]] = [
+    ("backend", "cuda", ValueError, "one of cython, numba, numpy"),
+    ("backend", "Cython", ValueError, "one of cython, numba, numpy"),
+    ("backend", ["numpy"], ValueError, "one of cython, numba, numpy"),
+    ("backend", None, ValueError, "one of cython, numba, numpy"),
+    ("n_threads", 0, ValueError, THREADS),
+    ("n_threads", -4, ValueError, THREADS),
+    ("n_threads", 0.5, TypeError, THREADS),
+    ("n_threads", True, TypeError, THREADS),
+    ("n_threads", "2", TypeError, THREADS),
+    ("seed", -1, ValueError, SEED),
+    ("seed", 2**64, ValueError, SEED),
+    ("seed", 1.0, TypeError, SEED),
+    ("seed", None, TypeError, SEED),
+    ("master_weights", 1, TypeError, "True or False"),
+    ("state_dtype", "float16", ValueError, "None or 'bfloat16'"),
+    ("state_dtype", np.float32, ValueError, "None or 'bfloat16'"),
+    ("state_dtype", ["bfloat16"], ValueError, "None or 'bfloat16'"),
+    ("state_dtype", ones(2), ValueError, "None or 'bfloat16'"),
+    ("state_dir", 3, TypeError, "a path, str or os.PathLike"),
+    ("state_dir", b"states", TypeError, "a path, str or os.PathLike"),
+    ("state_dir", "", ValueError, "a path that is not empty and has no NUL"),
+    ("state_dir", "a\0b", ValueError, "a path that is not empty and has no NUL"),
+]  # fmt: skip
+
+
+def of_arguments() -> list[Case]:
+    made = []
+    for name, value, error, allowed in HOW:
+        call = partial(lambda w, given: Adam([w.p, w.q], **given), given={name: value})
+        made.append(Case(f"{name}={value!r:.20}", fresh, call, error, f"{name}: expected {allowed}, got {value!r}"))
+    return made
+
+
+CASES = [*of_arguments(), *of_rows("params", fresh, CONSTRUCTION)]

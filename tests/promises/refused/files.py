@@ -1,0 +1,185 @@
+"""Checkpoints, dicts, pickles and folders that cannot be written or read: what test_damaged.py has not."""
+
+import copy
+import os
+import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import inside
+from numpy import nan, ones
+
+import fastadam
+from fastadam import Adam
+
+from . import worlds
+from .case import ALL, DTYPE, NORM, RATE, Case
+from .worlds import saved
+
+
+def put(*path: Any) -> Callable[[Any], Any]:
+    """Loads the dict with the last of the path at the keys before it."""
+
+    def call(w: Any) -> None:
+        *keys, last, value = path
+        at = told = copy.deepcopy(w.told)
+        for key in keys:
+            at = at[key]
+        at[last] = value
+        w.opt.load_state_dict(told)
+
+    return call
+
+
+def unpickled(change: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
+    """Makes an optimizer of what a pickle of another version, or another hand, may hold."""
+
+    def call(w: Any) -> None:
+        state = copy.deepcopy(w.opt.__getstate__())
+        change(state)
+        type(w.opt).__new__(type(w.opt)).__setstate__(state)
+
+    return call
+
+
+def as_nobody(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The call of a user who may not write here: root could."""
+
+    def as_other(w: Any) -> None:
+        mode, user = w.folder.stat().st_mode, os.geteuid()
+        w.folder.chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            call(w)
+        finally:
+            os.seteuid(user)
+            w.folder.chmod(mode)
+
+    return as_other
+
+
+def of_states(*arrays: Any) -> Callable[[dict[str, Any]], None]:
+    """Gives the second parameter these states."""
+
+    def change(state: dict[str, Any]) -> None:
+        inside.set_pickled_states(state, 1, arrays)
+
+    return change
+
+
+def of_one_state(state: dict[str, Any]) -> None:
+    """Gives the second parameter its first state twice."""
+    first, *_ = inside.pickled_states(state, 1)
+    inside.set_pickled_states(state, 1, (first, first))
+
+
+PATH = "path: expected a path"
+CASES = [
+    *(
+        Case(
+            f"{way} {name}",
+            saved,
+            partial(lambda w, way, path: getattr(w.opt, way)(path), way=way, path=path),
+            error,
+            text,
+        )
+        for way in ("save", "load")
+        for name, path, error, text in (
+            ("None", None, TypeError, f"{PATH}, str or os.PathLike, got None"),
+            ("number", 3, TypeError, f"{PATH}, str or os.PathLike, got 3"),
+            ("bytes", b"a.npz", TypeError, f"{PATH}, str or os.PathLike, got b'a.npz'"),
+            ("empty", "", ValueError, f"{PATH} that is not empty and has no NUL, got ''"),
+            ("NUL", "a\0b.npz", ValueError, f"{PATH} that is not empty and has no NUL, got 'a\\x00b.npz'"),
+            ("long name", "x" * 300, OSError, "[Errno 36] File name too long: '…xxx'"),
+        )
+    ),
+    *(
+        Case(f"save {name}", saved, call, error, text)
+        for name, call, error, text in (
+            ("to no folder", lambda w: w.opt.save(w.folder / "no" / "a.npz"), FileNotFoundError,
+             "[Errno 2] No such file or directory: '{folder}/no/a.npz'"),
+            ("to no folder, safetensors", lambda w: w.opt.save(w.folder / "no" / "a.safetensors"), FileNotFoundError,
+             "[Errno 2] No such file or directory: '{folder}/no/a.safetensors'"),
+            ("below a file", lambda w: w.opt.save(w.folder / "state.npz" / "a.npz"), NotADirectoryError,
+             "[Errno 20] Not a directory: '{folder}/state.npz/a.npz'"),
+            ("to a folder", lambda w: w.opt.save(w.folder / "folder.npz"), IsADirectoryError,
+             "[Errno 21] Is a directory: '{folder}/folder.npz'"),
+            ("to a place of others", as_nobody(lambda w: w.opt.save(w.folder / "state.npz")), PermissionError,
+             "[Errno 13] Permission denied: '{folder}/state.npz'"),
+            ("to a place of others, safetensors", as_nobody(lambda w: w.opt.save(w.folder / "state.safetensors")),
+             PermissionError, "[Errno 13] Permission denied: '{folder}/state.safetensors'"),
+            ("params=1", lambda w: w.opt.save(w.folder / "a.npz", params=1), TypeError,
+             "params: expected True or False, got 1 of type int"),
+        )
+    ),
+    *(
+        Case(f"load {name}", saved, partial(lambda w, name: w.opt.load(w.folder / name), name=name), error, text)
+        for name, error, text in (
+            ("no.npz", FileNotFoundError, "[Errno 2] No such file or directory: '{folder}/no.npz'"),
+            ("no.safetensors", FileNotFoundError, "[Errno 2] No such file or directory: '{folder}/no.safetensors'"),
+            ("folder.npz", IsADirectoryError, "[Errno 21] Is a directory: '{folder}/folder.npz'"),
+            ("cut.npz", ValueError, "{folder}/cut.npz: no whole checkpoint of this optimizer: BadZipFile"),
+            ("text.safetensors", ValueError, "{folder}/text.safetensors: no whole checkpoint of this optimizer: Safet"),
+        )
+    ),
+    Case("load into another class", partial(saved, cls=fastadam.Adamax),
+     lambda w: Adam(worlds.params()).load(w.folder / "state.npz"), ValueError,
+     "{folder}/state.npz: optimizer: expected 'Adam', got 'Adamax'"),
+    *(
+        Case(f"dict {name}", saved, call, error, text)
+        for name, call, error, text in (
+            ("None", lambda w: w.opt.load_state_dict(None), TypeError,
+             "state_dict: expected a dict as state_dict() giv"),
+            ("empty", lambda w: w.opt.load_state_dict({}), ValueError, "state_dict: version: expected 1, got None"),
+            ("of torch", put("optimizer", "SGD"), ValueError, "state_dict: optimizer: expected 'Adam', got 'SGD'"),
+            ("t", put("t", -1), ValueError, "state_dict: t: expected a whole number >= 0 and < 2**62, got -1"),
+            ("skipped", put("skipped", nan), TypeError,
+             "state_dict: skipped: expected a whole number >= 0 and < 2**62, g"),
+            ("eps", put("param_groups", 0, "eps", nan), ValueError,
+             f"state_dict: param_groups[0]: eps: expected {RATE}"),
+            ("betas", put("param_groups", 0, "betas", (0.9, nan)), ValueError,
+             "state_dict: param_groups[0]: betas[1]: ex"),
+            ("steps", put("param_groups", 0, "t", 10**9), ValueError,
+             "state_dict: param_groups[0]: t: expected at mo"),
+            ("last array", put("state", "2", "v", ones(4, "f4")), ValueError,
+             "state_dict: v/2: expected shape (3,), got"),
+            ("last dtype", put("state", "2", "v", ones(3)), ValueError,
+             "state_dict: v/2: expected dtype float32, got flo"),
+            ("last missing", put("state", "2", {"m": ones(3)}), ValueError,
+             "state_dict['state']['2']: missing: ['v'], un"),
+        )
+    ),
+    *(
+        Case(f"pickle {name}", saved, call, error, text)
+        for name, call, error, text in (
+            ("cut", lambda w: pickle.loads(w.data[:-100]), pickle.UnpicklingError, "pickle data was truncated"),
+            ("empty", lambda w: pickle.loads(b""), EOFError, "Ran out of input"),
+            ("of integers",
+             unpickled(lambda s: inside.change_pickled_params(s, (ones((2, 3), int), ones(4), ones(3)))),
+             TypeError,
+             f"params[0]: {DTYPE}int64"),
+            ("of another shape", unpickled(of_states(ones(5), ones(4))), ValueError,
+             "a state of params[1]: expected shape (4,) like the parameter, got (5,)"),
+            ("of another dtype", unpickled(of_states(ones(4, "f4"), ones(4))),
+             TypeError, "a state of params[1]: expected dtype float64 like the parameter, got float32"),
+            ("of too few states", unpickled(of_states(ones(4))), ValueError,
+             "expected 2 states a parameter, got 1"),
+            ("of one array twice", unpickled(of_one_state),
+             ValueError, "a state of params[1] and a state of params[1] share memory"),
+        )
+    ),
+    Case("folder of another", worlds.in_folder, lambda w: Adam(ones(3), state_dir=w.folder / "others"), ValueError,
+     "state_dir: {folder}/others/fastadam.json: optimizer: expected 'Adam', got 'Adamax'"),
+    Case("folder that is a file", worlds.in_folder, lambda w: Adam(ones(3), state_dir=w.folder / "file"),
+     FileExistsError, "[Errno 17] File exists: '{folder}/file'"),
+    Case("folder and a group", worlds.in_folder, lambda w: w.opt.add_param_group({"params": ones(2)}), ValueError,
+     "add_param_group: this optimizer's states are kept in a folder; make a new one with all of its groups"),
+    Case("folder and a gradient", worlds.in_folder, lambda w: w.opt.step([*w.good[:2], None], **ALL), TypeError,
+     "gradient of params[2]: is None; every parameter is stepped"),
+    Case("folder and an option", worlds.in_folder, lambda w: w.opt.step(w.good, max_norm=nan), ValueError,
+     f"max_norm: expected {NORM}, got nan"),
+    Case("folder and a dict", worlds.in_folder, lambda w: w.opt.load_state_dict({**w.opt.state_dict(), "state": {}}),
+     ValueError, "state_dict['state']: missing: ['0', '1', '2'], unknown: []"),
+]  # fmt: skip

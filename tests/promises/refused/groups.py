@@ -1,0 +1,103 @@
+"""Groups that are added, options and rates of groups, schedules: what cannot be, and what is fixed at construction."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy import inf, nan, ones
+
+import fastadam
+from fastadam import schedules
+
+from .case import ALL, ARRAY, DTYPE, RATE, Case, good_rate, zero_division
+from .worlds import as_groups, running
+
+ADDED: list[tuple[str, Callable[[Any], Any], Any, str]] = [
+    ("list", lambda w: [ones(2)], TypeError, "params[1]: expected a group as a dict with the key 'params', got list"),
+    ("None", lambda w: None, TypeError, "params[1]: expected a group as a dict with the key 'params', got NoneType"),
+    ("no params", lambda w: {"lr": 0.1}, ValueError, "params[1]: expected a group with the key 'params', got the keys"),
+    ("no array", lambda w: {"params": []}, ValueError,
+     "params[1]['params']: expected at least one array, got an empty"),
+    ("integers", lambda w: {"params": ones(2, int)}, TypeError, f"params[1]['params']: {DTYPE}int64"),
+    ("unknown", lambda w: {"params": ones(2), "rate": 1}, ValueError, "params[1]['rate']: unknown option; a group has"),
+    ("own", lambda w: {"params": w.params[1][:2]}, ValueError, "params[1] and params[1]['params'] share memory"),
+    ("state", lambda w: {"params": w.opt.state["m"][1]}, ValueError, "…a state of params[1]…share memory"),
+    ("frozen", lambda w: {"params": np.broadcast_to(1.0, 3)}, ValueError, "params[1]['params']: the array is read-on"),
+    ("gradients", lambda w: {"params": ones(2), "grads": ones(2)}, ValueError,
+     "params[1]['grads']: this optimizer has no bound gradients; pass them to step()"),
+    ("second array", lambda w: {"params": {"a": ones(2), "b": None}}, TypeError,
+     f"params[1]['params']['b']: {ARRAY}NoneType"),
+]  # fmt: skip
+
+
+def set_lr(*rates: Any) -> Callable[[Any], Any]:
+    """A step for which the groups have these rates; then they have their own again."""
+
+    def call(w: Any) -> None:
+        before = [group["lr"] for group in w.opt.param_groups]
+        for group, rate in zip(w.opt.param_groups, rates, strict=True):
+            group["lr"] = rate
+        try:
+            w.opt.step(as_groups(w.good), **ALL)
+        finally:
+            for group, rate in zip(w.opt.param_groups, before, strict=True):
+                group["lr"] = rate
+
+    return call
+
+
+in_groups = partial(running, shape=as_groups)
+GROUPS = [
+    *(
+        Case(f"rate of the second of three groups: {name}", in_groups, set_lr(good_rate, rate, 0.5), error, text)
+        for name, rate, error, text in (
+            ("below zero", lambda t: -1.0, ValueError, f"lr(3): expected {RATE}, got -1.0"),
+            ("NaN", lambda t: nan, ValueError, f"lr(3): expected {RATE}, got nan"),
+            ("infinite", lambda t: inf, ValueError, f"lr(3): expected {RATE}, got inf"),
+            ("None", lambda t: None, TypeError, f"lr(3): expected {RATE}, got None of type NoneType"),
+            ("an array", lambda t: ones(2), TypeError, f"lr(3): expected {RATE}, got array([1., 1.]) of type ndarray"),
+            ("a text", lambda t: "0.1", TypeError, f"lr(3): expected {RATE}, got '0.1' of type str"),
+            ("a schedule", lambda t: good_rate, TypeError, f"lr(3): expected {RATE}, got cosine(lr=0.5, steps=10"),
+            ("that fails", zero_division, ZeroDivisionError, "division by zero"),
+            ("of no argument", lambda: 0.1, TypeError, "…takes 0 positional arguments but 1 was given"),
+            ("too large", schedules.exponential(1e300, 1e10), ValueError,
+             "exponential(lr=1e+300, factor=10000000000.0)"),
+        )
+    ),
+    Case("option that needs other states", running, lambda w: setattr(w.opt, "amsgrad", True), ValueError,
+     "amsgrad: True needs other states; it is chosen at construction"),
+    Case("momentum that ends", partial(running, cls=fastadam.RMSprop, momentum=0.5),
+     lambda w: setattr(w.opt, "momentum", 0.0), ValueError,
+     "momentum: 0.0 needs other states; it is chosen at construction"),
+    Case("accumulators that have begun", partial(running, cls=fastadam.Adagrad),
+     lambda w: setattr(w.opt, "initial_accumulator_value", 0.5), ValueError,
+     "initial_accumulator_value: 0.5 needs other states; it is chosen at construction"),
+    Case("parameters of a group", running, lambda w: w.opt.param_groups[0].update(params=[ones(2)]), ValueError,
+     "params: unknown option; a group has lr, betas"),
+    Case("option taken out", running, lambda w: w.opt.param_groups[0].pop("lr"), TypeError,
+     "lr: a group's options are f"),
+    Case("all taken out", running, lambda w: w.opt.param_groups[0].clear(), TypeError,
+     "params: a group's options are fi"),
+    Case("count of steps", running, lambda w: setattr(w.opt, "t", 0), AttributeError,
+     "property 't' of 'Adam' object has"),
+    Case("shallow copy", running, lambda w: copy.copy(w.opt), TypeError,
+     "a shallow copy would step the same arrays with"),
+    Case("schedule of no steps", running, lambda w: setattr(w.opt, "lr", schedules.cosine(0.1, 0)), ValueError,
+     "steps: expected a whole number >= 1, got 0"),
+    Case("schedule of half a step", running, lambda w: setattr(w.opt, "lr", schedules.step(0.1, 2.5)), TypeError,
+     "every: expected a whole number >= 1, got 2.5 of type float"),
+    Case("schedule of a text", running, lambda w: setattr(w.opt, "lr", schedules.linear("0.1", 0, 5)), TypeError,
+     f"start: expected {RATE}, got '0.1' of type str"),
+    Case("schedules in disorder", running, lambda w: setattr(w.opt, "lr", schedules.join([good_rate] * 3, [5, 5])),
+     ValueError, "boundaries: expected whole numbers, each larger than the one before, got [5, 5]"),
+]  # fmt: skip
+
+CASES = [
+    *(
+        Case(f"added {name}", running, partial(lambda w, give: w.opt.add_param_group(give(w)), give=give), error, text)
+        for name, give, error, text in ADDED
+    ),
+    *GROUPS,
+]

@@ -1,0 +1,104 @@
+"""Options that cannot be: given at construction, assigned to the optimizer or to a group, in a group that is added."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy import inf, nan, ones
+
+import fastadam
+from fastadam import Adam
+
+from .case import BELOW_ONE, RATE, UP_TO_ONE, Case
+from .worlds import fresh, running
+
+
+class Odd:
+    """What has no repr."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+#: option, a value that it cannot have, the error, what is allowed, and what came, where it is not the repr
+OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
+    (Adam, "lr", -1e-3, ValueError, RATE, ""),
+    (Adam, "lr", nan, ValueError, RATE, ""),
+    (Adam, "lr", inf, ValueError, RATE, ""),
+    (Adam, "lr", 10**400, ValueError, RATE, "1000"),
+    (Adam, "lr", 10**5000, ValueError, RATE, "<int object"),
+    (Adam, "lr", "0.1", TypeError, RATE, ""),
+    (Adam, "lr", True, TypeError, RATE, ""),
+    (Adam, "lr", None, TypeError, RATE, ""),
+    (Adam, "lr", 1j, TypeError, RATE, ""),
+    (Adam, "lr", ones(2), TypeError, RATE, ""),
+    (Adam, "lr", [0.1] * 10**5, TypeError, RATE, "[0.1, 0.1"),
+    (Adam, "lr", Odd(), TypeError, RATE, "<refused.options.Odd object"),
+    (Adam, "betas", (1.0, 0.9), ValueError, BELOW_ONE, "1.0"),
+    (Adam, "betas", (0.9, -0.1), ValueError, BELOW_ONE, "-0.1"),
+    (Adam, "betas", (0.9, nan), ValueError, BELOW_ONE, "nan"),
+    (Adam, "betas", (0.9, None), TypeError, BELOW_ONE, "None"),
+    (Adam, "betas", (0.9,), ValueError, "a pair of numbers", "1 of them: (0.9,)"),
+    (Adam, "betas", (0.9, 0.9, 0.9), ValueError, "a pair of numbers", "3 of them: "),
+    (Adam, "betas", np.array(0.9), ValueError, "a pair of numbers", "1 of them: array(0.9)"),
+    (Adam, "betas", 0.9, TypeError, "a pair of numbers", ""),
+    (Adam, "betas", "ab", TypeError, "a pair of numbers", ""),
+    (Adam, "betas", {0.9, 0.99}, TypeError, "a pair of numbers", ""),
+    (Adam, "betas", {0.9: 0.99, 0.8: 0}, TypeError, "a pair of numbers", ""),
+    (Adam, "eps", -1e-8, ValueError, RATE, ""),
+    (Adam, "weight_decay", -0.1, ValueError, RATE, ""),
+    (Adam, "weight_decay", lambda t: 0.1, TypeError, RATE, "<function"),
+    (Adam, "amsgrad", 1, TypeError, "True or False", ""),
+    (Adam, "maximize", "no", TypeError, "True or False", ""),
+    (Adam, "decoupled_weight_decay", None, TypeError, "True or False", ""),
+    (Adam, "beta_decay", 1.5, ValueError, UP_TO_ONE, ""),
+    (Adam, "alpha_decay", 0, TypeError, "True or False", ""),
+    (Adam, "eps_hat", None, TypeError, "True or False", ""),
+    (fastadam.AdamW, "weight_decay", inf, ValueError, RATE, ""),
+    (fastadam.AdamW, "lr", -1, ValueError, RATE, ""),
+    (fastadam.Adamax, "betas", (0.9, 1), ValueError, BELOW_ONE, "1"),
+    (fastadam.Adamax, "eps", nan, ValueError, RATE, ""),
+    (fastadam.Adagrad, "lr_decay", -1, ValueError, RATE, ""),
+    (fastadam.Adagrad, "initial_accumulator_value", -1, ValueError, RATE, ""),
+    (fastadam.RMSprop, "alpha", 1.5, ValueError, UP_TO_ONE, ""),
+    (fastadam.RMSprop, "momentum", -0.5, ValueError, RATE, ""),
+    (fastadam.RMSprop, "centered", "yes", TypeError, "True or False", ""),
+    (fastadam.RMSprop, "eps_in_sqrt", 2, TypeError, "True or False", ""),
+    (fastadam.Adadelta, "rho", -0.1, ValueError, UP_TO_ONE, ""),
+    (fastadam.Adadelta, "rho", [], TypeError, UP_TO_ONE, ""),
+]  # fmt: skip
+
+
+def assign_attribute(w: Any, name: str, value: Any) -> None:
+    setattr(w.opt, name, value)
+
+
+def assign_in_group(w: Any, name: str, value: Any) -> None:
+    w.opt.param_groups[0][name] = value
+
+
+def assign_many(w: Any, name: str, value: Any) -> None:
+    own = {"lr": 0.5, "weight_decay": 0.25, "maximize": True}
+    w.opt.param_groups[0].update({**own, name: value})
+
+
+def add_group(w: Any, name: str, value: Any) -> None:
+    w.opt.add_param_group({"params": ones(2), "lr": 0.5, name: value})
+
+
+def of_options() -> list[Case]:
+    """Each at construction, and where it is assigned or in a group that is added."""
+    made = []
+    for k, (cls, name, value, error, allowed, came) in enumerate(OPTIONS):
+        text = f"{name}…: expected {allowed}, got {came or repr(value)}"
+        label = f"{cls.__name__} {name} {k}"
+        construct = partial(lambda w, cls, given: cls([w.p, w.q], **given), cls=cls, given={name: value})
+        made.append(Case(f"{label}", partial(fresh, cls=cls), construct, error, text))
+        for way in (assign_attribute, assign_in_group, assign_many, add_group):
+            labelled = text.replace(name, f"params[1]['{name}']", 1) if way is add_group else text
+            call = partial(way, name=name, value=value)
+            made.append(Case(f"{label} {way.__name__}", partial(running, cls=cls), call, error, labelled))
+    return made
+
+
+CASES = of_options()

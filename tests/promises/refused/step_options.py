@@ -1,0 +1,34 @@
+"""What a step does to its gradients: scales, norms and flags that cannot be."""
+
+from functools import partial
+from typing import Any
+
+from numpy import inf, nan, ones
+
+from .case import FLAG, NORM, Case
+from .worlds import running
+
+SCALE = "a number between 2**-126 and 2**126"
+#: the argument, the value, the error, what is allowed
+EXTRAS: list[tuple[str, Any, Any, str]] = [
+    *(("grad_scale", value, ValueError, SCALE) for value in (0, -1.0, nan, inf, 1e-39)),
+    *(("grad_scale", value, TypeError, SCALE) for value in ("8", None, True, False, 1j, ones(1), ones(3), [1.0])),
+    *(("max_norm", value, ValueError, NORM) for value in (0, -1, nan, -inf)),
+    *(("max_norm", value, TypeError, NORM) for value in ("1", True, ones(3), [1.0], 1j)),
+    *(("clip_value", value, ValueError, NORM) for value in (0.0, -2.5, nan)),
+    *(("clip_value", value, TypeError, NORM) for value in ("1", False, ones(1), [1], {})),
+    *(("skip_nonfinite", value, TypeError, FLAG) for value in (1, 0, None, "no", (), nan, ones(3))),
+    *(("zero_grads", value, TypeError, FLAG) for value in (1, 0, None, "yes", [], nan, ones(3))),
+]  # fmt: skip
+
+
+def of_arguments() -> list[Case]:
+    made = []
+    for name, value, error, allowed in EXTRAS:
+        call = partial(lambda w, given: w.opt.step(w.good, **given), given={"max_norm": 1.0, name: value})
+        text = f"{name}: expected {allowed}, got {value!r}"
+        made.append(Case(f"step {name}={value!r}", running, call, error, text))
+    return made
+
+
+CASES = of_arguments()

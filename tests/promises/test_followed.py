@@ -1,0 +1,217 @@
+"""What is read anew at each step: the arrays in the structure that was given as `params`, bound gradients, options.
+Another array in a place is stepped with the states of that place, or refused before anything is touched.
+"""
+
+import copy
+import pickle
+from collections import OrderedDict, UserDict, UserList, namedtuple
+from types import SimpleNamespace
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastadam
+
+Layer = namedtuple("Layer", "W b")
+PLACES = {
+    "dict": (lambda a, b: {"W": a, "b": b}, "W"),
+    "list": (lambda a, b: [a, b], 0),
+    "ordered dict": (lambda a, b: OrderedDict(W=a, b=b), "W"),
+    "user dict": (lambda a, b: UserDict(W=a, b=b), "W"),
+    "user list": (lambda a, b: UserList([a, b]), 0),
+}
+NESTS = {
+    "bare": (lambda part: part, lambda whole: whole),
+    "in a dict": (lambda part: {"layer": part}, lambda whole: whole["layer"]),
+    "in a list": (lambda part: [[part]], lambda whole: whole[0][0]),
+    "in a tuple": (lambda part: ((part,),), lambda whole: whole[0][0]),
+}
+
+
+def twin(steps):
+    """Two arrays after steps with gradients of ones, by an optimizer of their own."""
+    arrays = [np.ones(3), np.zeros(2)]
+    opt = fastadam.Adam(arrays, lr=0.1)
+    for _ in range(steps):
+        opt.step([np.ones(3), np.ones(2)])
+    return opt, arrays
+
+
+@pytest.mark.parametrize("nest", NESTS)
+@pytest.mark.parametrize("kind", PLACES)
+def test_another_array_is_stepped_with_the_same_states(kind, nest):
+    make, key = PLACES[kind]
+    wrap, unwrap = NESTS[nest]
+    given = wrap(make(np.ones(3), np.zeros(2)))
+    grads = wrap(make(np.ones(3), np.ones(2)))
+    opt = fastadam.Adam(given, lr=0.1)
+    opt.step(grads)
+    old, new = unwrap(given)[key], np.full(3, 5.0)
+    unwrap(given)[key] = new
+    kept = old.copy()
+    opt.step(grads)
+    other, _ = twin(1)
+    other.core.plan.params[0][...] = 5.0
+    other.step([np.ones(3), np.ones(2)])
+    assert np.array_equal(old, kept)
+    assert np.array_equal(new, other.core.plan.params[0])
+    assert opt.param_groups[0]["params"][0] is new
+    assert opt.t == 2
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (np.ones(4), "shape"),
+        (np.ones(3, np.float32), "dtype"),
+        ([1.0, 2.0, 3.0], "has not the structure|numpy array"),
+        (None, "numpy array"),
+        (np.broadcast_to(1.0, 3), "read-only"),
+    ],
+)
+def test_an_array_that_does_not_fit_is_refused(new, message):
+    params = {"W": np.ones(3), "b": np.zeros(2)}
+    opt = fastadam.Adam(params)
+    grads = {"W": np.ones(3), "b": np.ones(2)}
+    opt.step(grads)
+    before, b, old = opt.state_dict(), params["b"].copy(), params["W"]
+    params["W"] = new
+    with pytest.raises((TypeError, ValueError), match=message):
+        opt.step(grads)
+    assert opt.t == 1
+    assert np.array_equal(params["b"], b)
+    params["W"] = old
+    after = opt.state_dict()
+    assert all(np.array_equal(after["state"]["W"][name], before["state"]["W"][name]) for name in ("m", "v"))
+    opt.step(grads)
+
+
+def test_a_name_that_is_gone_or_new_is_refused():
+    params = {"W": np.ones(3), "b": np.zeros(2)}
+    opt = fastadam.Adam(params)
+    grads = {"W": np.ones(3), "b": np.ones(2)}
+    params["c"] = np.ones(1)
+    with pytest.raises(ValueError, match=r"unknown: \['c'\]"):
+        opt.step(grads)
+    del params["c"], params["b"]
+    with pytest.raises(ValueError, match=r"missing: \['b'\]"):
+        opt.step(grads)
+    assert opt.t == 0
+
+
+def test_one_array_in_two_places_is_refused():
+    params = [np.ones(3), np.zeros(3)]
+    opt = fastadam.Adam(params)
+    params[1] = params[0]
+    with pytest.raises(ValueError, match="share memory"):
+        opt.step([np.ones(3), np.ones(3)])
+    assert opt.t == 0
+    assert np.array_equal(params[0], np.ones(3))
+
+
+def test_arrays_may_change_places():
+    params = {"a": np.zeros(2), "b": np.ones(2)}
+    opt = fastadam.Adam(params, lr=0.5)
+    params["a"], params["b"] = params["b"], params["a"]
+    opt.step({"a": np.ones(2), "b": np.zeros(2)})
+    assert np.allclose(params["a"], 0.5)
+    assert np.array_equal(params["b"], [0, 0])
+
+
+def test_bound_gradients_are_read_anew():
+    params, grads = {"W": np.ones(2)}, {"W": np.zeros(2)}
+    opt = fastadam.Adam(params, lr=0.5, grads=grads)
+    grads["W"] = np.ones(2)
+    opt.step()
+    assert np.allclose(params["W"], 0.5)
+    grads["W"] = np.ones(3)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step()
+    assert opt.t == 1
+
+
+def test_a_master_follows_its_new_parameter():
+    params = {"W": np.ones(2, np.float16)}
+    opt = fastadam.Adam(params, lr=2.0**-14, master_weights=True)
+    opt.step({"W": np.ones(2, np.float16)})
+    params["W"] = np.full(2, 8.0, np.float16)
+    opt.step({"W": np.zeros(2, np.float16)})
+    assert np.allclose(opt.state["master"][0], 8.0, atol=1e-3)
+    assert np.array_equal(params["W"], [8, 8])
+
+
+def test_groups_are_followed():
+    inner = {"W": np.ones(2)}
+    group = {"params": [np.ones(2)], "lr": 0.25}
+    opt = fastadam.Adam([{"params": inner}, group], lr=0.5)
+    inner["W"] = first = np.zeros(2)
+    group["params"] = [np.zeros(2)]
+    opt.step([{"W": np.ones(2)}, [np.ones(2)]])
+    assert np.allclose(first, -0.5)
+    assert np.allclose(group["params"][0], -0.25)
+
+
+def test_an_object_is_followed():
+    model = SimpleNamespace(parameters={"W": np.ones(2)}, grad={"W": np.ones(2)})
+    opt = fastadam.Adam(model, lr=0.5)
+    model.parameters["W"] = np.zeros(2)
+    opt.step()
+    assert np.allclose(model.parameters["W"], -0.5)
+    model.parameters = {"W": np.ones(2)}
+    model.grad = {"W": np.zeros(2)}
+    opt.step()
+    assert not np.array_equal(model.parameters["W"], [1, 1])
+
+
+def test_an_object_that_gives_other_arrays_at_each_read_is_refused():
+    class Model:
+        grad = np.ones(2)
+        kept = np.ones(2)
+        fresh = False
+
+        @property
+        def parameters(self):
+            return self.kept.copy() if self.fresh else self.kept
+
+    model = Model()
+    opt = fastadam.Adam(model)
+    opt.step()
+    model.fresh = True
+    with pytest.raises(TypeError, match="another array at each read"):
+        opt.step()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_a_copy_follows_its_own_structure(copied):
+    params = {"W": np.ones(2)}
+    opt = fastadam.Adam(params, lr=0.5)
+    other = copied(opt)
+    other.params["W"] = np.zeros(2)
+    other.step({"W": np.ones(2)})
+    assert np.allclose(other.params["W"], -0.5)
+    assert np.array_equal(params["W"], [1, 1])
+    assert (opt.t, other.t) == (0, 1)
+
+
+def test_structures_nest():
+    params = {"layers": [Layer(np.ones((2, 2)), np.zeros(2)), Layer(np.ones(2), np.zeros(1))], "scale": np.ones(())}
+    grads = {"layers": [Layer(np.ones((2, 2)), np.ones(2)), [np.ones(2), np.ones(1)]], "scale": np.ones(())}
+    opt = fastadam.Adam(params, lr=0.5)
+    opt.step(grads)
+    assert list(opt.state_dict()["state"]) == ["layers.0.0", "layers.0.1", "layers.1.0", "layers.1.1", "scale"]
+    assert np.allclose(params["layers"][0].W, 0.5)
+    with pytest.raises(ValueError, match=r"grads\['layers'\]\[1\]: expected 2"):
+        opt.step({**grads, "layers": [grads["layers"][0], [np.ones(2)]]})
+    endless = []
+    endless.append(endless)
+    with pytest.raises(ValueError, match="levels"):
+        fastadam.Adam(endless)
+
+
+def test_dtypes_of_bfloat16_are_followed_too():
+    params = [np.ones(2, ml_dtypes.bfloat16)]
+    opt = fastadam.Adam(params, lr=0.5, master_weights=True)
+    params[0] = np.zeros(2, ml_dtypes.bfloat16)
+    opt.step([np.ones(2, np.float32)])
+    assert np.allclose(params[0].astype(float), -0.5)

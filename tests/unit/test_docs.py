@@ -1,0 +1,74 @@
+"""The examples in docstrings, in the README and in every page of docs/ run and print what they say.
+Every public class has one, and every optimizer has a page.
+"""
+
+import doctest
+import importlib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+import fastadam
+
+OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
+README = ROOT / "README.md"
+#: docs/embedding.md is a program of many files: tests/adapters/test_embedding.py builds and runs it
+PAGES = [
+    path
+    for path in (README, *sorted((ROOT / "docs").rglob("*.md")))
+    if "```python\n" in path.read_text() and path.name != "embedding.md"
+]
+PACKAGE = Path(fastadam.__file__).parent
+MODULES = [
+    ".".join(("fastadam", *path.relative_to(PACKAGE).with_suffix("").parts))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if not path.name.startswith("__")
+]
+#: modules whose docstrings must have examples
+SHOWN = {f"fastadam.{name}" for name in ("optimizers", "schedules", "custom", "functional")}
+SHOWN |= {f"fastadam.adapters.{name}" for name in ("article", "scipy", "sklearn", "thinc", "torch", "torch_state")}
+#: modules whose examples need a package that the tests do not install; CI does
+NEED = {"fastadam.adapters.torch": "torch", "fastadam.adapters.torch_state": "torch"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstrings(module):
+    if module in NEED and find_spec(NEED[module]) is None:
+        pytest.skip(f"{NEED[module]} is not installed")
+    outcome = doctest.testmod(importlib.import_module(module))
+    assert outcome.attempted > 0 or module not in SHOWN
+    assert outcome.failed == 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_shows_an_example_and_has_a_page(name):
+    text = getattr(fastadam, name).__doc__
+    assert ">>> " in text
+    assert ".. math::" in text
+    page = (ROOT / f"docs/optimizers/{name.lower()}.md").read_text()
+    assert f".. autoclass:: fastadam.{name}\n" in page
+    assert (ROOT / f"docs/pictures/{name.lower()}.svg").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_a_page(page, capsys):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        exec(block, {})
+        promised = re.findall(r"print\(.*\)  +# (.*)", block)
+        assert capsys.readouterr().out.splitlines() == promised
+
+
+def test_tests_that_pages_name_exist():
+    sources = "".join(path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+    named = {name for path in ROOT.glob("docs/**/*.md") for name in re.findall(r"::(test_\w+)`", path.read_text())}
+    assert named
+    assert {name for name in named if f"def {name}(" not in sources} == set()
+
+
+def test_readme_names_the_two_commands():
+    text = README.read_text()
+    assert "pip install '.[demo]' && python -m fastadam demo" in text
+    assert "pip install '.[test]' && pytest" in text

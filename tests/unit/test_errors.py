@@ -1,0 +1,62 @@
+"""Mistakes that no call's arguments hold: what changes under way, a step within a step, what is not installed.
+Those of arguments are the table in `test_refused.py`.
+"""
+
+import re
+
+import inside
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam.rules import RULES
+
+
+def test_gradient_that_is_another_parameter():
+    """f = a · b has each factor as the other's gradient: they must be copies, since a is stepped before b's is read."""
+    a, b = np.ones((2, 3)), np.full((2, 3), 2.0)
+    opt = fastadam.Adam([a, b])
+    for grads in ([b, a], [b[:, ::-1], a[::-1]], [opt.state["m"][1], np.ones((2, 3))]):
+        with pytest.raises(ValueError, match="shares memory with a parameter or a state"):
+            opt.step(grads)
+    assert opt.t == 0
+    assert (a == 1).all()
+    opt.step([b.copy(), a.copy()])
+
+
+def test_parameter_changed_under_way():
+    a = np.ones((50, 2))
+    opt = fastadam.Adam(a)
+    opt.step(np.ones((50, 2)))
+    a.resize((2, 50), refcheck=False)
+    with pytest.raises(ValueError, match=re.escape("its shape was changed to (2, 50)")):
+        opt.step(np.ones((2, 50)))
+    a.resize((50, 2), refcheck=False)
+    a.flags.writeable = False
+    with pytest.raises(ValueError, match="params: the array is read-only"):
+        opt.step(np.ones((50, 2)))
+    assert opt.t == 1
+
+
+def test_step_within_a_step():
+    """Of a rule that steps its own optimizer."""
+    opt = fastadam.Adam(np.ones(2), backend="numpy")
+    errors = []
+
+    def lr_of_a_rule_that_steps(*arguments):
+        with pytest.raises(RuntimeError, match="this thread is inside a step of this optimizer already"):
+            inside.step_within_a_step(opt)
+        errors.append(arguments)
+        return [1.0, np.inf, 0.0, 1.0, *[0.1] * 6]
+
+    inside.replace_kernel(opt, python=(lambda scalars, *arrays: None, lr_of_a_rule_that_steps))
+    opt.step(np.ones(2))
+    assert len(errors) == 1
+    assert opt.t == 1
+
+
+def test_numba_missing(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "numba", None)
+    monkeypatch.delitem(RULES["adam"].kernels, "numba", raising=False)
+    with pytest.raises(ImportError, match=re.escape("pip install 'fastadam[numba]'")):
+        fastadam.Adam(np.ones(2), backend="numba")
