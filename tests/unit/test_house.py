@@ -3,11 +3,11 @@
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import TOOLS
 
-TOOL = Path(__file__).parents[2] / "tools/house.py"
+TOOL = TOOLS / "house.py"
 
 SOURCES = {
     "__init__.py": "from .optimizers import Adamax\n",
