@@ -78,8 +78,8 @@ class Tree:
             self.grads_node: Node | None = _node(SEQUENCE, (), [branch.grads_node for branch in branches])
         else:
             self.source, self.source_node, self.grads_node = first.source, first.source_node, first.grads_node
-            if owner is not None:
-                self.source, self.source_node = owner, Node(ATTRIBUTE, ("parameters",), (first.source_node,), 1)
+        if owner is not None:
+            self.source, self.source_node = owner, Node(ATTRIBUTE, ("parameters",), (self.source_node,), 1)
 
     @property
     def arrays(self) -> list[Any]:
@@ -110,7 +110,8 @@ class Tree:
             found = list(_flatten(self.source_node, self.source, "params"))
             again = list(_flatten(self.source_node, self.source, "params"))
         except (TypeError, ValueError, AttributeError) as error:
-            text = f"params: has not the structure that it had at construction: {error}"
+            what = "params:" if self.owner is None else "params: .parameters"
+            text = f"{what} has not the structure that it had at construction: {error}"
             raise (ValueError if isinstance(error, ValueError) else TypeError)(text) from error
         if any(one is not other for one, other in zip(found, again, strict=True)):
             raise TypeError("params: gives another array at each read, so a step in place would be lost")
@@ -143,12 +144,11 @@ class Tree:
 
 def read(params: Any) -> Tree:
     """The tree of what an optimizer was given: arrays in any structure, groups, or the article's object."""
-    if is_object(params):
-        return Tree([_branch(params.parameters, "params")], owner=params)
-    params = listed(params)
+    owner = params if is_object(params) else None
+    params = listed(params if owner is None else owner.parameters)
     if isinstance(params, (list, tuple)) and any(isinstance(group, Mapping) and "params" in group for group in params):
-        return Tree([read_group(k, group) for k, group in enumerate(params)])
-    return Tree([_branch(params, "params")])
+        return Tree([read_group(k, group) for k, group in enumerate(params)], owner)
+    return Tree([_branch(params, "params")], owner)
 
 
 def read_group(k: int, group: Any) -> Branch:

@@ -154,9 +154,10 @@ def step_within_a_step(opt: Any) -> None:
 
 
 def replace_kernel(opt: Any, python: tuple[Callable[..., Any], Callable[..., Any]]) -> None:
-    """Let these functions be the sweep and the scalars of its rule, over an array of two elements."""
+    """Let these functions be the sweep and the scalars of its rule."""
     kernel = Kernel(rule_of(opt), python=python)
-    opt.core.plan.lay([(kernel, [np.ones(2)], [[np.ones(2), np.ones(2)]])], ["p"])
+    states = [list(arrays.values()) for arrays in opt.core.store.states]
+    opt.core.plan.lay([(kernel, opt.core.plan.params, states)], ["p"])
 
 
 def stepped_once(params: Sequence[np.ndarray], rule: Rule, python: tuple[Any, Any]) -> None:

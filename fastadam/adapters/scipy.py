@@ -28,8 +28,8 @@ Vector = np.ndarray
 Box = tuple[Vector, Vector] | None
 #: how a run ended: the numbers of SciPy's BFGS, and 99 as its `minimize` has it
 CONVERGED, OUT_OF_STEPS, NOT_FINITE, CALLED_OFF = 0, 1, 3, 99
-#: arguments of all classes that mean nothing here: x is one float64 array in memory, its gradients come from `jac`
-_NOT_HERE = inspect.signature(Optimizer).parameters.keys() - {"backend", "n_threads"}
+#: settings that mean something here: x is one float64 array in memory, its gradients come from `jac`
+_SETTINGS = ("backend", "n_threads")
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -179,7 +179,7 @@ class Method:
 
     def _make(self, x: Vector, given: dict[str, Any]) -> Optimizer:
         """The optimizer of `x`, by the class's own options."""
-        own = [name for name in inspect.signature(self.optimizer).parameters if name not in _NOT_HERE]
+        own = [*(name for name, option in self.optimizer.options.items() if option.init), *_SETTINGS]
         for name in given.keys() - own:
             has = ", ".join([*own, "maxiter", "tol", "disp"])
             raise TypeError(f"{name}: unknown option of {self.optimizer.__name__} as a method; it has {has}")

@@ -14,6 +14,7 @@ COMMON = """
 import multiprocessing, os, pickle, sys, threading, time, warnings
 import numpy as np
 import fastadam
+import inside
 
 warnings.simplefilter("ignore")  # of forks beside threads: that they go well is what is tested here
 N, STEPS = 200_000, 20
@@ -122,7 +123,7 @@ SCENES = {
             opt.step(G)
     threads = [threading.Thread(target=work, args=(opt,)) for opt in others]
     for thread in threads: thread.start()
-    inside = "this process was forked while another thread was inside a step of this optimizer"
+    within = "this process was forked while another thread was inside a step of this optimizer"
     def inherited():
         seen = 0
         for opt in others:
@@ -131,7 +132,7 @@ SCENES = {
                 opt.step(G)
             except RuntimeError as error:
                 calls = opt.state_dict, lambda: pickle.dumps(opt)
-                if inside not in str(error) or not all(refused(inside, call) for call in calls):
+                if within not in str(error) or not all(refused(within, call) for call in calls):
                     return False
                 seen = 64
             else:

@@ -460,5 +460,4 @@ def test_states_go_with_the_optimizer():
     group, state = opt.param_groups[0], weakref.ref(opt.state["m"][0])
     del opt
     assert state() is None
-    with pytest.raises(ReferenceError, match="is gone"):
-        group["lr"] = 0.5
+    assert group["lr"] == 1e-3  # plain data, which outlives it
