@@ -96,7 +96,7 @@ class Module:
 
     def found(self, pattern: re.Pattern[str]) -> list[tuple[str, re.Match[str]]]:
         """What fits `pattern` in Cython, each with its place."""
-        matches = pattern.finditer(self.code) if self.suffix == ".pyx" else ()
+        matches = pattern.finditer(self.code) if self.suffix in (".pyx", ".pxd") else ()
         return [(f"{self.name}:{self.code.count(chr(10), 0, m.start()) + 1} {m[m.lastindex or 0]}", m) for m in matches]
 
 
