@@ -75,7 +75,7 @@ class Build(build_ext):
         for name, source in sources.items():
             (folder / f"{name}.pyx").write_text(source, "utf-8")
         (folder / "built.pxi").write_text(built)
-        clip_factor = load("fastadam/kernel/generate.py").formula(load("fastadam/rules.py"), "clip_factor")
+        clip_factor = load("fastadam/kernel/generate.py").formula(RULES, "clip_factor")
         (folder / "clip_factor.pxi").write_text(clip_factor)
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]

@@ -242,7 +242,7 @@ class Optimizer(Algorithm):
 
     def close(self) -> None:
         """Let another optimizer use the folder of ``state_dir``; this one steps no more. Else nothing happens."""
-        if self.core.store.folder is not None:
+        if self.core.store.is_open:
             with self.core.plan:
                 self.core.store.close()
 
