@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import Check, flag, number, shown
+from .kernel.checks import Check, number, shown
+from .kernel.checks import flag as flag
 
 
 def _rate_or_schedule(name: str, value: Any) -> Any:
