@@ -12,7 +12,8 @@ from typing import Any, ClassVar, dataclass_transform
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import Check, flag, number, shown
+from .kernel.checks import Check, number, shown
+from .kernel.checks import flag as flag
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]

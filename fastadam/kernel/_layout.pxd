@@ -32,7 +32,8 @@ cdef class Layout:
     cdef Extent* extents        # of parameters and states, sorted, those that meet joined
     cdef Py_ssize_t n_extents
     cdef Block heads, pieces    # where bundles, cohorts and segments lie, and what hangs on segments
-    cdef list kernels, params, states, names  # states one after another
+    cdef list held              # what is to stay alive: of each group its kernel, then each parameter and its states
+    cdef list names, listed     # the parameters', and these themselves
     cdef bint compiled          # no kernel is Python
     cdef list doubtful          # numbers of gradients whose extent meets that of an array that is written
     cdef list converted         # arrays made of gradients that are NumPy scalars, kept alive for the step
@@ -43,7 +44,7 @@ cdef class Layout:
     cdef int admit_group(self, Bundle* bundle, Kernel kernel, params, states) except -1
     cdef int admit_segment(self, Kernel kernel, p, states) except -1
     cdef int take_pieces(self) except -1
-    cdef int fill_segment(self, Py_ssize_t i, Py_ssize_t state) except -1
+    cdef int fill_segment(self, Py_ssize_t i) except -1
     cdef int set_origins(self, origins) except -1
     cdef void cut_tiles(self) noexcept
     cdef int note_extents(self) except -1
@@ -51,5 +52,6 @@ cdef class Layout:
     cdef void clear(self) noexcept
     cdef void form_cohorts(self, const int64_t* steps) noexcept
     cdef int need_buffers(self, int n_threads) except -1
+    cdef list params(self)
     cdef list written(self)
     cdef bint meets_written(self, char* low, char* high) noexcept

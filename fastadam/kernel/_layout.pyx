@@ -85,15 +85,14 @@ cdef class Layout:
         """Drop all arrays."""
         self.job.n_segments = self.job.n_elements = self.job.n_bytes = 0
         self.n_bundles = self.n_cohorts = self.n_extents = 0
-        self.kernels = self.params = self.states = self.names = None
+        self.held = self.names = self.listed = None
         self.doubtful = self.converted = None
         self.grads_apart = False
 
     cdef int make(self, list groups, list names, origins) except -1:
         """Check the arrays of all groups and lay them out; after an error, `clear` is to be called."""
-        cdef Py_ssize_t i, state = 0
-        cdef Segment* segment
-        self.kernels, self.params, self.states, self.names = [], [], [], names
+        cdef Py_ssize_t i
+        self.held, self.names = [], names
         self.compiled = True
         self.take_heads(groups)
         for i in range(self.n_bundles):
@@ -101,9 +100,7 @@ cdef class Layout:
             self.admit_group(&self.bundles[i], <Kernel?> kernel, params, states)
         self.take_pieces()
         for i in range(self.job.n_segments):
-            self.fill_segment(i, state)
-            segment = &self.job.segments[i]
-            state += segment.n_operands - 2 + segment.has_master
+            self.fill_segment(i)
         if origins is not None:
             self.set_origins(origins)
         self.cut_tiles()
@@ -149,7 +146,7 @@ cdef class Layout:
         if len(all_params) != n or len(all_states) != n:
             raise ValueError(f"states: expected {n} lists, one a parameter, got {len(all_states)}")
         bundle.kernel = <void*> kernel
-        self.kernels.append(kernel)
+        self.held.append(kernel)
         if kernel.python_sweep is not None:
             self.compiled = False
         for i in range(n):
@@ -175,7 +172,8 @@ cdef class Layout:
         segment.has_master = len(states) > n_states
         if not n_states <= len(states) <= n_states + 1:
             raise ValueError(f"expected {n_states} states a parameter, got {len(states)}")
-        self.params.append(p)
+        segment.held = len(self.held)
+        self.held.append(p)
         for state in states:
             if not (
                 is_usual(state)
@@ -185,7 +183,7 @@ cdef class Layout:
                 name = f"a state of {self.names[i]}"
                 checks.parameter(name, state)
                 checks.state(name, state, p)
-            self.states.append(state)
+            self.held.append(state)
         self.job.n_segments += 1
         self.job.n_elements += segment.n
         self.job.n_bytes += segment.n * segment.itemsize
@@ -203,7 +201,7 @@ cdef class Layout:
             n_written += n_operands - 1
             n_empty += n_operands - 1 if segment.n == 0 else 0
             size += padded(n_operands, sizeof(Operand)) + padded(segment.p_ndim * (3 + n_operands), sizeof(Py_ssize_t))
-        if n_written != len(self.states) + len(self.params):
+        if self.n_bundles + n_written != len(self.held):
             raise RuntimeError("the lists of states were changed while they were laid out")
         self.n_extents = n_written - n_empty
         reserve(&self.pieces, size + padded(2 * n_written + 1, sizeof(Extent)))  # what sorts them needs as many again
@@ -212,8 +210,8 @@ cdef class Layout:
         self.extents = <Extent*> take(&self.pieces, 2 * n_written + 1, sizeof(Extent))
         return 0
 
-    cdef int fill_segment(self, Py_ssize_t i, Py_ssize_t state) except -1:
-        """Where a segment's operands lie; `state` is the number of its first state."""
+    cdef int fill_segment(self, Py_ssize_t i) except -1:
+        """Where a segment's operands lie."""
         cdef Segment* segment = &self.job.segments[i]
         cdef cnp.ndarray p = <cnp.ndarray> segment.p, array
         cdef int k, ndim = segment.p_ndim, n_operands = segment.n_operands + segment.has_master
@@ -238,7 +236,7 @@ cdef class Layout:
         set_operand(segment, 1, p)  # the layout that a gradient most likely has
         segment.operands[1].data = NULL
         for k in range(2, segment.n_operands + segment.has_master):
-            array = self.states[state + k - 2]
+            array = self.held[segment.held + k - 1]
             if not same_shape(array, p):
                 raise RuntimeError(f"a state of {self.names[i]}: its shape was changed while it was laid out")
             set_operand(segment, k if k < segment.n_operands else 0, array)
@@ -340,8 +338,21 @@ cdef class Layout:
         return 0
 
     cdef list written(self):
-        """All arrays that a step writes."""
-        return self.params + self.states
+        """All arrays that a step writes: the parameters, then the states."""
+        cdef Py_ssize_t i
+        cdef Segment* segment
+        cdef list arrays = list(self.params())
+        for i in range(self.job.n_segments):
+            segment = &self.job.segments[i]
+            arrays += self.held[segment.held + 1 : segment.held + segment.n_operands - 1 + segment.has_master]
+        return arrays
+
+    cdef list params(self):
+        """The parameters: a list that is made when it is first asked for."""
+        cdef Py_ssize_t i
+        if self.listed is None:
+            self.listed = [<object> self.job.segments[i].p for i in range(self.job.n_segments)]
+        return self.listed
 
     cdef bint meets_written(self, char* low, char* high) noexcept:
         """Whether a range of addresses meets the extent of an array that a step writes."""

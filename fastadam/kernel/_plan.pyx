@@ -181,7 +181,7 @@ cdef class Plan(Entry):
     @property
     def params(self):
         """The parameters, group by group."""
-        return self.layout.params or []
+        return self.layout.params()
 
     @property
     def names(self):

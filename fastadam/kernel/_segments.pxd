@@ -44,6 +44,7 @@ cdef struct Segment:        # one parameter with its gradient and states
     int grad_typenum        # of the gradient that was last looked at closely
     int ndim                # of the segment: axes of more or less than one element
     void* p                 # the parameter, borrowed: the layout holds the reference
+    Py_ssize_t held         # its place among what the layout holds; its states follow it there
     int p_ndim
     int p_typenum
     Py_ssize_t* p_shape
