@@ -8,12 +8,10 @@ counts the memory that is needed; the second fills it. All memory is in two bloc
 cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdlib cimport qsort
 from libc.string cimport memset
 
-from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM, codec_of
-
-import numpy as np
+from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM
+from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Operand, extent_of, memory_order, set_operand, sort_extents
 
 from . import checks
 
@@ -125,6 +123,8 @@ cdef class Layout:
             n_segments += len(params)
             size += padded(kernel.n_hyper, sizeof(double))
             self.max_scalars = max(self.max_scalars, kernel.n_scalars)
+        if len(self.names) != n_segments:
+            raise ValueError(f"names: expected {n_segments}, one a parameter, got {len(self.names)}")
         size += padded(n_segments, sizeof(Segment)) + padded(n_segments, sizeof(Cohort))
         reserve(&self.heads, size + padded(n_segments * self.max_scalars, sizeof(double) + sizeof(float)))
         self.bundles = <Bundle*> take(&self.heads, len(groups), sizeof(Bundle))
@@ -194,20 +194,22 @@ cdef class Layout:
     # The second pass: what hangs on the segments.
 
     cdef int take_pieces(self) except -1:
-        cdef Py_ssize_t i, n_operands, n_written = 0, n_tiles = self.job.n_elements // TILE + 1
+        cdef Py_ssize_t i, n_operands, n_written = 0, n_empty = 0, n_tiles = self.job.n_elements // TILE + 1
         cdef Segment* segment
         cdef size_t size = padded(n_tiles, sizeof(Py_ssize_t)) + padded(n_tiles, 2 * sizeof(double))
         for i in range(self.job.n_segments):
             segment = &self.job.segments[i]
             n_operands = segment.n_operands + segment.has_master
             n_written += n_operands - 1
+            n_empty += n_operands - 1 if segment.n == 0 else 0
             size += padded(n_operands, sizeof(Operand)) + padded(segment.p_ndim * (3 + n_operands), sizeof(Py_ssize_t))
         if n_written != len(self.states) + len(self.params):
             raise RuntimeError("the lists of states were changed while they were laid out")
-        reserve(&self.pieces, size + padded(n_written, sizeof(Extent)))
+        self.n_extents = n_written - n_empty
+        reserve(&self.pieces, size + padded(2 * n_written + 1, sizeof(Extent)))  # what sorts them needs as many again
         self.job.tile_segment = <Py_ssize_t*> take(&self.pieces, n_tiles, sizeof(Py_ssize_t))
         self.job.sums = <double*> take(&self.pieces, n_tiles, 2 * sizeof(double))
-        self.extents = <Extent*> take(&self.pieces, n_written, sizeof(Extent))
+        self.extents = <Extent*> take(&self.pieces, 2 * n_written + 1, sizeof(Extent))
         return 0
 
     cdef int fill_segment(self, Py_ssize_t i, Py_ssize_t state) except -1:
@@ -269,17 +271,18 @@ cdef class Layout:
     cdef int note_extents(self) except -1:
         """Note the addresses that a step writes; refuse arrays that share memory."""
         cdef Py_ssize_t i, n = 0
-        cdef int which
+        cdef int which = 0
         cdef bint meet = False
         cdef Segment* segment
         cdef Extent* last
-        for i in range(self.job.n_segments):
-            segment = &self.job.segments[i]
-            for which in range(segment.n_operands + segment.has_master):
-                if which != 1 and segment.n > 0:
+        while n < self.n_extents:  # all parameters, then all first states, …: arrays of a kind were made in turn
+            for i in range(self.job.n_segments):
+                segment = &self.job.segments[i]
+                if which != 1 and which < segment.n_operands + segment.has_master:
                     self.extents[n] = extent_of(segment, which)
-                    n += 1
-        sort_extents(self.extents, n)
+                    n += segment.n > 0
+            which += 1
+        sort_extents(self.extents, self.extents + n, n)
         self.n_extents = min(n, 1)
         for i in range(1, n):
             last = &self.extents[self.n_extents - 1]
@@ -371,99 +374,3 @@ cdef inline bint same_shape(cnp.ndarray one, cnp.ndarray other) noexcept:
         if cnp.PyArray_DIM(one, k) != cnp.PyArray_DIM(other, k):
             return False
     return True
-
-
-def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
-    """A new array of p's shape, its elements in the order in which p's lie in memory.
-
-    Its dtype is what p is computed in, unless given; `allocate(shape, dtype)` brings the memory.
-    """
-    cdef Py_ssize_t order[MAX_DIMS]
-    cdef int k
-    memory_order(p, order)
-    axes = [order[k] for k in range(cnp.PyArray_NDIM(p))]
-    shape = tuple([cnp.PyArray_DIM(p, axis) for axis in axes])
-    state = allocate(shape, checks.computed_in(p) if dtype is None else dtype)
-    return state.transpose(np.argsort(axes)) if axes else state
-
-
-cdef void memory_order(cnp.ndarray p, Py_ssize_t* axes) noexcept:
-    """p's axes from the slowest to the fastest in memory; C order where strides do not tell."""
-    cdef int k, place
-    cdef Py_ssize_t stride
-    for k in range(cnp.PyArray_NDIM(p)):
-        place = k
-        if not cnp.PyArray_IS_C_CONTIGUOUS(p):
-            stride = reach(p, k)
-            while place > 0 and reach(p, axes[place - 1]) < stride:
-                axes[place] = axes[place - 1]
-                place -= 1
-        axes[place] = k
-
-
-cdef inline Py_ssize_t reach(cnp.ndarray p, Py_ssize_t axis) noexcept:
-    """How far apart the neighbours on this axis are; 0 where there are none."""
-    cdef Py_ssize_t stride = cnp.PyArray_STRIDE(p, <int> axis)
-    return 0 if cnp.PyArray_DIM(p, <int> axis) <= 1 else -stride if stride < 0 else stride
-
-
-cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
-    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored."""
-    cdef Operand* operand = &segment.operands[which]
-    cdef Py_ssize_t next_stride = 0  # what would continue the faster axes; 0 while there is none
-    cdef bint is_first = True
-    cdef int k
-    operand.data = cnp.PyArray_BYTES(array)
-    operand.codec = codec_of(segment.typenum, array)
-    operand.uniform = True
-    operand.step = operand.codec.itemsize
-    for k in range(segment.ndim - 1, -1, -1):
-        operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
-        if is_first:
-            operand.step = operand.strides[k]
-        elif operand.strides[k] != next_stride:
-            operand.uniform = False
-        is_first = False
-        next_stride = operand.strides[k] * segment.shape[k]
-    operand.contiguous = operand.uniform and operand.step == operand.codec.itemsize
-    operand.direct = operand.contiguous and operand.codec.plain and cnp.PyArray_ISALIGNED(array)
-
-
-cdef Extent extent_of(Segment* segment, int which) noexcept:
-    """The addresses between which an operand's elements lie."""
-    return extent_at(segment, &segment.operands[which], segment.operands[which].data)
-
-
-cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
-    """The same, if the operand lay at `data`."""
-    cdef Extent extent = Extent(data, data + operand.codec.itemsize)
-    cdef Py_ssize_t far
-    cdef int k
-    for k in range(segment.ndim):
-        far = operand.strides[k] * (segment.shape[k] - 1)
-        if far < 0:
-            extent.low += far
-        else:
-            extent.high += far
-    return extent
-
-
-cdef void sort_extents(Extent* extents, Py_ssize_t n) noexcept:
-    """Sort by `low`: a few by insertion, which is at once done with what is sorted."""
-    cdef Py_ssize_t i, k
-    cdef Extent extent
-    if n > 16:
-        qsort(extents, n, sizeof(Extent), by_low)
-        return
-    for i in range(1, n):
-        extent, k = extents[i], i
-        while k > 0 and extents[k - 1].low > extent.low:
-            extents[k] = extents[k - 1]
-            k -= 1
-        extents[k] = extent
-
-
-cdef int by_low(const void* one, const void* other) noexcept nogil:
-    cdef char* low = (<const Extent*> one).low
-    cdef char* other_low = (<const Extent*> other).low
-    return (low > other_low) - (low < other_low)
