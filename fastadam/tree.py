@@ -37,6 +37,11 @@ class Node(NamedTuple):
     children: tuple["Node | None", ...] | None
     n: int
 
+    def plain(self) -> tuple[Any, ...]:
+        """The node as a tuple of tuples, which compiled code reads."""
+        below = self.children
+        return self.kind, self.keys, None if below is None else tuple(c and c.plain() for c in below), self.n
+
 
 class Leaf(NamedTuple):
     """One array of a structure: what messages call it, and the keys that lead to it."""
