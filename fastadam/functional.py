@@ -54,8 +54,6 @@ class _Function:
         arguments += tuple(given.pop(place) for place in self.places[len(arguments) :] if place in given)
         n_threads = given.pop("n_threads", None)
         hyper = self.hyper_of(given) if given else self.defaults
-        if len(arguments) != len(self.places):
-            raise TypeError(f"{self.name}() takes ({', '.join(self.places)}), got {len(arguments)} of them")
         return arguments, hyper, n_threads
 
     def signature(self) -> inspect.Signature:
@@ -65,9 +63,10 @@ class _Function:
         places = [inspect.Parameter(place, either) for place in self.places]
         return inspect.Signature([*places, *(inspect.Parameter(n, keyword, default=d) for n, d in given.items())])
 
-    def call(self, arguments: tuple[Any, ...], given: dict[str, Any]) -> None:
-        """One step of arrays of any kind, or of lists of them, by any options."""
-        arguments, hyper, n_threads = self.read(arguments, given)
+    def call(self, arguments: tuple[Any, ...], hyper: tuple[float, ...], n_threads: Any) -> None:
+        """One step of arrays of any kind, or of lists of them."""
+        if len(arguments) != len(self.places):
+            raise TypeError(f"{self.name}() takes ({', '.join(self.places)}), got {len(arguments)} of them")
         t = options.count("t", arguments[-1], least=1)
         params, grads, *lists = self.lists(arguments[:-1])
         states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
@@ -110,12 +109,15 @@ def _function(name: str, kind: Any, rule: Rule) -> Callable[..., None]:
     step_quickly, defaults = made.steppers.step_quickly, made.defaults
 
     def step(*arguments: Any, **given: Any) -> None:
+        hyper, n_threads = defaults, None
+        if given:
+            arguments, hyper, n_threads = made.read(arguments, given)
         try:
-            is_done = not given and step_quickly(arguments, defaults)
+            is_done = n_threads is None and step_quickly(arguments, hyper)
         except (TypeError, ValueError):  # nothing has changed, and `call` says why in the words of this function
             is_done = False
         if not is_done:
-            made.call(arguments, given)
+            made.call(arguments, hyper, n_threads)
 
     step.__signature__ = made.signature()  # type: ignore[attr-defined]
     step.__name__ = step.__qualname__ = name

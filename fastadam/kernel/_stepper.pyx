@@ -118,17 +118,23 @@ cdef class Steppers:
         t = arguments[last]
         if t < 1 or t >= MOST_STEPS:
             return False
-        self.step([arguments[0]], [arguments[1]], [list(arguments[2:last])], ALONE, t, hyper, 1)
+        self.run([arguments[0]], [arguments[1]], [list(arguments[2:last])], ALONE, t, hyper, 1)
         return True
 
     def step(self, list params, list grads, list states, list names, int64_t t, tuple hyper, int n_threads):
         """Step number `t` of these arrays, of which nothing is kept."""
+        self.run(params, grads, states, names, t, hyper, n_threads)
+
+    cdef int run(
+        self, list params, list grads, list states, list names, int64_t t, tuple hyper, int n_threads
+    ) except -1:
         cdef list waiting = self.waiting.setdefault(n_threads, [])
         cdef Stepper stepper = waiting.pop() if waiting else Stepper(self.rule, n_threads)
         try:
             stepper.step_once(params, grads, states, names, t, hyper)
         finally:
             waiting.append(stepper)
+        return 0
 
 
 cdef bint are_same(list some, list others) except -1:
