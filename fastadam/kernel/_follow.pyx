@@ -82,13 +82,7 @@ cdef class Follower:
         return 0
 
     cdef int update(self) except -1:
-        cdef Py_ssize_t place = 0
-        cdef bint same
-        try:
-            same = is_same(self.source_node, self.source, self.plan.layout.params, &place)
-        except Exception:  # a key that is gone: `follow` says so
-            same = False
-        if not same:
+        if not stand_in(self.source_node, self.source, self.plan.layout.params):
             self.follow()
         if self.cell.value is not self.took:
             self.refresh()
@@ -99,12 +93,8 @@ cdef class Follower:
         self.update()
 
     cdef list flat(self, grads):
-        cdef list found = []
-        if self.grads_node is None and grads is not None:
-            return [grads]
-        if grads is not None and flatten(self.grads_node, grads, found):
-            return found
-        return self.flatten(grads)
+        cdef list found = None if grads is None else flattened(self.grads_node, grads)
+        return self.flatten(grads) if found is None else found
 
 
 def are_same(list some, list others):
@@ -118,6 +108,15 @@ def are_same(list some, list others):
         ):
             return False
     return True
+
+
+cpdef bint stand_in(object node, object structure, list arrays) except -1:
+    """Whether these arrays, and no others, stand in a structure, which `node` describes."""
+    cdef Py_ssize_t place = 0
+    try:
+        return is_same(node, structure, arrays, &place)
+    except Exception:  # a key that is gone: who follows the structure says so
+        return False
 
 
 cdef bint is_same(object node, object value, list arrays, Py_ssize_t* place) except -1:
@@ -174,6 +173,15 @@ cdef bint is_same(object node, object value, list arrays, Py_ssize_t* place) exc
         return True
     value = value[keys[0]] if kind == ITEM else getattr(value, keys[0])
     return is_same(None if children is None else children[0], value, arrays, place)
+
+
+cpdef list flattened(object node, object structure):
+    """What stands in a structure, which `node` describes; None where it is not of plain lists, tuples and dicts."""
+    cdef list found
+    if node is None:
+        return [structure]
+    found = []
+    return found if flatten(node, structure, found) else None
 
 
 cdef bint flatten(object node, object value, list found) except -1:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import tree
 from ..kernel import checks
+from ..kernel._follow import flattened, stand_in
 from .layout import Array, Layout, Run
 
 
@@ -37,14 +38,25 @@ class Whole:
             if p.dtype == np.float64:
                 raise ValueError(f"{option}: {name} is float64, whose gradients are, too; leave {option} out")
 
+    def flat_grads(self, grads: Any) -> list[Any]:
+        """Gradients in the structure of the parameters, one a parameter."""
+        found = flattened(self.tree.grads_node, grads)
+        return self.tree.flatten(grads) if found is None else found
+
     def need_same_arrays(self) -> None:
-        """Refuse arrays that are others than those that were cut into shares, or that were made read-only since."""
+        """Refuse arrays in the structure that are others than those that were cut into shares."""
+        if stand_in(self.tree.source_node, self.tree.source, self.params):
+            return
         for name, p, now in zip(self.names, self.params, self.tree.read_again(), strict=True):
             if now is not p:
                 raise ValueError(
                     f"{name}: is another array than the one that was cut into shares; write into that, or make a new "
                     "optimizer"
                 )
+
+    def need_writeable(self) -> None:
+        """Refuse arrays that were made read-only since."""
+        for name, p in zip(self.names, self.params, strict=True):
             checks.writeable(name, p)
 
     def layout(self, n_ranks: int, bucket_bytes: int) -> Layout:

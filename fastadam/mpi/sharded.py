@@ -16,6 +16,7 @@ from .. import options
 from ..base import Optimizer
 from ..core import Core
 from ..kernel import checks
+from ..kernel._follow import stand_in
 from ..kernel._signals import deferred_signals
 from ..kernel.checks import shown
 from ..state.snapshot import Fit
@@ -147,22 +148,34 @@ class Sharded(Optimizer):
             self.core = Core.make(type(self), fields, [(piece.param, piece.begin) for piece in self._own])
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
-            store = self.core.store
             try:
                 more = {
                     "number": self._number,
                     "comm_dtype in bfloat16": in_bfloat16,
-                    "state_dtype": str(store.state_dtype),
+                    "state_dtype": str(self.state_dtype),
                     "master_weights": self.master_weights,
                 }
                 agree(shards.description(self._shard(), **more))
             except Disagreement:
-                if store.folder is not None:
-                    store.folder.undo()
-                store.close()  # the folder, which the traceback would keep locked
+                self._let_go()
                 raise
             ranks.n_made += 1
+        if self.t:  # the states were in folders
+            try:
+                shards.whole_steps("Sharded", ranks, self._shard())
+            except Disagreement:
+                self._let_go()
+                raise
+        with ranks.all_or_none("Sharded: its values") as agree:
+            agree({"number": self._number})
             self._take_values_of_first()
+
+    def _let_go(self) -> None:
+        """Leave the folder of an optimizer that was refused; the traceback would keep it locked."""
+        store = self.core.store
+        if store.folder is not None:
+            store.folder.undo()
+            store.close()
 
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
@@ -212,11 +225,13 @@ class Sharded(Optimizer):
 
     @contextmanager
     def _held(self) -> Iterator[shards.Shard]:
+        self._whole.need_same_arrays()
         with self.core.held():
             yield self._shard()
 
     @contextmanager
     def _held_whole(self) -> Iterator[shards.Shard]:
+        self._whole.need_same_arrays()
         with self.core.held_whole():
             yield self._shard()
 
@@ -254,6 +269,7 @@ class Sharded(Optimizer):
                 "zero_grads": checks.flag("zero_grads", zero_grads),
             }
             self._whole.need_same_arrays()
+            self._whole.need_writeable()
             given = self._fitting(grads)
             core = self.core
 
@@ -279,7 +295,10 @@ class Sharded(Optimizer):
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
         found, whole = [], self._whole
-        flat = whole.tree.flatten(self.grads if grads is None else grads)
+        given = self.grads if grads is None else grads
+        if stand_in(whole.tree.grads_node, given, self._grads):
+            return []
+        flat = whole.flat_grads(given)
         for name, g, p, view in zip(whole.names, flat, whole.params, self._grads, strict=True):
             if g is view:
                 continue
