@@ -37,7 +37,7 @@ MACROS += [("FASTADAM_NO_THREADS", None)] if os.environ.get("FASTADAM_NO_THREADS
 
 
 # The modules of fastadam/kernel that are Cython; each has its sources beside it.
-KERNEL = ["_bfloat16", "_codecs", "_cpu", "_follow", "_gradients", "_layout", "_plan", "_signals", "_tiles"]
+KERNEL = ["_bfloat16", "_codecs", "_cpu", "_entry", "_follow", "_gradients", "_layout", "_plan", "_segments", "_signals", "_tiles"]
 
 
 def load(path: str) -> ModuleType:
@@ -75,6 +75,8 @@ class Build(build_ext):
         for name, source in sources.items():
             (folder / f"{name}.pyx").write_text(source, "utf-8")
         (folder / "built.pxi").write_text(built)
+        clip_factor = load("fastadam/kernel/generate.py").formula(RULES, "clip_factor")
+        (folder / "clip_factor.pxi").write_text(clip_factor)
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]
             path = folder / f"{name}.pyx" if name in sources else Path("fastadam/kernel") / f"{name}.pyx"

@@ -5,6 +5,9 @@ Usage: check_dist.py FILE...
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 def names(path: str) -> list[str]:
@@ -22,7 +25,8 @@ def main(paths: list[str]) -> int:
     for path in paths:
         held = names(path)
         wheel = path.endswith(".whl")
-        wanted = ["fastadam/py.typed", "fastadam/kernel/_plan.pyi", "fastadam/rules.py"]
+        wanted = [str(module.relative_to(ROOT)) for module in (ROOT / "fastadam").rglob("*.py")]
+        wanted += ["fastadam/py.typed", "fastadam/kernel/_plan.pyi"]
         wanted += ["fastadam/capi.pxd", "fastadam/__init__.pxd", "fastadam/include/fastadam.h"]
         wanted += (
             []

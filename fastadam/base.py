@@ -176,7 +176,9 @@ class Optimizer(Algorithm):
             return
         grads = core.current_grads()
         if grads is None:
-            raise RuntimeError("zero_grad: no gradients are bound; zero your own, or construct with grads=")
+            way = "no gradients are bound; zero your own, or construct with grads="
+            way = way if core.owner is None else "the object's .grad is None"
+            raise RuntimeError(f"zero_grad: {way}")
         for name, g in zip(core.tree.names, grads, strict=True):
             checks.writeable(f"gradient of {name}", g)
         with core.held():
@@ -240,7 +242,7 @@ class Optimizer(Algorithm):
 
     def close(self) -> None:
         """Let another optimizer use the folder of ``state_dir``; this one steps no more. Else nothing happens."""
-        if self.core.store.folder is not None:
+        if self.core.store.is_open:
             with self.core.plan:
                 self.core.store.close()
 

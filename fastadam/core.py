@@ -201,7 +201,9 @@ class Core(Follower):
     def set_tree(self, structure: Tree) -> None:
         """Follow this structure from now on."""
         self.tree, self.owner = structure, structure.owner
-        self.source, self.source_node, self.grads_node = structure.source, structure.source_node, structure.grads_node
+        self.source = structure.source
+        self.source_node = structure.source_node and structure.source_node.plain()
+        self.grads_node = structure.grads_node and structure.grads_node.plain()
 
     def _lay(
         self, structure: Tree, arrays: Sequence[np.ndarray], states: Sequence[dict[str, np.ndarray]], counts: np.ndarray

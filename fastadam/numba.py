@@ -1,4 +1,4 @@
-"""The rules under Numba: sweeps for plans, and functions for a user's own ``@njit`` code.
+"""The rules under Numba, for a user's own ``@njit`` code.
 Imported only when asked for; Numba is an optional dependency (``pip install 'fastadam[numba]'``).
 
 For every rule, ``adam`` say, three jitted functions can be imported from here and called without the interpreter:
@@ -16,54 +16,16 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
 
 import ctypes
 import inspect
-from collections.abc import Callable
-from types import CellType, FunctionType
 from typing import Any
 
 import numba
 import numpy as np
-from numba import types
 
 from . import rules
 from .kernel import generate
-from .kernel._layout import Kernel
 from .kernel._tiles import DENORMALS
+from .kernel.jit import functions, jit
 from .rules import Rule
-
-_SWEEP = types.void(types.intp, types.CPointer(types.voidptr), types.voidptr)
-_STEP = types.void(types.float64, types.CPointer(types.float64), types.CPointer(types.float64))
-
-# As text: the arity differs from rule to rule, and Numba unrolls no argument lists in a C callback.
-_SOURCE = """
-def sweep(n, arrays, scalars):
-    s = carray(scalars, {n_scalars}, real)
-{views}
-{sweep_body}
-
-def step(t, hyper, out):
-{step_body}
-"""
-
-
-def compile_rule(rule: Rule) -> Kernel:
-    """A kernel of `rule` whose sweeps and step scalars are machine code by Numba."""
-    views = (f"    {name} = carray(arrays[{k}], n, real)" for k, name in enumerate(generate.arrays(rule)))
-    source = _SOURCE.format(
-        n_scalars=rule.n_scalars,
-        views="\n".join(views),
-        sweep_body=generate.sweep_body(rule, "update"),
-        step_body=generate.step_body(rules, rule, "scalars_of_step"),
-    )
-    names = _functions(rule) | {"carray": numba.carray}  # type: ignore[attr-defined]
-    callbacks = {}
-    for dtype in ("float32", "float64"):
-        scope = names | {"real": np.dtype(dtype).type}
-        exec(source, scope)
-        callbacks[dtype] = numba.cfunc(_SWEEP, error_model="numpy")(scope["sweep"])
-    step = numba.cfunc(_STEP, error_model="numpy")(scope["step"])
-    addresses = {dtype: callback.address for dtype, callback in callbacks.items()}
-    return Kernel(rule, addresses, step.address, owner=(callbacks, step))
-
 
 _STEP_SOURCE = """
 def loop(n, s, {arrays}):
@@ -121,7 +83,7 @@ def _whole_step(rule: Rule) -> Any:
         rounded=", ".join(f"real(out[{k}])" for k in range(rule.n_scalars)),
         flat=", ".join(f"{name}.reshape(-1)" for name in names),
     )
-    scope = _functions(rule) | _SET_MODE | {"np": np, "inf": np.inf}
+    scope = functions(rule) | _SET_MODE | {"np": np, "inf": np.inf}
     exec(source, scope)
     scope["loop"] = numba.njit(error_model="numpy")(scope["loop"])
     return numba.njit(error_model="numpy")(scope[f"{rule.name}_step"])
@@ -132,30 +94,6 @@ def __getattr__(name: str) -> Any:
     rule = rules.RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
     if rule is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has rules {', '.join(rules.RULES)}")
-    made = _whole_step(rule) if name.endswith("_step") else _jit(rule.scalars if "_scalars" in name else rule.update)
+    made = _whole_step(rule) if name.endswith("_step") else jit(rule.scalars if "_scalars" in name else rule.update)
     globals()[name] = made
     return made
-
-
-def _functions(rule: Rule) -> dict[str, Any]:
-    """What the generated loops call, jitted."""
-    return {
-        "prepare": _jit(rules.prepare),
-        "prepare_scalars": _jit(rules.prepare_scalars),
-        "update": _jit(rule.update),
-        "scalars_of_step": _jit(rule.scalars),
-    }
-
-
-def _jit(function: Callable[..., Any]) -> Any:
-    """The function under Numba; what Python functions it calls, global or around it, are compiled with it."""
-
-    def jitted(value: Any) -> Any:
-        # Itself among its globals: numpy.sign in a function that is called sign looks like that.
-        return _jit(value) if inspect.isfunction(value) and value is not function else value
-
-    called = {name: jitted(value) for name, value in inspect.getclosurevars(function).globals.items()}
-    cells = tuple(CellType(jitted(cell.cell_contents)) for cell in function.__closure__ or ())
-    scope = function.__globals__ | called
-    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells or None)
-    return numba.njit(inline="always", error_model="numpy")(made)

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, dataclass_transform
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import Check, flag, number, shown
+from .kernel.checks import Check, number, shown
+from .kernel.checks import flag as flag
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
@@ -111,6 +112,7 @@ class Declared:
 
     def __init_subclass__(cls) -> None:
         fields = {name: f for base in reversed(cls.__mro__) for name, f in vars(base).items() if isinstance(f, Field)}
+        fields = dict(sorted(fields.items(), key=lambda pair: pair[1].kw_only))
         cls.options = {name: field for name, field in fields.items() if isinstance(field, Option)}
         cls.settings = {name: field for name, field in fields.items() if isinstance(field, Setting)}
         taken = [field for field in fields.values() if field.init]
@@ -124,7 +126,7 @@ class Declared:
         """The value of every field, given the arguments of the constructor."""
         for name in kwargs:
             if name not in cls.declared.parameters:
-                own = ", ".join(cls.declared.parameters)
+                own = ", ".join(list(cls.declared.parameters)[1:])
                 raise TypeError(f"{name}: unknown option of {cls.__name__}; it has {own}")
         try:
             given = cls.declared.bind(*args, **kwargs).arguments

@@ -37,6 +37,11 @@ class Node(NamedTuple):
     children: tuple["Node | None", ...] | None
     n: int
 
+    def plain(self) -> tuple[Any, ...]:
+        """The node as a tuple of tuples, which compiled code reads."""
+        below = self.children
+        return self.kind, self.keys, None if below is None else tuple(c and c.plain() for c in below), self.n
+
 
 class Leaf(NamedTuple):
     """One array of a structure: what messages call it, and the keys that lead to it."""
@@ -234,7 +239,7 @@ def _keys(leaves: list[Leaf]) -> list[str]:
 def _is_sequence(value: Any) -> bool:
     """Whether a value holds others one behind the other: no array, of whatever library, is one."""
     is_array = isinstance(value, np.ndarray) or hasattr(value, "__array__") or hasattr(value, "toarray")
-    is_other = isinstance(value, (Mapping, str, bytes, set, frozenset))
+    is_other = isinstance(value, (Mapping, str, bytes, bytearray, memoryview, set, frozenset))
     return isinstance(value, Iterable) and not is_array and not is_other
 
 
@@ -288,6 +293,8 @@ def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:
 
 
 def _by_key(name: str, keys: list[Any], values: Any) -> Sequence[Any]:
+    if isinstance(values, (set, frozenset)):
+        raise TypeError(f"{name}: a set has no order by which arrays are matched; pass a list or a dict")
     if not isinstance(values, Mapping) and _is_sequence(values):
         given = list(values)
         values = _of_pairs(name, given) if is_pairs(given) else given

@@ -192,7 +192,7 @@ class Evil:
 
 
 def nested(depth: int) -> bytes:
-    return b'{"version": 1, "optimizer": "Adam", "t": ' + b"[" * depth + b"]" * depth + b"}"
+    return b'{"version": 2, "optimizer": "Adam", "t": ' + b"[" * depth + b"]" * depth + b"}"
 
 
 def deep_schedule(depth: int) -> Any:

@@ -71,12 +71,18 @@ def die(path: str, name: str, count: str) -> None:
 def die_in_a_step(folder: str) -> None:
     """End as if killed within the third step of states in a folder."""
 
+    begun = []
+
     def rate(t: float, lr: float) -> tuple[float]:
-        if t == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+        begun.append(t)
         return (lr,)
 
-    dying = fastadam.optimizer(lambda p, g, b, lr: (p - lr * (b + g), b + g), rate, ["b"], lr=0.1)
+    def update(p: Any, g: Any, b: Any, lr: Any) -> tuple[Any, Any]:
+        if begun[-1:] == [3.0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return p - lr * (b + g), b + g
+
+    dying = fastadam.optimizer(update, rate, ["b"], lr=0.1)
     opt = dying(np.ones(5), backend="numpy", state_dir=folder)
     while True:
         opt.step(np.ones(5))

@@ -130,7 +130,7 @@ def plain_step(opt: Any, grads: Sequence[np.ndarray], factor: float = 1.0, clip_
 
 def bind(opt: Any, grads: Sequence[np.ndarray]) -> None:
     """Bind gradients after construction."""
-    opt.core.bind(list(grads))
+    opt.core.bind(opt.core.tree.unflatten(grads))
 
 
 def bind_to_plan(opt: Any, grads: Sequence[np.ndarray]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..kernel import checks, threads
-from ..kernel._layout import state_like
+from ..kernel._segments import state_like
 from ..kernel.stepper import Stepper
 from ..rules import RULES, Rule
 

@@ -5,11 +5,12 @@ Structures are walked by nodes (see `fastadam.tree`), without a line of Python w
 """
 
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
-from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
 from ._plan cimport Extras, Plan, read_extras
+from ._segments cimport Segment
 
 from ._signals import deferred_signals
 
@@ -82,7 +83,15 @@ cdef class Follower:
         return 0
 
     cdef int update(self) except -1:
-        if not stand_in(self.source_node, self.source, self.plan.layout.params):
+        cdef bint same
+        cdef Place place
+        place.next = self.plan.layout.job.segments
+        place.end = place.next + self.plan.layout.job.n_segments
+        try:
+            same = is_same(self.source_node, <PyObject*> self.source, &place)
+        except Exception:  # a key that is gone: `follow` says so
+            same = False
+        if not same:
             self.follow()
         if self.cell.value is not self.took:
             self.refresh()
@@ -110,69 +119,79 @@ def are_same(list some, list others):
     return True
 
 
-cpdef bint stand_in(object node, object structure, list arrays) except -1:
-    """Whether these arrays, and no others, stand in a structure, which `node` describes."""
-    cdef Py_ssize_t place = 0
-    try:
-        return is_same(node, structure, arrays, &place)
-    except Exception:  # a key that is gone: who follows the structure says so
+cdef struct Place:          # which parameters come next
+    Segment* next
+    Segment* end
+
+
+cdef bint is_same(object node, PyObject* value, Place* place) except -1:
+    """Whether the leaves of a structure are the parameters that come next in the plan."""
+    if node is None:
+        if place.next == place.end or place.next.p != <void*> value:
+            return False
+        place.next += 1
+        return True
+    kind = node[0]
+    if kind == MAPPING and type(<object> value) is dict:
+        return is_same_dict(node, <dict> value, place)
+    if kind == SEQUENCE and type(<object> value) is list:
+        return is_same_list(node, <list> value, place)
+    return is_same_by_key(node, <object> value, place)
+
+
+cdef bint is_same_list(tuple node, list values, Place* place) except -1:
+    cdef Py_ssize_t k, n = PyList_GET_SIZE(values)
+    cdef object children = node[2]
+    if n != <Py_ssize_t> node[3] or n > place.end - place.next:
         return False
+    for k in range(n):
+        if children is not None:
+            if not is_same(children[k], PyList_GET_ITEM(values, k), place):
+                return False
+        elif place.next[k].p != <void*> PyList_GET_ITEM(values, k):
+            return False
+    if children is None:
+        place.next += n
+    return True
 
 
-cdef bint is_same(object node, object value, list arrays, Py_ssize_t* place) except -1:
-    """Whether the leaves of a structure are these arrays, from number `place` on."""
-    cdef Py_ssize_t k, n, position = 0
+cdef bint is_same_dict(tuple node, dict values, Place* place) except -1:
+    """The keys mostly stand in their old order; where they do not, the structure is read by key."""
+    cdef Py_ssize_t position = 0, k = 0
+    cdef tuple keys = node[1]
+    cdef object children = node[2]
     cdef PyObject* key
     cdef PyObject* child
-    cdef tuple keys
-    cdef object children
-    if node is None:
-        place[0] += 1
-        return value is <object> PyList_GET_ITEM(arrays, place[0] - 1)
+    cdef Place begin = place[0]
+    if len(values) != PyTuple_GET_SIZE(keys):
+        return False
+    while PyDict_Next(values, &position, &key, &child):
+        if key != PyTuple_GET_ITEM(keys, k):
+            place[0] = begin
+            return is_same_by_key(node, values, place)
+        if not is_same(None if children is None else children[k], child, place):
+            return False
+        k += 1
+    return True
+
+
+cdef bint is_same_by_key(tuple node, object values, Place* place) except -1:
+    """Of a container of any type."""
     kind, keys, children, n = node
     if kind == SEQUENCE:
-        if type(value) is list:
-            if PyList_GET_SIZE(value) != n:
-                return False
-            if children is None:
-                for k in range(n):
-                    if PyList_GET_ITEM(value, k) != PyList_GET_ITEM(arrays, place[0] + k):
-                        return False
-                place[0] += n
-                return True
-        elif type(value) is not tuple:
-            value = list(value)
-        if len(value) != n:
+        parts = list(values)
+    elif kind == ATTRIBUTE:
+        parts = [getattr(values, keys[0])]
+    else:
+        parts = [values[key] for key in keys]
+        if kind == MAPPING and len(values) != n:
             return False
-        for k in range(n):
-            if not is_same(None if children is None else children[k], value[k], arrays, place):
-                return False
-        return True
-    if kind == MAPPING:
-        if type(value) is dict:
-            if len(<dict> value) != n:
-                return False
-            k = 0
-            while PyDict_Next(value, &position, &key, &child):
-                if key != <PyObject*> PyTuple_GET_ITEM(keys, k):
-                    break  # in another order, or by equal keys that are other objects
-                if children is None:
-                    if child != <PyObject*> PyList_GET_ITEM(arrays, place[0]):
-                        return False
-                    place[0] += 1
-                elif not is_same(children[k], <object> child, arrays, place):
-                    return False
-                k += 1
-            keys = keys[k:]
-            children = None if children is None else children[k:]
-        elif len(value) != n:
+    if len(parts) != n:
+        return False
+    for k, part in enumerate(parts):
+        if not is_same(None if children is None else children[k], <PyObject*> part, place):
             return False
-        for k in range(PyTuple_GET_SIZE(keys)):
-            if not is_same(None if children is None else children[k], value[keys[k]], arrays, place):
-                return False
-        return True
-    value = value[keys[0]] if kind == ITEM else getattr(value, keys[0])
-    return is_same(None if children is None else children[0], value, arrays, place)
+    return True
 
 
 cpdef list flattened(object node, object structure):
@@ -186,31 +205,38 @@ cpdef list flattened(object node, object structure):
 
 cdef bint flatten(object node, object value, list found) except -1:
     """Add the leaves of a structure of plain lists, tuples and dicts to `found`; False where it is of anything else."""
-    cdef Py_ssize_t k, n
-    cdef PyObject* child
-    cdef tuple keys
-    cdef object children
+    cdef Py_ssize_t k
     if node is None:
-        PyList_Append(found, value)
+        found.append(value)
         return True
-    kind, keys, children, n = node
-    if kind == SEQUENCE:
-        if (type(value) is not list and type(value) is not tuple) or len(value) != n:
-            return False
-        for k in range(n):
-            if children is None:
-                PyList_Append(found, value[k])
-            elif not flatten(children[k], value[k], found):
-                return False
-        return True
-    if type(value) is not dict or len(<dict> value) != n:
+    parts = parts_of(node, value)
+    if parts is None:
         return False
-    for k in range(n):
-        child = PyDict_GetItemWithError(value, <object> PyTuple_GET_ITEM(keys, k))
-        if child is NULL:
-            return False
-        if children is None:
-            PyList_Append(found, <object> child)
-        elif not flatten(children[k], <object> child, found):
+    children = node[2]
+    if children is None:
+        found.extend(parts)
+        return True
+    for k in range(len(parts)):
+        if not flatten(children[k], parts[k], found):
             return False
     return True
+
+
+cdef object parts_of(tuple node, object value):
+    """The children of a plain list, tuple or dict, in the order of the node; None where they are not those."""
+    cdef tuple keys = node[1]
+    cdef PyObject* child
+    if node[0] == SEQUENCE:
+        is_plain = type(value) is list or type(value) is tuple
+        return value if is_plain and len(value) == node[3] else None
+    if node[0] == ITEM and type(value) is tuple:  # a name with an array
+        return value[1:] if len(value) == 2 else None
+    if type(value) is not dict or (node[0] == MAPPING and len(<dict> value) != PyTuple_GET_SIZE(keys)):
+        return None
+    parts = []
+    for key in keys:
+        child = PyDict_GetItemWithError(value, key)
+        if child is NULL:
+            return None
+        parts.append(<object> child)
+    return parts

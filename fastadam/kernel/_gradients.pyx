@@ -5,7 +5,8 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 
-from ._layout cimport Extent, Layout, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
+from ._layout cimport Layout
+from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
 
 import numpy as np
 
@@ -45,17 +46,20 @@ cdef int admit_each(Layout layout, grads) except -1:
     cdef Py_ssize_t i
     cdef bint gathers = False
     cdef Segment* segment
-    cdef cnp.ndarray p
+    cdef PyObject* g
     for i in range(layout.job.n_segments):
         segment = &layout.job.segments[i]
-        p = <cnp.ndarray> segment.p
-        if not cnp.PyArray_ISWRITEABLE(p):
-            checks.parameter(layout.names[i], p)
-        if cnp.PyArray_TYPE(p) != segment.p_typenum or not cnp.PyArray_ISNOTSWAPPED(p):
-            raise TypeError(f"{layout.names[i]}: its dtype was changed to {p.dtype}; make a new optimizer")
-        g = <object> PySequence_Fast_GET_ITEM(grads, i)
-        if not check_fast(layout, segment, g):
-            check_slow(layout, i, g)
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
+            checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
+        if (
+            cnp.PyArray_TYPE(<cnp.ndarray> segment.p) != segment.p_typenum
+            or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> segment.p)
+        ):
+            dtype = (<object> segment.p).dtype
+            raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
+        g = PySequence_Fast_GET_ITEM(grads, i)
+        if not check_fast(layout, segment, <object> g):
+            check_slow(layout, i, <object> g)
         segment.direct = segment.others_direct and segment.operands[1].direct
         gathers |= not segment.direct
     return gathers
@@ -138,7 +142,7 @@ cdef bint lie_apart(Layout layout) except -1:
     cdef Py_ssize_t i, n = 0
     cdef bint apart = True
     cdef Segment* segment
-    cdef Extent* found = <Extent*> PyMem_Malloc((layout.job.n_segments + 1) * sizeof(Extent))
+    cdef Extent* found = <Extent*> PyMem_Malloc((2 * layout.job.n_segments + 1) * sizeof(Extent))
     if found is NULL:
         raise MemoryError
     for i in range(layout.job.n_segments):
@@ -147,7 +151,7 @@ cdef bint lie_apart(Layout layout) except -1:
         if segment.n > 0:
             found[n] = extent_of(segment, 1)
             n += 1
-    sort_extents(found, n)
+    sort_extents(found, found + n, n)
     for i in range(n - 1):
         apart &= found[i].high <= found[i + 1].low
     PyMem_Free(found)

@@ -1,7 +1,4 @@
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 
 from ..rules import Rule
 
@@ -18,7 +15,3 @@ class Kernel:
         python: tuple[Callable[..., None], Callable[[int, list[float]], list[float]]] | None = None,
         owner: object = None,
     ) -> None: ...
-
-def state_like(
-    p: np.ndarray, dtype: Any = None, allocate: Callable[[tuple[int, ...], Any], np.ndarray] = ...
-) -> np.ndarray: ...

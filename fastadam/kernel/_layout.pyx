@@ -8,12 +8,10 @@ counts the memory that is needed; the second fills it. All memory is in two bloc
 cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdlib cimport qsort
 from libc.string cimport memset
 
-from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM, codec_of
-
-import numpy as np
+from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM
+from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Operand, extent_of, memory_order, set_operand, sort_extents
 
 from . import checks
 
@@ -87,15 +85,14 @@ cdef class Layout:
         """Drop all arrays."""
         self.job.n_segments = self.job.n_elements = self.job.n_bytes = 0
         self.n_bundles = self.n_cohorts = self.n_extents = 0
-        self.kernels = self.params = self.states = self.names = None
+        self.held = self.names = self.listed = None
         self.doubtful = self.converted = None
         self.grads_apart = False
 
     cdef int make(self, list groups, list names, origins) except -1:
         """Check the arrays of all groups and lay them out; after an error, `clear` is to be called."""
-        cdef Py_ssize_t i, state = 0
-        cdef Segment* segment
-        self.kernels, self.params, self.states, self.names = [], [], [], names
+        cdef Py_ssize_t i
+        self.held, self.names = [], names
         self.compiled = True
         self.take_heads(groups)
         for i in range(self.n_bundles):
@@ -103,9 +100,7 @@ cdef class Layout:
             self.admit_group(&self.bundles[i], <Kernel?> kernel, params, states)
         self.take_pieces()
         for i in range(self.job.n_segments):
-            self.fill_segment(i, state)
-            segment = &self.job.segments[i]
-            state += segment.n_operands - 2 + segment.has_master
+            self.fill_segment(i)
         if origins is not None:
             self.set_origins(origins)
         self.cut_tiles()
@@ -125,6 +120,8 @@ cdef class Layout:
             n_segments += len(params)
             size += padded(kernel.n_hyper, sizeof(double))
             self.max_scalars = max(self.max_scalars, kernel.n_scalars)
+        if len(self.names) != n_segments:
+            raise ValueError(f"names: expected {n_segments}, one a parameter, got {len(self.names)}")
         size += padded(n_segments, sizeof(Segment)) + padded(n_segments, sizeof(Cohort))
         reserve(&self.heads, size + padded(n_segments * self.max_scalars, sizeof(double) + sizeof(float)))
         self.bundles = <Bundle*> take(&self.heads, len(groups), sizeof(Bundle))
@@ -149,7 +146,7 @@ cdef class Layout:
         if len(all_params) != n or len(all_states) != n:
             raise ValueError(f"states: expected {n} lists, one a parameter, got {len(all_states)}")
         bundle.kernel = <void*> kernel
-        self.kernels.append(kernel)
+        self.held.append(kernel)
         if kernel.python_sweep is not None:
             self.compiled = False
         for i in range(n):
@@ -175,7 +172,8 @@ cdef class Layout:
         segment.has_master = len(states) > n_states
         if not n_states <= len(states) <= n_states + 1:
             raise ValueError(f"expected {n_states} states a parameter, got {len(states)}")
-        self.params.append(p)
+        segment.held = len(self.held)
+        self.held.append(p)
         for state in states:
             if not (
                 is_usual(state)
@@ -185,7 +183,7 @@ cdef class Layout:
                 name = f"a state of {self.names[i]}"
                 checks.parameter(name, state)
                 checks.state(name, state, p)
-            self.states.append(state)
+            self.held.append(state)
         self.job.n_segments += 1
         self.job.n_elements += segment.n
         self.job.n_bytes += segment.n * segment.itemsize
@@ -194,24 +192,26 @@ cdef class Layout:
     # The second pass: what hangs on the segments.
 
     cdef int take_pieces(self) except -1:
-        cdef Py_ssize_t i, n_operands, n_written = 0, n_tiles = self.job.n_elements // TILE + 1
+        cdef Py_ssize_t i, n_operands, n_written = 0, n_empty = 0, n_tiles = self.job.n_elements // TILE + 1
         cdef Segment* segment
         cdef size_t size = padded(n_tiles, sizeof(Py_ssize_t)) + padded(n_tiles, 2 * sizeof(double))
         for i in range(self.job.n_segments):
             segment = &self.job.segments[i]
             n_operands = segment.n_operands + segment.has_master
             n_written += n_operands - 1
+            n_empty += n_operands - 1 if segment.n == 0 else 0
             size += padded(n_operands, sizeof(Operand)) + padded(segment.p_ndim * (3 + n_operands), sizeof(Py_ssize_t))
-        if n_written != len(self.states) + len(self.params):
+        if self.n_bundles + n_written != len(self.held):
             raise RuntimeError("the lists of states were changed while they were laid out")
-        reserve(&self.pieces, size + padded(n_written, sizeof(Extent)))
+        self.n_extents = n_written - n_empty
+        reserve(&self.pieces, size + padded(2 * n_written + 1, sizeof(Extent)))  # what sorts them needs as many again
         self.job.tile_segment = <Py_ssize_t*> take(&self.pieces, n_tiles, sizeof(Py_ssize_t))
         self.job.sums = <double*> take(&self.pieces, n_tiles, 2 * sizeof(double))
-        self.extents = <Extent*> take(&self.pieces, n_written, sizeof(Extent))
+        self.extents = <Extent*> take(&self.pieces, 2 * n_written + 1, sizeof(Extent))
         return 0
 
-    cdef int fill_segment(self, Py_ssize_t i, Py_ssize_t state) except -1:
-        """Where a segment's operands lie; `state` is the number of its first state."""
+    cdef int fill_segment(self, Py_ssize_t i) except -1:
+        """Where a segment's operands lie."""
         cdef Segment* segment = &self.job.segments[i]
         cdef cnp.ndarray p = <cnp.ndarray> segment.p, array
         cdef int k, ndim = segment.p_ndim, n_operands = segment.n_operands + segment.has_master
@@ -236,7 +236,7 @@ cdef class Layout:
         set_operand(segment, 1, p)  # the layout that a gradient most likely has
         segment.operands[1].data = NULL
         for k in range(2, segment.n_operands + segment.has_master):
-            array = self.states[state + k - 2]
+            array = self.held[segment.held + k - 1]
             if not same_shape(array, p):
                 raise RuntimeError(f"a state of {self.names[i]}: its shape was changed while it was laid out")
             set_operand(segment, k if k < segment.n_operands else 0, array)
@@ -269,17 +269,18 @@ cdef class Layout:
     cdef int note_extents(self) except -1:
         """Note the addresses that a step writes; refuse arrays that share memory."""
         cdef Py_ssize_t i, n = 0
-        cdef int which
+        cdef int which = 0
         cdef bint meet = False
         cdef Segment* segment
         cdef Extent* last
-        for i in range(self.job.n_segments):
-            segment = &self.job.segments[i]
-            for which in range(segment.n_operands + segment.has_master):
-                if which != 1 and segment.n > 0:
+        while n < self.n_extents:  # all parameters, then all first states, …: arrays of a kind were made in turn
+            for i in range(self.job.n_segments):
+                segment = &self.job.segments[i]
+                if which != 1 and which < segment.n_operands + segment.has_master:
                     self.extents[n] = extent_of(segment, which)
-                    n += 1
-        sort_extents(self.extents, n)
+                    n += segment.n > 0
+            which += 1
+        sort_extents(self.extents, self.extents + n, n)
         self.n_extents = min(n, 1)
         for i in range(1, n):
             last = &self.extents[self.n_extents - 1]
@@ -337,8 +338,21 @@ cdef class Layout:
         return 0
 
     cdef list written(self):
-        """All arrays that a step writes."""
-        return self.params + self.states
+        """All arrays that a step writes: the parameters, then the states."""
+        cdef Py_ssize_t i
+        cdef Segment* segment
+        cdef list arrays = list(self.params())
+        for i in range(self.job.n_segments):
+            segment = &self.job.segments[i]
+            arrays += self.held[segment.held + 1 : segment.held + segment.n_operands - 1 + segment.has_master]
+        return arrays
+
+    cdef list params(self):
+        """The parameters: a list that is made when it is first asked for."""
+        cdef Py_ssize_t i
+        if self.listed is None:
+            self.listed = [<object> self.job.segments[i].p for i in range(self.job.n_segments)]
+        return self.listed
 
     cdef bint meets_written(self, char* low, char* high) noexcept:
         """Whether a range of addresses meets the extent of an array that a step writes."""
@@ -371,99 +385,3 @@ cdef inline bint same_shape(cnp.ndarray one, cnp.ndarray other) noexcept:
         if cnp.PyArray_DIM(one, k) != cnp.PyArray_DIM(other, k):
             return False
     return True
-
-
-def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
-    """A new array of p's shape, its elements in the order in which p's lie in memory.
-
-    Its dtype is what p is computed in, unless given; `allocate(shape, dtype)` brings the memory.
-    """
-    cdef Py_ssize_t order[MAX_DIMS]
-    cdef int k
-    memory_order(p, order)
-    axes = [order[k] for k in range(cnp.PyArray_NDIM(p))]
-    shape = tuple([cnp.PyArray_DIM(p, axis) for axis in axes])
-    state = allocate(shape, checks.computed_in(p) if dtype is None else dtype)
-    return state.transpose(np.argsort(axes)) if axes else state
-
-
-cdef void memory_order(cnp.ndarray p, Py_ssize_t* axes) noexcept:
-    """p's axes from the slowest to the fastest in memory; C order where strides do not tell."""
-    cdef int k, place
-    cdef Py_ssize_t stride
-    for k in range(cnp.PyArray_NDIM(p)):
-        place = k
-        if not cnp.PyArray_IS_C_CONTIGUOUS(p):
-            stride = reach(p, k)
-            while place > 0 and reach(p, axes[place - 1]) < stride:
-                axes[place] = axes[place - 1]
-                place -= 1
-        axes[place] = k
-
-
-cdef inline Py_ssize_t reach(cnp.ndarray p, Py_ssize_t axis) noexcept:
-    """How far apart the neighbours on this axis are; 0 where there are none."""
-    cdef Py_ssize_t stride = cnp.PyArray_STRIDE(p, <int> axis)
-    return 0 if cnp.PyArray_DIM(p, <int> axis) <= 1 else -stride if stride < 0 else stride
-
-
-cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
-    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored."""
-    cdef Operand* operand = &segment.operands[which]
-    cdef Py_ssize_t next_stride = 0  # what would continue the faster axes; 0 while there is none
-    cdef bint is_first = True
-    cdef int k
-    operand.data = cnp.PyArray_BYTES(array)
-    operand.codec = codec_of(segment.typenum, array)
-    operand.uniform = True
-    operand.step = operand.codec.itemsize
-    for k in range(segment.ndim - 1, -1, -1):
-        operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
-        if is_first:
-            operand.step = operand.strides[k]
-        elif operand.strides[k] != next_stride:
-            operand.uniform = False
-        is_first = False
-        next_stride = operand.strides[k] * segment.shape[k]
-    operand.contiguous = operand.uniform and operand.step == operand.codec.itemsize
-    operand.direct = operand.contiguous and operand.codec.plain and cnp.PyArray_ISALIGNED(array)
-
-
-cdef Extent extent_of(Segment* segment, int which) noexcept:
-    """The addresses between which an operand's elements lie."""
-    return extent_at(segment, &segment.operands[which], segment.operands[which].data)
-
-
-cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
-    """The same, if the operand lay at `data`."""
-    cdef Extent extent = Extent(data, data + operand.codec.itemsize)
-    cdef Py_ssize_t far
-    cdef int k
-    for k in range(segment.ndim):
-        far = operand.strides[k] * (segment.shape[k] - 1)
-        if far < 0:
-            extent.low += far
-        else:
-            extent.high += far
-    return extent
-
-
-cdef void sort_extents(Extent* extents, Py_ssize_t n) noexcept:
-    """Sort by `low`: a few by insertion, which is at once done with what is sorted."""
-    cdef Py_ssize_t i, k
-    cdef Extent extent
-    if n > 16:
-        qsort(extents, n, sizeof(Extent), by_low)
-        return
-    for i in range(1, n):
-        extent, k = extents[i], i
-        while k > 0 and extents[k - 1].low > extent.low:
-            extents[k] = extents[k - 1]
-            k -= 1
-        extents[k] = extent
-
-
-cdef int by_low(const void* one, const void* other) noexcept nogil:
-    cdef char* low = (<const Extent*> one).low
-    cdef char* other_low = (<const Extent*> other).low
-    return (low > other_low) - (low < other_low)

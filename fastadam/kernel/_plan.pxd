@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t
 
+from ._entry cimport Entry
 from ._layout cimport Layout
 
 cdef struct Extras:         # what a step does to its gradients, checked: `read_extras` fills it
@@ -14,7 +15,7 @@ cdef int read_extras(
     Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads
 ) except -1
 
-cdef class Plan:
+cdef class Plan(Entry):
     cdef Layout layout              # never None
     cdef Layout spare               # an empty one, whose memory the next layout takes, or None
     cdef readonly object counts     # int64: under way, t, skipped, the steps of each parameter; None before any layout
@@ -25,24 +26,19 @@ cdef class Plan:
     cdef readonly object grad_norm  # of the last step's gradients, where it was measured
     cdef readonly int64_t changes   # how often arrays or counts were changed
     cdef bint inside                # whether a step is at work on the layout
-    cdef int64_t holder             # the process that a thread holds the plan in, or 0
-    cdef unsigned long holding_thread
-    cdef str closed                 # why nobody may enter any more
 
     # For whom it is called `held`, the caller holds the plan; so does who calls `set_values` or reads the layout.
-    cdef int hold(self) except -1
-    cdef void release(self) noexcept
-    cdef bint is_mine(self) noexcept
     cdef int lay_held(self, list groups, list names, counts, origins) except -1
     cdef int clear_held(self) except -1
+    cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1
     cdef int set_values(self, Py_ssize_t group, values) except -1
     cdef int step_held(self, grads, Extras* extras, before, exchange) except -1
     cdef int hold_and_step(self, grads, Extras* extras, before, exchange) except -1
 
-    cdef int refuse(self) except -1
     cdef int need_outside(self) except -1
     cdef int need_layout(self) except -1
     cdef Py_ssize_t number(self, Py_ssize_t group) except -1
+    cdef void end_counts(self, int64_t t, int64_t skipped) noexcept
     cdef object counts_for(self, counts, Py_ssize_t n)
     cdef int step_inside(self, grads, Extras* extras, exchange) except -1
     cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1

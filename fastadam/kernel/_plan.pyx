@@ -7,33 +7,30 @@ cimport cython
 cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport PyObject
 from libc.float cimport FLT_MIN
 from libc.math cimport INFINITY, fabs
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from . cimport _gradients, _layout, _tiles
-from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Bundle, Cohort, Layout
-
-import os
+from ._entry cimport Entry
+from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Layout
+from ._segments cimport Bundle, Cohort
 
 import numpy as np
 
-from ..rules import clip_factor
 from . import checks
-from ._layout import Kernel, state_like  # noqa: F401 (for whom it is all one module)
+from ._layout import Kernel  # noqa: F401 (what plans are laid out with)
+from ._segments import state_like  # noqa: F401  # no-cython-lint
 from ._signals import deferred_signals
 
 cnp.import_array()
 
-cdef extern from "atomics.h":
-    int64_t atomic_swap_if(int64_t* word, int64_t before, int64_t to) nogil
-    void atomic_set(int64_t* word, int64_t to) nogil
-    int64_t atomic_get(int64_t* word) nogil
+include "clip_factor.pxi"  # of rules.py, by setup.py
 
 cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(object)
+    Py_ssize_t Py_REFCNT(PyObject*)
 
 cdef enum:                  # places of the counts
     UNDER_WAY = 0
@@ -42,17 +39,6 @@ cdef enum:                  # places of the counts
     STEPS = 3
 
 cdef double LEAST_SCALE = 2.0**-126, LARGEST_SCALE = 2.0**126
-cdef int64_t process = 1  # a number for this process: a forked child has another
-
-
-def in_child():
-    """Know that this process is a forked child now."""
-    global process
-    process += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=in_child)
 
 
 cdef int read_extras(
@@ -81,8 +67,19 @@ cdef inline bint read_flag(str name, value) except -1:
     return value is True if PyBool_Check(value) else checks.flag(name, value)
 
 
+cdef inline bint all_floats(values) noexcept:
+    """Whether this is a tuple of Python's floats."""
+    cdef Py_ssize_t i
+    if type(values) is not tuple:
+        return False
+    for i in range(len(<tuple> values)):
+        if not PyFloat_CheckExact((<tuple> values)[i]):
+            return False
+    return True
+
+
 @cython.final
-cdef class Plan:
+cdef class Plan(Entry):
     """The arrays of one optimizer, once `lay` has laid them out, and the compiled call that steps them.
 
     It owns `counts`: whether a step is under way, t (the steps done), the steps skipped for a gradient that was not
@@ -145,7 +142,7 @@ cdef class Plan:
         if counts is None:
             if (
                 self.made_counts
-                and Py_REFCNT(self.counts) == 1  # nobody else looks at it
+                and Py_REFCNT(<PyObject*> self.counts) == 1  # nobody else looks at it
                 and cnp.PyArray_DIM(<cnp.ndarray> self.counts, 0) == size
             ):
                 return self.counts
@@ -184,7 +181,7 @@ cdef class Plan:
     @property
     def params(self):
         """The parameters, group by group."""
-        return self.layout.params or []
+        return self.layout.params()
 
     @property
     def names(self):
@@ -234,19 +231,29 @@ cdef class Plan:
 
     def set_counts(self, int64_t t, int64_t skipped, steps):
         """Set all counts; `steps` is one number, or one for each parameter. No step is under way then."""
-        cdef Py_ssize_t i, n = self.layout.job.n_segments
-        cdef int64_t all_steps
         self.need_layout()
         self.need_outside()
         if isinstance(steps, int):
-            all_steps = steps
-            for i in range(n):
-                self.count[STEPS + i] = all_steps
-        else:
-            each = np.asarray(steps, np.int64)
-            if each.shape != (n,):
-                raise ValueError(f"steps: expected {n} numbers, one a parameter, got {checks.shown(steps)}")
-            (<object> self.counts)[STEPS:] = each
+            self.set_counts_held(t, skipped, steps)
+            return
+        each = np.asarray(steps, np.int64)
+        if each.shape != (self.layout.job.n_segments,):
+            n = self.layout.job.n_segments
+            raise ValueError(f"steps: expected {n} numbers, one a parameter, got {checks.shown(steps)}")
+        self.count[UNDER_WAY] = 1  # while they are of two minds
+        (<object> self.counts)[STEPS:] = each
+        self.end_counts(t, skipped)
+
+    cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1:
+        """The same, where all parameters have done as many steps."""
+        cdef Py_ssize_t i
+        self.count[UNDER_WAY] = 1
+        for i in range(self.layout.job.n_segments):
+            self.count[STEPS + i] = steps
+        self.end_counts(t, skipped)
+        return 0
+
+    cdef void end_counts(self, int64_t t, int64_t skipped) noexcept:
         self.count[T], self.count[SKIPPED], self.count[UNDER_WAY] = t, skipped, 0
         self.changes += 1
         self.layout.form_cohorts(self.count + STEPS)
@@ -261,11 +268,11 @@ cdef class Plan:
         cdef Bundle* bundle = &self.layout.bundles[self.number(group)]
         cdef _layout.Kernel kernel = <_layout.Kernel> bundle.kernel
         cdef Py_ssize_t i
-        cdef tuple numbers = tuple([float(value) for value in values])
+        cdef tuple numbers = <tuple> values if all_floats(values) else tuple([float(value) for value in values])
         if N_OF_THE_STEP + len(numbers) != kernel.n_hyper:
             raise ValueError(f"rule {kernel.rule.name!r} takes {kernel.rule.hyper}, got {len(numbers)} values")
         for i in range(len(numbers)):
-            bundle.hyper[N_OF_THE_STEP + i] = numbers[i]
+            bundle.hyper[N_OF_THE_STEP + i] = PyFloat_AS_DOUBLE(numbers[i])
         return 0
 
     def hyper(self, Py_ssize_t group):
@@ -279,57 +286,13 @@ cdef class Plan:
             raise IndexError(f"group: expected 0 … {self.layout.n_bundles - 1}, got {group}")
         return group
 
-    # Entry: one thread at a time.
-
-    cdef int hold(self) except -1:
-        if self.closed is not None or atomic_swap_if(&self.holder, 0, process) != 0:
-            self.refuse()
-        self.holding_thread = PyThread_get_thread_ident()
-        return 0
-
-    cdef void release(self) noexcept:
-        self.holding_thread = 0
-        atomic_set(&self.holder, 0)
-
-    cdef bint is_mine(self) noexcept:
-        """Whether this thread holds the plan already."""
-        return atomic_get(&self.holder) == process and self.holding_thread == PyThread_get_thread_ident()
-
-    cdef int refuse(self) except -1:
-        cdef int64_t holder = atomic_get(&self.holder)
-        if self.closed is not None:
-            raise RuntimeError(self.closed)
-        if holder and holder != process:
-            raise RuntimeError(
-                "this process was forked while another thread was inside a step of this optimizer, or read or changed "
-                "it: its arrays may be of two steps here; make a new one, from a checkpoint"
-            )
-        if self.is_mine():
-            raise RuntimeError(
-                "this thread is inside a step of this optimizer already, or a load: what runs meanwhile, a schedule or "
-                "a signal's handler, cannot step, save, load or copy it"
-            )
-        raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
+    # The step.
 
     cdef int need_outside(self) except -1:
         """Refuse a change of the layout from within a step."""
         if self.inside:
             self.refuse()
         return 0
-
-    def close(self, str reason not None):
-        """Refuse every later entry, with this as the reason."""
-        self.closed = reason
-
-    def __enter__(self):
-        """Keep steps out until `__exit__`: for who reads or changes the arrays between steps."""
-        self.hold()
-        return self
-
-    def __exit__(self, *error):
-        self.release()
-
-    # The step.
 
     cdef int need_layout(self) except -1:
         if self.count is NULL:
@@ -423,6 +386,7 @@ cdef class Plan:
         cdef double factor = extras.factor, norm
         cdef bint finite
         cdef Py_ssize_t i, first = 0, last
+        cdef int64_t* steps = self.count + STEPS
         _gradients.admit(layout, grads, self.n_threads)
         if extras.zero_grads:
             _gradients.admit_zeroing(layout, grads)
@@ -456,7 +420,7 @@ cdef class Plan:
                 first = last
         self.count[T] += 1
         for i in range(layout.job.n_segments):
-            self.count[STEPS + i] += 1
+            steps[i] += 1
         self.count[UNDER_WAY] = 0
         return 0
 

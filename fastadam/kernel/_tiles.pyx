@@ -7,7 +7,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from ._codecs cimport squares32, squares64, squares_t
-from ._layout cimport CHUNK, MAX_OPERANDS, TILE, Job, Kernel, Layout, Operand, Segment
+from ._layout cimport Kernel, Layout
+from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Job, Operand, Segment
 
 cnp.import_array()
 
@@ -34,6 +35,7 @@ cdef extern from "pool.h":
 MAX_THREADS = POOL_MAX_HELPERS + 1
 
 cdef enum:
+    SHORT = 4096            # fewer elements are stepped sooner than the GIL is released and taken again
     ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
     LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
     PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
@@ -55,8 +57,7 @@ cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) 
         job.work = sweep_range
         job.begin, job.end = job.segments[first].first, segment.first + segment.n
         if job.begin < job.end:
-            with nogil:
-                run(job, n_threads)
+            call_run(job, n_threads)
         return 0
     mode = enter(job)
     try:
@@ -87,8 +88,7 @@ cdef double sum_of_squares(Job* job, double scale, int n_threads, exchange) exce
     job.keeps_denormals = False
     job.scale = scale
     memset(job.sums, 0, (job.n_elements // TILE + 1) * 2 * sizeof(double))
-    with nogil:
-        run(job, n_threads)
+    call_run(job, n_threads)
     for tile in range(n_tiles(job)):
         total = high + job.sums[2 * tile]
         part = total - high
@@ -102,6 +102,15 @@ cdef double sum_of_squares(Job* job, double scale, int n_threads, exchange) exce
 cdef int64_t n_tiles(Job* job) noexcept nogil:
     """The number of tiles that hold the elements begin … end."""
     return (job.end + TILE - 1) // TILE - job.begin // TILE
+
+
+cdef inline int call_run(Job* job, int n_threads) except -1:
+    if job.end - job.begin < SHORT:
+        run(job, 1)
+    else:
+        with nogil:
+            run(job, n_threads)
+    return 0
 
 
 cdef void run(Job* job, int n_threads) noexcept nogil:

@@ -67,7 +67,7 @@ def _numba(rule: Rule) -> Kernel:
         import numba as _  # noqa: F401
     except ImportError as error:
         raise ImportError("backend='numba' needs Numba: pip install 'fastadam[numba]'") from error
-    from ..numba import compile_rule
+    from .jit import compile_rule
 
     return compile_rule(rule)
 

@@ -145,6 +145,11 @@ def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> st
     return f"\ncdef inline {result} {function.__name__}({arguments}) noexcept nogil:\n{body}\n"
 
 
+def formula(rules: ModuleType, name: str) -> str:
+    """A function of `rules`, of float64 numbers, in Cython: for the kernel to include."""
+    return _function(rules, getattr(rules, name), "double")
+
+
 def _sweep(rule: Any, dtype: str, ctype: str) -> str:
     # The pointers are parameters of a function: only there does gcc heed `restrict`, and vectorise many arrays.
     names = arrays(rule)

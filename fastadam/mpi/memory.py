@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import tree
 from ..kernel import checks
-from ..kernel._follow import flattened, stand_in
+from ..kernel._follow import are_same, flattened
 from .layout import Array, Layout, Run
 
 
@@ -26,6 +26,8 @@ class Whole:
         self.tree = tree.read(params)
         self.names, self.keys = self.tree.names, self.tree.keys
         self.params: list[np.ndarray] = self.tree.arrays
+        self._source_node = self.tree.source_node and self.tree.source_node.plain()
+        self._grads_node = self.tree.grads_node and self.tree.grads_node.plain()
         self.short_keys = [key for branch in self.tree.branches for key in branch.keys]
         self.group_of = [k for k, branch in enumerate(self.tree.branches) for _ in branch.keys]
         #: of each group the options that it sets for itself
@@ -40,12 +42,13 @@ class Whole:
 
     def flat_grads(self, grads: Any) -> list[Any]:
         """Gradients in the structure of the parameters, one a parameter."""
-        found = flattened(self.tree.grads_node, grads)
+        found = flattened(self._grads_node, grads)
         return self.tree.flatten(grads) if found is None else found
 
     def need_same_arrays(self) -> None:
         """Refuse arrays in the structure that are others than those that were cut into shares."""
-        if stand_in(self.tree.source_node, self.tree.source, self.params):
+        found = flattened(self._source_node, self.tree.source)
+        if found is not None and are_same(found, self.params):
             return
         for name, p, now in zip(self.names, self.params, self.tree.read_again(), strict=True):
             if now is not p:

@@ -16,7 +16,7 @@ from .. import options
 from ..base import Optimizer
 from ..core import Core
 from ..kernel import checks
-from ..kernel._follow import stand_in
+from ..kernel._follow import are_same
 from ..kernel._signals import deferred_signals
 from ..kernel.checks import shown
 from ..state.snapshot import Fit
@@ -295,10 +295,9 @@ class Sharded(Optimizer):
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
         found, whole = [], self._whole
-        given = self.grads if grads is None else grads
-        if stand_in(whole.tree.grads_node, given, self._grads):
+        flat = whole.flat_grads(self.grads if grads is None else grads)
+        if are_same(flat, self._grads):
             return []
-        flat = whole.flat_grads(given)
         for name, g, p, view in zip(whole.names, flat, whole.params, self._grads, strict=True):
             if g is view:
                 continue

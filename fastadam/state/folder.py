@@ -119,6 +119,11 @@ class Folder:
             (self.path / META).unlink()
             self.is_new, self._began = True, False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the folder is this process's to use."""
+        return self._handle is not None
+
     def close(self) -> None:
         """Let another optimizer use the folder."""
         if self._handle is not None:

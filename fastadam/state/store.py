@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..kernel import checks
-from ..kernel._layout import state_like
+from ..kernel._segments import state_like
 from ..kernel._plan import Plan
 from ..rules import Rule
 from .folder import Folder
@@ -75,6 +75,11 @@ class Store:
         if self.folder is not None:
             self.folder.commit()
             self.folder.on_leave = plan.close
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a folder that no other optimizer can use."""
+        return self.folder is not None and self.folder.is_open
 
     def close(self) -> None:
         """Let another optimizer use the folder."""

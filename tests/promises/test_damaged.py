@@ -106,13 +106,15 @@ NPZ: list[tuple[str, Change, str]] = [
     ("nested", described(nested(500)), "t: expected a whole number >= 0"),
     ("a number of many digits", described(b'{"version": ' + b"1" * 10_000 + b"}"), "Exceeds the limit"),
     # its counts
-    *((f"version {v!r}", top("version", v), "version: expected 1") for v in (99, 0, -1, "1", 1.0, True, None, ...)),
+    *((f"version {v!r}", top("version", v), "version: expected 2") for v in (99, 0, -1, "2", 2.0, True, None, ..., 1)),
     *((f"optimizer {v!r}", top("optimizer", v), "expected 'Adam'") for v in ("AdamW", "adam", "", None, ["Adam"], ...)),
     *((f"t {v!r:.9}", top("t", v), "t: expected a whole") for v in (-1, 3.0, "3", True, None, 2**62, 10**400, ...)),
     *((f"skipped {v!r}", top("skipped", v), "skipped: expected a whole") for v in (-1, 0.5, "0", False, ...)),
     *((f"seed {v!r}", top("seed", v), "seed: expected a whole number") for v in (-1, 2**64, 1.0, "1", None, ...)),
-    ("t before its groups'", top("t", 2), "param_groups[0]: t: expected at most t = 2, got 3"),
-    *((f"steps {v!r}", group("t", v), "param_groups[0]: t: expected") for v in (-1, 4, 3.0, "3", True, None)),
+    ("t before its parameters'", top("t", 2), "steps['W']: expected a whole number >= 0 and <= t = 2, got 3"),
+    *((f"steps of b {v!r}", top("steps", {"W": 3, "b": v}), "steps['b']: expected") for v in (-1, 4, 3.0, "3", True, None)),
+    *((f"steps {v!r}", top("steps", v), "steps: expected a dict") for v in ([3, 3], 3, None, ...)),
+    *((f"steps {v!r}", top("steps", v), "steps: missing: ") for v in ({}, {"W": 3}, {"W": 3, "b": 3, "c": 3})),
     # its groups
     *((f"groups {v!r}", top("param_groups", v), "expected 1 groups, got") for v in ([], {}, None, 1, [{}, {}], ...)),
     *((f"group {v!r}", top("param_groups", [v]), "param_groups[0]: ") for v in ({}, [], None, 1)),
@@ -375,7 +377,7 @@ def put(*path: Any) -> Callable[[Any], Any]:
 
 M = ("state", "W", "m")
 DICTS = [
-    ("version", put("version", 2), ValueError, "state_dict: version: expected 1, got 2"),
+    ("version", put("version", 3), ValueError, "state_dict: version: expected 2, got 3"),
     ("optimizer", put("optimizer", "Adamax"), ValueError, "state_dict: optimizer: expected 'Adam', got 'Adamax'"),
     ("no t", put("t", ...), TypeError, "state_dict: t: expected a whole number >= 0 and < 2**62, got None"),
     ("t", put("t", -1), ValueError, "state_dict: t: expected a whole number >= 0"),
@@ -391,7 +393,7 @@ DICTS = [
     ("option", put("param_groups", 0, "lr", -1), ValueError, "param_groups[0]: lr: expected a number >= 0"),
     ("option of type", put("param_groups", 0, "lr", "1"), TypeError, "param_groups[0]: lr: expected a number >= 0"),
     ("rule", put("param_groups", 0, "amsgrad", True), ValueError, "amsgrad: True needs other states"),
-    ("steps", put("param_groups", 0, "t", 9), ValueError, "param_groups[0]: t: expected at most t = 3, got 9"),
+    ("steps", put("steps", "W", 9), ValueError, "steps['W']: expected a whole number >= 0 and <= t = 3, got 9"),
     ("names", put("param_groups", 0, "params", ["W"]), ValueError, "['params']: expected ['W', 'b'], got ['W']"),
     ("no state", put("state", ...), ValueError, "state_dict['state']: expected a dict, got NoneType"),
     ("state of a parameter missing", put("state", "b", ...), ValueError, "state_dict['state']: missing: ['b']"),

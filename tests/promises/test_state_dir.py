@@ -108,13 +108,13 @@ def counts(*values: int) -> Change:
 
 META = "fastadam.json"
 FOLDERS: list[tuple[str, Change, Any, str]] = [
-    ("within a step", counts(1, 2, 0, 2), ValueError, "a process ended within step 3 or a load, so these"),
-    ("negative t", counts(0, -1, 0, -1), ValueError, "steps.npy: no counts of steps: [-1, 0, -1]"),
-    ("negative skipped", counts(0, 2, -1, 2), ValueError, "steps.npy: no counts of steps: [2, -1, 2]"),
-    ("group beyond t", counts(0, 2, 0, 3), ValueError, "steps.npy: no counts of steps: [2, 0, 3]"),
-    ("group before 0", counts(0, 2, 0, -1), ValueError, "steps.npy: no counts of steps: [2, 0, -1]"),
-    ("counts of two groups", counts(0, 2, 0, 2, 2), ValueError, "steps.npy: expected (4,) of int64, got (5,)"),
-    ("counts of another type", file("steps.npy", npy(np.array([0.0, 2, 0, 2]))), ValueError, "of float64"),
+    ("within a step", counts(1, 2, 0, 2, 2), ValueError, "a process ended within step 3 or a load, so these"),
+    ("negative t", counts(0, -1, 0, -1, -1), ValueError, "steps.npy: no counts of steps: [-1, 0, -1, -1]"),
+    ("negative skipped", counts(0, 2, -1, 2, 2), ValueError, "steps.npy: no counts of steps: [2, -1, 2, 2]"),
+    ("parameter beyond t", counts(0, 2, 0, 2, 3), ValueError, "steps.npy: no counts of steps: [2, 0, 2, 3]"),
+    ("parameter before 0", counts(0, 2, 0, -1, 2), ValueError, "steps.npy: no counts of steps: [2, 0, -1, 2]"),
+    ("counts of three parameters", counts(0, 2, 0, 2, 2, 2), ValueError, "steps.npy: expected (5,) of int64, got (6,)"),
+    ("counts of another type", file("steps.npy", npy(np.array([0.0, 2, 0, 2, 2]))), ValueError, "of float64"),
     ("no counts", file("steps.npy", None), FileNotFoundError, "steps.npy"),
     ("no array", file("1.v.npy", None), FileNotFoundError, "1.v.npy"),
     *((f"{k} tenths", file("0.m.npy", lambda m, k=k: m[: len(m) * k // 10]), ValueError, "0.m.npy") for k in range(10)),
@@ -134,8 +134,8 @@ FOLDERS: list[tuple[str, Change, Any, str]] = [
     ("description in no UTF-8", file(META, b'{"version": "\xff"}'), ValueError, "no description of states"),
     ("deep description", file(META, b"[" * 100_000), ValueError, "fastadam.json: no description of states"),
     ("description of another kind", file(META, b"[1, 2]"), ValueError, "fastadam.json: expected a dict, got list"),
-    ("nothing said", file(META, b"{}"), ValueError, "fastadam.json: version: expected 1, got None"),
-    ("version", file(META, lambda data: data.replace(b'version": 1', b'version": 99')), ValueError, "1, got 99"),
+    ("nothing said", file(META, b"{}"), ValueError, "fastadam.json: version: expected 2, got None"),
+    ("version", file(META, lambda data: data.replace(b'version": 2', b'version": 99')), ValueError, "2, got 99"),
 ]  # fmt: skip
 
 

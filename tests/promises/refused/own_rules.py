@@ -81,7 +81,8 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("called factor", made(scalars=lambda t, lr, factor: (lr,), factor=1.0), ValueError, f"factor: {OTHER_NAME}"),
     ("state called master", made(lambda p, g, master, lr: (p, master), states=["master"]), ValueError,
      "'<lambda>': 'master' means another array in checkpoints; give this state another name"),
-    ("called betas", made(scalars=lambda t, lr, betas: (lr,), betas=0.5), ValueError, f"betas: {OTHER_NAME}"),
+    ("called decoupled", made(scalars=lambda t, lr, decoupled: (lr,), decoupled=0.5), ValueError,
+     f"decoupled: {OTHER_NAME}"),
     ("default a pair", made(scalars=lambda t, lr, betas: (lr,), betas=(0.5, 0.5)), TypeError,
      "betas: expected a number that is finite, got (0.5, 0.5) of type tuple"),
     *(
@@ -100,7 +101,7 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("in place in NumPy", made(in_place), TypeError,
      "'in_place': backend='numpy' runs it on arrays, where it fails: output array is read-only; write numpy.where"),
     ("unknown option", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, beta=0.9, backend="numpy"),
-     TypeError, "beta: unknown option of two; it has lr, weight_decay, maximize, grads, backend,"),
+     TypeError, "beta: unknown option of two; it has lr, maximize, weight_decay, grads, backend,"),
     ("compiled", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, backend="cython"), ValueError,
      "backend: rule 'two' is not built in; use backend='numba' or 'numpy'"),
 ]  # fmt: skip

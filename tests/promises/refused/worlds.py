@@ -239,7 +239,7 @@ class Refused(Exception):
 def in_c(folder: Path, client: Any, dtype: str) -> SimpleNamespace:
     """The arguments of a client of the C interface; codes become errors."""
     w = SimpleNamespace(folder=folder, p=np.ones(5, dtype), g=np.ones((1, 5), dtype), states=np.zeros((2, 5), dtype))
-    members = (0.1, 0.0, 0.9, 0.999, 1e-8, *[0.0] * 7)
+    members = (0.1, 0.0, 0.0, 0.0, 0.9, 0.999, 1e-8, *[0.0] * 6)
     names = {-1: "BAD_OPTIONS", -2: "BAD_LENGTH", -3: "NULL_POINTER", -4: "BAD_STEP"}
 
     def step(t: int = 1, n: int = 5, size: int = client.SIZE, null: int = -2, **changed: Any) -> None:

@@ -1,0 +1,70 @@
+# cython: language_level=3
+"""Entry to a plan: one thread at a time, by one atomic exchange."""
+
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int64_t
+
+import os
+
+cdef extern from "atomics.h":
+    int64_t atomic_swap_if(int64_t* word, int64_t before, int64_t to) nogil
+    void atomic_set(int64_t* word, int64_t to) nogil
+    int64_t atomic_get(int64_t* word) nogil
+
+cdef int64_t process = 1  # a number for this process: a forked child has another
+
+
+def in_child():
+    """Know that this process is a forked child now."""
+    global process
+    process += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=in_child)
+
+
+cdef class Entry:
+    """What one thread of one process may be inside of; whoever comes meanwhile is refused."""
+
+    cdef int hold(self) except -1:
+        if self.closed is not None or atomic_swap_if(&self.holder, 0, process) != 0:
+            self.refuse()
+        self.holding_thread = PyThread_get_thread_ident()
+        return 0
+
+    cdef void release(self) noexcept:
+        self.holding_thread = 0
+        atomic_set(&self.holder, 0)
+
+    cdef bint is_mine(self) noexcept:
+        """Whether this thread holds the plan already."""
+        return atomic_get(&self.holder) == process and self.holding_thread == PyThread_get_thread_ident()
+
+    cdef int refuse(self) except -1:
+        cdef int64_t holder = atomic_get(&self.holder)
+        if self.closed is not None:
+            raise RuntimeError(self.closed)
+        if holder and holder != process:
+            raise RuntimeError(
+                "this process was forked while another thread was inside a step of this optimizer, or read or changed "
+                "it: its arrays may be of two steps here; make a new one, from a checkpoint"
+            )
+        if self.is_mine():
+            raise RuntimeError(
+                "this thread is inside a step of this optimizer already, or a load: what runs meanwhile, a schedule or "
+                "a signal's handler, cannot step, save, load or copy it"
+            )
+        raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
+
+    def close(self, str reason not None):
+        """Refuse every later entry, with this as the reason."""
+        self.closed = reason
+
+    def __enter__(self):
+        """Keep steps out until `__exit__`: for who reads or changes the arrays between steps."""
+        self.hold()
+        return self
+
+    def __exit__(self, *error):
+        self.release()

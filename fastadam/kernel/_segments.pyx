@@ -1,0 +1,118 @@
+# cython: language_level=3, cdivision=True
+"""Segments: where the elements of their operands lie, in which order, and between which addresses."""
+
+cimport numpy as cnp
+from libc.string cimport memcpy
+
+from ._codecs cimport codec_of
+
+import numpy as np
+
+from . import checks
+
+cnp.import_array()
+
+
+def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
+    """A new array of p's shape, its elements in the order in which p's lie in memory.
+
+    Its dtype is what p is computed in, unless given; `allocate(shape, dtype)` brings the memory.
+    """
+    cdef Py_ssize_t order[MAX_DIMS]
+    cdef int k
+    memory_order(p, order)
+    axes = [order[k] for k in range(cnp.PyArray_NDIM(p))]
+    shape = tuple([cnp.PyArray_DIM(p, axis) for axis in axes])
+    state = allocate(shape, checks.computed_in(p) if dtype is None else dtype)
+    return state.transpose(np.argsort(axes)) if axes else state
+
+
+cdef void memory_order(cnp.ndarray p, Py_ssize_t* axes) noexcept:
+    """p's axes from the slowest to the fastest in memory; C order where strides do not tell."""
+    cdef int k, place
+    cdef Py_ssize_t stride
+    for k in range(cnp.PyArray_NDIM(p)):
+        place = k
+        if not cnp.PyArray_IS_C_CONTIGUOUS(p):
+            stride = reach(p, k)
+            while place > 0 and reach(p, axes[place - 1]) < stride:
+                axes[place] = axes[place - 1]
+                place -= 1
+        axes[place] = k
+
+
+cdef inline Py_ssize_t reach(cnp.ndarray p, Py_ssize_t axis) noexcept:
+    """How far apart the neighbours on this axis are; 0 where there are none."""
+    cdef Py_ssize_t stride = cnp.PyArray_STRIDE(p, <int> axis)
+    return 0 if cnp.PyArray_DIM(p, <int> axis) <= 1 else -stride if stride < 0 else stride
+
+
+cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
+    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored."""
+    cdef Operand* operand = &segment.operands[which]
+    cdef Py_ssize_t next_stride = 0  # what would continue the faster axes; 0 while there is none
+    cdef bint is_first = True
+    cdef int k
+    operand.data = cnp.PyArray_BYTES(array)
+    operand.codec = codec_of(segment.typenum, array)
+    operand.uniform = True
+    operand.step = operand.codec.itemsize
+    for k in range(segment.ndim - 1, -1, -1):
+        operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
+        if is_first:
+            operand.step = operand.strides[k]
+        elif operand.strides[k] != next_stride:
+            operand.uniform = False
+        is_first = False
+        next_stride = operand.strides[k] * segment.shape[k]
+    operand.contiguous = operand.uniform and operand.step == operand.codec.itemsize
+    operand.direct = operand.contiguous and operand.codec.plain and cnp.PyArray_ISALIGNED(array)
+
+
+cdef Extent extent_of(Segment* segment, int which) noexcept:
+    """The addresses between which an operand's elements lie."""
+    return extent_at(segment, &segment.operands[which], segment.operands[which].data)
+
+
+cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
+    """The same, if the operand lay at `data`."""
+    cdef Extent extent = Extent(data, data + operand.codec.itemsize)
+    cdef Py_ssize_t far
+    cdef int k
+    for k in range(segment.ndim):
+        far = operand.strides[k] * (segment.shape[k] - 1)
+        if far < 0:
+            extent.low += far
+        else:
+            extent.high += far
+    return extent
+
+
+cdef void sort_extents(Extent* extents, Extent* spare, Py_ssize_t n) noexcept:
+    """Sort by `low`: merge the runs that are sorted already, two at a time, until there is one.
+
+    Arrays that were made one after another mostly lie so, and there are few runs.
+    """
+    cdef Py_ssize_t first, middle, last, i, k, at
+    while run_end(extents, 0, n) < n:
+        first = 0
+        while first < n:
+            middle = run_end(extents, first, n)
+            last = run_end(extents, middle, n)
+            i, k = first, middle
+            for at in range(first, last):
+                if k >= last or (i < middle and extents[i].low <= extents[k].low):
+                    spare[at] = extents[i]
+                    i += 1
+                else:
+                    spare[at] = extents[k]
+                    k += 1
+            first = last
+        memcpy(extents, spare, n * sizeof(Extent))
+
+
+cdef inline Py_ssize_t run_end(Extent* extents, Py_ssize_t first, Py_ssize_t n) noexcept:
+    """Where the sorted run that begins at `first` ends."""
+    while first + 1 < n and extents[first].low <= extents[first + 1].low:
+        first += 1
+    return min(first + 1, n)
