@@ -276,9 +276,8 @@ class Sharded(Optimizer):
             def begin() -> None:
                 numbers = shards.numbers(core.plan.t, core.plan.seed, self._hyper())
                 agree({"number": self._number, **numbers, **extras})
-                with np.errstate(over="ignore"):  # of float64 numbers beyond float32: infinite, as in `Plan.step`
-                    for view, g in given:
-                        view[...] = g
+                if given:
+                    _copy(given)
 
             with self._exchange.for_step(begin, zero_grads):
                 core.plan.step(
@@ -370,6 +369,13 @@ class Sharded(Optimizer):
     def __getstate__(self) -> NoReturn:
         """It belongs to its communicator."""
         raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
+
+
+def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Put gradients into their places; a float64 number beyond float32 is infinite then, as in `Plan.step`."""
+    with np.errstate(over="ignore"):
+        for view, g in pairs:
+            view[...] = g
 
 
 @cache
