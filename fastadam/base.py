@@ -100,7 +100,6 @@ class Optimizer(Algorithm):
     lr: Rate = option(check=options.rate_or_schedule)
     maximize: bool = option(default=False, check=options.flag, kw_only=True)
 
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
             raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from fastadam.kernel._signals import deferred_signals
-from fastadam.kernel._tiles import MAX_THREADS
 
 from fastadam import options
 from fastadam.kernel import backends, threads
 from fastadam.kernel._cpu import BUILT_ISAS
 from fastadam.kernel._layout import Kernel
 from fastadam.kernel._plan import Plan
+from fastadam.kernel._signals import deferred_signals
+from fastadam.kernel._tiles import MAX_THREADS
 from fastadam.rules import Rule
 from fastadam.state import entries, folder, snapshot
 

@@ -119,7 +119,9 @@ def test_iterates_are_those_of_the_plain_optimizer_to_the_bit(method, options):
 def test_rule_of_ones_own():
     result = minimize(bowl, np.zeros(3), jac=slope, method=Method(SGD), options={"backend": "numpy"})
     assert result.success
-    with pytest.raises(TypeError, match=r"^momentum: unknown option of sgd as a method; it has lr, weight_decay, maxi"):
+    with pytest.raises(
+        TypeError, match=r"^momentum: unknown option of sgd as a method; it has lr, maximize, weight_decay"
+    ):
         minimize(bowl, np.zeros(3), jac=slope, method=Method(SGD), options={"momentum": 0.9})
 
 
