@@ -43,7 +43,8 @@ class Sharded(Optimizer):
     params : array, sequence, mapping, or sequence of dicts
         As that optimizer takes them, the same structure, shapes and dtypes on every rank. The values of rank 0 are
         given to all. The arrays are stepped in place; those that `flat` made, or that lie one behind the other in one
-        array, are communicated from where they are, others are copied to and from a buffer at each step.
+        array, are communicated from where they are, others are copied to and from a buffer at each step. Shares are cut
+        once: another array in the structure, as after ``params["W"] = new``, is refused. Write into the old one.
     comm : mpi4py.MPI.Intracomm, optional
         The ranks; by default ``MPI.COMM_WORLD``. A duplicate is used, so other messages do no harm; it is freed
         with the communicator.

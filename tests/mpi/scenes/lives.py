@@ -160,9 +160,13 @@ def optimizers_that_are_let_go(comm, folder):
             opt = Sharded(fastadam.Adam, params_of(), comm, state_dir=folder, bucket_bytes=64)
             opt.step(params_of(), max_norm=1.0)
             opt.step(params_of())
+            opt.save(folder / "kept", params=True)
+            opt.load(folder / "kept")
+            opt.load_state_dict(opt.state_dict())
             if is_refused:
-                with suppress(TypeError, Disagreement):
-                    opt.step(5 if comm.rank == 0 else None)
+                for name in ("step", "load_state_dict", "load"):
+                    with suppress(TypeError, Disagreement):
+                        getattr(opt, name)(5 if comm.rank == 0 else None)
             gone = [weakref.ref(opt), weakref.ref(inside.memories(opt)[0].values), weakref.ref(inside.exchange(opt))]
             del opt
             assert [ref() for ref in gone] == [None] * 3, is_refused
