@@ -33,7 +33,7 @@ def snapshot(opt: fastadam.Optimizer) -> tuple[Any, ...]:
     """All that a failed load must leave as it was."""
     arrays = [(array.dtype, array.shape, array.tobytes()) for array in arrays_of(opt)]
     options = [[(name, value) for name, value in group.items() if name != "params"] for group in opt.param_groups]
-    steps = [inside.steps(opt, k) for k in range(len(opt.param_groups))]
+    steps = inside.plan(opt).steps.tolist()
     return opt.t, opt.skipped, opt.seed, steps, options, arrays
 
 

@@ -102,12 +102,8 @@ cdef class Follower:
         self.update()
 
     cdef list flat(self, grads):
-        cdef list found = []
-        if self.grads_node is None and grads is not None:
-            return [grads]
-        if grads is not None and flatten(self.grads_node, grads, found):
-            return found
-        return self.flatten(grads)
+        cdef list found = None if grads is None else flattened(self.grads_node, grads)
+        return self.flatten(grads) if found is None else found
 
 
 cdef struct Place:          # which parameters come next
@@ -185,6 +181,15 @@ cdef bint is_same_by_key(tuple node, object values, Place* place) except -1:
     return True
 
 
+cpdef list flattened(object node, object structure):
+    """What stands in a structure, which `node` describes; None where it is not of plain lists, tuples and dicts."""
+    cdef list found
+    if node is None:
+        return [structure]
+    found = []
+    return found if flatten(node, structure, found) else None
+
+
 cdef bint flatten(object node, object value, list found) except -1:
     """Add the leaves of a structure of plain lists, tuples and dicts to `found`; False where it is of anything else."""
     cdef Py_ssize_t k
@@ -211,7 +216,9 @@ cdef object parts_of(tuple node, object value):
     if node[0] == SEQUENCE:
         is_plain = type(value) is list or type(value) is tuple
         return value if is_plain and len(value) == node[3] else None
-    if type(value) is not dict or len(<dict> value) != PyTuple_GET_SIZE(keys):
+    if node[0] == ITEM and type(value) is tuple:  # a name with an array
+        return value[1:] if len(value) == 2 else None
+    if type(value) is not dict or (node[0] == MAPPING and len(<dict> value) != PyTuple_GET_SIZE(keys)):
         return None
     parts = []
     for key in keys:

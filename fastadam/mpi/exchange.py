@@ -133,10 +133,10 @@ class Exchange:
 
     def _send_back(self, bucket: Bucket) -> MPI.Request:
         """Give each rank's part of the parameters to all."""
-        values = self._memories[bucket.run].values[bucket.whole]
-        counts, places = ([n * values.itemsize for n in numbers] for numbers in (bucket.counts, bucket.places))
         if self._ranks.size == 1:
             return MPI.REQUEST_NULL
+        values = self._memories[bucket.run].values[bucket.whole]
+        counts, places = ([n * values.itemsize for n in numbers] for numbers in (bucket.counts, bucket.places))
         return self._ranks.comm.Iallgatherv(MPI.IN_PLACE, [values.view(np.uint8), counts, places, MPI.BYTE])
 
     def broadcast(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import tree
 from ..kernel import checks
+from ..kernel._follow import are_same, flattened
 from .layout import Array, Layout, Run
 
 
@@ -25,6 +26,8 @@ class Whole:
         self.tree = tree.read(params)
         self.names, self.keys = self.tree.names, self.tree.keys
         self.params: list[np.ndarray] = self.tree.arrays
+        self._source_node = self.tree.source_node and self.tree.source_node.plain()
+        self._grads_node = self.tree.grads_node and self.tree.grads_node.plain()
         self.short_keys = [key for branch in self.tree.branches for key in branch.keys]
         self.group_of = [k for k, branch in enumerate(self.tree.branches) for _ in branch.keys]
         #: of each group the options that it sets for itself
@@ -37,14 +40,26 @@ class Whole:
             if p.dtype == np.float64:
                 raise ValueError(f"{option}: {name} is float64, whose gradients are, too; leave {option} out")
 
+    def flat_grads(self, grads: Any) -> list[Any]:
+        """Gradients in the structure of the parameters, one a parameter."""
+        found = flattened(self._grads_node, grads)
+        return self.tree.flatten(grads) if found is None else found
+
     def need_same_arrays(self) -> None:
-        """Refuse arrays that are others than those that were cut into shares, or that were made read-only since."""
+        """Refuse arrays in the structure that are others than those that were cut into shares."""
+        found = flattened(self._source_node, self.tree.source)
+        if found is not None and are_same(found, self.params):
+            return
         for name, p, now in zip(self.names, self.params, self.tree.read_again(), strict=True):
             if now is not p:
                 raise ValueError(
                     f"{name}: is another array than the one that was cut into shares; write into that, or make a new "
                     "optimizer"
                 )
+
+    def need_writeable(self) -> None:
+        """Refuse arrays that were made read-only since."""
+        for name, p in zip(self.names, self.params, strict=True):
             checks.writeable(name, p)
 
     def layout(self, n_ranks: int, bucket_bytes: int) -> Layout:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import options
+from ..kernel import checks
 from ..state import npz
 from ..state.atomic import path_from, replacing
 from ..state.entries import Fetch, entry_of, in_file, need_version
@@ -34,7 +34,7 @@ def save(ranks: Ranks, held: Held, path: Any, params: Any, bring: Callable[[], N
     with ExitStack() as stack:
         with ranks.all_or_none("save") as agree:
             shard = stack.enter_context(held())
-            path, params = path_from("path", path), options.flag("params", params)
+            path, params = path_from("path", path), checks.flag("params", params)
             agree({"path": str(path), "params": params, **same(shard)})
         index = _index(shard, ranks.size, params, whole_steps("save", ranks, shard))
         token = ranks.comm.bcast(secrets.token_hex(8))
@@ -90,7 +90,7 @@ def load(ranks: Ranks, held: Held, path: Any, check: Check, commit: Commit) -> N
     """See `Sharded.load`."""
     with ranks.all_or_none("load") as agree, held() as shard, ExitStack() as files:
         path = path_from("path", path)
-        shard.whole.need_same_arrays()
+        shard.whole.need_writeable()
         with reading(path):
             source = str(path / _INDEX)
             index = _read_index(path / _INDEX)
@@ -120,7 +120,7 @@ def _check_index(shard: Shard, source: str, index: Mapping[str, Any]) -> bool:
     names: Any = index.get("files")
     good = isinstance(names, list) and all(isinstance(name, str) and _FILE.fullmatch(name) for name in names)
     need(good and len(names) == index["n_ranks"], f"{source}: files: expected one of each rank, got {names!r}")
-    return options.flag(f"{source}: has_params", index.get("has_params"))
+    return checks.flag(f"{source}: has_params", index.get("has_params"))
 
 
 def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: ExitStack) -> Fetch:

@@ -16,6 +16,7 @@ from .. import options
 from ..base import Optimizer
 from ..core import Core
 from ..kernel import checks
+from ..kernel._follow import are_same
 from ..kernel._signals import deferred_signals
 from ..kernel.checks import shown
 from ..state.snapshot import Fit
@@ -42,7 +43,8 @@ class Sharded(Optimizer):
     params : array, sequence, mapping, or sequence of dicts
         As that optimizer takes them, the same structure, shapes and dtypes on every rank. The values of rank 0 are
         given to all. The arrays are stepped in place; those that `flat` made, or that lie one behind the other in one
-        array, are communicated from where they are, others are copied to and from a buffer at each step.
+        array, are communicated from where they are, others are copied to and from a buffer at each step. Shares are cut
+        once: another array in the structure, as after ``params["W"] = new``, is refused. Write into the old one.
     comm : mpi4py.MPI.Intracomm, optional
         The ranks; by default ``MPI.COMM_WORLD``. A duplicate is used, so other messages do no harm; it is freed
         with the communicator.
@@ -147,22 +149,34 @@ class Sharded(Optimizer):
             self.core = Core.make(type(self), fields, [(piece.param, piece.begin) for piece in self._own])
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
-            store = self.core.store
             try:
                 more = {
                     "number": self._number,
                     "comm_dtype in bfloat16": in_bfloat16,
-                    "state_dtype": str(store.state_dtype),
+                    "state_dtype": str(self.state_dtype),
                     "master_weights": self.master_weights,
                 }
                 agree(shards.description(self._shard(), **more))
             except Disagreement:
-                if store.folder is not None:
-                    store.folder.undo()
-                store.close()  # the folder, which the traceback would keep locked
+                self._let_go()
                 raise
             ranks.n_made += 1
+        if self.t:  # the states were in folders
+            try:
+                shards.whole_steps("Sharded", ranks, self._shard())
+            except Disagreement:
+                self._let_go()
+                raise
+        with ranks.all_or_none("Sharded: its values") as agree:
+            agree({"number": self._number})
             self._take_values_of_first()
+
+    def _let_go(self) -> None:
+        """Leave the folder of an optimizer that was refused; the traceback would keep it locked."""
+        store = self.core.store
+        if store.folder is not None:
+            store.folder.undo()
+            store.close()
 
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
@@ -212,11 +226,13 @@ class Sharded(Optimizer):
 
     @contextmanager
     def _held(self) -> Iterator[shards.Shard]:
+        self._whole.need_same_arrays()
         with self.core.held():
             yield self._shard()
 
     @contextmanager
     def _held_whole(self) -> Iterator[shards.Shard]:
+        self._whole.need_same_arrays()
         with self.core.held_whole():
             yield self._shard()
 
@@ -254,15 +270,15 @@ class Sharded(Optimizer):
                 "zero_grads": checks.flag("zero_grads", zero_grads),
             }
             self._whole.need_same_arrays()
+            self._whole.need_writeable()
             given = self._fitting(grads)
             core = self.core
 
             def begin() -> None:
                 numbers = shards.numbers(core.plan.t, core.plan.seed, self._hyper())
                 agree({"number": self._number, **numbers, **extras})
-                with np.errstate(over="ignore"):  # of float64 numbers beyond float32: infinite, as in `Plan.step`
-                    for view, g in given:
-                        view[...] = g
+                if given:
+                    _copy(given)
 
             with self._exchange.for_step(begin, zero_grads):
                 core.plan.step(
@@ -279,7 +295,9 @@ class Sharded(Optimizer):
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
         found, whole = [], self._whole
-        flat = whole.tree.flatten(self.grads if grads is None else grads)
+        flat = whole.flat_grads(self.grads if grads is None else grads)
+        if are_same(flat, self._grads):
+            return []
         for name, g, p, view in zip(whole.names, flat, whole.params, self._grads, strict=True):
             if g is view:
                 continue
@@ -352,6 +370,13 @@ class Sharded(Optimizer):
     def __getstate__(self) -> NoReturn:
         """It belongs to its communicator."""
         raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
+
+
+def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Put gradients into their places; a float64 number beyond float32 is infinite then, as in `Plan.step`."""
+    with np.errstate(over="ignore"):
+        for view, g in pairs:
+            view[...] = g
 
 
 @cache

@@ -16,7 +16,7 @@ from ..state.mismatch import mapping, need, need_names, need_same
 from ..state.snapshot import Check, Fit, Snapshot, encode, fit_dict
 from .layout import Piece
 from .memory import Whole
-from .ranks import Ranks
+from .ranks import Disagreement, Ranks
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,17 @@ def whole_steps(what: str, ranks: Ranks, shard: Shard) -> dict[str, int]:
     """The step count of each whole parameter, in an act of all ranks: it is that of each of its pieces."""
     counts = [shard.own.steps[key] for key in shard.own.params]
     own = [(piece.param, count) for piece, count in zip(shard.pieces, counts, strict=True)]
-    found: dict[str, int] = {}
+    found: dict[int, tuple[int, int]] = {}  # the first rank that has a piece, and its count
     told = ranks.comm.allgather(own)
     with ranks.all_or_none(f"{what}: the steps") as agree:
         for rank, pieces in enumerate(told):
             for param, count in pieces:
-                key = shard.whole.keys[param]
-                kept = found.setdefault(key, count)
-                need(kept == count, f"{key}: expected one count of steps, got {kept}, and {count} on rank {rank}")
+                first, kept = found.setdefault(param, (rank, count))
+                if kept != count:
+                    key, said = shard.whole.keys[param], f"{kept} on rank {first}; {count} on rank {rank}"
+                    raise Disagreement(f"{what}: the ranks disagree in the steps of {key}: {said}; nothing has changed")
         agree({})
-    return {key: found[key] for key in shard.whole.keys}
+    return {key: found[number][1] for number, key in enumerate(shard.whole.keys)}
 
 
 # ---------------------------------------------------------------- whole, as a dict
@@ -179,6 +180,6 @@ def load_state_dict(
                 need(array.shape == shape, f"{where}[{name!r}]: expected shape {shape}, got {array.shape}")
             pieces[key] = {name: array.reshape(-1)[piece.begin : piece.end] for name, array in arrays.items()}
         found = fit_dict(shard.own, {**described, "state": pieces}, check, is_own)
-        counts = {name: given[name] for name in ("t", "skipped", "seed")}
-        agree({"number": shard.number, **counts, "steps": dict(given["steps"])})
+        counts = {"t": found.t, "skipped": found.skipped, "seed": found.seed}
+        agree({"number": shard.number, **counts, "steps": [given["steps"][key] for key in whole.keys]})
         commit(found, False)

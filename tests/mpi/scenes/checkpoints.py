@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 
+import inside
 import numpy as np
 from ml_dtypes import bfloat16
 
@@ -119,6 +120,36 @@ def dicts_of_the_plain_optimizer(comm, folder):
 
 
 @scene
+def parameters_that_joined_later(comm, folder):
+    """Each parameter goes on from its own count of steps: from the plain optimizer's dict, and from files."""
+    rng = np.random.default_rng(3)
+    W, b = (rng.integers(-9, 10, shape).astype(float) for shape in ((4, 5), (7,)))
+    plain = fastadam.Adam([{"params": {"W": W.copy()}}], lr=0.1)
+    plain.step([{"W": W}])
+    plain.step([{"W": W}])
+    plain.add_param_group({"params": {"b": b.copy()}, "lr": 0.2})
+    plain.step([W, b])
+    steps = {"0.W": 3, "1.b": 1}
+
+    def sharded(bucket_bytes):
+        values = [{"params": {key: p.copy()}} for (key, p) in zip("Wb", inside.params(plain), strict=True)]
+        return Sharded(fastadam.Adam, values, comm, bucket_bytes=bucket_bytes)
+
+    one, other = sharded(30), sharded(100)
+    one.load_state_dict(plain.state_dict())
+    assert one.state_dict()["steps"] == plain.state_dict()["steps"] == steps
+    one.save(folder / "kept", params=True)
+    other.load(folder / "kept")
+    same_states(other.state_dict(), one.state_dict())
+    plain.step([W, b])
+    for opt in (one, other):
+        opt.step([W, b])
+        assert opt.state_dict()["steps"] == {"0.W": 4, "1.b": 2}
+        for p, expected in zip(inside.whole_params(opt), inside.params(plain), strict=True):
+            np.testing.assert_allclose(p, expected, rtol=0 if comm.size in (1, 2, 4) else 1e-12)
+
+
+@scene
 def dicts_that_do_not_fit(comm, folder):
     opt = Sharded(fastadam.Adam, params_of(), comm)
     opt.step(params_of())
@@ -138,11 +169,16 @@ def dicts_that_do_not_fit(comm, folder):
         (lambda whole: None, TypeError),
         (lambda whole: {}, ValueError),
         (change(optimizer="RMSprop"), ValueError),
-        (change(version=2), ValueError),
+        (change(version=1), ValueError),
         (change(t=-1), ValueError),
         (change(seed="x"), TypeError),
         (change(param_groups=[]), ValueError),
         (change(param_groups=[{"params": ["x"]}]), ValueError),
+        (change(steps=None), ValueError),
+        (change(steps={}), ValueError),
+        (lambda whole: {**whole, "steps": dict.fromkeys(whole["steps"], 2)}, ValueError),
+        (lambda whole: {**whole, "steps": dict.fromkeys(whole["steps"], -1)}, ValueError),
+        (lambda whole: {**whole, "steps": dict.fromkeys(whole["steps"], "x")}, TypeError),
         (change(state={}), ValueError),
         (change(state=None), ValueError),
         (of_another_shape, ValueError),
@@ -159,6 +195,9 @@ def dicts_that_do_not_fit(comm, folder):
         whole = opt.state_dict()
         with refused(comm, "disagree in t: 2 on rank 0; 3 on rank 1"):
             opt.load_state_dict({**whole, "t": 2 + comm.rank})
+        assert everything(opt) == before
+        with refused(comm, "disagree in steps: ["):
+            opt.load_state_dict({**whole, "steps": dict.fromkeys(whole["steps"], min(comm.rank, 1))})
         assert everything(opt) == before
     opt.load_state_dict(opt.state_dict())
     opt.step(params_of())

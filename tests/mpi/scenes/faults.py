@@ -85,7 +85,7 @@ def steps_that_disagree(comm, folder):
 
     def calls() -> Iterator[tuple[Callable[[], object], str, dict | None]]:
         for name, how in (
-            ("factor", {"grad_scale": 2.0}),
+            ("grad_scale", {"grad_scale": 2.0}),
             ("max_norm", {"max_norm": 1.0}),
             ("clip_value", {"clip_value": 1.0}),
             ("skip_nonfinite", {"skip_nonfinite": True}),

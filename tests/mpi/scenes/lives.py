@@ -65,6 +65,29 @@ def folders_of_makers_that_disagree(comm, folder):
 
 
 @several
+def folders_of_different_steps(comm, folder):
+    """Equal t, but parts of one parameter that have done unequal steps: refused, and the folders are as they were."""
+    params = {"W": np.ones(9)}
+    opt = Sharded(fastadam.Adam, params, comm, state_dir=folder)
+    opt.step(params)
+    opt.step(params)
+    opt.close()
+    kept, guilty = params["W"].copy(), comm.size - 1
+    file = folder / f"rank-{comm.rank}-of-{comm.size}" / "steps.npy"
+    counts = np.load(file)
+    if comm.rank == guilty:
+        np.save(file, np.append(counts[:3], counts[3:] - 1))
+    for _ in range(2):
+        with refused(comm, f"Sharded: the ranks disagree in the steps of W: 2 on rank 0; 1 on rank {guilty}"):
+            Sharded(fastadam.Adam, params, comm, state_dir=folder)
+    np.testing.assert_array_equal(params["W"], kept)
+    if comm.rank == guilty:
+        np.save(file, counts)
+    again = Sharded(fastadam.Adam, params, comm, state_dir=folder)
+    assert again.state_dict()["steps"] == {"W": 2}
+
+
+@several
 def folder_in_use_on_one_rank(comm, folder):
     taken = None
     if comm.rank == 1:
@@ -137,9 +160,13 @@ def optimizers_that_are_let_go(comm, folder):
             opt = Sharded(fastadam.Adam, params_of(), comm, state_dir=folder, bucket_bytes=64)
             opt.step(params_of(), max_norm=1.0)
             opt.step(params_of())
+            opt.save(folder / "kept", params=True)
+            opt.load(folder / "kept")
+            opt.load_state_dict(opt.state_dict())
             if is_refused:
-                with suppress(TypeError, Disagreement):
-                    opt.step(5 if comm.rank == 0 else None)
+                for name in ("step", "load_state_dict", "load"):
+                    with suppress(TypeError, Disagreement):
+                        getattr(opt, name)(5 if comm.rank == 0 else None)
             gone = [weakref.ref(opt), weakref.ref(inside.memories(opt)[0].values), weakref.ref(inside.exchange(opt))]
             del opt
             assert [ref() for ref in gone] == [None] * 3, is_refused

@@ -10,7 +10,7 @@ from ml_dtypes import bfloat16
 import fastadam
 from fastadam.mpi import Sharded, flat
 
-from .stage import Twins, average, digest, draw, everything, like, odd_arrays, params_of, refused, scene
+from .stage import Twins, average, digest, draw, error_of, everything, like, odd_arrays, params_of, refused, scene
 
 
 def one_buffer() -> list[np.ndarray]:
@@ -103,20 +103,58 @@ def gradients_among_the_gradients(comm, folder):
 @scene
 def gradients_that_were_replaced(comm, folder):
     """An entry of `.grads` is to be written to; another array in its place would never be read."""
-    params = params_of()
-    for replace in (
-        lambda opt: opt.grads.update({"b float32": np.ones(7, np.float32)}),
-        lambda opt: setattr(opt, "grads", params_of()),
+    opt = Sharded(fastadam.Adam, params_of(), comm)
+    error = error_of(lambda: setattr(opt, "grads", params_of()))
+    assert isinstance(error, AttributeError), repr(error)
+    assert "grads: is fixed at construction" in str(error)
+    if comm.rank == comm.size - 1:
+        opt.grads["b float32"] = np.ones(7, np.float32)
+    before = everything(opt)
+    with refused(comm, "grads", {comm.size - 1: (TypeError, "write to")}):
+        opt.step()
+    assert everything(opt) == before
+    opt.step(params_of())
+    assert opt.t == 1
+
+
+@scene
+def parameters_that_were_replaced(comm, folder):
+    """Shares are cut from the arrays that were given: others in their places are refused, in all that reads these."""
+    guilty, b = comm.size - 1, "b float32"
+    grouped = [{"params": params_of(), "lr": 0.1}, {"params": [np.ones(3)]}]
+    for params, inner, grads in (
+        (one := params_of(), one, params_of()),
+        (moved := flat(params_of()), moved, params_of()),
+        (grouped, grouped[0]["params"], [params_of(), [np.ones(3)]]),
     ):
         opt = Sharded(fastadam.Adam, params, comm)
-        if comm.rank == comm.size - 1:
-            replace(opt)
-        before = everything(opt)
-        with refused(comm, "grads", {comm.size - 1: (TypeError, "write to")}):
-            opt.step()
-        assert everything(opt) == before
-        opt.step(params_of())
-        assert opt.t == 1
+        opt.save(folder / "kept", params=True)
+        opt.step(grads)
+        kept, whole, before = dict(inner), opt.state_dict(), everything(opt)
+        calls = [
+            lambda opt=opt, grads=grads: opt.step(grads),
+            lambda opt=opt: opt.save(folder / "no"),
+            lambda opt=opt: opt.load(folder / "kept"),
+            opt.state_dict,
+            lambda opt=opt, whole=whole: opt.load_state_dict(whole),
+        ]
+        for spoil, kind, text in (
+            (lambda inner: inner.update({b: inner[b].copy()}), ValueError, "another array than the one that was cut"),
+            (lambda inner: inner.update({b: inner[b][:3]}), ValueError, "another array than the one that was cut"),
+            (lambda inner: inner.pop(b), ValueError, "has not the structure"),
+            (lambda inner: inner.update(more=np.ones(3)), ValueError, "has not the structure"),
+        ):
+            if comm.rank == guilty:
+                spoil(inner)
+            for call in calls:
+                with refused(comm, f"rank {guilty} refused it: {kind.__name__}", {guilty: (kind, text)}):
+                    call()
+                assert everything(opt) == before
+            inner.clear()
+            inner.update(kept)
+        assert not (folder / "no").exists()
+        opt.step(grads)
+        assert opt.t == 2
 
 
 @scene

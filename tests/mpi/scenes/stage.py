@@ -140,6 +140,7 @@ class Twins:
             self.same(p, expected)
         one, other = sharded.state_dict(), plain.state_dict()
         assert one.keys() == other.keys()
+        assert one["steps"] == other["steps"]
         assert one["state"].keys() == other["state"].keys()
         for key, arrays in other["state"].items():
             assert one["state"][key].keys() == arrays.keys(), key
@@ -172,7 +173,8 @@ def everything(opt) -> str:
     """All that a refused call must leave as it was, on this rank."""
     states = [array for arrays in inside.named_states(opt) for array in arrays.values()]
     values = [{k: v for k, v in group.items() if k != "params"} for group in opt.param_groups]
-    return f"{digest([*inside.whole_params(opt), *states])} {opt.t} {opt.skipped} {values}"
+    counts = (opt.t, opt.skipped, inside.plan(opt).steps.tolist())
+    return f"{digest([*inside.whole_params(opt), *states])} {counts} {values}"
 
 
 def same_states(one: dict, other: dict) -> None:
