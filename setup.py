@@ -64,7 +64,8 @@ class Build(build_ext):
         (folder / "built.pxi").write_text(built)
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]
-            path = folder / f"{name}.pyx" if name in sources else Path("fastadam/kernel") / f"{name}.pyx"
+            package = Path(*extension.name.split(".")[:-1])
+            path = (folder if name in sources else package) / f"{name}.pyx"
             extension.include_dirs += [numpy.get_include(), str(folder), "fastadam/kernel", "fastadam/include"]
             extension.define_macros += MACROS
             [translated] = cythonize(
@@ -90,5 +91,6 @@ setup(
         extension("kernel._plan"),
         *(extension(f"kernel._sweeps_{isa}", *flags) for isa, flags in ISA_FLAGS.items()),
         extension("capi"),
+        extension("adapters._tensors"),
     ],
 )

@@ -3,7 +3,7 @@ A class says which rule its options choose and what the rule's hyper-parameters 
 """
 
 import math
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from .base import How, Optimizer, Option, Params, Rate
 from .rules import RULES, Rule
@@ -63,6 +63,8 @@ class Adam(Optimizer):
 
     betas, eps, amsgrad, decoupled_weight_decay = Option(), Option(), Option(), Option()
     beta_decay, alpha_decay, eps_hat = Option(), Option(), Option()
+
+    torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 
     def __init__(
         self,
@@ -210,6 +212,8 @@ class Adamax(Optimizer):
 
     betas, eps = Option(), Option()
 
+    torch_names: ClassVar = {"m": "exp_avg", "u": "exp_inf"}
+
     def __init__(
         self,
         params: Params,
@@ -268,6 +272,8 @@ class Adagrad(Optimizer):
     """
 
     lr_decay, initial_accumulator_value, eps = Option(), Option(), Option()
+
+    torch_names: ClassVar = {"v": "sum"}
 
     def __init__(
         self,
@@ -347,6 +353,8 @@ class RMSprop(Optimizer):
 
     alpha, eps, momentum, centered, eps_in_sqrt = Option(), Option(), Option(), Option(), Option()
 
+    torch_names: ClassVar = {"v": "square_avg", "m": "grad_avg", "b": "momentum_buffer"}
+
     def __init__(
         self,
         params: Params,
@@ -420,6 +428,8 @@ class Adadelta(Optimizer):
     """
 
     rho, eps = Option(), Option()
+
+    torch_names: ClassVar = {"v": "square_avg", "d": "acc_delta"}
 
     def __init__(
         self,

@@ -34,27 +34,17 @@ and returns:
 tensor([0.2500, 2.7500])
 """
 
+import inspect
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .. import options
 from ..base import Optimizer
-from ..optimizers import Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
+from ..optimizers import CLASSES, AdamW
 
-_MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v", "max_exp_avg_sq": "v_max"}
-#: optimizer, whose torch counterpart bears its name -> torch's name of a state -> ours
-STATES: dict[type[Optimizer], dict[str, str]] = {
-    Adam: _MOMENTS,
-    AdamW: _MOMENTS,
-    Adamax: {"exp_avg": "m", "exp_inf": "u"},
-    Adagrad: {"sum": "v"},
-    RMSprop: {"square_avg": "v", "grad_avg": "m", "momentum_buffer": "b"},
-    Adadelta: {"square_avg": "v", "acc_delta": "d"},
-}
-#: options that torch has not, and the value that is its way
-OURS_ALONE = {"beta_decay": 1.0, "alpha_decay": False, "eps_hat": False, "eps_in_sqrt": False}
 #: options that the groups of older versions of torch lack
 _LATER = {"maximize", "decoupled_weight_decay"}
 #: torch's float32 counts steps no further
@@ -77,7 +67,7 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         as ``lr``.
     """
     torch, cls = _torch(), _torchs(optimizer)
-    defaults = getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults
+    defaults = torchs_defaults(cls)
     own = optimizer.state_dict()
     states: dict[int, dict[str, Any]] = {}
     groups, first = [], 0
@@ -90,7 +80,7 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         dtype = torch.float32 if group["t"] <= _MAX_FLOAT32 else torch.float64
         for place, key in zip(places, group["params"], strict=True):
             arrays = own["state"][key]
-            named = {theirs: _tensor(arrays[ours]) for theirs, ours in STATES[cls].items() if ours in arrays}
+            named = {theirs: _tensor(arrays[ours]) for ours, theirs in torch_names(cls).items() if ours in arrays}
             states[place] = {"step": torch.tensor(float(group["t"]), dtype=dtype, device="cpu"), **named}
     return {"state": states, "param_groups": groups}
 
@@ -118,6 +108,7 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
         raise ValueError(f"state_dict: expected the keys 'state' and 'param_groups', got {list(state_dict)[:5]}")
     if len(groups) != len(own["param_groups"]):
         raise ValueError(f"state_dict: expected {len(own['param_groups'])} groups, got {len(groups)}")
+    names = {theirs: ours for ours, theirs in torch_names(cls).items()}
     params = dict(zip(optimizer._keys, optimizer._params, strict=True))
     seen: set[Any] = set()
     for k, (group, mine) in enumerate(zip(groups, own["param_groups"], strict=True)):
@@ -138,7 +129,7 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
         for place, key in zip(places, mine["params"], strict=True):
             arrays = own["state"][key]
             if came[place]:
-                own["state"][key] = _converted(place, came[place], STATES[cls], arrays)
+                own["state"][key] = _converted(place, came[place], names, arrays)
             else:
                 own["state"][key] = {name: np.full_like(arrays[name], optimizer._initial(mine)) for name in arrays}
             if "master" in arrays:
@@ -158,16 +149,47 @@ def _torch() -> Any:
     return torch
 
 
+def torch_names(cls: type[Optimizer]) -> Mapping[str, str]:
+    """The name of each state, and torch's name of it."""
+    return cls.torch_names  # type: ignore[attr-defined, no-any-return]
+
+
+def torch_classes() -> dict[str, type[Optimizer]]:
+    """Those of fastadam's classes that torch has under the same name, and whose states it names."""
+    has = vars(_torch().optim)
+    return {name: cls for name, cls in CLASSES.items() if name in has and getattr(cls, "torch_names", None)}
+
+
+def options_of(cls: type[Optimizer]) -> dict[str, Any]:
+    """The options of a class, and their defaults: what its signature has beside that of all optimizers."""
+    shared = inspect.signature(Optimizer).parameters
+    return {name: p.default for name, p in inspect.signature(cls).parameters.items() if name not in shared}
+
+
+@lru_cache
+def torchs_defaults(cls: type[Optimizer]) -> dict[str, Any]:
+    """The options of torch's class of this name, and their defaults."""
+    torch = _torch()
+    return dict(getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults)
+
+
+@lru_cache
+def ours_alone(cls: type[Optimizer]) -> dict[str, Any]:
+    """The options that torch's class of this name has not, and their defaults, which are its way."""
+    theirs = torchs_defaults(cls)
+    return {name: value for name, value in options_of(cls).items() if name not in theirs}
+
+
 def _torchs(optimizer: Optimizer) -> type[Optimizer]:
     """The class that torch has too; refuses what its optimizer has not."""
-    found = next((cls for cls in type(optimizer).__mro__ if cls in STATES), None)
+    classes = torch_classes()
+    found = next((cls for cls in type(optimizer).__mro__ if classes.get(cls.__name__) is cls), None)
     if found is None:
         raise TypeError(
-            f"optimizer: expected one of {', '.join(cls.__name__ for cls in STATES)}, as torch has them, "
-            f"got {type(optimizer).__name__}"
+            f"optimizer: expected one of {', '.join(classes)}, as torch has them, got {type(optimizer).__name__}"
         )
     for group in optimizer.param_groups:
-        for name, value in OURS_ALONE.items():
+        for name, value in ours_alone(found).items():
             if group.get(name, value) != value:
                 raise ValueError(f"{name}: torch.optim.{found.__name__} has no such option; assign {value} first")
         if callable(group["lr"]):
@@ -184,7 +206,7 @@ def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any])
 def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one of torch's groups; what they may be, `load_state_dict` says."""
     _mapping(where, group)
-    names = [name for name in mine if name not in {*OURS_ALONE, "params", "t"}]
+    names = [name for name in mine if name not in {*ours_alone(cls), "params", "t"}]
     if missing := [name for name in names if name not in group and name not in _LATER]:
         raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
     found = {name: plain_value(group[name]) for name in names if name in group}

@@ -632,6 +632,56 @@ cdef class Plan:
             self.release()
         return 0
 
+    def step_at(self, const int64_t[::1] addresses):
+        """A plain step whose gradients lie at these addresses, each laid out as its segment's last one.
+
+        False, and nothing has changed, where only a closer look can tell that they fit: `step` takes it.
+        """
+        cdef Py_ssize_t i
+        cdef char* data
+        cdef Extent extent
+        cdef Operand* operand
+        cdef Segment* segment
+        cdef bint gathers = False
+        self.hold()
+        try:
+            if self.torn:
+                self.need_whole()
+            if not self.compiled or addresses.shape[0] != self.layout.n_segments:
+                return False
+            for i in range(self.layout.n_segments):
+                segment = &self.layout.segments[i]
+                operand = &segment.operands[1]
+                data = <char*> <size_t> addresses[i]
+                if operand.data is NULL or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
+                    return False
+                if data != operand.data:
+                    extent = extent_at(segment, operand, data)
+                    if <size_t> data % operand.codec.itemsize:
+                        return False
+                    if segment.n > 0 and self.meets_written(extent.low, extent.high):
+                        return False
+                    self.grads_apart = False
+                    operand.data = data
+                    operand.direct = operand.contiguous and operand.codec.plain
+                segment.direct = segment.others_direct and operand.direct
+                gathers |= not segment.direct
+            if gathers and self.layout.buffers is NULL:
+                return False
+            self.prepare_scalars(1.0, INFINITY)
+            self.grad_norm = None
+            self.changes += 1
+            self.layout.work = sweep_range
+            self.layout.zero_grads = False
+            self.layout.noise = mixed(mixed(self.seed) + <uint64_t> self.t)
+            self.torn = True
+            self.sweep(0, self.layout.n_segments)
+            self.t += 1
+            self.torn = False
+        finally:
+            self.release()
+        return True
+
     cdef tuple measure(self, exchange):
         """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
         cdef int exponent = 0
