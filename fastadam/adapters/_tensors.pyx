@@ -55,23 +55,24 @@ cdef enum:
     ON_CPU = 1
     MAX_NDIM = 8    # tensors of more axes are read by their methods
 
-cdef struct Place:          # where a tensor lies, and how
-    char* data
+cdef struct Place:          # how a tensor lies in memory
     dl_dtype_t dtype
-    int ndim                        # -1: it cannot be read so
+    int ndim                        # -1: it is not known
     int64_t sizes[2 * MAX_NDIM]     # its shape, then its strides
 
 cdef object ANY = object()  # in place of what is not compared
 cdef dl_table_t* table = NULL
 cdef object kept_alive = None
+cdef object DATA_PTR = None, STRIDE = None, IS_NEG = None  # torch.Tensor's methods
 cdef PyObject* tensor_type = NULL
 cdef PyObject* parameter_type = NULL
 
 
 def read_by(capsule, tensor, parameter):
     """Read tensors of exactly these two types by this table of functions, or by methods where it is None."""
-    global table, kept_alive, tensor_type, parameter_type
+    global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG
     kept_alive = tensor, parameter
+    DATA_PTR, STRIDE, IS_NEG = tensor.data_ptr, tensor.stride, tensor.is_neg
     tensor_type, parameter_type = <PyObject*> tensor, <PyObject*> parameter
     table = NULL
     if capsule is not None:
@@ -91,18 +92,12 @@ cdef bint read(tensor, dl_tensor_t* found) noexcept:
     return found.device.type == ON_CPU and found.ndim <= MAX_NDIM
 
 
-cdef tuple told(tensor):
-    """What a tensor's methods tell of where it lies."""
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-
-
 cdef inline char* address(dl_tensor_t* found) noexcept:
     return <char*> found.data + found.byte_offset
 
 
 cdef void keep(Place* place, dl_tensor_t* found) noexcept:
     cdef int k
-    place.data = address(found)
     place.dtype = found.dtype
     place.ndim = found.ndim
     for k in range(found.ndim):
@@ -142,46 +137,41 @@ cdef class Watch:
     """The tensors, options and states of an optimizer of torch's, as they were last.
 
     `params` are the parameters that have gradients, a list a group; `segments` the places in the plan of all of them;
-    `tensors` what a step writes: the parameters, their states and their counts. Every check is one of identity, or of
-    what a tensor's memory is, so none asks for the lists and tuples that Python would make of it.
+    `states` the tensors of their states. `counts` is the tensor of torch's counts of steps; `steps` are the plan's. What
+    a step reads of a group, `read_options` names.
     """
 
-    cdef list params, noted_options, noted_states, grads
-    cdef list tensors, told
-    cdef object segments, addresses, counts, steps, read_options
+    cdef list params, noted_options, noted_states, grads, written, strides
+    cdef object segments, addresses, count_tensor, counts, steps, read_options
     cdef int64_t[::1] segment, at
     cdef bytes counted
-    cdef Place* places          # of the tensors
+    cdef size_t* memory         # of the tensors that a step writes
     cdef Place* grad_places     # of the gradients, by segment, as the plan last admitted them
     cdef bint plain             # whether the options are numbers and the like, which do not change in place
     cdef Py_ssize_t n
 
-    def __init__(self, list params, segments, list tensors, counts, steps, read_options):
-        cdef dl_tensor_t found
+    def __init__(self, list params, segments, list states, counts, steps, read_options):
         cdef Py_ssize_t i
-        self.params, self.tensors, self.counts, self.steps, self.read_options = params, tensors, counts, steps, read_options
+        self.params, self.steps, self.read_options = params, steps, read_options
         self.n = sum(map(len, params))
         self.segments, self.addresses = array("q", segments), array("q", bytes(8 * self.n))
         self.segment, self.at = self.segments, self.addresses
-        self.noted_options, self.noted_states = [], []
-        self.grads = [None] * self.n
-        self.counted = counts.tobytes()
-        self.places = <Place*> PyMem_Calloc(len(tensors), sizeof(Place))
+        self.noted_options, self.noted_states, self.grads = [], [], [None] * self.n
+        self.counts = counts.numpy()
+        self.counted = self.counts.tobytes()
+        self.written = [p for group in params for p in group] + states + [counts]
+        self.strides = [p.stride() for group in params for p in group]
+        self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
         self.grad_places = <Place*> PyMem_Calloc(self.n, sizeof(Place))
-        if self.places is NULL or self.grad_places is NULL:
+        if self.memory is NULL or self.grad_places is NULL:
             raise MemoryError
-        self.told = [None] * len(tensors)
         for i in range(self.n):
             self.grad_places[i].ndim = -1
-        for i, tensor in enumerate(tensors):
-            self.places[i].ndim = -1
-            if read(tensor, &found):
-                keep(&self.places[i], &found)
-            else:
-                self.told[i] = told(tensor)
+        for i, tensor in enumerate(self.written):
+            self.memory[i] = DATA_PTR(tensor)
 
     def __dealloc__(self):
-        PyMem_Free(self.places)
+        PyMem_Free(self.memory)
         PyMem_Free(self.grad_places)
 
     def note_options(self, list groups):
@@ -276,15 +266,13 @@ cdef class Watch:
         return i == n
 
     cdef bint finds_memory(self) except -1:
-        cdef dl_tensor_t found
+        """Assigning to a tensor's ``.data`` gives it another memory, or other strides; sharing it moves it."""
         cdef Py_ssize_t i
-        for i in range(len(self.tensors)):
-            if self.places[i].ndim < 0:
-                if told(self.tensors[i]) != self.told[i]:
-                    return False
-            elif not read(self.tensors[i], &found) or address(&found) != self.places[i].data:
+        for i in range(len(self.written)):
+            if <size_t> DATA_PTR(self.written[i]) != self.memory[i]:
                 return False
-            elif not is_laid_out(&self.places[i], &found):
+        for i in range(self.n):
+            if STRIDE(self.written[i]) != self.strides[i]:
                 return False
         return True
 
@@ -297,7 +285,7 @@ cdef class Watch:
             k = self.segment[i]
             if self.grad_places[k].ndim < 0 or not read(grad, &found):
                 return False
-            if not is_laid_out(&self.grad_places[k], &found) or grad.is_neg():
+            if not is_laid_out(&self.grad_places[k], &found) or IS_NEG(grad):
                 return False
             self.at[k] = <int64_t> <size_t> address(&found)
         return True

@@ -56,7 +56,7 @@ from .torch_state import (
     steps_done,
     torch_classes,
     torch_names,
-    torchs_defaults,
+    torchs_own,
 )
 
 __all__ = ["export_state", "import_state", *torch_classes()]
@@ -201,7 +201,7 @@ class _TensorPlan:
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
         self.ours, self.n_groups = ours, len(groups)
-        self.read = torchs_defaults(ours).keys() - set(_WAYS) | set(_CHANGING)  # of a group, beside its tensors
+        self.read = torchs_own(ours).defaults.keys() - set(_WAYS) | set(_CHANGING)  # of a group, beside its tensors
         named: dict[torch.Tensor, str] = {}
         for k, group in enumerate(groups):
             for i, p in enumerate(group["params"]):
@@ -237,8 +237,8 @@ class _TensorPlan:
         self.watch = Watch(
             stepped,
             [places[p] for params in stepped for p in params],
-            [*self.params, *(tensor for states in self.states for tensor in states.values()), self.counts],
-            self.counts.numpy(),
+            [tensor for states in self.states for tensor in states.values()],
+            self.counts,
             np.array(done, np.int64),
             self.read,
         )
@@ -252,7 +252,8 @@ class _TensorPlan:
 
     def holds(self, groups: list[dict[str, Any]], state: Any) -> bool:
         """Whether these are still the rules, the tensors, their memory, their states and counts."""
-        return self.has_rules(groups) and self.watch.finds(groups, state)
+        shapes = (p.shape == array.shape for p, array in zip(self.params, self.plan.params, strict=True))
+        return self.has_rules(groups) and self.watch.finds(groups, state) and all(shapes)
 
     def has_rules(self, groups: list[dict[str, Any]]) -> bool:
         """Whether the groups' options choose the rules that the plan has."""

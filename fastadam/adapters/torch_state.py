@@ -67,20 +67,20 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         as ``lr``.
     """
     torch, cls = _torch(), _torchs(optimizer)
-    defaults = torchs_defaults(cls)
+    theirs = torchs_own(cls)
     own = optimizer.state_dict()
     states: dict[int, dict[str, Any]] = {}
     groups, first = [], 0
     for group in own["param_groups"]:
         places = range(first, first + len(group["params"]))
         first = places.stop
-        groups.append({name: group.get(name, value) for name, value in defaults.items()} | {"params": list(places)})
-        if group["t"] == 0 and cls is not Adagrad:
+        groups.append({name: group.get(name, value) for name, value in theirs.defaults.items()} | {"params": list(places)})
+        if group["t"] == 0 and not theirs.state:
             continue
         dtype = torch.float32 if group["t"] <= _MAX_FLOAT32 else torch.float64
         for place, key in zip(places, group["params"], strict=True):
             arrays = own["state"][key]
-            named = {theirs: _tensor(arrays[ours]) for ours, theirs in torch_names(cls).items() if ours in arrays}
+            named = {key: _tensor(arrays[ours]) for ours, key in torch_names(cls).items() if ours in arrays}
             states[place] = {"step": torch.tensor(float(group["t"]), dtype=dtype, device="cpu"), **named}
     return {"state": states, "param_groups": groups}
 
@@ -167,16 +167,16 @@ def options_of(cls: type[Optimizer]) -> dict[str, Any]:
 
 
 @lru_cache
-def torchs_defaults(cls: type[Optimizer]) -> dict[str, Any]:
-    """The options of torch's class of this name, and their defaults."""
+def torchs_own(cls: type[Optimizer]) -> Any:
+    """torch's optimizer of this name, over nothing: its ``defaults``, and its ``state`` before any step."""
     torch = _torch()
-    return dict(getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults)
+    return getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")])
 
 
 @lru_cache
 def ours_alone(cls: type[Optimizer]) -> dict[str, Any]:
     """The options that torch's class of this name has not, and their defaults, which are its way."""
-    theirs = torchs_defaults(cls)
+    theirs = torchs_own(cls).defaults
     return {name: value for name, value in options_of(cls).items() if name not in theirs}
 
 
