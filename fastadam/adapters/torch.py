@@ -68,9 +68,8 @@ _CHANGING = ("capturable", "differentiable")
 _HALVES = (torch.float16, torch.bfloat16)
 
 
-
 class _Unlooked:
-    """Names of torch's that tell who looks at steps: hooks of all optimizers, profilers. None where torch has others."""
+    """torch's names for who looks at steps: hooks of all optimizers, profilers. None where torch has others."""
 
     profiler = torch.autograd.profiler
     before = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_pre_hooks", None)
@@ -126,7 +125,7 @@ class _Step:
 
     @staticmethod
     def profile_hook_step(step: Callable[..., Any]) -> Callable[..., Any]:
-        """torch's wrapper of `step`, entered only where somebody looks: it takes longer than a step of small tensors."""
+        """torch's wrapper of `step`, entered only where somebody looks: it takes longer than a small step."""
         looked_at = torch.optim.Optimizer.profile_hook_step(step)
 
         @functools.wraps(step)

@@ -74,7 +74,9 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
     for group in own["param_groups"]:
         places = range(first, first + len(group["params"]))
         first = places.stop
-        groups.append({name: group.get(name, value) for name, value in theirs.defaults.items()} | {"params": list(places)})
+        groups.append(
+            {name: group.get(name, value) for name, value in theirs.defaults.items()} | {"params": list(places)}
+        )
         if group["t"] == 0 and not theirs.state:
             continue
         dtype = torch.float32 if group["t"] <= _MAX_FLOAT32 else torch.float64
