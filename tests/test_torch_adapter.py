@@ -536,7 +536,7 @@ def test_numbers_are_the_same_without_torchs_private_names(name, options, torch_
 def test_the_second_step_is_the_quick_one(replaced, monkeypatch):
     if table_of_functions() is None:
         pytest.skip("this torch has no table of functions")
-    p, ours, q, theirs = one(dtype=torch.float32)
+    p, ours, *_ = one(dtype=torch.float32)
     run(1, p, ours)
     monkeypatch.setattr(adapter._TensorPlan, "step", None)
     for _ in range(3):

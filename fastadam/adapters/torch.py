@@ -72,8 +72,8 @@ class _Unlooked:
     """torch's names for who looks at steps: hooks of all optimizers, profilers. None where torch has others."""
 
     profiler = torch.autograd.profiler
-    before = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_pre_hooks", None)
-    after = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_post_hooks", None)
+    before: Any = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_pre_hooks", None)
+    after: Any = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_post_hooks", None)
 
 
 def _is_looked_at(optimizer: Any) -> bool:
@@ -199,8 +199,10 @@ class _TensorPlan:
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
-        self.ours, self.n_groups = ours, len(groups)
-        self.read = torchs_own(ours).defaults.keys() - set(_WAYS) | set(_CHANGING)  # of a group, beside its tensors
+        self.ours, self.ours_alone, self.n_groups = ours, ours_alone(ours), len(groups)
+        self.read = torchs_own(ours.__name__).defaults.keys() - set(_WAYS) | set(
+            _CHANGING
+        )  # of a group, beside its tensors
         named: dict[torch.Tensor, str] = {}
         for k, group in enumerate(groups):
             for i, p in enumerate(group["params"]):
@@ -268,7 +270,7 @@ class _TensorPlan:
                 _refuse_ways(f"param_groups[{k}]", given, _CHANGING)
                 values = {
                     name: options.check(name, value, f"param_groups[{k}][{name!r}]")
-                    for name, value in {**ours_alone(self.ours), **given}.items()
+                    for name, value in {**self.ours_alone, **given}.items()
                     if name not in _CHANGING
                 }
                 lr = options.rate(f"param_groups[{k}]['lr']", given["lr"])

@@ -67,16 +67,15 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         as ``lr``.
     """
     torch, cls = _torch(), _torchs(optimizer)
-    theirs = torchs_own(cls)
+    theirs = torchs_own(cls.__name__)
     own = optimizer.state_dict()
     states: dict[int, dict[str, Any]] = {}
     groups, first = [], 0
     for group in own["param_groups"]:
         places = range(first, first + len(group["params"]))
         first = places.stop
-        groups.append(
-            {name: group.get(name, value) for name, value in theirs.defaults.items()} | {"params": list(places)}
-        )
+        kept = {name: group.get(name, value) for name, value in theirs.defaults.items()}
+        groups.append(kept | {"params": list(places)})
         if group["t"] == 0 and not theirs.state:
             continue
         dtype = torch.float32 if group["t"] <= _MAX_FLOAT32 else torch.float64
@@ -169,16 +168,15 @@ def options_of(cls: type[Optimizer]) -> dict[str, Any]:
 
 
 @lru_cache
-def torchs_own(cls: type[Optimizer]) -> Any:
+def torchs_own(name: str) -> Any:
     """torch's optimizer of this name, over nothing: its ``defaults``, and its ``state`` before any step."""
     torch = _torch()
-    return getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")])
+    return getattr(torch.optim, name)([torch.empty(0, device="cpu")])
 
 
-@lru_cache
 def ours_alone(cls: type[Optimizer]) -> dict[str, Any]:
     """The options that torch's class of this name has not, and their defaults, which are its way."""
-    theirs = torchs_own(cls).defaults
+    theirs = torchs_own(cls.__name__).defaults
     return {name: value for name, value in options_of(cls).items() if name not in theirs}
 
 
