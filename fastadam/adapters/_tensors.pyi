@@ -1,17 +1,14 @@
 from collections.abc import Callable
 from typing import Any
 
-def read_by(capsule: Any, tensor: type[Any], parameter: type[Any]) -> None: ...
+from ..kernel._entry import Entry
 
-class Door:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *error: object) -> None: ...
+def read_by(capsule: Any, tensor: type[Any], parameter: type[Any]) -> None: ...
 
 class Watch:
     def __init__(
         self,
         params: list[list[Any]],
-        segments: list[int],
         states: list[Any],
         counts: Any,
         steps: Any,
@@ -24,7 +21,7 @@ class Watch:
     def finds_options(self, groups: list[dict[str, Any]]) -> bool: ...
     def step(
         self,
-        door: Door,
+        door: Entry,
         plan: Any,
         groups: list[dict[str, Any]],
         state: Any,

@@ -9,12 +9,13 @@ from cpython.dict cimport PyDict_Next
 from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject, Py_TYPE
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp
 
+from ..kernel._entry cimport Entry
+
 from array import array
-from os import getpid
 
 cdef extern from *:
     """
@@ -69,13 +70,13 @@ cdef PyObject* parameter_type = NULL
 
 
 def read_by(capsule, tensor, parameter):
-    """Read tensors of exactly these two types by this table of functions, or by methods where it is None."""
+    """Read tensors of exactly these two types by this table of functions, or by methods where it is no table."""
     global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG
     kept_alive = tensor, parameter
     DATA_PTR, STRIDE, IS_NEG = tensor.data_ptr, tensor.stride, tensor.is_neg
     tensor_type, parameter_type = <PyObject*> tensor, <PyObject*> parameter
     table = NULL
-    if capsule is not None:
+    if PyCapsule_IsValid(capsule, "dlpack_exchange_api"):
         table = <dl_table_t*> PyCapsule_GetPointer(capsule, "dlpack_exchange_api")
     while table is not NULL and (dl_major(table) != DLPACK or table.from_object is NULL):
         table = table.previous
@@ -116,46 +117,28 @@ cdef bint is_laid_out(Place* place, dl_tensor_t* found) noexcept:
     )
 
 
-cdef class Door:
-    """Lets one thread of a process in at a time; a process that was forked meanwhile has another number."""
-
-    cdef object inside
-
-    def __enter__(self):
-        process = getpid()
-        if self.inside == process:
-            raise RuntimeError(
-                "another thread is inside a step of this optimizer; give each thread its own, or a lock"
-            )
-        self.inside = process
-
-    def __exit__(self, *error):
-        self.inside = None
-
-
 cdef class Watch:
     """The tensors, options and states of an optimizer of torch's, as they were last.
 
-    `params` are the parameters that have gradients, a list a group; `segments` the places in the plan of all of them;
-    `states` the tensors of their states. `counts` is the tensor of torch's counts of steps; `steps` are the plan's. What
-    a step reads of a group, `read_options` names.
+    `params` are the parameters that have gradients, a list a group: the plan's, in its order. `states` are the tensors
+    of their states. `counts` is the tensor of torch's counts of steps; `steps` are the plan's. What a step reads of a
+    group, `read_options` names.
     """
 
     cdef list params, noted_options, noted_states, grads, written, strides
-    cdef object segments, addresses, count_tensor, counts, steps, read_options
-    cdef int64_t[::1] segment, at
+    cdef object addresses, counts, steps, read_options
+    cdef int64_t[::1] at        # the addresses
     cdef bytes counted
     cdef size_t* memory         # of the tensors that a step writes
-    cdef Place* grad_places     # of the gradients, by segment, as the plan last admitted them
+    cdef Place* grad_places     # of the gradients, as the plan last admitted them
     cdef bint plain             # whether the options are numbers and the like, which do not change in place
     cdef Py_ssize_t n
 
-    def __init__(self, list params, segments, list states, counts, steps, read_options):
+    def __init__(self, list params, list states, counts, steps, read_options):
         cdef Py_ssize_t i
         self.params, self.steps, self.read_options = params, steps, read_options
         self.n = sum(map(len, params))
-        self.segments, self.addresses = array("q", segments), array("q", bytes(8 * self.n))
-        self.segment, self.at = self.segments, self.addresses
+        self.at = self.addresses = array("q", bytes(8 * self.n))
         self.noted_options, self.noted_states, self.grads = [], [], [None] * self.n
         self.counts = counts.numpy()
         self.counted = self.counts.tobytes()
@@ -194,12 +177,12 @@ cdef class Watch:
         self.noted_states = noted
         self.counted = self.counts.tobytes()
 
-    def note_gradient(self, Py_ssize_t segment, grad, size_t data):
+    def note_gradient(self, Py_ssize_t i, grad, size_t data):
         """The plan has admitted this gradient, which it read at `data`."""
         cdef dl_tensor_t found
-        self.grad_places[segment].ndim = -1
+        self.grad_places[i].ndim = -1
         if read(grad, &found) and <size_t> address(&found) == data:  # else it was a copy, of what is not computed yet
-            keep(&self.grad_places[segment], &found)
+            keep(&self.grad_places[i], &found)
 
     def finds(self, list groups, state):
         """Whether the same tensors have gradients, in the same memory, with the same states and counts."""
@@ -279,23 +262,22 @@ cdef class Watch:
     cdef bint finds_gradients(self) except -1:
         """Whether each gradient is laid out as the last one; and where it lies."""
         cdef dl_tensor_t found
-        cdef Py_ssize_t i, k
+        cdef Py_ssize_t i
         for i in range(self.n):
             grad = self.grads[i]
-            k = self.segment[i]
-            if self.grad_places[k].ndim < 0 or not read(grad, &found):
+            if self.grad_places[i].ndim < 0 or not read(grad, &found):
                 return False
-            if not is_laid_out(&self.grad_places[k], &found) or IS_NEG(grad):
+            if not is_laid_out(&self.grad_places[i], &found) or IS_NEG(grad):
                 return False
-            self.at[k] = <int64_t> <size_t> address(&found)
+            self.at[i] = <int64_t> <size_t> address(&found)
         return True
 
-    def step(self, Door door, plan, list groups, state, take):
+    def step(self, Entry door not None, plan, list groups, state, take):
         """Make a step if all is as it was, but for options, which `take` gives to the plan; else return False.
 
         Nothing of Python runs between the step and its counts, so no signal's handler does. (`take` is called before.)
         """
-        door.__enter__()
+        door.hold()
         try:
             if not self.finds_options(groups):
                 if not take(groups):
@@ -307,11 +289,10 @@ cdef class Watch:
         finally:
             for i in range(self.n):
                 self.grads[i] = None
-            door.__exit__()
+            door.release()
 
     cpdef count(self):
         """Tell torch's counts that all these parameters have done a step."""
-        self.steps += 1
         self.counts[:] = self.steps
         self.counted = self.counts.tobytes()
 

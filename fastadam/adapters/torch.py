@@ -30,9 +30,10 @@ Examples
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from itertools import chain
+from types import new_class
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,24 +46,24 @@ except ImportError as error:
 from .. import options
 from ..base import Optimizer
 from ..kernel import backends, checks, threads
-from ..kernel._plan import Plan, uninterrupted
+from ..kernel._entry import Entry
+from ..kernel._plan import Plan
+from ..kernel._signals import deferred_signals
 from ..rules import Rule
-from ._tensors import Door, Watch, read_by
+from ._tensors import Watch, read_by
 from .torch_state import (
     export_state,
     import_state,
-    ours_alone,
     plain_value,
     steps_done,
     torch_classes,
-    torch_names,
-    torchs_own,
+    torch_defaults,
 )
 
 __all__ = ["export_state", "import_state", *torch_classes()]
 
-#: torch's ways of computing, and those of them that change what a step gives
-_WAYS = ("foreach", "fused", "capturable", "differentiable")
+#: torch's ways of computing: those that change nothing of what a step gives, and those that do
+_SAME = ("foreach", "fused")
 _CHANGING = ("capturable", "differentiable")
 #: dtypes that torch keeps states in, where they are computed in float32
 _HALVES = (torch.float16, torch.bfloat16)
@@ -100,8 +101,8 @@ class _Step:
     state: Any
 
     def __init__(self, params: Any, *args: Any, n_threads: int | None = None, **options: Any) -> None:
-        self._n_threads = threads.resolve(n_threads)
-        self._door = Door()
+        self._n_threads = threads.resolve("n_threads", n_threads)
+        self._door = Entry()
         super().__init__(params, *args, **options)  # type: ignore[call-arg]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -120,8 +121,8 @@ class _Step:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc]
-        self._plan, self._door = None, Door()
-        self._n_threads = self.__dict__.get("_n_threads", threads.resolve(None))
+        self._plan, self._door = None, Entry()
+        self._n_threads = self.__dict__.get("_n_threads", threads.resolve("n_threads", None))
 
     @staticmethod
     def profile_hook_step(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,7 +157,8 @@ class _Step:
                 loss = closure()
         plan = self._plan
         if plan is None or not plan.step_as_before(self._door, self.param_groups, self.state):
-            uninterrupted(self._step_anew)
+            with deferred_signals():
+                self._step_anew()
         return loss
 
     @torch.no_grad()
@@ -199,51 +201,37 @@ class _TensorPlan:
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
-        self.ours, self.ours_alone, self.n_groups = ours, ours_alone(ours), len(groups)
-        self.read = torchs_own(ours.__name__).defaults.keys() - set(_WAYS) | set(
-            _CHANGING
-        )  # of a group, beside its tensors
-        named: dict[torch.Tensor, str] = {}
-        for k, group in enumerate(groups):
-            for i, p in enumerate(group["params"]):
-                name = f"param_groups[{k}]['params'][{i}]"
-                if named.setdefault(p, name) != name:
-                    raise ValueError(f"{name}: is the same tensor as {named[p]}; leave one of them out")
+        torchs = torch_defaults(ours).keys() | set(_CHANGING)
+        self.ours, self.n_groups = ours, len(groups)
+        self.refused = torchs - ours.options.keys() - set(_SAME)  # what torch alone has
+        self.read = (torchs & ours.options.keys()) | self.refused
+        self.defaults = {name: option.default for name, option in ours.options.items()}
+        named = _named(groups)
         held = {p: state.get(p, {}) for params in stepped for p in params}  # to read it makes an entry
-        self.parts = []  # a group's number, its rule, and those of its tensors that have done as many steps
-        for k, params in enumerate(stepped):
-            counts = [steps_done(f"the state of {named[p]}", held[p]) for p in params]
-            for count in dict.fromkeys(counts):
-                some = [p for p, c in zip(params, counts, strict=True) if c == count]
-                self.parts.append((k, ours._rule(groups[k]), count, some))
-        self.params = [p for *_, params in self.parts for p in params]
-        self.states: list[dict[str, Any]] = []  # of each tensor, by torch's names
+        self.params = list(held)
+        self.states: list[dict[str, torch.Tensor]] = []  # of each tensor, by torch's names
+        self.rules: list[tuple[int, Rule]] = []  # of each group of the plan: torch's number of it, its rule
         planned = []
-        for k, rule, _, params in self.parts:
-            arrays = [_view(p, named[p]) for p in params]
-            states = [_states(ours, rule, groups[k], f"the state of {named[p]}", p, held[p]) for p in params]
-            views = [[_view(tensor, "a state") for tensor in tensors.values()] for tensors in states]
-            planned.append((backends.kernel(rule), arrays, views))
-            self.states += states
+        for k, params in enumerate(stepped):
+            if params:
+                rule = self.rule_of(groups[k])
+                initial = ours.initial(self.defaults | self.given(groups[k]))
+                states = [_states(ours, rule, initial, f"the state of {named[p]}", p, held[p]) for p in params]
+                views = [[_view(tensor, "a state") for tensor in tensors.values()] for tensors in states]
+                planned.append((backends.kernel(rule), [_view(p, named[p]) for p in params], views))
+                self.states += states
+                self.rules.append((k, rule))
         names = [named[p] for p in self.params]
         self.grad_names = [f"gradient of {name}" for name in names]
-        checks.parameters(names, [array for _, arrays, _ in planned for array in arrays])
-        done = [count for _, _, count, params in self.parts for _ in params]
-        self.plan = Plan(planned, names, max(done), n_threads)
-        for part, (_, _, count, _) in enumerate(self.parts):
-            self.plan.set_steps(part, count)
+        done = [steps_done(f"the state of {named[p]}", held[p]) for p in self.params]
+        self.plan = Plan(n_threads)
+        self.plan.lay(planned, names)
+        self.plan.set_counts(max(done), 0, done)
         dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32  # as torch counts
         self.counts = torch.tensor(done, dtype=dtype, device="cpu")
-        places = {p: place for place, p in enumerate(self.params)}
-        self.watch = Watch(
-            stepped,
-            [places[p] for params in stepped for p in params],
-            [tensor for states in self.states for tensor in states.values()],
-            self.counts,
-            np.array(done, np.int64),
-            self.read,
-        )
-        self.options: list[Any] = [None] * len(self.parts)
+        tensors = [tensor for states in self.states for tensor in states.values()]
+        self.watch = Watch(stepped, tensors, self.counts, self.plan.steps, self.read)
+        self.taken: list[Any] = [None] * len(self.rules)
 
     def hand_over(self, state: Any) -> None:
         """Let the torch optimizer have the states: not before a step was made with them."""
@@ -256,30 +244,39 @@ class _TensorPlan:
         shapes = (p.shape == array.shape for p, array in zip(self.params, self.plan.params, strict=True))
         return self.has_rules(groups) and self.watch.finds(groups, state) and all(shapes)
 
+    def rule_of(self, group: dict[str, Any]) -> Rule:
+        """The rule that a group's options choose."""
+        return self.ours.rule(self.defaults | group)
+
     def has_rules(self, groups: list[dict[str, Any]]) -> bool:
         """Whether the groups' options choose the rules that the plan has."""
-        return len(groups) == self.n_groups and all(self.ours._rule(groups[k]) is rule for k, rule, *_ in self.parts)
+        return len(groups) == self.n_groups and all(self.rule_of(groups[k]) is rule for k, rule in self.rules)
+
+    def given(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The options that are read of a group, as plain values."""
+        return {name: plain_value(group[name]) for name in self.read if name in group}
 
     def take_options(self, groups: list[dict[str, Any]]) -> bool:
         """Give the plan the options that the groups have now; False where they choose another rule."""
         if not self.has_rules(groups):
             return False
-        for part, (k, rule, _, _) in enumerate(self.parts):
-            given = {name: plain_value(groups[k][name]) for name in self.read if name in groups[k]}
-            if given != self.options[part]:
-                _refuse_ways(f"param_groups[{k}]", given, _CHANGING)
-                values = {
-                    name: options.check(name, value, f"param_groups[{k}][{name!r}]")
-                    for name, value in {**self.ours_alone, **given}.items()
-                    if name not in _CHANGING
-                }
-                lr = options.rate(f"param_groups[{k}]['lr']", given["lr"])
-                self.plan.set_hyper(part, self.ours.hyper_values(rule, values, lr))
-                self.options[part] = given
+        for place, (k, rule) in enumerate(self.rules):
+            given = self.given(groups[k])
+            if given != self.taken[place]:
+                self.plan.set_hyper(place, self.hyper(f"param_groups[{k}]", rule, given))
+                self.taken[place] = given
         self.watch.note_options(groups)
         return True
 
-    def step_as_before(self, door: Door, groups: list[dict[str, Any]], state: Any) -> bool:
+    def hyper(self, where: str, rule: Rule, given: dict[str, Any]) -> list[float]:
+        """The rule's hyper-parameters that a group's options give, which are checked."""
+        _refuse_ways(where, given, self.refused)
+        own = {name: value for name, value in given.items() if name not in self.refused}
+        checked = {name: self.ours.options[name].check(f"{where}[{name!r}]", value) for name, value in own.items()}
+        rate = options.rate(f"{where}['lr']", checked["lr"])
+        return self.ours.hyper_values(rule, self.defaults | checked, rate)
+
+    def step_as_before(self, door: Entry, groups: list[dict[str, Any]], state: Any) -> bool:
         """One step, if all is as it was but options and the memory of gradients; otherwise False."""
         return self.watch.step(door, self.plan, groups, state, self.take_options)
 
@@ -294,15 +291,24 @@ class _TensorPlan:
             self.watch.note_gradient(place, grad, array.ctypes.data)
 
 
+def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
+    """What to call each tensor; refuses one that is there twice."""
+    named: dict[torch.Tensor, str] = {}
+    for k, group in enumerate(groups):
+        for i, p in enumerate(group["params"]):
+            name = f"param_groups[{k}]['params'][{i}]"
+            if named.setdefault(p, name) != name:
+                raise ValueError(f"{name}: is the same tensor as {named[p]}; leave one of them out")
+    return named
+
+
 def _states(
-    ours: type[Optimizer], rule: Rule, group: dict[str, Any], name: str, p: torch.Tensor, state: dict[str, Any]
+    ours: type[Optimizer], rule: Rule, initial: float, name: str, p: torch.Tensor, state: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
     found = {}
-    theirs = torch_names(ours)
     dtype = p.dtype if p.dtype == torch.float64 else torch.float32
-    initial = float(group.get("initial_accumulator_value", 0.0))
-    for key in (theirs[own] for own in rule.states):
+    for key in (ours.torch_names[own] for own in rule.states):
         tensor = state.get(key)
         if tensor is None and steps_done(name, state):
             raise ValueError(f"{name}: expected {key!r} after step {steps_done(name, state)}, got {list(state)}")
@@ -345,14 +351,14 @@ def _view(tensor: Any, what: str) -> np.ndarray:
         raise TypeError(f"{what} {why}; fastadam steps dense, real CPU tensors: use {way}") from error
 
 
-def _refuse_ways(name: str, group: dict[str, Any], ways: tuple[str, ...]) -> None:
+def _refuse_ways(name: str, group: dict[str, Any], ways: Iterable[str]) -> None:
     for way in ways:
         if group.get(way):
             raise ValueError(f"{name}: {way}=True chooses a way of computing in torch; leave it out, or assign False")
 
 
 def _check_group(name: str, group: dict[str, Any]) -> None:
-    _refuse_ways(name, group, _WAYS)
+    _refuse_ways(name, group, (*_SAME, *_CHANGING))
     for place, p in enumerate(group["params"]):
         checks.parameter(f"{name}['params'][{place}]", _view(p, f"{name}['params'][{place}]"))
 
@@ -362,7 +368,7 @@ def _stepped_by(ours: type[Optimizer]) -> type[Any]:
     name = ours.__name__
     doc = f"`torch.optim.{name}`, stepped by `fastadam.{name}`; `n_threads` as there."
     members = {"_ours": ours, "__doc__": doc, "__module__": __name__}
-    return type(name, (_Step, getattr(torch.optim, name)), members)
+    return new_class(name, (_Step, getattr(torch.optim, name)), {}, lambda body: body.update(members))
 
 
 globals().update({name: _stepped_by(cls) for name, cls in torch_classes().items()})
