@@ -211,7 +211,7 @@ class _TensorPlan:
         self.params = list(held)
         self.states: list[dict[str, torch.Tensor]] = []  # of each tensor, by torch's names
         self.rules: list[tuple[int, Rule]] = []  # of each group of the plan: torch's number of it, its rule
-        planned = []
+        planned: list[Any] = []
         for k, params in enumerate(stepped):
             if params:
                 rule = self.rule_of(groups[k])

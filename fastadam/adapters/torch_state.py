@@ -53,8 +53,8 @@ _MAX_FLOAT32 = 2**24
 def export_state(optimizer: Optimizer) -> dict[str, Any]:
     """The state as the ``load_state_dict`` of the torch optimizer of this name takes it, in memory of its own.
 
-    A parameter that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters stay
-    float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
+    A parameter that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters
+    stay float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
     ``foreach``, ``fused`` and other options that say how torch computes are torch's defaults.
 
     Raises
@@ -143,7 +143,7 @@ def torch_classes() -> dict[str, type[Optimizer]]:
 
 
 @cache
-def torch_defaults(cls: type[Optimizer]) -> Mapping[str, Any]:
+def torch_defaults(cls: type[Any]) -> Mapping[str, Any]:
     """The options of the torch optimizer of this name, as it is installed, and their defaults."""
     torch = _torch()
     return getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults  # type: ignore[no-any-return]
