@@ -201,7 +201,7 @@ class _TensorPlan:
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
-        torchs = torch_defaults(ours).keys() | set(_CHANGING)
+        torchs = torch_defaults(ours.__name__).keys() | set(_CHANGING)
         self.ours, self.n_groups = ours, len(groups)
         self.refused = torchs - ours.options.keys() - set(_SAME)  # what torch alone has
         self.read = (torchs & ours.options.keys()) | self.refused
@@ -215,7 +215,7 @@ class _TensorPlan:
         for k, params in enumerate(stepped):
             if params:
                 rule = self.rule_of(groups[k])
-                initial = ours.initial(self.defaults | self.given(groups[k]))
+                initial = ours.initial(self.checked(k, self.given(groups[k])))
                 states = [_states(ours, rule, initial, f"the state of {named[p]}", p, held[p]) for p in params]
                 views = [[_view(tensor, "a state") for tensor in tensors.values()] for tensors in states]
                 planned.append((backends.kernel(rule), [_view(p, named[p]) for p in params], views))
@@ -263,18 +263,19 @@ class _TensorPlan:
         for place, (k, rule) in enumerate(self.rules):
             given = self.given(groups[k])
             if given != self.taken[place]:
-                self.plan.set_hyper(place, self.hyper(f"param_groups[{k}]", rule, given))
+                values = self.checked(k, given)
+                self.plan.set_hyper(place, self.ours.hyper_values(rule, values, values["lr"]))
                 self.taken[place] = given
         self.watch.note_options(groups)
         return True
 
-    def hyper(self, where: str, rule: Rule, given: dict[str, Any]) -> list[float]:
-        """The rule's hyper-parameters that a group's options give, which are checked."""
+    def checked(self, k: int, given: dict[str, Any]) -> dict[str, Any]:
+        """Every option of group k, checked: those that torch has not are as here, which is its way."""
+        where = f"param_groups[{k}]"
         _refuse_ways(where, given, self.refused)
         own = {name: value for name, value in given.items() if name not in self.refused}
-        checked = {name: self.ours.options[name].check(f"{where}[{name!r}]", value) for name, value in own.items()}
-        rate = options.rate(f"{where}['lr']", checked["lr"])
-        return self.ours.hyper_values(rule, self.defaults | checked, rate)
+        values = {name: self.ours.options[name].check(f"{where}[{name!r}]", value) for name, value in own.items()}
+        return self.defaults | values | {"lr": options.rate(f"{where}['lr']", given["lr"])}
 
     def step_as_before(self, door: Entry, groups: list[dict[str, Any]], state: Any) -> bool:
         """One step, if all is as it was but options and the memory of gradients; otherwise False."""

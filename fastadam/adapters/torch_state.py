@@ -66,7 +66,7 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         as ``lr``.
     """
     cls = _torchs(optimizer)
-    defaults = torch_defaults(cls)
+    defaults = torch_defaults(cls.__name__)
     own = optimizer.state_dict()
     states: dict[int, dict[str, Any]] = {}
     groups: list[dict[str, Any]] = []
@@ -143,15 +143,15 @@ def torch_classes() -> dict[str, type[Optimizer]]:
 
 
 @cache
-def torch_defaults(cls: type[Any]) -> Mapping[str, Any]:
+def torch_defaults(name: str) -> Mapping[str, Any]:
     """The options of the torch optimizer of this name, as it is installed, and their defaults."""
     torch = _torch()
-    return getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults  # type: ignore[no-any-return]
+    return getattr(torch.optim, name)([torch.empty(0, device="cpu")]).defaults  # type: ignore[no-any-return]
 
 
 def ours_alone(cls: type[Optimizer]) -> dict[str, Any]:
     """The options that torch's class of this name has not, and their defaults here, which are torch's way."""
-    theirs = torch_defaults(cls)
+    theirs = torch_defaults(cls.__name__)
     return {name: own.default for name, own in cls.options.items() if own.init and name not in theirs}
 
 
