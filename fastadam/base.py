@@ -102,7 +102,7 @@ class Optimizer(Algorithm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
-            raise TypeError("Optimizer has no rule; use Adam, AdamW, Adamax, Adagrad, RMSprop or Adadelta")
+            raise TypeError(f"{type(self).__name__} has no rule; use a class of fastadam.optimizers, such as Adam")
         self.core: Core = Core.make(type(self), self.bind(args, kwargs))
 
     def step(

@@ -176,9 +176,9 @@ class Core(Follower):
         plan = self.plan
         plan.begin_change()
         fit.copy_arrays()
-        plan.seed = self.settings["seed"] = fit.seed
+        self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))
-        plan.set_counts(fit.t, fit.skipped, fit.steps)
+        plan.set_counts(fit.t, fit.skipped, fit.steps, fit.seed)
 
     # Copies.
 

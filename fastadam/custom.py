@@ -15,8 +15,8 @@ from .kernel.checks import shown
 from .options import option, setting
 from .rules import OF_THE_STEP, Rule, arguments, prepare_scalars
 
-#: what every rule begins with, under the names that the options of all optimizers have
-_SHARED = ("lr", "weight_decay", "maximize")
+#: what every rule begins with, under the names that options have
+_SHARED = {*Optimizer.options, "weight_decay"}
 
 
 def optimizer(
@@ -109,13 +109,24 @@ def _rule(update: Any, scalars: Any, states: Any) -> Rule:
 
 def _check(rule: Rule, values: dict[str, Any]) -> None:
     """Refuse functions whose arguments and results do not fit one another, before anything is compiled."""
-    name, own = rule.name, arguments(rule.scalars)[1:]
-    taken = arguments(rule.update)
+    _check_arguments(rule)
+    _check_names(rule, values)
+    scalars = _check_scalars(rule, values)
+    _check_results(rule, scalars)
+    _check_elements(rule, scalars)
+
+
+def _check_arguments(rule: Rule) -> None:
+    name, taken = rule.name, arguments(rule.update)
     if arguments(rule.scalars)[:1] != ("t",):
         raise TypeError(f"scalars of {name!r}: expected t as its first argument, got {arguments(rule.scalars)}")
     if len(taken) < 2 or taken[2 : 2 + len(rule.states)] != rule.states:
         raise TypeError(f"{name!r}: expected the arguments p, g, {', '.join(rule.states)}, then scalars; got {taken}")
-    for hyper in values.keys() - {*_SHARED}:
+
+
+def _check_names(rule: Rule, values: dict[str, Any]) -> None:
+    name, own = rule.name, arguments(rule.scalars)[1:]
+    for hyper in values.keys() - _SHARED:
         is_taken = hasattr(Optimizer, hyper) or hyper in {*arguments(prepare_scalars), *OF_THE_STEP}
         if is_taken or hyper.startswith("_"):
             raise ValueError(f"{hyper}: means something else in an optimizer; give this hyper-parameter another name")
@@ -123,15 +134,24 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
         raise ValueError(f"{name!r}: {state!r} means another array in checkpoints; give this state another name")
     for missing in set(own) - values.keys():
         raise TypeError(f"scalars of {name!r}: its argument {missing!r} has no default; pass {missing}=…")
-    for unused in values.keys() - {*own, *_SHARED}:
+    for unused in values.keys() - _SHARED - {*own}:
         raise TypeError(f"{unused}: not an argument of the scalars of {name!r}, which are {own}")
+
+
+def _check_scalars(rule: Rule, values: dict[str, Any]) -> tuple[float, ...]:
+    """The scalars of step 1."""
+    name, own = rule.name, arguments(rule.scalars)[1:]
     rate = values["lr"](1) if callable(values["lr"]) else values["lr"]
     scalars = rule.scalars(1.0, *((values | {"lr": rate})[argument] for argument in own))
-    expected = len(taken) - 2 - len(rule.states)
+    expected = len(arguments(rule.update)) - 2 - len(rule.states)
     if not isinstance(scalars, tuple) or len(scalars) != expected or not all(_is_number(s, ()) for s in scalars):
         came = shown(scalars)
         raise TypeError(f"scalars of {name!r}: expected a tuple of {expected} numbers, as {name!r} takes, got {came}")
-    one = np.ones(1)
+    return scalars
+
+
+def _check_results(rule: Rule, scalars: tuple[float, ...]) -> None:
+    name, one = rule.name, np.ones(1)
     with np.errstate(all="ignore"):
         result = rule.update(one, one, *(np.zeros(1) for _ in rule.states), *map(np.float64, scalars))
     if not isinstance(result, tuple) or len(result) != 1 + len(rule.states):
@@ -141,7 +161,6 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
     for place, value in zip(("p", *rule.states), result, strict=True):
         if not _is_number(value, (), (1,)):
             raise TypeError(f"{name!r}: expected it to return one real number for {place}, got {shown(value)}")
-    _check_elements(rule, scalars)
 
 
 def _check_elements(rule: Rule, scalars: tuple[float, ...]) -> None:

@@ -64,11 +64,7 @@ class _Article:
         states = self._states
         if parameters is not stepped or self._states_shown:
             p, states = self._arrays(parameters)
-        grad = self.instance.grad
-        if type(grad) is not np.ndarray or grad.dtype != p.dtype or grad.shape != p.shape:
-            grad = _like(grad, p)
-        elif grad is p or (grad.base is not None and np.may_share_memory(grad, p)):
-            grad = grad.copy()
+        grad = _gradient(self.instance.grad, p)
         hyper = self._hyper(self.timestep + 1)
         if hyper != self._hyper_values[0] or not self._hyper_values[1]:
             names = [(name, self._names.get(name, name)) for name in self._rule.hyper]
@@ -100,6 +96,14 @@ class _Article:
         for letter, value in self._states.items():
             states[letter][...] = _like(value, p, f"the state {letter}")
         return p, states
+
+
+def _gradient(grad: Any, p: np.ndarray) -> np.ndarray:
+    """A gradient of `p`, in memory of its own."""
+    if type(grad) is not np.ndarray or grad.dtype != p.dtype or grad.shape != p.shape:
+        return _like(grad, p)
+    shares = grad is p or (grad.base is not None and np.may_share_memory(grad, p))
+    return grad.copy() if shares else grad
 
 
 def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:

@@ -127,20 +127,11 @@ class Method:
         **options: Any,
     ) -> OptimizeResult:
         """Minimize; see the class."""
-        refused = (
-            ("hess", hess, "Newton-CG"),
-            ("hessp", hessp, "Newton-CG"),
-            ("constraints", None if isinstance(constraints, Sized) and not len(constraints) else constraints, "SLSQP"),
-        )
-        for name, value, way in refused:
-            if value is not None:
-                own = self.optimizer.__name__
-                raise ValueError(f"{name}: {own} cannot use it; leave it out, or take SciPy's method={way!r}")
+        self._refuse(hess=hess, hessp=hessp, constraints=constraints)
         maxiter, tol, disp = count("maxiter", maxiter), tolerance("tol", tol), flag("disp", disp)
         x = _start(x0)
         box = _box(bounds, x.size)
-        if box is not None:
-            np.clip(x, *box, out=x)
+        _move_into(x, box)
         objective = _Objective(fun, jac, args, x.size, box)
         tell = _teller(callback)
         optimizer = self._make(x, options)
@@ -168,14 +159,20 @@ class Method:
                 status = OUT_OF_STEPS
                 break
             optimizer.step(gradient)
-            if box is not None:
-                np.clip(x, *box, out=x)
+            _move_into(x, box)
         result = OptimizeResult(x=best.x, fun=best.fun, jac=best.jac, nit=nit, optimality=best.optimality)
         result.update(nfev=objective.nfev, njev=objective.njev, status=status, success=status == CONVERGED)
         result.message = _message(result, x, y, maxiter, tol)
         if disp:
             print(result.message)
         return result
+
+    def _refuse(self, **given: Any) -> None:
+        """Refuse arguments that mean nothing to these methods."""
+        for name, value in given.items():
+            if value is not None and not (isinstance(value, Sized) and not len(value)):
+                own, way = self.optimizer.__name__, "SLSQP" if name == "constraints" else "Newton-CG"
+                raise ValueError(f"{name}: {own} cannot use it; leave it out, or take SciPy's method={way!r}")
 
     def _make(self, x: Vector, given: dict[str, Any]) -> Optimizer:
         """The optimizer of `x`, by the class's own options."""
@@ -294,6 +291,12 @@ class _Objective:
 def _real(name: str, value: Any) -> Vector:
     """A float64 copy of real numbers: whoever returned them may use the array again."""
     return checks.real(name, value).astype(np.float64)
+
+
+def _move_into(x: Vector, box: Box) -> None:
+    """Clip x to its bounds, where there are any."""
+    if box is not None:
+        np.clip(x, *box, out=x)
 
 
 def _start(x0: Any) -> Vector:

@@ -22,7 +22,7 @@ cdef class Plan(Entry):
     cdef int64_t* count             # the same in C; NULL while the plan has no layout
     cdef bint made_counts           # whether `counts` is this plan's own
     cdef readonly int n_threads
-    cdef public unsigned long long seed
+    cdef readonly unsigned long long seed
     cdef readonly object grad_norm  # of the last step's gradients, where it was measured
     cdef readonly int64_t changes   # how often arrays or counts were changed
     cdef bint inside                # whether a step is at work on the layout

@@ -229,10 +229,15 @@ cdef class Plan(Entry):
         self.changes += 1
         self.count[UNDER_WAY] = 1
 
-    def set_counts(self, int64_t t, int64_t skipped, steps):
-        """Set all counts; `steps` is one number, or one for each parameter. No step is under way then."""
+    def set_counts(self, int64_t t, int64_t skipped, steps, seed=None):
+        """Set all counts; `steps` is one number, or one for each parameter. No step is under way then.
+
+        With `seed`, the stochastic rounding has another seed from now on.
+        """
         self.need_layout()
         self.need_outside()
+        if seed is not None:
+            self.seed = seed
         if isinstance(steps, int):
             self.set_counts_held(t, skipped, steps)
             return

@@ -137,7 +137,7 @@ cdef class Steppers:
         return 0
 
 
-cdef bint are_same(list some, list others) except -1:
+cpdef bint are_same(list some, list others) except -1:
     """Whether two lists hold the same objects, or lists of the same objects."""
     cdef Py_ssize_t k
     if len(some) != len(others):

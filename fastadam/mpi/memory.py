@@ -10,7 +10,8 @@ import numpy as np
 
 from .. import tree
 from ..kernel import checks
-from ..kernel._follow import are_same, flattened
+from ..kernel._follow import flattened
+from ..kernel._stepper import are_same
 from .layout import Array, Layout, Run
 
 

@@ -16,8 +16,8 @@ from .. import options
 from ..base import Optimizer
 from ..core import Core
 from ..kernel import checks
-from ..kernel._follow import are_same
 from ..kernel._signals import deferred_signals
+from ..kernel._stepper import are_same
 from ..kernel.checks import shown
 from ..state.snapshot import Fit
 from ..tree import Grads, Params
