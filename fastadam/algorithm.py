@@ -41,13 +41,13 @@ class Algorithm(Declared):
         return 0.0
 
     @classmethod
-    def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> list[float]:
+    def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> tuple[float, ...]:
         """The values of the rule's hyper-parameters, in its order, that these options and this rate give."""
         if rule.name not in cls._sources:
             given = {hyper: (name, k) for name, own in cls.options.items() for k, hyper in enumerate(own.hyper)}
             cls._sources[rule.name] = [given.get(hyper, (None, cls.constants.get(hyper, 0.0))) for hyper in rule.hyper]
-        found = []
+        found: list[float] = []
         for name, place in cls._sources[rule.name]:
             value = rate if name == "lr" else place if name is None else values[name]
-            found.append(value[place] if type(value) is tuple else value)
-        return found
+            found.append(float(value[place] if type(value) is tuple else value))
+        return tuple(found)

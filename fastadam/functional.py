@@ -22,12 +22,10 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import options
 from .kernel import checks, threads
+from .kernel._stepper import Steppers
 from .kernel._tiles import FEWEST_SHARED
-from .kernel.stepper import Stepper
 from .optimizers import CLASSES
 from .rules import RULES, Rule
 
@@ -39,18 +37,24 @@ class _Function:
         self.name, self.kind, self.rule = name, kind, rule
         self.places = ("p", "g", *rule.states, "t")
         self.taken = {n: o for n, o in kind.options.items() if o.init and set(o.hyper) <= set(rule.hyper)}
-        self.fixed = {n: o.default for n, o in kind.options.items() if n not in self.taken}
+        self.values = {name: option.default for name, option in kind.options.items()}
         self.defaults = self.hyper_of({})
-        self.waiting: dict[int, list[Stepper]] = {}  # for a call, by their numbers of threads
+        self.steppers = Steppers(rule, FEWEST_SHARED)
 
-    def hyper_of(self, given: dict[str, Any]) -> list[float]:
+    def hyper_of(self, given: dict[str, Any]) -> tuple[float, ...]:
         """The rule's hyper-parameters, given some options."""
         for name in given:
             if name not in self.taken:
                 raise TypeError(f"{name}: {self.name}() has no such option; it has {', '.join(self.taken)}, n_threads")
-        own = {name: option.check(name, given.get(name, option.default)) for name, option in self.taken.items()}
-        rate = options.rate("lr", own["lr"])
-        return self.kind.hyper_values(self.rule, {**self.fixed, **own}, rate)  # type: ignore[no-any-return]
+        values = {**self.values, **{name: self.taken[name].check(name, value) for name, value in given.items()}}
+        return self.kind.hyper_values(self.rule, values, options.rate("lr", values["lr"]))  # type: ignore[no-any-return]
+
+    def read(self, arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[float, ...], Any]:
+        """The arrays and t, the hyper-parameters and the number of threads of a call that names some of them."""
+        arguments += tuple(given.pop(place) for place in self.places[len(arguments) :] if place in given)
+        n_threads = given.pop("n_threads", None)
+        hyper = self.hyper_of(given) if given else self.defaults
+        return arguments, hyper, n_threads
 
     def signature(self) -> inspect.Signature:
         """What the function takes: the arrays, t, and the options by name."""
@@ -59,61 +63,22 @@ class _Function:
         places = [inspect.Parameter(place, either) for place in self.places]
         return inspect.Signature([*places, *(inspect.Parameter(n, keyword, default=d) for n, d in given.items())])
 
-    def call(self, arguments: tuple[Any, ...], given: dict[str, Any]) -> None:
-        """One step."""
-        hyper, n_threads = self.defaults, None
-        if given:
-            arguments += tuple(given.pop(place) for place in self.places[len(arguments) :] if place in given)
-            n_threads = given.pop("n_threads", None)
-            hyper = self.hyper_of(given) if given else hyper
+    def call(self, arguments: tuple[Any, ...], hyper: tuple[float, ...], n_threads: Any) -> None:
+        """One step of arrays of any kind, or of lists of them."""
         if len(arguments) != len(self.places):
             raise TypeError(f"{self.name}() takes ({', '.join(self.places)}), got {len(arguments)} of them")
         t = options.count("t", arguments[-1], least=1)
-        p, g, *states = arguments[:-1]
-        if type(p) is np.ndarray:
-            params, grads, states = [p], [g], [states]
-        else:
-            params, grads, *lists = self.lists(arguments[:-1])
-            states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
-        stepper = self.stepper(params, n_threads)
-        try:
-            self.lay(stepper, params, states)
-            stepper.step(grads, t, hyper)
-        finally:
-            stepper.clear()
-            self.waiting[stepper.n_threads].append(stepper)
-
-    def stepper(self, params: list[Any], n_threads: Any) -> Stepper:
-        """One that waits for a call, or a new one: for as many threads as this call may use."""
-        count = 1
-        if n_threads is not None or sum(p.size for p in params if type(p) is np.ndarray) >= FEWEST_SHARED:
+        params, grads, *lists = self.lists(arguments[:-1])
+        states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
+        if n_threads is not None or sum(getattr(p, "size", 0) for p in params) >= FEWEST_SHARED:
             count = threads.resolve("n_threads", n_threads)
+        else:
+            count = 1
         try:
-            return self.waiting.setdefault(count, []).pop()
-        except IndexError:
-            return Stepper(self.rule, count)
-
-    def lay(self, stepper: Stepper, params: list[Any], states: list[list[Any]]) -> None:
-        """Lay out the arrays; where they are refused, say which argument it is."""
-        try:
-            stepper.lay(params, states, ["p"] if len(params) == 1 else [f"p[{k}]" for k in range(len(params))])
-        except (TypeError, ValueError, AttributeError):
-            self.check(params, states)
+            self.steppers.step(params, grads, states, _names("p", len(params)), t, hyper, count)
+        except (TypeError, ValueError):
+            self.check(params, states)  # which says which argument it is
             raise
-        for own in states:
-            for state in own:
-                if state.itemsize == 2:
-                    self.check(params, states)
-
-    def check(self, params: list[Any], states: list[list[Any]]) -> None:
-        """Refuse arrays that do not belong together, by the names of their arguments."""
-        named: list[tuple[str, Any, Any]] = []
-        for place, arrays in zip(("p", *self.rule.states), (params, *zip(*states, strict=True)), strict=True):
-            for k, (array, p) in enumerate(zip(arrays, params, strict=True)):
-                named.append((place if len(params) == 1 else f"{place}[{k}]", array, p))
-        checks.parameters([name for name, _, _ in named], [array for _, array, _ in named])
-        for name, array, p in named[len(params) :]:
-            checks.like(name, array, p, checks.computed_in(p))
 
     def lists(self, given: Any) -> list[list[Any]]:
         """Each argument as a list of arrays."""
@@ -125,12 +90,34 @@ class _Function:
             raise ValueError("p: expected at least one array, got an empty list")
         return lists
 
+    def check(self, params: list[Any], states: list[list[Any]]) -> None:
+        """Refuse arrays that do not belong together, by the names of their arguments."""
+        named: list[tuple[str, Any, Any]] = []
+        for place, arrays in zip(("p", *self.rule.states), (params, *zip(*states, strict=True)), strict=True):
+            named += zip(_names(place, len(params)), arrays, params, strict=True)
+        checks.parameters([name for name, _, _ in named], [array for _, array, _ in named])
+        for name, array, p in named[len(params) :]:
+            checks.like(name, array, p, checks.computed_in(p))
+
+
+def _names(place: str, count: int) -> list[str]:
+    return [place] if count == 1 else [f"{place}[{k}]" for k in range(count)]
+
 
 def _function(name: str, kind: Any, rule: Rule) -> Callable[..., None]:
     made = _Function(name, kind, rule)
+    step_quickly, defaults = made.steppers.step_quickly, made.defaults
 
     def step(*arguments: Any, **given: Any) -> None:
-        made.call(arguments, given)
+        hyper, n_threads = defaults, None
+        if given:
+            arguments, hyper, n_threads = made.read(arguments, given)
+        try:
+            is_done = n_threads is None and step_quickly(arguments, hyper)
+        except (TypeError, ValueError):  # nothing has changed, and `call` says why in the words of this function
+            is_done = False
+        if not is_done:
+            made.call(arguments, hyper, n_threads)
 
     step.__signature__ = made.signature()  # type: ignore[attr-defined]
     step.__name__ = step.__qualname__ = name

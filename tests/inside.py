@@ -239,6 +239,16 @@ def fitted(model: Any) -> Any:
     return model._optimizer
 
 
+def stepper(optimizer: Any) -> Any:
+    """What makes the steps of scikit-learn's optimizer."""
+    return optimizer._stepper
+
+
+def stepped(optimizer: Any) -> list[np.ndarray]:
+    """The parameters of its last step."""
+    return optimizer._stepper.params
+
+
 def count_torch_steps(monkeypatch: Any) -> list[int]:
     """Fills with the number of tensors that each step of a plan of the torch adapter steps."""
     from fastadam.adapters import torch

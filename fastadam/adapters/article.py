@@ -15,7 +15,7 @@ import numpy as np
 
 from ..kernel import checks, threads
 from ..kernel._segments import state_like
-from ..kernel.stepper import Stepper
+from ..kernel._stepper import Stepper
 from ..rules import RULES, Rule
 
 
@@ -51,7 +51,7 @@ class _Article:
         self._states_shown = True  # whether the script may hold a state; in the article each step makes new ones
         self._stepped: tuple[Any, Any] = (None, None)  # the parameters of the last step, and the array that was stepped
         self._stepper: Stepper | None = None
-        self._hyper_values: tuple[dict[str, float], list[float]] = ({}, [])
+        self._hyper_values: tuple[dict[str, float], tuple[float, ...]] = ({}, ())
 
     def zero_grad(self) -> None:
         """Have the instance clear its gradients."""
@@ -71,8 +71,8 @@ class _Article:
             grad = grad.copy()
         hyper = self._hyper(self.timestep + 1)
         if hyper != self._hyper_values[0] or not self._hyper_values[1]:
-            numbers = [_number(self._names.get(name, name), hyper.get(name, 0.0)) for name in self._rule.hyper]
-            self._hyper_values = hyper, numbers
+            names = [(name, self._names.get(name, name)) for name in self._rule.hyper]
+            self._hyper_values = hyper, tuple(_number(own, hyper.get(name, 0.0)) for name, own in names)
         stepper = self._stepper or Stepper(self._rule, threads.default())
         stepper.lay([p], [list(states.values())], ["instance.parameters"])
         stepper.step([grad], self.timestep + 1, self._hyper_values[1])

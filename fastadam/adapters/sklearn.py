@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from ..kernel import checks, threads
-from ..kernel.stepper import Stepper
+from ..kernel._stepper import Stepper
 from ..optimizers import Adam
 from ..rules import RULES
 
@@ -83,7 +83,7 @@ class _Adam(AdamOptimizer):
     def __init__(self, stock: AdamOptimizer) -> None:
         self.__dict__.update(vars(stock))
         self._stepper = Stepper(_RULE, _n_threads())
-        self._hyper_values: tuple[tuple[float, ...], list[float]] = ((), [])
+        self._hyper_values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
     def update_params(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
         """One step of `params`, in place."""

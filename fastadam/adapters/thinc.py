@@ -52,7 +52,7 @@ import numpy as np
 from .. import options
 from ..algorithm import Algorithm
 from ..kernel import checks, threads
-from ..kernel.stepper import Stepper
+from ..kernel._stepper import Stepper
 from ..optimizers import CLASSES
 from ..optimizers import Adam as _Adam
 from ..optimizers import AdamW as _AdamW
@@ -76,7 +76,7 @@ _CONSTANT = getattr(constant(0.0), "_schedule", object())
 _PART = 1 << 16
 #: options of fastadam's optimizers that the frame has under other names, all schedules there
 _RENAMED = {"lr": ("learn_rate",), "weight_decay": ("L2",), "betas": ("beta1", "beta2"), "eps": ("eps",)}
-_CHECKS: dict[str, options.Check] = {
+_CHECKS: dict[str, checks.Check] = {
     "learn_rate": options.rate,
     "lr_scale": options.rate,
     "beta1": options.below_one,
@@ -112,7 +112,7 @@ class Optimizer(thinc.optimizers.Optimizer):
     __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_rule", "_stepped", "face", "mom3")
     mom3: dict[Any, np.ndarray]
     _given: tuple[Any, ...]
-    _hyper: list[float]
+    _hyper: tuple[float, ...]
     _stepped: "dict[Any, _Stepped]"
 
     def __init__(
@@ -173,8 +173,7 @@ class Optimizer(thinc.optimizers.Optimizer):
             factor = _clip_factor(gradient, grad_clip)
         elif grad_clip:  # of the sum with L2's part, which the kernel makes of both, clipped
             factor = _clip_factor(gradient + L2 * weights, grad_clip)
-            hyper = [*hyper]
-            hyper[self._rule.hyper.index("weight_decay")] *= factor
+            hyper = self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
         t = self.nr_update.get(key, 0)
         stepped.stepper.step([gradient], t + 1, hyper, factor=factor, zero_grads=True)
         self.nr_update[key] = t + 1
@@ -198,7 +197,7 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     # Hyper-parameters: those of all parameters are the same, mostly, and of all steps, often.
 
-    def _hyper_of(self, *given: Any) -> list[float]:
+    def _hyper_of(self, *given: Any) -> tuple[float, ...]:
         """The rule's hyper-parameters, given L2_is_weight_decay and what `_CHECKS` names, which is checked here."""
         if given != self._given:
             decay, *numbers = given
@@ -208,7 +207,9 @@ class Optimizer(thinc.optimizers.Optimizer):
             self._given = given
         return self._hyper
 
-    def _new_hyper(self, decay: bool, rate: float, beta1: float, beta2: float, eps: float, L2: float) -> list[float]:
+    def _new_hyper(
+        self, decay: bool, rate: float, beta1: float, beta2: float, eps: float, L2: float
+    ) -> tuple[float, ...]:
         if beta2 == 0 and self.face is _Adam:
             raise ValueError("beta2: 0 makes thinc's Adam a plain SGD, which fastadam has not; take thinc's SGD.v1")
         if decay and not self._decay_first:
@@ -219,8 +220,12 @@ class Optimizer(thinc.optimizers.Optimizer):
             rate, L2 = rate * kept, L2 / kept
         own = {"betas": (beta1, beta2), "eps": eps, "weight_decay": L2}
         hyper = self.face.hyper_values(self._rule, self._fixed | own, rate)
-        hyper[self._rule.hyper.index("decoupled")] = decay  # an option of the frame, whatever the class has
-        return hyper
+        return self._replaced(hyper, "decoupled", decay)  # an option of the frame, whatever the class has
+
+    def _replaced(self, hyper: tuple[float, ...], name: str, value: float) -> tuple[float, ...]:
+        """These hyper-parameters with another value of one of them."""
+        place = self._rule.hyper.index(name)
+        return (*hyper[:place], float(value), *hyper[place + 1 :])
 
     # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
 
@@ -288,7 +293,7 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     def _begin_anew(self) -> None:
         self._rule = self.face.rule(self._fixed)
-        self._stepped, self._given, self._hyper = {}, (), []
+        self._stepped, self._given, self._hyper = {}, (), ()
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: all but the plans, which the next steps make anew."""

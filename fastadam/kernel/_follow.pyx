@@ -106,19 +106,6 @@ cdef class Follower:
         return self.flatten(grads) if found is None else found
 
 
-def are_same(list some, list others):
-    """Whether two lists hold the same objects, or lists of the same objects."""
-    cdef Py_ssize_t k
-    if len(some) != len(others):
-        return False
-    for k in range(len(some)):
-        if some[k] is not others[k] and not (
-            type(some[k]) is list and type(others[k]) is list and are_same(some[k], others[k])
-        ):
-            return False
-    return True
-
-
 cdef struct Place:          # which parameters come next
     Segment* next
     Segment* end

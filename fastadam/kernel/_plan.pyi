@@ -18,7 +18,7 @@ class Plan(Entry):
     def __init__(self, n_threads: int = 1, seed: int = 0) -> None: ...
     def lay(
         self,
-        groups: list[tuple[Kernel, Sequence[np.ndarray], Sequence[Sequence[np.ndarray]]]],
+        groups: list[Any],  # of (Kernel, parameters, the states of each)
         names: list[str],
         counts: np.ndarray | None = None,
         origins: Sequence[tuple[int, int]] | None = None,

@@ -16,7 +16,7 @@ States = list[dict[str, np.ndarray]]
 
 
 class Store:
-    """`states` are those of each parameter by name, in the order of its rule; `counts` is the array that a plan owns."""
+    """`states` are those of each parameter by name, in its rule's order; `counts` is the array that a plan owns."""
 
     def __init__(self, state_dtype: Any, states: States, counts: np.ndarray, folder: Folder | None = None) -> None:
         self.state_dtype, self.states, self.counts, self.folder = state_dtype, states, counts, folder

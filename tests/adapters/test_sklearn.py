@@ -132,8 +132,8 @@ def test_other_targets(labels):
 def test_every_batch_is_one_step():
     model = adapter.MLPClassifier(**OPTIONS, batch_size=40).fit(X, Y)
     assert fitted(model).t == 4 * model.n_iter_
-    assert inside.plan(fitted(model)).t == fitted(model).t
-    assert all(p is planned for p, planned in zip(model.coefs_, inside.planned(fitted(model)), strict=False))
+    assert inside.stepper(fitted(model)).t == fitted(model).t
+    assert all(p is planned for p, planned in zip(model.coefs_, inside.stepped(fitted(model)), strict=False))
 
 
 def test_attributes_of_the_optimizer_hold_from_the_next_step_on():
@@ -358,10 +358,10 @@ def test_threads_that_joblib_leaves_to_a_worker(monkeypatch):
     for told, expected in [("", 4), ("1", 1), ("3", 3), ("64", 4), ("0", 1), ("many", 4)]:
         monkeypatch.setenv("OMP_NUM_THREADS", told)
         model = adapter.MLPClassifier(**OPTIONS).fit(X, Y)
-        assert inside.plan(fitted(model)).n_threads == expected
+        assert inside.stepper(fitted(model)).n_threads == expected
     monkeypatch.setenv("FASTADAM_NUM_THREADS", "4")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert inside.plan(fitted(adapter.MLPClassifier(**OPTIONS).fit(X, Y))).n_threads == 4
+    assert inside.stepper(fitted(adapter.MLPClassifier(**OPTIONS).fit(X, Y))).n_threads == 4
 
 
 # ---------------------------------------------------------------- blocks

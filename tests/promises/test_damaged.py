@@ -112,7 +112,7 @@ NPZ: list[tuple[str, Change, str]] = [
     *((f"skipped {v!r}", top("skipped", v), "skipped: expected a whole") for v in (-1, 0.5, "0", False, ...)),
     *((f"seed {v!r}", top("seed", v), "seed: expected a whole number") for v in (-1, 2**64, 1.0, "1", None, ...)),
     ("t before its parameters'", top("t", 2), "steps['W']: expected a whole number >= 0 and <= t = 2, got 3"),
-    *((f"steps b {v!r}", top("steps", {"W": 3, "b": v}), "steps['b']: expected") for v in (-1, 4, 3.0, "3", True, None)),
+    *((f"of b {v!r}", top("steps", {"W": 3, "b": v}), "steps['b']: expected") for v in (-1, 4, 3.0, "3", True, None)),
     *((f"steps {v!r}", top("steps", v), "steps: expected a dict") for v in ([3, 3], 3, None, ...)),
     *((f"steps {v!r}", top("steps", v), "steps: missing: ") for v in ({}, {"W": 3}, {"W": 3, "b": 3, "c": 3})),
     # its groups

@@ -1,0 +1,150 @@
+# cython: language_level=3
+"""Steps of one rule over arrays that its caller keeps: arrays, step count and hyper-parameters in, a step out.
+`functional` and the adapters step by it. It sees whether these are still the arrays, and lays them out anew where not.
+"""
+
+cimport numpy as cnp
+from libc.stdint cimport int64_t
+
+from ._plan cimport Extras, Plan, read_extras
+
+from . import backends
+
+cnp.import_array()
+
+cdef list ALONE = ["p"]
+cdef int64_t MOST_STEPS = 1 << 62
+
+
+cdef class Stepper:
+    """The steps of `rule`, by at most so many threads.
+
+    Arrays are lists: the parameters, and for each of them its states in the rule's order. Hyper-parameters are a tuple
+    of floats, in the rule's order.
+    """
+
+    cdef Plan plan
+    cdef object kernel
+    cdef list planned, planned_states
+    cdef tuple hyper
+    cdef readonly int n_threads
+
+    def __init__(self, rule, int n_threads=1):
+        self.n_threads = n_threads
+        self.kernel = backends.kernel(rule)
+        self.plan = Plan(n_threads)
+        self.planned, self.planned_states = [], []
+
+    @property
+    def t(self):
+        """The number of the last step."""
+        return self.plan.t
+
+    @property
+    def params(self):
+        """The parameters of the last step."""
+        return list(self.planned)
+
+    def holds(self, list params not None, list states not None):
+        """Whether the last step was of these arrays."""
+        return are_same(self.planned, params) and are_same(self.planned_states, states)
+
+    def lay(self, list params not None, list states not None, list names not None):
+        """Lay out these arrays, unless they are those of the last step. `names` call the parameters in messages."""
+        if not self.holds(params, states):
+            self.plan.lay([(self.kernel, params, states)], names)
+            self.planned, self.planned_states, self.hyper = params, states, None
+
+    def step(self, grads, int64_t t, tuple hyper not None, double factor=1.0, zero_grads=False):
+        """Step number `t` of the arrays that are laid out; `factor` and `zero_grads` as in `Plan.step`."""
+        cdef Extras extras
+        cdef list given = list(grads)
+        read_extras(&extras, factor, 1.0, None, None, False, zero_grads)
+        self.plan.hold()
+        try:
+            self.plan.need_layout()
+            if hyper is not self.hyper:
+                self.plan.set_values(0, hyper)
+                self.hyper = hyper
+            if self.plan.t != t - 1:
+                self.plan.set_counts_held(t - 1, 0, t - 1)
+            self.plan.step_held(given, &extras, None, None)
+        finally:
+            self.plan.release()
+
+    cdef int step_once(
+        self, list params, list grads, list states, list names, int64_t t, tuple hyper
+    ) except -1:
+        """Step number `t` of these arrays, of which nothing is kept. States of 16 bits are refused."""
+        cdef Extras extras
+        for own in states:
+            for state in own:
+                if isinstance(state, cnp.ndarray) and cnp.PyArray_ITEMSIZE(<cnp.ndarray> state) == 2:
+                    raise TypeError("states: expected float32 or float64, got 16 bits")
+        read_extras(&extras, 1.0, 1.0, None, None, False, False)
+        self.plan.hold()
+        try:
+            self.plan.lay_held([(self.kernel, params, states)], names, None, None)
+            self.plan.set_values(0, hyper)
+            self.plan.set_counts_held(t - 1, 0, t - 1)
+            self.plan.step_held(grads, &extras, None, None)
+        finally:
+            self.plan.clear_held()
+            self.plan.release()
+        return 0
+
+
+cdef class Steppers:
+    """Steppers of one rule that wait for a call; `fewest_shared` elements are worth more than one thread."""
+
+    cdef object rule
+    cdef Py_ssize_t n_arguments, fewest_shared
+    cdef dict waiting       # by their numbers of threads
+
+    def __init__(self, rule, Py_ssize_t fewest_shared):
+        self.rule = rule
+        self.n_arguments = 3 + len(rule.states)
+        self.fewest_shared = fewest_shared
+        self.waiting = {1: []}
+
+    def step_quickly(self, tuple arguments not None, tuple hyper not None):
+        """Step ``(p, g, *states, t)`` on this thread; False, and no step, for a call that needs a closer look."""
+        cdef Py_ssize_t last = self.n_arguments - 1
+        cdef int64_t t
+        if len(arguments) != self.n_arguments or not cnp.PyArray_CheckExact(arguments[0]):
+            return False
+        if cnp.PyArray_SIZE(<cnp.ndarray> arguments[0]) >= self.fewest_shared or type(arguments[last]) is not int:
+            return False
+        t = arguments[last]
+        if t < 1 or t >= MOST_STEPS:
+            return False
+        self.run([arguments[0]], [arguments[1]], [list(arguments[2:last])], ALONE, t, hyper, 1)
+        return True
+
+    def step(self, list params, list grads, list states, list names, int64_t t, tuple hyper, int n_threads):
+        """Step number `t` of these arrays, of which nothing is kept."""
+        self.run(params, grads, states, names, t, hyper, n_threads)
+
+    cdef int run(
+        self, list params, list grads, list states, list names, int64_t t, tuple hyper, int n_threads
+    ) except -1:
+        cdef list waiting = self.waiting.setdefault(n_threads, [])
+        cdef Stepper stepper = waiting.pop() if waiting else Stepper(self.rule, n_threads)
+        try:
+            stepper.step_once(params, grads, states, names, t, hyper)
+        finally:
+            waiting.append(stepper)
+        return 0
+
+
+cdef bint are_same(list some, list others) except -1:
+    """Whether two lists hold the same objects, or lists of the same objects."""
+    cdef Py_ssize_t k
+    if len(some) != len(others):
+        return False
+    for k in range(len(some)):
+        if some[k] is not others[k] and not (
+            type(some[k]) is list and type(others[k]) is list and are_same(some[k], others[k])
+        ):
+            return False
+    return True
