@@ -80,7 +80,8 @@ class Build(build_ext):
         (folder / "clip_factor.pxi").write_text(clip_factor)
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]
-            path = folder / f"{name}.pyx" if name in sources else Path("fastadam/kernel") / f"{name}.pyx"
+            package = Path(*extension.name.split(".")[:-1])
+            path = (folder if name in sources else package) / f"{name}.pyx"
             extension.include_dirs += [numpy.get_include(), str(folder), "fastadam/kernel", "fastadam/include"]
             extension.define_macros += MACROS
             [translated] = cythonize(
@@ -106,5 +107,6 @@ setup(
         *(extension(f"kernel.{name}") for name in KERNEL),
         *(extension(f"kernel._sweeps_{isa}", *flags) for isa, flags in ISA_FLAGS.items()),
         extension("capi"),
+        extension("adapters._tensors"),
     ],
 )

@@ -26,7 +26,7 @@ def main(paths: list[str]) -> int:
         held = names(path)
         wheel = path.endswith(".whl")
         wanted = [str(module.relative_to(ROOT)) for module in (ROOT / "fastadam").rglob("*.py")]
-        wanted += ["fastadam/py.typed", "fastadam/kernel/_plan.pyi"]
+        wanted += ["fastadam/py.typed", "fastadam/kernel/_plan.pyi", "fastadam/adapters/_tensors.pyi"]
         wanted += ["fastadam/capi.pxd", "fastadam/__init__.pxd", "fastadam/include/fastadam.h"]
         wanted += (
             []
@@ -34,6 +34,7 @@ def main(paths: list[str]) -> int:
             else [
                 "setup.py",
                 "fastadam/kernel/_plan.pyx",
+                "fastadam/adapters/_tensors.pyx",
                 "fastadam/kernel/pool.h",
                 "tests/cases.py",
                 "tools/soak.py",

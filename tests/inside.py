@@ -266,6 +266,11 @@ def count_torch_steps(monkeypatch: Any) -> list[int]:
             calls.append(len(grads))
             self.plan.step(grads)
 
+        def step_at(self, addresses):
+            if stepped := self.plan.step_at(addresses):
+                calls.append(len(addresses))
+            return stepped
+
     monkeypatch.setattr(torch, "Plan", Counted)
     return calls
 

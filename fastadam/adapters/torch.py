@@ -29,11 +29,12 @@ Examples
 (True, 0.0001)
 """
 
-import operator
-import os
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from itertools import chain
-from typing import Any
+from types import new_class
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,22 +43,53 @@ try:
 except ImportError as error:
     raise ImportError("fastadam.adapters.torch needs PyTorch: pip install torch") from error
 
-from .. import optimizers, options
+from .. import options
 from ..base import Optimizer
 from ..kernel import backends, checks, threads
-from ..kernel._plan import Plan, uninterrupted
+from ..kernel._entry import Entry
+from ..kernel._plan import Plan
+from ..kernel._signals import deferred_signals
 from ..rules import Rule
-from .torch_state import export_state, import_state, ours_alone, plain_value, steps_done
+from ._tensors import Watch, read_by
+from .torch_state import (
+    export_state,
+    import_state,
+    plain_value,
+    steps_done,
+    torch_classes,
+    torch_defaults,
+)
 
-__all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop", "export_state", "import_state"]
+__all__ = ["export_state", "import_state", *torch_classes()]
 
-#: torch's ways of computing, and those of them that change what a step gives
-_WAYS = ("foreach", "fused", "capturable", "differentiable")
+#: torch's ways of computing: those that change nothing of what a step gives, and those that do
+_SAME = ("foreach", "fused")
 _CHANGING = ("capturable", "differentiable")
-#: what a step reads of a group, beside its tensors
-_READ = {*options.CHECKS, *_CHANGING}
 #: dtypes that torch keeps states in, where they are computed in float32
 _HALVES = (torch.float16, torch.bfloat16)
+
+
+class _Unlooked:
+    """torch's names for who looks at steps: hooks of all optimizers, profilers. None where torch has others."""
+
+    profiler = torch.autograd.profiler
+    before: Any = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_pre_hooks", None)
+    after: Any = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_post_hooks", None)
+
+
+def _is_looked_at(optimizer: Any) -> bool:
+    """Whether a hook or a profiler is there, or cannot be told to be absent."""
+    looks = _Unlooked
+    try:
+        return bool(
+            looks.profiler._is_profiler_enabled
+            or len(looks.before)
+            or len(looks.after)
+            or optimizer._optimizer_step_pre_hooks
+            or optimizer._optimizer_step_post_hooks
+        )
+    except (AttributeError, TypeError):
+        return True
 
 
 class _Step:
@@ -69,8 +101,8 @@ class _Step:
     state: Any
 
     def __init__(self, params: Any, *args: Any, n_threads: int | None = None, **options: Any) -> None:
-        self._n_threads = threads.resolve(n_threads)
-        self._stepping: dict[int, object] = {}  # by process: a token of the thread that is inside
+        self._n_threads = threads.resolve("n_threads", n_threads)
+        self._door = Entry()
         super().__init__(params, *args, **options)  # type: ignore[call-arg]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -89,10 +121,20 @@ class _Step:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc]
-        self._plan, self._stepping = None, {}
-        self._n_threads = self.__dict__.get("_n_threads", threads.resolve(None))
+        self._plan, self._door = None, Entry()
+        self._n_threads = self.__dict__.get("_n_threads", threads.resolve("n_threads", None))
 
-    @torch.no_grad()
+    @staticmethod
+    def profile_hook_step(step: Callable[..., Any]) -> Callable[..., Any]:
+        """torch's wrapper of `step`, entered only where somebody looks: it takes longer than a small step."""
+        looked_at = torch.optim.Optimizer.profile_hook_step(step)
+
+        @functools.wraps(step)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return (looked_at if _is_looked_at(args[0]) else step)(*args, **kwargs)
+
+        return wrapper
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every parameter that has a gradient; the others, and their counts of steps, stay.
 
@@ -113,29 +155,28 @@ class _Step:
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        uninterrupted(self._step_once)
+        plan = self._plan
+        if plan is None or not plan.step_as_before(self._door, self.param_groups, self.state):
+            with deferred_signals():
+                self._step_anew()
         return loss
 
-    def _step_once(self) -> None:
-        token, process = object(), os.getpid()
-        if self._stepping.setdefault(process, token) is not token:
-            raise RuntimeError("another thread is inside a step of this optimizer; give each thread its own, or a lock")
-        try:
-            stepped = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-            if any(stepped):
-                self._step_these(stepped)
-        finally:
-            del self._stepping[process]
-
-    def _step_these(self, stepped: list[list[torch.Tensor]]) -> None:
-        plan = self._plan
-        if plan is None or not plan.holds(self.param_groups, stepped, self.state):
-            with torch.inference_mode(False):  # states made within could not be changed outside
-                plan = _TensorPlan(self._ours, self.param_groups, stepped, self.state, self._n_threads)
-        plan.step(self.param_groups)
-        if plan is not self._plan:
-            plan.hand_over(self.state)
-            self._plan = plan
+    @torch.no_grad()
+    def _step_anew(self) -> None:
+        """A step where something may be another than in the last."""
+        groups = self.param_groups
+        with self._door:
+            stepped = [[p for p in group["params"] if p.grad is not None] for group in groups]
+            if not any(stepped):
+                return
+            plan = self._plan
+            if plan is None or not plan.holds(groups, self.state):
+                with torch.inference_mode(False):  # states made within could not be changed outside
+                    plan = _TensorPlan(self._ours, groups, stepped, self.state, self._n_threads)
+            plan.step(groups)
+            if plan is not self._plan:
+                plan.hand_over(self.state)
+                self._plan = plan
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 states of 16-bit parameters stay what they are."""
@@ -160,98 +201,114 @@ class _TensorPlan:
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
-        self.ours, self.made_of, self.ours_alone = ours, stepped, ours_alone(ours, options.CHECKS)
-        named: dict[torch.Tensor, str] = {}
-        for k, group in enumerate(groups):
-            for i, p in enumerate(group["params"]):
-                name = f"param_groups[{k}]['params'][{i}]"
-                if named.setdefault(p, name) != name:
-                    raise ValueError(f"{name}: is the same tensor as {named[p]}; leave one of them out")
+        torchs = torch_defaults(ours.__name__).keys() | set(_CHANGING)
+        self.ours, self.n_groups = ours, len(groups)
+        self.refused = torchs - ours.options.keys() - set(_SAME)  # what torch alone has
+        self.read = (torchs & ours.options.keys()) | self.refused
+        self.defaults = {name: option.default for name, option in ours.options.items()}
+        named = _named(groups)
         held = {p: state.get(p, {}) for params in stepped for p in params}  # to read it makes an entry
-        self.parts = []  # a group's number, its rule, and those of its tensors that have done as many steps
+        self.params = list(held)
+        self.states: list[dict[str, torch.Tensor]] = []  # of each tensor, by torch's names
+        self.rules: list[tuple[int, Rule]] = []  # of each group of the plan: torch's number of it, its rule
+        planned: list[Any] = []
         for k, params in enumerate(stepped):
-            counts = [steps_done(f"the state of {named[p]}", held[p]) for p in params]
-            for count in dict.fromkeys(counts):
-                some = [p for p, c in zip(params, counts, strict=True) if c == count]
-                self.parts.append((k, ours._rule(groups[k]), count, some))
-        self.params = [p for *_, params in self.parts for p in params]
-        self.states: list[dict[str, Any]] = []  # of each tensor, by torch's names
-        planned = []
-        for k, rule, _, params in self.parts:
-            arrays = [_view(p, named[p]) for p in params]
-            states = [_states(ours, rule, groups[k], f"the state of {named[p]}", p, held[p]) for p in params]
-            views = [[_view(tensor, "a state") for tensor in tensors.values()] for tensors in states]
-            planned.append((backends.kernel(rule), arrays, views))
-            self.states += states
+            if params:
+                rule = self.rule_of(groups[k])
+                initial = ours.initial(self.checked(k, self.given(groups[k])))
+                states = [_states(ours, rule, initial, f"the state of {named[p]}", p, held[p]) for p in params]
+                views = [[_view(tensor, "a state") for tensor in tensors.values()] for tensors in states]
+                planned.append((backends.kernel(rule), [_view(p, named[p]) for p in params], views))
+                self.states += states
+                self.rules.append((k, rule))
         names = [named[p] for p in self.params]
         self.grad_names = [f"gradient of {name}" for name in names]
-        checks.parameters(names, [array for _, arrays, _ in planned for array in arrays])
-        self.plan = Plan(planned, names, max(count for _, _, count, _ in self.parts), n_threads)
-        for part, (_, _, count, _) in enumerate(self.parts):
-            self.plan.set_steps(part, count)
+        done = [steps_done(f"the state of {named[p]}", held[p]) for p in self.params]
+        self.plan = Plan(n_threads)
+        self.plan.lay(planned, names)
+        self.plan.set_counts(max(done), 0, done)
         dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32  # as torch counts
-        done = [float(count) for _, _, count, params in self.parts for _ in params]
         self.counts = torch.tensor(done, dtype=dtype, device="cpu")
-        self.count_array, self.counts_at = self.counts.numpy(), self.counts.data_ptr()
-        self.before = self.count_array - self.plan.t
-        self.count_bytes = b""
-        self.tensors: list[Any] = []
-        self.options: list[Any] = [None] * len(self.parts)
+        tensors = [tensor for states in self.states for tensor in states.values()]
+        self.watch = Watch(stepped, tensors, self.counts, self.plan.steps, self.read)
+        self.taken: list[Any] = [None] * len(self.rules)
 
     def hand_over(self, state: Any) -> None:
         """Let the torch optimizer have the states: not before a step was made with them."""
         for p, states, count in zip(self.params, self.states, self.counts, strict=True):
             state.setdefault(p, {}).update(states, step=count)  # a view: one addition counts for all
-        self.tensors = [tensor for p in self.params for tensor in state[p].values()]
-        self.placed = self.params + [tensor for states in self.states for tensor in states.values()]
-        self.memory = self.memory_now()
+        self.watch.note_states(state)
 
-    def memory_now(self) -> tuple[list[int], list[tuple[int, ...]]]:
-        """Where the tensors lie: assigning to ``.data`` gives the same tensor another memory or other strides."""
-        return list(map(torch.Tensor.data_ptr, self.placed)), list(map(torch.Tensor.stride, self.params))
-
-    def holds(self, groups: list[dict[str, Any]], stepped: Any, state: Any) -> bool:
+    def holds(self, groups: list[dict[str, Any]], state: Any) -> bool:
         """Whether these are still the rules, the tensors, their memory, their states and counts."""
-        return (
-            len(stepped) == len(self.made_of)
-            and all(map(_are, stepped, self.made_of))
-            and all(self.ours._rule(groups[k]) is rule for k, rule, *_ in self.parts)
-            and _are([tensor for p in self.params for tensor in state.get(p, {}).values()], self.tensors)
-            and self.memory_now() == self.memory
-            and self.counts.data_ptr() == self.counts_at  # else it was moved, and the array is of memory that is gone
-            and self.count_array.tobytes() == self.count_bytes
-        )
+        shapes = (p.shape == array.shape for p, array in zip(self.params, self.plan.params, strict=True))
+        return self.has_rules(groups) and self.watch.finds(groups, state) and all(shapes)
+
+    def rule_of(self, group: dict[str, Any]) -> Rule:
+        """The rule that a group's options choose."""
+        return self.ours.rule(self.defaults | group)
+
+    def has_rules(self, groups: list[dict[str, Any]]) -> bool:
+        """Whether the groups' options choose the rules that the plan has."""
+        return len(groups) == self.n_groups and all(self.rule_of(groups[k]) is rule for k, rule in self.rules)
+
+    def given(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The options that are read of a group, as plain values."""
+        return {name: plain_value(group[name]) for name in self.read if name in group}
+
+    def take_options(self, groups: list[dict[str, Any]]) -> bool:
+        """Give the plan the options that the groups have now; False where they choose another rule."""
+        if not self.has_rules(groups):
+            return False
+        for place, (k, rule) in enumerate(self.rules):
+            given = self.given(groups[k])
+            if given != self.taken[place]:
+                values = self.checked(k, given)
+                self.plan.set_hyper(place, self.ours.hyper_values(rule, values, values["lr"]))
+                self.taken[place] = given
+        self.watch.note_options(groups)
+        return True
+
+    def checked(self, k: int, given: dict[str, Any]) -> dict[str, Any]:
+        """Every option of group k, checked: those that torch has not are as here, which is its way."""
+        where = f"param_groups[{k}]"
+        _refuse_ways(where, given, self.refused)
+        own = {name: value for name, value in given.items() if name not in self.refused}
+        values = {name: self.ours.options[name].check(f"{where}[{name!r}]", value) for name, value in own.items()}
+        return self.defaults | values | {"lr": options.rate(f"{where}['lr']", given["lr"])}
+
+    def step_as_before(self, door: Entry, groups: list[dict[str, Any]], state: Any) -> bool:
+        """One step, if all is as it was but options and the memory of gradients; otherwise False."""
+        return self.watch.step(door, self.plan, groups, state, self.take_options)
 
     def step(self, groups: list[dict[str, Any]]) -> None:
         """One step with the gradients that the tensors have now, and the options that the groups have now."""
-        for part, (k, rule, _, _) in enumerate(self.parts):
-            given = {name: plain_value(value) for name, value in groups[k].items() if name in _READ}
-            if given != self.options[part]:
-                _refuse_ways(f"param_groups[{k}]", given, _CHANGING)
-                values = {
-                    name: options.check(name, value, f"param_groups[{k}][{name!r}]")
-                    for name, value in {**self.ours_alone, **given}.items()
-                    if name in options.CHECKS
-                }
-                lr = options.rate(f"param_groups[{k}]['lr']", given["lr"])
-                self.plan.set_hyper(part, self.ours.hyper_values(rule, values, lr))
-                self.options[part] = given
-        self.plan.step([_gradient(p.grad, name) for p, name in zip(self.params, self.grad_names, strict=True)])
-        np.add(self.before, self.plan.t, out=self.count_array)
-        self.count_bytes = self.count_array.tobytes()
+        self.take_options(groups)
+        grads = [p.grad for p in self.params]
+        arrays = [_gradient(grad, name) for grad, name in zip(grads, self.grad_names, strict=True)]
+        self.plan.step(arrays)
+        self.watch.count()
+        for place, (grad, array) in enumerate(zip(grads, arrays, strict=True)):
+            self.watch.note_gradient(place, grad, array.ctypes.data)
 
 
-def _are(some: list[Any], others: list[Any]) -> bool:
-    return len(some) == len(others) and all(map(operator.is_, some, others))
+def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
+    """What to call each tensor; refuses one that is there twice."""
+    named: dict[torch.Tensor, str] = {}
+    for k, group in enumerate(groups):
+        for i, p in enumerate(group["params"]):
+            name = f"param_groups[{k}]['params'][{i}]"
+            if named.setdefault(p, name) != name:
+                raise ValueError(f"{name}: is the same tensor as {named[p]}; leave one of them out")
+    return named
 
 
 def _states(
-    ours: type[Optimizer], rule: Rule, group: dict[str, Any], name: str, p: torch.Tensor, state: dict[str, Any]
+    ours: type[Optimizer], rule: Rule, initial: float, name: str, p: torch.Tensor, state: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
     found = {}
     dtype = p.dtype if p.dtype == torch.float64 else torch.float32
-    initial = float(group.get("initial_accumulator_value", 0.0))
     for key in (ours.torch_names[own] for own in rule.states):
         tensor = state.get(key)
         if tensor is None and steps_done(name, state):
@@ -295,49 +352,30 @@ def _view(tensor: Any, what: str) -> np.ndarray:
         raise TypeError(f"{what} {why}; fastadam steps dense, real CPU tensors: use {way}") from error
 
 
-def _refuse_ways(name: str, group: dict[str, Any], ways: tuple[str, ...]) -> None:
+def _refuse_ways(name: str, group: dict[str, Any], ways: Iterable[str]) -> None:
     for way in ways:
         if group.get(way):
             raise ValueError(f"{name}: {way}=True chooses a way of computing in torch; leave it out, or assign False")
 
 
 def _check_group(name: str, group: dict[str, Any]) -> None:
-    _refuse_ways(name, group, _WAYS)
+    _refuse_ways(name, group, (*_SAME, *_CHANGING))
     for place, p in enumerate(group["params"]):
         checks.parameter(f"{name}['params'][{place}]", _view(p, f"{name}['params'][{place}]"))
 
 
-class Adam(_Step, torch.optim.Adam):
-    """`torch.optim.Adam`, AMSGrad included, stepped by `fastadam.Adam`; `n_threads` as there."""
-
-    _ours = optimizers.Adam
-
-
-class AdamW(_Step, torch.optim.AdamW):
-    """`torch.optim.AdamW` stepped by `fastadam.AdamW`; `n_threads` as there."""
-
-    _ours = optimizers.AdamW
+def _stepped_by(ours: type[Optimizer]) -> type[Any]:
+    """The class of torch's of the same name, stepped by this class."""
+    name = ours.__name__
+    doc = f"`torch.optim.{name}`, stepped by `fastadam.{name}`; `n_threads` as there."
+    members = {"_ours": ours, "__doc__": doc, "__module__": __name__}
+    return new_class(name, (_Step, getattr(torch.optim, name)), {}, lambda body: body.update(members))
 
 
-class Adamax(_Step, torch.optim.Adamax):
-    """`torch.optim.Adamax` stepped by `fastadam.Adamax`; `n_threads` as there."""
+globals().update({name: _stepped_by(cls) for name, cls in torch_classes().items()})
+read_by(getattr(torch.Tensor, "__dlpack_c_exchange_api__", None), torch.Tensor, torch.nn.Parameter)
 
-    _ours = optimizers.Adamax
+if TYPE_CHECKING:
 
-
-class Adagrad(_Step, torch.optim.Adagrad):
-    """`torch.optim.Adagrad` stepped by `fastadam.Adagrad`; `n_threads` as there."""
-
-    _ours = optimizers.Adagrad
-
-
-class RMSprop(_Step, torch.optim.RMSprop):
-    """`torch.optim.RMSprop` stepped by `fastadam.RMSprop`; `n_threads` as there."""
-
-    _ours = optimizers.RMSprop
-
-
-class Adadelta(_Step, torch.optim.Adadelta):
-    """`torch.optim.Adadelta` stepped by `fastadam.Adadelta`; `n_threads` as there."""
-
-    _ours = optimizers.Adadelta
+    def __getattr__(name: str) -> Any:
+        """Each class, as it is made above."""

@@ -34,14 +34,15 @@ and returns:
 tensor([0.2500, 2.7500])
 """
 
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .. import optimizers, options
+from .. import options
 from ..base import Optimizer
+from ..optimizers import CLASSES, AdamW
 
 #: options that the groups of older versions of torch lack
 _LATER = {"maximize", "decoupled_weight_decay"}
@@ -52,8 +53,8 @@ _MAX_FLOAT32 = 2**24
 def export_state(optimizer: Optimizer) -> dict[str, Any]:
     """The state as the ``load_state_dict`` of the torch optimizer of this name takes it, in memory of its own.
 
-    A parameter that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters stay
-    float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
+    A parameter that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters
+    stay float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
     ``foreach``, ``fused`` and other options that say how torch computes are torch's defaults.
 
     Raises
@@ -65,7 +66,7 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         as ``lr``.
     """
     cls = _torchs(optimizer)
-    defaults = _torch_defaults(cls)
+    defaults = torch_defaults(cls.__name__)
     own = optimizer.state_dict()
     states: dict[int, dict[str, Any]] = {}
     groups: list[dict[str, Any]] = []
@@ -135,33 +136,35 @@ def _torch() -> Any:
     return torch
 
 
-def known() -> list[type[Optimizer]]:
-    """The optimizers that torch has by the same name: those that say what torch calls their states."""
-    return [cls for cls in vars(optimizers).values() if isinstance(cls, type) and vars(cls).get("torch_names")]
+def torch_classes() -> dict[str, type[Optimizer]]:
+    """The optimizers that torch has by the same name, and whose states it names."""
+    theirs = _torch().optim
+    return {name: cls for name, cls in CLASSES.items() if cls.torch_names and hasattr(theirs, name)}
 
 
-def _torch_defaults(cls: type[Optimizer]) -> Mapping[str, Any]:
+@cache
+def torch_defaults(name: str) -> Mapping[str, Any]:
     """The options of the torch optimizer of this name, as it is installed, and their defaults."""
     torch = _torch()
-    return getattr(torch.optim, cls.__name__)([torch.empty(0, device="cpu")]).defaults  # type: ignore[no-any-return]
+    return getattr(torch.optim, name)([torch.empty(0, device="cpu")]).defaults  # type: ignore[no-any-return]
 
 
-def ours_alone(cls: type[Optimizer], names: Iterable[str]) -> dict[str, Any]:
-    """Those of these options that torch's class of this name has not, and their defaults here, which are torch's way."""
-    theirs, here = _torch_defaults(cls), inspect.signature(cls).parameters
-    return {name: here[name].default for name in names if name in here and name not in theirs}
+def ours_alone(cls: type[Optimizer]) -> dict[str, Any]:
+    """The options that torch's class of this name has not, and their defaults here, which are torch's way."""
+    theirs = torch_defaults(cls.__name__)
+    return {name: own.default for name, own in cls.options.items() if own.init and name not in theirs}
 
 
 def _torchs(optimizer: Optimizer) -> type[Optimizer]:
     """The class that torch has too; refuses what its optimizer has not."""
-    found = next((cls for cls in type(optimizer).__mro__ if cls in known()), None)
+    classes = torch_classes()
+    found = next((cls for cls in type(optimizer).__mro__ if classes.get(cls.__name__) is cls), None)
     if found is None:
         raise TypeError(
-            f"optimizer: expected one of {', '.join(cls.__name__ for cls in known())}, as torch has them, "
-            f"got {type(optimizer).__name__}"
+            f"optimizer: expected one of {', '.join(classes)}, as torch has them, got {type(optimizer).__name__}"
         )
     for group in optimizer.param_groups:
-        for name, value in ours_alone(found, optimizer.defaults).items():
+        for name, value in ours_alone(found).items():
             if group[name] != value:
                 raise ValueError(f"{name}: torch.optim.{found.__name__} has no such option; assign {value} first")
         if callable(group["lr"]):
@@ -171,14 +174,14 @@ def _torchs(optimizer: Optimizer) -> type[Optimizer]:
 
 
 def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any]) -> None:
-    if cls is optimizers.AdamW and not group["decoupled_weight_decay"]:
+    if cls is AdamW and not group["decoupled_weight_decay"]:
         raise ValueError(f"{where}: torch.optim.AdamW decouples its decay always; use Adam")
 
 
 def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one of torch's groups; what they may be, `load_state_dict` says."""
     _mapping(where, group)
-    names = [name for name in mine if name not in {*ours_alone(cls, mine), "params"}]
+    names = [name for name in mine if name not in {*ours_alone(cls), "params"}]
     if missing := [name for name in names if name not in group and name not in _LATER]:
         raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
     found = {name: plain_value(group[name]) for name in names if name in group}

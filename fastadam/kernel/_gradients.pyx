@@ -4,6 +4,7 @@
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t
 
 from ._layout cimport Layout
 from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
@@ -49,12 +50,8 @@ cdef int admit_each(Layout layout, grads) except -1:
     cdef PyObject* g
     for i in range(layout.job.n_segments):
         segment = &layout.job.segments[i]
-        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
+        if not is_stepped_still(segment):
             checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
-        if (
-            cnp.PyArray_TYPE(<cnp.ndarray> segment.p) != segment.p_typenum
-            or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> segment.p)
-        ):
             dtype = (<object> segment.p).dtype
             raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
         g = PySequence_Fast_GET_ITEM(grads, i)
@@ -65,11 +62,40 @@ cdef int admit_each(Layout layout, grads) except -1:
     return gathers
 
 
+cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) except -1:
+    """Admit gradients that lie at these addresses, each laid out as the last one of its segment.
+
+    False calls for a closer look at them: then nothing that a step reads or writes has changed.
+    """
+    cdef Py_ssize_t i
+    cdef bint gathers = False
+    cdef Segment* segment
+    if not layout.compiled or addresses.shape[0] != layout.job.n_segments:
+        return False
+    for i in range(layout.job.n_segments):
+        segment = &layout.job.segments[i]
+        if not (is_stepped_still(segment) and check_address(layout, segment, <char*> <size_t> addresses[i])):
+            return False
+        segment.direct = segment.others_direct and segment.operands[1].direct
+        gathers |= not segment.direct
+    if gathers:
+        layout.need_buffers(n_threads)
+    return True
+
+
+cdef inline bint is_stepped_still(Segment* segment) noexcept:
+    """Whether the parameter can be written, and has the dtype that it was laid out with."""
+    return (
+        cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p)
+        and cnp.PyArray_TYPE(<cnp.ndarray> segment.p) == segment.p_typenum
+        and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> segment.p)
+    )
+
+
 cdef inline bint check_fast(Layout layout, Segment* segment, g) noexcept:
     """True if `g` is beyond doubt a gradient that fits, laid out as the last one; False calls for a closer look."""
     cdef int k
     cdef char* data
-    cdef Extent extent
     cdef Operand* operand = &segment.operands[1]
     if not cnp.PyArray_CheckExact(g):
         return False
@@ -87,9 +113,23 @@ cdef inline bint check_fast(Layout layout, Segment* segment, g) noexcept:
         if cnp.PyArray_STRIDE(<cnp.ndarray> g, <int> segment.axes[k]) != operand.strides[k]:
             return False
     data = cnp.PyArray_BYTES(<cnp.ndarray> g)
-    if data == operand.data:
-        return True  # the memory that was looked at in the last step
-    extent = extent_at(segment, operand, data)
+    return data == operand.data or move_to(layout, segment, data)
+
+
+cdef inline bint check_address(Layout layout, Segment* segment, char* data) noexcept:
+    """The same of a gradient that is known to be laid out as the last one, and to lie at `data`."""
+    cdef Operand* operand = &segment.operands[1]
+    if operand.data is NULL:  # there was none yet
+        return False
+    return data == operand.data or (
+        <size_t> data % <size_t> operand.codec.itemsize == 0 and move_to(layout, segment, data)
+    )
+
+
+cdef bint move_to(Layout layout, Segment* segment, char* data) noexcept:
+    """Note where an aligned gradient lies that is laid out as the last one; False where a step may write there."""
+    cdef Operand* operand = &segment.operands[1]
+    cdef Extent extent = extent_at(segment, operand, data)
     if segment.n > 0 and layout.meets_written(extent.low, extent.high):
         return False
     layout.grads_apart = False

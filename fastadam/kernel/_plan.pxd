@@ -37,8 +37,10 @@ cdef class Plan(Entry):
 
     cdef int need_outside(self) except -1
     cdef int need_layout(self) except -1
+    cdef int need_ready(self) except -1
     cdef Py_ssize_t number(self, Py_ssize_t group) except -1
     cdef void end_counts(self, int64_t t, int64_t skipped) noexcept
     cdef object counts_for(self, counts, Py_ssize_t n)
     cdef int step_inside(self, grads, Extras* extras, exchange) except -1
+    cdef int step_admitted(self, Extras* extras, exchange) except -1
     cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1

@@ -299,6 +299,13 @@ cdef class Plan(Entry):
             raise RuntimeError("a Plan is laid out before it steps")
         return 0
 
+    cdef int need_ready(self) except -1:
+        """Refuse a step of arrays that are not there, or of two steps."""
+        self.need_layout()
+        if self.count[UNDER_WAY]:
+            self.need_whole()
+        return 0
+
     def need_whole(self):
         """Refuse arrays that a rule in Python, by an error in the middle of a sweep, has left half stepped."""
         if self.count is not NULL and self.count[UNDER_WAY]:
@@ -354,6 +361,27 @@ cdef class Plan(Entry):
             with deferred_signals():
                 self.hold_and_step(given, &extras, before, exchange)
 
+    def step_at(self, const int64_t[::1] addresses not None, double factor=1.0):
+        """A plain step whose gradients lie at these addresses, each laid out as its segment's last one.
+
+        False, and nothing has changed, where only a closer look can tell that they fit: `step` takes it. The caller
+        keeps the gradients alive.
+        """
+        cdef Extras extras
+        cdef bint admitted
+        read_extras(&extras, factor, 1.0, None, None, False, False)
+        self.hold()
+        try:
+            self.need_ready()
+            self.inside = True
+            admitted = _gradients.admit_at(self.layout, addresses, self.n_threads)
+            if admitted:
+                self.step_admitted(&extras, None)
+        finally:
+            self.inside = False
+            self.release()
+        return admitted
+
     cdef int hold_and_step(self, grads, Extras* extras, before, exchange) except -1:
         self.hold()
         try:
@@ -367,9 +395,7 @@ cdef class Plan(Entry):
 
         Where the layout is not `compiled`, the caller defers signals, until it has released the plan.
         """
-        self.need_layout()
-        if self.count[UNDER_WAY]:
-            self.need_whole()
+        self.need_ready()
         if before is not None:
             before()
             self.need_layout()
@@ -382,14 +408,19 @@ cdef class Plan(Entry):
         return 0
 
     cdef int step_inside(self, grads, Extras* extras, exchange) except -1:
+        _gradients.admit(self.layout, grads, self.n_threads)
+        if extras.zero_grads:
+            _gradients.admit_zeroing(self.layout, grads)
+        self.step_admitted(extras, exchange)
+        return 0
+
+    cdef int step_admitted(self, Extras* extras, exchange) except -1:
+        """A step with the gradients that the layout has noted."""
         cdef Layout layout = self.layout
         cdef double factor = extras.factor, norm
         cdef bint finite
         cdef Py_ssize_t i, first = 0, last
         cdef int64_t* steps = self.count + STEPS
-        _gradients.admit(layout, grads, self.n_threads)
-        if extras.zero_grads:
-            _gradients.admit_zeroing(layout, grads)
         if exchange is not None:
             self.prepare_scalars(layout, factor, extras.clip_value)  # may raise: now, while others do not count on it
             exchange.begin()

@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import threading
+from importlib import import_module
 from importlib.util import find_spec
 
 import inside
@@ -18,6 +19,7 @@ if find_spec("torch") is None:
 
 import torch
 
+from fastadam.adapters import _tensors
 from fastadam.adapters import torch as adapter
 
 VARIANTS = [
@@ -486,3 +488,113 @@ def test_threads_in_one_optimizer_step_in_turn_or_are_refused():
     assert {float(optimizer.state[p]["step"]) for p in params} == {len(done)}
     assert all("another thread is inside" in said for said in other)
     optimizer.step()
+
+
+def table_of_functions():
+    return getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+
+
+@pytest.fixture(params=["", "no table", "no global hooks", "no profiler"])
+def torch_without(request, monkeypatch):
+    """torch as it is, and without one of the names that make a step quick."""
+    if request.param == "no table":
+        _tensors.read_by(None, torch.Tensor, torch.nn.Parameter)
+    elif request.param == "no global hooks":
+        monkeypatch.setattr(adapter._Unlooked, "before", None)
+    elif request.param == "no profiler":
+        monkeypatch.setattr(adapter._Unlooked, "profiler", None)
+    yield request.param
+    _tensors.read_by(table_of_functions(), torch.Tensor, torch.nn.Parameter)
+
+
+@each_variant
+def test_numbers_are_the_same_without_torchs_private_names(name, options, torch_without):
+    ours, opt, theirs, expected = pair(name, options)
+    for step in range(4):
+        set_grads(ours, theirs, step=step)
+        opt.step()
+        expected.step()
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_the_second_step_is_the_quick_one(replaced, monkeypatch):
+    if table_of_functions() is None:
+        pytest.skip("this torch has no table of functions")
+    p, ours, *_ = one(dtype=torch.float32)
+    run(1, p, ours)
+    monkeypatch.setattr(adapter._TensorPlan, "step", None)
+    for _ in range(3):
+        if replaced:
+            p.grad = torch.ones(3)
+        ours.param_groups[0]["lr"] *= 0.5
+        ours.step()
+    assert ours.state[p]["step"] == 4
+
+
+def test_gradients_that_change_their_layout():
+    p, q = (torch.nn.Parameter(torch.arange(12.0).reshape(3, 4)) for _ in range(2))
+    ours, theirs = adapter.Adam([p]), torch.optim.Adam([q])
+    wide = torch.randn(3, 8)
+    grads = [
+        torch.randn(3, 4),
+        torch.randn(4, 3).t(),
+        wide[:, ::2],
+        torch._neg_view(torch.ones(3, 4)),
+        torch.ones(3, 4),
+    ]
+    for grad in [
+        *grads,
+        *grads,
+        grads[0],
+        grads[0],
+        torch._neg_view(grads[0]),
+        torch.from_numpy(wide.numpy())[:, 1::2],
+    ]:
+        p.grad, q.grad = grad, grad.clone()
+        ours.step()
+        theirs.step()
+    assert_same([p], [q], rtol=1e-5)
+
+
+def test_a_gradient_that_comes_to_lie_in_a_state_is_refused():
+    p, ours, *_ = one()
+    run(2, p, ours)
+    p.grad = ours.state[p]["exp_avg"]
+    with pytest.raises(ValueError, match="shares memory with a parameter or a state"):
+        ours.step()
+    assert ours.state[p]["step"] == 2
+
+
+def test_hooks_of_all_optimizers_and_profilers_see_each_step():
+    p, ours, *_ = one()
+    seen = []
+    hooks = import_module("torch.optim.optimizer")
+    removable = [
+        hooks.register_optimizer_step_pre_hook(lambda *_: seen.append("before")),
+        hooks.register_optimizer_step_post_hook(lambda *_: seen.append("after")),
+        ours.register_step_pre_hook(lambda *_: seen.append("own before")),
+        ours.register_step_post_hook(lambda *_: seen.append("own after")),
+    ]
+    run(2, p, ours)
+    for hook in removable:
+        hook.remove()
+    run(1, p, ours)
+    assert seen == ["before", "own before", "own after", "after"] * 2
+    with torch.profiler.profile() as profile:
+        run(1, p, ours)
+    assert "Optimizer.step#Adam.step" in {event.key for event in profile.key_averages()}
+
+
+def test_a_step_of_ones_own_around_it_runs_hooks_as_torchs_does():
+    class Own(adapter.Adam):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    p = torch.nn.Parameter(torch.ones(3))
+    seen = []
+    optimizer = Own([p])
+    optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    run(2, p, optimizer)
+    assert len(seen) >= 2
+    assert optimizer.state[p]["step"] == 2

@@ -399,6 +399,108 @@ def test_a_gradient_that_shares_memory_is_seen_after_any_layout():
         plan.step(other)
 
 
+# ---------------------------------------------------------------- gradients by their addresses
+
+
+def addresses(grads):
+    return np.array([g.ctypes.data for g in grads], np.int64)
+
+
+def copied(grads):
+    """The same numbers elsewhere, laid out as they were."""
+    found = []
+    for g in grads:
+        base = np.empty(2 * g.size + 4, g.dtype)
+        found.append(np.lib.stride_tricks.as_strided(base, g.shape, g.strides))
+        found[-1][...] = g
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_step_by_addresses_is_a_step(dtype, n_threads):
+    mine, theirs = (arrays((4, 5), 0, (), 20_000, 9, dtype=dtype) for _ in range(2))
+    mine[0], theirs[0] = mine[0].T, theirs[0].T
+    plans = [laid(params, n_threads=n_threads)[0] for params in (mine, theirs)]
+    for plan in plans:
+        plan.set_counts(6, 0, [6, 6, 2, 6, 0])
+    for k in range(4):
+        grads = arrays((5, 4), 0, (), 20_000, 18, dtype=dtype, seed=k)
+        grads[4] = grads[4][::2]
+        if k == 0:
+            plans[0].step(grads, factor=0.5)
+        else:
+            changes, elsewhere = plans[0].changes, copied(grads)
+            assert plans[0].step_at(addresses(elsewhere), 0.5) is True
+            assert plans[0].changes == changes + 1
+        plans[1].step(grads, factor=0.5)
+    assert same(mine, theirs)
+    assert np.array_equal(plans[0].counts, plans[1].counts)
+    assert plans[0].steps.tolist() == [10, 10, 6, 10, 4]
+
+
+def test_a_step_by_addresses_rounds_states_as_a_step_does():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    made = []
+    for by_address in (False, True):
+        params, plan = arrays(50, 3000), Plan(1, 7)
+        own = [[state_like(p, ml_dtypes.bfloat16) for _ in range(2)] for p in params]
+        plan.lay([(ADAM, params, own)], ["p0", "p1"])
+        plan.set_hyper(0, HYPER)
+        grads = arrays(50, 3000, seed=1)
+        for _ in range(3):
+            if not (by_address and plan.step_at(addresses(grads))):
+                plan.step(grads)
+        made.append([*params, *(state.view("uint16") for states in own for state in states)])
+    assert same(*made)
+
+
+def closer(case):
+    """A plan that has stepped, and addresses that only a closer look can judge."""
+    params, grads = arrays(6, 8), arrays(6, 8, seed=1)
+    plan, own = laid(params, backends.kernel(RULES["adam"], "numpy") if case == "python" else ADAM)
+    if case != "new":
+        plan.step(grads)
+    if case == "moved":
+        grads[1] = own[0][0][:8]
+    if case == "read-only":
+        params[1].flags.writeable = False
+    found = addresses(grads)
+    if case == "unaligned":
+        found[1] += 2
+    return plan, params, found[: 1 if case == "number" else 2], grads  # which are kept alive
+
+
+@pytest.mark.parametrize("case", ["new", "python", "moved", "read-only", "unaligned", "number"])
+def test_what_an_address_does_not_tell_is_left_to_a_step(case):
+    plan, params, found, _grads = closer(case)
+    counts, before, changes = plan.counts.copy(), [p.copy() for p in params], plan.changes
+    assert plan.step_at(found) is False
+    assert np.array_equal(plan.counts, counts)
+    assert plan.changes == changes
+    assert same(params, before)
+    params[1].flags.writeable = True
+    plan.step(arrays(6, 8, seed=2))
+    assert plan.step_at(found) is (case in ("new", "read-only"))
+
+
+def test_a_step_by_addresses_is_refused_as_a_step_is():
+    plan, _, found, _grads = closer("")
+    with plan, pytest.raises(RuntimeError, match="this thread is inside"):
+        plan.step_at(found)
+    with pytest.raises(RuntimeError, match="laid out before it steps"):
+        Plan().step_at(found)
+    plan.begin_change()
+    with pytest.raises(RuntimeError, match="a step failed half-way"):
+        plan.step_at(found)
+    plan.set_counts(1, 0, 1)
+    assert plan.step_at(found)
+    plan.close("it is over")
+    with pytest.raises(RuntimeError, match="it is over"):
+        plan.step_at(found)
+    assert plan.steps.tolist() == [2, 2]
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals here")
 def test_a_handler_may_step_when_a_step_in_python_is_done():
     plan = Plan()

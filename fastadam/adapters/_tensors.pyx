@@ -1,0 +1,308 @@
+# cython: language_level=3
+"""What torch's optimizers held when they were last looked at, and the step where all of that is as it was.
+
+Nothing of torch is linked, and nothing of it is imported. Where its tensors lie is read through DLPack's table of C
+functions, which torch offers from 2.10 on; without it, and for tensors of other types, by their methods.
+"""
+
+from cpython.dict cimport PyDict_Next
+from cpython.exc cimport PyErr_Clear
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject, Py_TYPE
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from ..kernel._entry cimport Entry
+
+from array import array
+
+cdef extern from *:
+    """
+    /* DLPack 1: what one may ask of a tensor, and the table of functions that tell it. */
+    typedef struct { int32_t type, id; } dl_device_t;
+    typedef struct { uint8_t code, bits; uint16_t lanes; } dl_dtype_t;
+    typedef struct {
+        void *data; dl_device_t device; int32_t ndim; dl_dtype_t dtype; int64_t *shape, *strides; uint64_t byte_offset;
+    } dl_tensor_t;
+    typedef struct dl_table {
+        struct { uint32_t major, minor; } version;
+        struct dl_table *previous;
+        void *allocate, *owned_from_object, *owned_to_object;
+        int (*from_object)(void *object, dl_tensor_t *out);
+        void *stream;
+    } dl_table_t;
+    static uint32_t dl_major(dl_table_t *table) { return table->version.major; }
+    """
+    ctypedef struct dl_device_t:
+        int32_t type
+    ctypedef struct dl_dtype_t:
+        pass
+    ctypedef struct dl_tensor_t:
+        void* data
+        dl_device_t device
+        int32_t ndim
+        dl_dtype_t dtype
+        int64_t* shape
+        int64_t* strides
+        uint64_t byte_offset
+    ctypedef struct dl_table_t:
+        dl_table_t* previous
+        int (*from_object)(void* object, dl_tensor_t* out)
+    uint32_t dl_major(dl_table_t* table)
+
+cdef enum:
+    DLPACK = 1      # the version that is known here
+    ON_CPU = 1
+    MAX_NDIM = 8    # tensors of more axes are read by their methods
+
+cdef struct Place:          # how a tensor lies in memory
+    dl_dtype_t dtype
+    int ndim                        # -1: it is not known
+    int64_t sizes[2 * MAX_NDIM]     # its shape, then its strides
+
+cdef object ANY = object()  # in place of what is not compared
+cdef dl_table_t* table = NULL
+cdef object kept_alive = None
+cdef object DATA_PTR = None, STRIDE = None, IS_NEG = None  # torch.Tensor's methods
+cdef PyObject* tensor_type = NULL
+cdef PyObject* parameter_type = NULL
+
+
+def read_by(capsule, tensor, parameter):
+    """Read tensors of exactly these two types by this table of functions, or by methods where it is no table."""
+    global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG
+    kept_alive = tensor, parameter
+    DATA_PTR, STRIDE, IS_NEG = tensor.data_ptr, tensor.stride, tensor.is_neg
+    tensor_type, parameter_type = <PyObject*> tensor, <PyObject*> parameter
+    table = NULL
+    if PyCapsule_IsValid(capsule, "dlpack_exchange_api"):
+        table = <dl_table_t*> PyCapsule_GetPointer(capsule, "dlpack_exchange_api")
+    while table is not NULL and (dl_major(table) != DLPACK or table.from_object is NULL):
+        table = table.previous
+
+
+cdef bint read(tensor, dl_tensor_t* found) noexcept:
+    """Whether the tensor lies in this machine's memory, and where."""
+    cdef PyObject* kind = <PyObject*> Py_TYPE(tensor)
+    if table is NULL or (kind != tensor_type and kind != parameter_type):
+        return False
+    if table.from_object(<void*> tensor, found) != 0:  # it is sparse, or on another device
+        PyErr_Clear()
+        return False
+    return found.device.type == ON_CPU and found.ndim <= MAX_NDIM
+
+
+cdef inline char* address(dl_tensor_t* found) noexcept:
+    return <char*> found.data + found.byte_offset
+
+
+cdef void keep(Place* place, dl_tensor_t* found) noexcept:
+    cdef int k
+    place.dtype = found.dtype
+    place.ndim = found.ndim
+    for k in range(found.ndim):
+        place.sizes[k] = found.shape[k]
+        place.sizes[MAX_NDIM + k] = found.strides[k]
+
+
+cdef bint is_laid_out(Place* place, dl_tensor_t* found) noexcept:
+    """Whether a tensor has the dtype, shape and strides of one that was kept."""
+    cdef size_t size = found.ndim * sizeof(int64_t)
+    return (
+        place.ndim == found.ndim
+        and memcmp(&place.dtype, &found.dtype, sizeof(dl_dtype_t)) == 0
+        and memcmp(&place.sizes[0], found.shape, size) == 0
+        and memcmp(&place.sizes[MAX_NDIM], found.strides, size) == 0
+    )
+
+
+cdef class Watch:
+    """The tensors, options and states of an optimizer of torch's, as they were last.
+
+    `params` are the parameters that have gradients, a list a group: the plan's, in its order. `states` are the tensors
+    of their states. `counts` is the tensor of torch's counts of steps; `steps` are the plan's. What a step reads of a
+    group, `read_options` names.
+    """
+
+    cdef list params, noted_options, noted_states, grads, written, strides
+    cdef object addresses, counts, steps, read_options
+    cdef int64_t[::1] at        # the addresses
+    cdef bytes counted
+    cdef size_t* memory         # of the tensors that a step writes
+    cdef Place* grad_places     # of the gradients, as the plan last admitted them
+    cdef bint plain             # whether the options are numbers and the like, which do not change in place
+    cdef Py_ssize_t n
+
+    def __init__(self, list params, list states, counts, steps, read_options):
+        cdef Py_ssize_t i
+        self.params, self.steps, self.read_options = params, steps, read_options
+        self.n = sum(map(len, params))
+        self.at = self.addresses = array("q", bytes(8 * self.n))
+        self.noted_options, self.noted_states, self.grads = [], [], [None] * self.n
+        self.counts = counts.numpy()
+        self.counted = self.counts.tobytes()
+        self.written = [p for group in params for p in group] + states + [counts]
+        self.strides = [p.stride() for group in params for p in group]
+        self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
+        self.grad_places = <Place*> PyMem_Calloc(self.n, sizeof(Place))
+        if self.memory is NULL or self.grad_places is NULL:
+            raise MemoryError
+        for i in range(self.n):
+            self.grad_places[i].ndim = -1
+        for i, tensor in enumerate(self.written):
+            self.memory[i] = DATA_PTR(tensor)
+
+    def __dealloc__(self):
+        PyMem_Free(self.memory)
+        PyMem_Free(self.grad_places)
+
+    def note_options(self, list groups):
+        """These are the options that the plan has."""
+        cdef list noted = []
+        self.plain = True
+        for group in groups:
+            for name, value in group.items():
+                noted += [name, ANY if name == "params" else value]
+                self.plain &= name not in self.read_options or is_plain(value)
+        self.noted_options = noted
+
+    def note_states(self, state):
+        """These are the states, and their counts, that the plan has."""
+        cdef list noted = []
+        for p, own in state.items():
+            noted += [p, own]
+            for name, value in own.items():
+                noted += [name, value]
+        self.noted_states = noted
+        self.counted = self.counts.tobytes()
+
+    def note_gradient(self, Py_ssize_t i, grad, size_t data):
+        """The plan has admitted this gradient, which it read at `data`."""
+        cdef dl_tensor_t found
+        self.grad_places[i].ndim = -1
+        if read(grad, &found) and <size_t> address(&found) == data:  # else it was a copy, of what is not computed yet
+            keep(&self.grad_places[i], &found)
+
+    def finds(self, list groups, state):
+        """Whether the same tensors have gradients, in the same memory, with the same states and counts."""
+        return self.finds_params(groups) and self.finds_memory() and self.finds_states(state)  # reads counts: the last
+
+    def finds_options(self, list groups):
+        """Whether all options are beyond doubt what they were."""
+        cdef Py_ssize_t i = 0, at, n = len(self.noted_options)
+        cdef PyObject* name
+        cdef PyObject* value
+        if not self.plain:
+            return False
+        for group in groups:
+            if type(group) is not dict:
+                return False
+            at = 0
+            while PyDict_Next(group, &at, &name, &value):
+                if i + 2 > n or name != same(self.noted_options, i):
+                    return False
+                if value != same(self.noted_options, i + 1) and self.noted_options[i + 1] is not ANY:
+                    return False
+                i += 2
+        return i == n
+
+    cdef bint finds_params(self, list groups) except -1:
+        cdef Py_ssize_t i = 0, k, j
+        cdef list params, expected
+        if len(groups) != len(self.params):
+            return False
+        for k in range(len(self.params)):
+            params, expected, j = groups[k]["params"], self.params[k], 0
+            for p in params:
+                grad = p.grad
+                if grad is None:
+                    continue
+                if j >= len(expected) or p is not expected[j]:
+                    return False
+                self.grads[i] = grad
+                j += 1
+                i += 1
+            if j != len(expected):
+                return False
+        return True
+
+    cdef bint finds_states(self, state) except -1:
+        cdef Py_ssize_t i = 0, at = 0, inner
+        cdef Py_ssize_t n = len(self.noted_states)
+        cdef list noted = self.noted_states
+        cdef PyObject* p
+        cdef PyObject* own
+        cdef PyObject* name
+        cdef PyObject* value
+        if not isinstance(state, dict) or self.counts.tobytes() != self.counted:
+            return False
+        while PyDict_Next(state, &at, &p, &own):
+            if i + 2 > n or p != same(noted, i) or own != same(noted, i + 1) or not isinstance(<object> own, dict):
+                return False
+            i += 2
+            inner = 0
+            while PyDict_Next(<object> own, &inner, &name, &value):
+                if i + 2 > n or name != same(noted, i) or value != same(noted, i + 1):
+                    return False
+                i += 2
+        return i == n
+
+    cdef bint finds_memory(self) except -1:
+        """Assigning to a tensor's ``.data`` gives it another memory, or other strides; sharing it moves it."""
+        cdef Py_ssize_t i
+        for i in range(len(self.written)):
+            if <size_t> DATA_PTR(self.written[i]) != self.memory[i]:
+                return False
+        for i in range(self.n):
+            if STRIDE(self.written[i]) != self.strides[i]:
+                return False
+        return True
+
+    cdef bint finds_gradients(self) except -1:
+        """Whether each gradient is laid out as the last one; and where it lies."""
+        cdef dl_tensor_t found
+        cdef Py_ssize_t i
+        for i in range(self.n):
+            grad = self.grads[i]
+            if self.grad_places[i].ndim < 0 or not read(grad, &found):
+                return False
+            if not is_laid_out(&self.grad_places[i], &found) or IS_NEG(grad):
+                return False
+            self.at[i] = <int64_t> <size_t> address(&found)
+        return True
+
+    def step(self, Entry door not None, plan, list groups, state, take):
+        """Make a step if all is as it was, but for options, which `take` gives to the plan; else return False.
+
+        Nothing of Python runs between the step and its counts, so no signal's handler does. (`take` is called before.)
+        """
+        door.hold()
+        try:
+            if not self.finds_options(groups):
+                if not take(groups):
+                    return False
+            if not (self.finds(groups, state) and self.finds_gradients() and plan.step_at(self.addresses)):
+                return False
+            self.count()
+            return True
+        finally:
+            for i in range(self.n):
+                self.grads[i] = None
+            door.release()
+
+    cpdef count(self):
+        """Tell torch's counts that all these parameters have done a step."""
+        self.counts[:] = self.steps
+        self.counted = self.counts.tobytes()
+
+
+cdef inline PyObject* same(list noted, Py_ssize_t i):
+    return <PyObject*> noted[i]
+
+
+cdef bint is_plain(value):
+    kind = type(value)
+    if kind is tuple:
+        return all([is_plain(part) for part in value])
+    return value is None or kind is float or kind is int or kind is bool or kind is str
