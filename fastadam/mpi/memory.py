@@ -4,13 +4,14 @@ Where the caller's arrays lie so already, nothing is copied; `flat` makes such a
 
 import sys
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
 
 from .. import tree
 from ..kernel import checks
-from ..kernel._follow import are_same, flattened
+from ..kernel._follow import flattened
 from .layout import Array, Layout, Run
 
 
@@ -138,6 +139,11 @@ def flat(params: Any) -> Any:
     if not whole.tree.is_grouped:
         return found
     return [{"params": arrays, **options} for arrays, options in zip(found, whole.options, strict=True)]
+
+
+def are_same(arrays: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether these are the same arrays, one by one; there are as many of either."""
+    return all(map(is_, arrays, others))
 
 
 def _views(memory: np.ndarray, run: Run, params: dict[int, np.ndarray]) -> dict[int, np.ndarray]:

@@ -16,7 +16,6 @@ from .. import options
 from ..base import Optimizer
 from ..core import Core
 from ..kernel import checks
-from ..kernel._follow import are_same
 from ..kernel._signals import deferred_signals
 from ..kernel.checks import shown
 from ..state.snapshot import Fit
@@ -24,7 +23,7 @@ from ..tree import Grads, Params
 from . import shard_files, shards
 from .exchange import Exchange
 from .layout import Piece
-from .memory import Memory, Whole
+from .memory import Memory, Whole, are_same
 from .ranks import Disagreement, Ranks
 
 
