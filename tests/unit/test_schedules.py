@@ -19,9 +19,8 @@ from places import ROOT
 
 import fastadam
 from fastadam import schedules
+from fastadam.schedule import DEEPEST, SCHEDULES
 from fastadam.schedules import (
-    DEEPEST,
-    SCHEDULES,
     constant,
     cosine,
     exponential,
@@ -561,11 +560,11 @@ def test_numbers_that_are_refused(name):
 
 C = constant(0.1)
 CALLS = [
-    (lambda: cosine(0.1), TypeError, "cosine(lr: float, steps: int, final: float = 0.0) -> fastadam.schedules.Schedule:"
+    (lambda: cosine(0.1), TypeError, "cosine(lr: float, steps: int, final: float = 0.0) -> fastadam.schedule.Schedule:"
      " missing a required argument: 'steps'"),
-    (lambda: constant(0.1, 5), TypeError, "constant(lr: float) -> fastadam.schedules.Schedule: too many positional"
+    (lambda: constant(0.1, 5), TypeError, "constant(lr: float) -> fastadam.schedule.Schedule: too many positional"
      " arguments"),
-    (lambda: constant(0.1, t=5), TypeError, "constant(lr: float) -> fastadam.schedules.Schedule: got an unexpected"
+    (lambda: constant(0.1, t=5), TypeError, "constant(lr: float) -> fastadam.schedule.Schedule: got an unexpected"
      " keyword argument 't'"),
     (lambda: join([], []), ValueError, "schedules: expected at least one schedule, got none"),
     (lambda: product([]), ValueError, "schedules: expected at least one schedule, got none"),
