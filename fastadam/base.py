@@ -12,7 +12,7 @@ from . import options
 from .algorithm import Algorithm
 from .core import Core, Unchanged
 from .groups import Groups
-from .kernel import backends, checks, threads
+from .kernel import backends, threads
 from .kernel._signals import deferred_signals
 from .options import Rate, option, setting
 from .state import files
@@ -160,29 +160,12 @@ class Optimizer(Algorithm):
         TypeError, ValueError
             For a group that could not have been given at construction, or cannot be added to this optimizer.
         """
-        core = self.core
-        if core.owner is not None or core.store.folder is not None:
-            kept = "states are kept in a folder" if core.owner is None else "parameters are those of an object"
-            raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
-        with core.held():
-            core.add_group(group)
+        with self.core.held():
+            self.core.add_group(group)
 
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""
-        core = self.core
-        if core.owner is not None and callable(getattr(core.owner, "zero_grad", None)):
-            core.owner.zero_grad()
-            return
-        grads = core.current_grads()
-        if grads is None:
-            way = "no gradients are bound; zero your own, or construct with grads="
-            way = way if core.owner is None else "the object's .grad is None"
-            raise RuntimeError(f"zero_grad: {way}")
-        for name, g in zip(core.tree.names, grads, strict=True):
-            checks.writeable(f"gradient of {name}", g)
-        with core.held():
-            for g in grads:
-                g[...] = 0
+        self.core.zero_grads()
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that a later run needs beside the parameters, as a dict of plain values and arrays.

@@ -102,10 +102,21 @@ class Core(Follower):
             self.plan.admit(self.tree.flatten(grads))
         self.bound = grads
 
-    def current_grads(self) -> list[Any] | None:
-        """The bound gradients, or the object's, one a parameter."""
+    def zero_grads(self) -> None:
+        """Set the bound gradients, or the object's, to zero."""
+        if self.owner is not None and callable(getattr(self.owner, "zero_grad", None)):
+            self.owner.zero_grad()
+            return
         grads = self.bound if self.owner is None else self.owner.grad
-        return None if grads is None else self.tree.flatten(grads)
+        if grads is None:
+            way = "no gradients are bound; zero your own, or construct with grads="
+            raise RuntimeError(f"zero_grad: {way if self.owner is None else 'the .grad of the object is None'}")
+        flat = self.tree.flatten(grads)
+        for name, g in zip(self.tree.names, flat, strict=True):
+            checks.writeable(f"gradient of {name}", g)
+        with self.held():
+            for g in flat:
+                g[...] = 0
 
     # Changes between steps.
 
@@ -125,6 +136,9 @@ class Core(Follower):
 
     def add_group(self, group: Any) -> None:
         """Step more arrays from now on; see `Optimizer.add_param_group`."""
+        if self.owner is not None or self.store.folder is not None:
+            kept = "states are kept in a folder" if self.owner is None else "parameters are those of an object"
+            raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
         k, groups = len(self.groups), self.groups
         given = dict(group) if isinstance(group, Mapping) else group
         grads = given.pop("grads", None) if isinstance(given, dict) else None

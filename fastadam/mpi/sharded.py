@@ -149,34 +149,33 @@ class Sharded(Optimizer):
             self.core = Core.make(type(self), fields, [(piece.param, piece.begin) for piece in self._own])
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
-            try:
-                more = {
-                    "number": self._number,
-                    "comm_dtype in bfloat16": in_bfloat16,
-                    "state_dtype": str(self.state_dtype),
-                    "master_weights": self.master_weights,
-                }
+            more = {
+                "number": self._number,
+                "comm_dtype in bfloat16": in_bfloat16,
+                "state_dtype": str(self.state_dtype),
+                "master_weights": self.master_weights,
+            }
+            with self._folder_undone_on_disagreement():
                 agree(shards.description(self._shard(), **more))
-            except Disagreement:
-                self._let_go()
-                raise
             ranks.n_made += 1
-        if self.t:  # the states were in folders
-            try:
+        with self._folder_undone_on_disagreement():
+            if self.t:  # the states were in folders
                 shards.whole_steps("Sharded", ranks, self._shard())
-            except Disagreement:
-                self._let_go()
-                raise
-        with ranks.all_or_none("Sharded: its values") as agree:
-            agree({"number": self._number})
-            self._take_values_of_first()
+            with ranks.all_or_none("Sharded: its values") as agree:
+                agree({"number": self._number})
+                self._take_values_of_first()
 
-    def _let_go(self) -> None:
-        """Leave the folder of an optimizer that was refused; the traceback would keep it locked."""
-        store = self.core.store
-        if store.folder is not None:
-            store.folder.undo()
-            store.close()
+    @contextmanager
+    def _folder_undone_on_disagreement(self) -> Iterator[None]:
+        """Let go of the folder of an optimizer that is refused: the traceback would keep it locked."""
+        try:
+            yield
+        except Disagreement:
+            store = self.core.store
+            if store.folder is not None:
+                store.folder.undo()
+                store.close()
+            raise
 
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;

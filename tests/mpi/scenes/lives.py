@@ -4,6 +4,7 @@ import gc
 import shutil
 import signal
 import threading
+import time
 import weakref
 from contextlib import suppress
 
@@ -207,12 +208,17 @@ def interrupted_steps(comm, folder):
     def handler(*_):
         raise KeyboardInterrupt
 
+    taken = []
+    for _ in range(10):
+        start = time.perf_counter()
+        opt.step(grads)
+        taken.append(time.perf_counter() - start)
     before, interrupted = signal.signal(signal.SIGALRM, handler), 0
     try:
-        for t in range(1, 61):
+        for t in range(11, 61):
             while opt.t < t:
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-3))
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 2 * min(taken)))
                     opt.step(grads)
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 except KeyboardInterrupt:

@@ -59,7 +59,7 @@ CONSTRUCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      f"params[1]['lr']: expected {RATE}, got -1"),
     ("another rule", lambda w: Adam(w.p, nesterov=True), TypeError, f"nesterov: unknown option of Adam; {OWN}"),
     ("nothing", lambda w: Adam(), TypeError, "Adam: missing a required argument: 'params'; it takes (params, lr"),
-    ("base class", lambda w: fastadam.Optimizer(w.p, {}), TypeError, "Optimizer has no rule; use a class of fastadam.op"),
+    ("base class", lambda w: fastadam.Optimizer(w.p, {}), TypeError, "Optimizer has no rule; use a class of f"),
     ("bound shape", lambda w: Adam(w.p, grads=ones(4)), ValueError, "gradient of params: expected shape (3,) like the"),
     ("bound sequence", lambda w: Adam([w.p], grads=w.g), TypeError,
      "grads: expected a sequence like params, got ndarr"),

@@ -157,7 +157,7 @@ STRUCTURES = [
      lambda w: w.opt.add_param_group({"params": ones(2), "grads": ones(3)}), ValueError,
      "gradient of params[1]['params']: expected shape (2,) like the parameter, got (3,)"),
     Case("object without a gradient", partial(worlds.of_object, grad=None), lambda w: w.opt.zero_grad(), RuntimeError,
-     "zero_grad: the object's .grad is None"),
+     "zero_grad: the .grad of the object is None"),
     Case("object of another shape", partial(worlds.of_object, parameters=ones(4)), lambda w: w.opt.step(), ValueError,
      "params: expected shape (3,) like the parameter, got (4,)"),
     Case("object of another dtype", partial(worlds.of_object, parameters=ones(3, int)), lambda w: w.opt.step(),
