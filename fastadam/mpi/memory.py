@@ -4,7 +4,6 @@ Where the caller's arrays lie so already, nothing is copied; `flat` makes such a
 
 import sys
 from collections.abc import Sequence
-from operator import is_
 from typing import Any
 
 import numpy as np
