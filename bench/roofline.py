@@ -25,6 +25,7 @@ def roofline(params: Arrays, grads: Arrays, n_threads: int | None = None) -> Ste
     rule = Rule(stream, stream_scalars, ("m", "v"))
     states = [[state_like(p), state_like(p)] for p in params]
     names = ["p"] * len(params)
-    plan = Plan([(backends.kernel(rule, "numba"), params, states)], names, 0, threads.resolve(n_threads))
+    plan = Plan(threads.resolve("n_threads", n_threads))
+    plan.lay([(backends.kernel(rule, "numba"), list(params), states)], names)
     plan.set_hyper(0, [1.0, 0.0, 0.0, 0.0])
     return lambda: plan.step(grads)

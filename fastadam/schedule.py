@@ -80,7 +80,8 @@ class Schedule:
 
         Examples
         --------
-        >>> cosine(0.1, 100).to_json()
+        >>> from fastadam.schedules import cosine
+    >>> cosine(0.1, 100).to_json()
         {'schedule': 'cosine', 'lr': 0.1, 'steps': 100, 'final': 0.0}
         """
         return {"schedule": self.name} | {name: _to_json(value) for name, value in self.arguments.items()}
