@@ -51,7 +51,8 @@ cdef int admit_each(Layout layout, grads) except -1:
     for i in range(layout.job.n_segments):
         segment = &layout.job.segments[i]
         if not is_stepped_still(segment):
-            checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
+            if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
+                checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
             dtype = (<object> segment.p).dtype
             raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
         g = PySequence_Fast_GET_ITEM(grads, i)
