@@ -37,6 +37,7 @@ class Schedule:
 
     Examples
     --------
+    >>> from fastadam.schedules import linear
     >>> rate = linear(1.0, 0.5, steps=2)
     >>> [rate(t) for t in (1, 2, 3, 4)]
     [1.0, 0.75, 0.5, 0.5]
@@ -81,7 +82,7 @@ class Schedule:
         Examples
         --------
         >>> from fastadam.schedules import cosine
-    >>> cosine(0.1, 100).to_json()
+        >>> cosine(0.1, 100).to_json()
         {'schedule': 'cosine', 'lr': 0.1, 'steps': 100, 'final': 0.0}
         """
         return {"schedule": self.name} | {name: _to_json(value) for name, value in self.arguments.items()}
