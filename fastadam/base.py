@@ -188,7 +188,7 @@ class Optimizer(Algorithm):
         """
         core = self.core
         with core.held() as plan:
-            core.take(fit_dict(core.snapshot(), state_dict, core.groups.check, plan.writes))
+            core.take(fit_dict(core.snapshot(is_target=True), state_dict, core.groups.check, plan.writes))
 
     def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
         """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
@@ -219,7 +219,7 @@ class Optimizer(Algorithm):
         core = self.core
         with core.plan:
             core.read_anew()
-            with files.load(path, core.snapshot(), core.groups.check) as fit, deferred_signals():
+            with files.load(path, core.snapshot(is_target=True), core.groups.check) as fit, deferred_signals():
                 core.take(fit)
 
     def close(self) -> None:

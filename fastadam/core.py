@@ -2,6 +2,7 @@
 of their states, and the plan that steps them. It follows what may change between steps; it knows no algorithm.
 """
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -31,6 +32,7 @@ class Core(Follower):
         self.origins = origins
         self._lay(structure, [p for values in groups.values for p in values["params"]], store.states, store.counts)
         self.set_tree(structure)
+        self.note_masters()
 
     @classmethod
     def make(cls, kind: Any, given: Mapping[str, Any], origins: Any = None) -> "Core":
@@ -87,14 +89,36 @@ class Core(Follower):
         if all(new is old for new, old in zip(arrays, planned, strict=True)):
             return
         with deferred_signals():
-            self.plan.need_whole()
             self._lay(self.tree, arrays, self.store.states, self.plan.counts)
-            for new, old, states in zip(arrays, planned, self.store.states, strict=True):
-                if new is not old and "master" in states:
-                    states["master"][...] = new
+            self.late_masters = [k for k, of in self.masters_of.items() if of() is not arrays[k]]
             rest = iter(arrays)
             cut = [tuple(islice(rest, len(values["params"]))) for values in self.groups.values]
             self.groups.assign({k: {"params": params} for k, params in enumerate(cut)})
+
+    def note_masters(self) -> None:
+        """Know that all master weights are those of the parameters that the plan has."""
+        self.masters_of: dict[int, Any] = {}
+        self.late_masters = []
+        self.note_masters_from(0)
+
+    def note_masters_from(self, first: int) -> None:
+        """The same, of the parameters from this number on."""
+        states = self.store.states
+        pairs = zip(range(first, len(states)), self.plan.params[first:], states[first:], strict=True)
+        self.masters_of |= {k: weakref.ref(p) for k, p, own in pairs if "master" in own}
+
+    def take_masters(self) -> None:
+        """Let each master weight begin as the array that has taken its parameter's place."""
+        for k in self.late_masters:
+            self.store.states[k]["master"][...] = self.plan.params[k]
+        self.note_masters()
+
+    def states(self) -> list[dict[str, np.ndarray]]:
+        """The states as a step would find them: a master weight is that of the parameter that stands there now."""
+        found = list(self.store.states)
+        for k in self.late_masters:
+            found[k] = {**found[k], "master": self.plan.params[k].astype(np.float32)}
+        return found
 
     def bind(self, grads: Any) -> None:
         """Read gradients in this structure at each step that is given none."""
@@ -166,12 +190,17 @@ class Core(Follower):
         except BaseException:
             groups.drop_last()
             raise
-        self.set_tree(structure)
+        first = len(self.store.states)
         self.store.states += new.states
-        self.bound = bound
+        self.note_masters_from(first)
+        self.set_tree(structure)
+        if type(self.bound) is list and len(bound) == len(self.bound) + 1:
+            self.bound.append(bound[-1])  # the caller's list, which is read anew at each step
+        else:
+            self.bound = self.settings["grads"] = bound
 
-    def snapshot(self) -> Snapshot:
-        """All that a later run needs, as plain data over the optimizer's own arrays."""
+    def snapshot(self, is_target: bool = False) -> Snapshot:
+        """All that a later run needs, over the optimizer's own arrays; where it `is_target`, those to load into."""
         plan, keys = self.plan, iter(self.tree.keys)
         groups = [{**values, "params": [next(keys) for _ in values["params"]]} for values in self.groups.values]
         return Snapshot(
@@ -181,7 +210,7 @@ class Core(Follower):
             seed=plan.seed,
             groups=groups,
             steps=dict(zip(self.tree.keys, plan.steps.tolist(), strict=True)),
-            state=dict(zip(self.tree.keys, self.store.states, strict=True)),
+            state=dict(zip(self.tree.keys, self.store.states if is_target else self.states(), strict=True)),
             params=dict(zip(self.tree.keys, plan.params, strict=True)),
         )
 
@@ -192,6 +221,7 @@ class Core(Follower):
         fit.copy_arrays()
         self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))
+        self.note_masters()
         plan.set_counts(fit.t, fit.skipped, fit.steps, fit.seed)
 
     # Copies.
@@ -199,7 +229,7 @@ class Core(Follower):
     def parts(self) -> dict[str, Any]:
         """What a copy or a pickle holds; its states are in memory."""
         settings = {**self.settings, "state_dir": None}
-        own = {"settings": settings, "tree": self.tree, "groups": self.groups, "states": self.store.states}
+        own = {"settings": settings, "tree": self.tree, "groups": self.groups, "states": self.states()}
         return own | {"counts": self.plan.counts.copy(), "bound": self.bound}
 
     @classmethod
@@ -214,7 +244,7 @@ class Core(Follower):
 
     def set_tree(self, structure: Tree) -> None:
         """Follow this structure from now on."""
-        self.tree, self.owner = structure, structure.owner
+        self.tree, self.owner = structure.without_arrays(), structure.owner
         self.source = structure.source
         self.source_node = structure.source_node and structure.source_node.plain()
         self.grads_node = structure.grads_node and structure.grads_node.plain()

@@ -23,8 +23,8 @@ Params = np.ndarray | Iterable[Any] | Mapping[Any, Any] | HasParameters
 #: gradients in the structure of the parameters; for groups also a sequence a group, or dicts with ``"grads"``
 Grads = np.ndarray | Iterable[Any] | Mapping[Any, Any]
 
-#: how a node holds its children: one behind the other, by key, one under a key, one as an attribute
-SEQUENCE, MAPPING, ITEM, ATTRIBUTE = range(4)
+#: how a node holds its children: one behind the other, by key, one under a key, one as an attribute, one after its name
+SEQUENCE, MAPPING, ITEM, ATTRIBUTE, PAIR = range(5)
 #: structures are no deeper: one that holds itself has no end
 _DEEPEST = 50
 
@@ -80,7 +80,8 @@ class Tree:
                 self.keys = [f"{k}.{key}" for k, branch in enumerate(branches) for key in branch.keys]
             self.source: Any = [branch.source for branch in branches]
             self.source_node: Node | None = _node(SEQUENCE, (), [branch.source_node for branch in branches])
-            self.grads_node: Node | None = _node(SEQUENCE, (), [branch.grads_node for branch in branches])
+            grads = tuple(branch.grads_node for branch in branches)
+            self.grads_node: Node | None = Node(SEQUENCE, (), grads, len(grads))  # a leaf may come as a dict here
         else:
             self.source, self.source_node, self.grads_node = first.source, first.source_node, first.grads_node
         if owner is not None:
@@ -94,6 +95,10 @@ class Tree:
     def with_group(self, branch: Branch) -> "Tree":
         """The same structure and one more group."""
         return Tree([*self.branches, branch])
+
+    def without_arrays(self) -> "Tree":
+        """The same structure, which keeps no array alive that stands there no more."""
+        return Tree([branch._replace(arrays=[]) for branch in self.branches], self.owner)
 
     def grads_with_group(self, grads: Any, new: Any) -> Any:
         """Gradients of this structure, of which the last group's are `new` and the others' `grads`."""
@@ -114,10 +119,10 @@ class Tree:
         try:
             found = list(_flatten(self.source_node, self.source, "params"))
             again = list(_flatten(self.source_node, self.source, "params"))
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             what = "params:" if self.owner is None else "params: .parameters"
             text = f"{what} has not the structure that it had at construction: {error}"
-            raise (ValueError if isinstance(error, ValueError) else TypeError)(text) from error
+            raise (TypeError if isinstance(error, (TypeError, AttributeError)) else ValueError)(text) from error
         if any(one is not other for one, other in zip(found, again, strict=True)):
             raise TypeError("params: gives another array at each read, so a step in place would be lost")
         return found
@@ -209,7 +214,7 @@ def _read(value: Any, name: str, path: tuple[Any, ...], leaves: list[Leaf]) -> t
     if is_pairs(values):
         keys = list(_of_pairs(name, values))
         children = [_read(part, f"{name}[{key!r}]", (*path, key), leaves) for key, part in values]
-        sources = [Node(ITEM, (1,), (source,), 1) for source, _ in children]
+        sources = [Node(PAIR, (key,), (source,), 1) for key, (source, _) in zip(keys, children, strict=True)]
         return _node(SEQUENCE, (), sources), _node(MAPPING, keys, [grads for _, grads in children])
     children = [_read(part, f"{name}[{k}]", (*path, k), leaves) for k, part in enumerate(values)]
     return _both(SEQUENCE, [], children)
@@ -273,11 +278,20 @@ def _flatten(node: Node | None, value: Any, name: str) -> Iterator[Any]:
         keys, parts = node.keys, _by_key(name, list(node.keys), value)  # type: ignore[assignment]
     elif node.kind == ITEM:
         keys, parts = node.keys, [value[node.keys[0]]]  # type: ignore[assignment]
+    elif node.kind == PAIR:
+        keys, parts = node.keys, [_second(name, node.keys[0], value)]  # type: ignore[assignment]
     else:
         yield from _flatten(children[0], getattr(value, node.keys[0]), f".{node.keys[0]}")
         return
     for key, child, part in zip(keys, children, parts, strict=True):
         yield from _flatten(child, part, f"{name}[{key!r}]")
+
+
+def _second(name: str, key: str, pair: Any) -> Any:
+    """What stands after its name in a pair."""
+    if pair[0] != key:
+        raise ValueError(f"{name}: expected the pair of {key!r}, got that of {pair[0]!r}")
+    return pair[1]
 
 
 def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:

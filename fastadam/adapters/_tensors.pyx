@@ -125,7 +125,7 @@ cdef class Watch:
     group, `read_options` names.
     """
 
-    cdef list params, noted_options, noted_states, grads, written, strides
+    cdef list params, noted_options, noted_states, grads, written, strides, shapes
     cdef object addresses, counts, steps, read_options
     cdef int64_t[::1] at        # the addresses
     cdef bytes counted
@@ -144,6 +144,7 @@ cdef class Watch:
         self.counted = self.counts.tobytes()
         self.written = [p for group in params for p in group] + states + [counts]
         self.strides = [p.stride() for group in params for p in group]
+        self.shapes = [p.shape for group in params for p in group]
         self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
         self.grad_places = <Place*> PyMem_Calloc(self.n, sizeof(Place))
         if self.memory is NULL or self.grad_places is NULL:
@@ -255,7 +256,7 @@ cdef class Watch:
             if <size_t> DATA_PTR(self.written[i]) != self.memory[i]:
                 return False
         for i in range(self.n):
-            if STRIDE(self.written[i]) != self.strides[i]:
+            if STRIDE(self.written[i]) != self.strides[i] or self.written[i].shape != self.shapes[i]:
                 return False
         return True
 

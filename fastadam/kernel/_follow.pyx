@@ -19,6 +19,7 @@ cdef enum:  # the kinds of nodes, as `fastadam.tree` has them
     MAPPING = 1
     ITEM = 2
     ATTRIBUTE = 3
+    PAIR = 4
 
 
 cdef class Cell:
@@ -46,13 +47,14 @@ cdef class Follower:
     `source` is the structure as it was given, `source_node` its node, `grads_node` that of its gradients; `bound` are
     gradients that were given once, `owner` an object that brings them as ``.grad``. A subclass brings the slower ways:
     ``follow()`` when another array stands in the structure, ``refresh()`` when the options are others than those that
-    it `took`, ``flatten(grads)`` for gradients in a structure that is not of plain lists, tuples and dicts.
+    it `took`, ``take_masters()`` for `late_masters`, which belong to arrays that stand there no more, and
+    ``flatten(grads)`` for gradients in a structure that is not of plain lists, tuples and dicts.
     """
 
     cdef readonly Plan plan
     cdef public object source, source_node, grads_node, bound, owner
     cdef public Cell cell
-    cdef public object took
+    cdef public object took, late_masters
 
     def __init__(self, Plan plan, Cell cell):
         self.plan = plan
@@ -77,12 +79,21 @@ cdef class Follower:
         self.plan.hold()
         try:
             self.update()
+            if self.late_masters:
+                self.plan.admit_held(flat)
+                self.take_masters()
             self.plan.step_held(flat, extras, None, None)
         finally:
             self.plan.release()
         return 0
 
     cdef int update(self) except -1:
+        self.follow_structure()
+        if self.cell.value is not self.took:
+            self.refresh()
+        return 0
+
+    cdef int follow_structure(self) except -1:
         cdef bint same
         cdef Place place
         place.next = self.plan.layout.job.segments
@@ -93,13 +104,17 @@ cdef class Follower:
             same = False
         if not same:
             self.follow()
-        if self.cell.value is not self.took:
-            self.refresh()
         return 0
 
     def read_anew(self):
+        """Follow the structure, as a step does first; the caller holds the plan."""
+        self.follow_structure()
+
+    def prepare_step(self):
         """Follow the structure and the options, as a step does first; the caller holds the plan."""
         self.update()
+        if self.late_masters:
+            self.take_masters()
 
     cdef list flat(self, grads):
         cdef list found = None if grads is None else flattened(self.grads_node, grads)
@@ -127,13 +142,17 @@ cdef bint is_same(object node, PyObject* value, Place* place) except -1:
 
 
 cdef bint is_same_list(tuple node, list values, Place* place) except -1:
+    """Children may be of any type, whose code may change the list meanwhile."""
     cdef Py_ssize_t k, n = PyList_GET_SIZE(values)
-    cdef object children = node[2]
+    cdef object child, children = node[2]
     if n != <Py_ssize_t> node[3] or n > place.end - place.next:
         return False
     for k in range(n):
         if children is not None:
-            if not is_same(children[k], PyList_GET_ITEM(values, k), place):
+            if k >= PyList_GET_SIZE(values):
+                return False
+            child = <object> PyList_GET_ITEM(values, k)
+            if not is_same(children[k], <PyObject*> child, place):
                 return False
         elif place.next[k].p != <void*> PyList_GET_ITEM(values, k):
             return False
@@ -146,20 +165,21 @@ cdef bint is_same_dict(tuple node, dict values, Place* place) except -1:
     """The keys mostly stand in their old order; where they do not, the structure is read by key."""
     cdef Py_ssize_t position = 0, k = 0
     cdef tuple keys = node[1]
-    cdef object children = node[2]
+    cdef object part, children = node[2]
     cdef PyObject* key
     cdef PyObject* child
     cdef Place begin = place[0]
     if len(values) != PyTuple_GET_SIZE(keys):
         return False
     while PyDict_Next(values, &position, &key, &child):
-        if key != PyTuple_GET_ITEM(keys, k):
+        if k >= PyTuple_GET_SIZE(keys) or key != PyTuple_GET_ITEM(keys, k):
             place[0] = begin
             return is_same_by_key(node, values, place)
+        part = <object> child
         if not is_same(None if children is None else children[k], child, place):
             return False
         k += 1
-    return True
+    return k == PyTuple_GET_SIZE(keys)
 
 
 cdef bint is_same_by_key(tuple node, object values, Place* place) except -1:
@@ -169,6 +189,8 @@ cdef bint is_same_by_key(tuple node, object values, Place* place) except -1:
         parts = list(values)
     elif kind == ATTRIBUTE:
         parts = [getattr(values, keys[0])]
+    elif kind == PAIR:
+        parts = [values[1]] if values[0] == keys[0] else []
     else:
         parts = [values[key] for key in keys]
         if kind == MAPPING and len(values) != n:
@@ -185,7 +207,7 @@ cpdef list flattened(object node, object structure):
     """What stands in a structure, which `node` describes; None where it is not of plain lists, tuples and dicts."""
     cdef list found
     if node is None:
-        return [structure]
+        return None if is_container(structure) else [structure]
     found = []
     return found if flatten(node, structure, found) else None
 
@@ -195,7 +217,7 @@ cdef bint flatten(object node, object value, list found) except -1:
     cdef Py_ssize_t k
     if node is None:
         found.append(value)
-        return True
+        return not is_container(value)
     parts = parts_of(node, value)
     if parts is None:
         return False
@@ -207,6 +229,10 @@ cdef bint flatten(object node, object value, list found) except -1:
         if not flatten(children[k], parts[k], found):
             return False
     return True
+
+
+cdef inline bint is_container(object value):
+    return type(value) is dict or type(value) is list or type(value) is tuple
 
 
 cdef object parts_of(tuple node, object value):

@@ -32,6 +32,7 @@ cdef class Plan(Entry):
     cdef int clear_held(self) except -1
     cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1
     cdef int set_values(self, Py_ssize_t group, values) except -1
+    cdef int admit_held(self, grads) except -1
     cdef int step_held(self, grads, Extras* extras, before, exchange) except -1
     cdef int hold_and_step(self, grads, Extras* extras, before, exchange) except -1
 

@@ -319,13 +319,17 @@ cdef class Plan(Entry):
                 "optimizer"
             )
 
+    cdef int admit_held(self, grads) except -1:
+        _gradients.admit(self.layout, grads, self.n_threads)
+        return 0
+
     def admit(self, grads):
         """Check these gradients as a step would, and change nothing."""
         given = tuple(grads)
         self.hold()
         try:
             self.need_layout()
-            _gradients.admit(self.layout, given, self.n_threads)
+            self.admit_held(given)
         finally:
             self.release()
 

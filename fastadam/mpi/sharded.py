@@ -287,7 +287,7 @@ class Sharded(Optimizer):
                     clip_value,
                     skip_nonfinite,
                     factor=1.0 / self._ranks.size,
-                    before=core.read_anew,
+                    before=core.prepare_step,
                     exchange=self._exchange,
                 )
 

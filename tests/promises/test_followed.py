@@ -4,6 +4,7 @@ Another array in a place is stepped with the states of that place, or refused be
 
 import copy
 import pickle
+import weakref
 from collections import OrderedDict, UserDict, UserList, namedtuple
 from types import SimpleNamespace
 
@@ -215,3 +216,117 @@ def test_dtypes_of_bfloat16_are_followed_too():
     params[0] = np.zeros(2, ml_dtypes.bfloat16)
     opt.step([np.ones(2, np.float32)])
     assert np.allclose(params[0].astype(float), -0.5)
+
+
+def test_a_refused_step_leaves_masters_and_reads_change_nothing():
+    params = {"W": np.ones(2, np.float16)}
+    opt = fastadam.Adam(params, lr=2.0**-14, master_weights=True)
+    for _ in range(3):
+        opt.step({"W": np.ones(2, np.float16)})
+    own, master = params["W"], opt.state["master"][0].copy()
+    assert 0.999 < master[0] < 1
+    params["W"] = np.full(2, 7.0, np.float16)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step({"W": np.ones(3, np.float16)})
+    assert opt.state_dict()["state"]["W"]["master"].tolist() == [7, 7]
+    assert copy.deepcopy(opt).state["master"][0].tolist() == [7, 7]
+    assert np.array_equal(opt.state["master"][0], master)
+    params["W"] = own
+    opt.step({"W": np.zeros(2, np.float16)})
+    assert opt.state["master"][0][0] < master[0]
+
+
+def test_only_steps_ask_a_schedule():
+    asked = []
+    opt = fastadam.Adam(np.ones(2), lr=lambda t: asked.append(t) or [0.1, 0.1][t - 1])
+    for _ in range(2):
+        opt.step(np.ones(2))
+    opt.load_state_dict(opt.state_dict())
+    copy.deepcopy(opt)
+    assert asked == [1, 2]
+
+
+def test_pairs_are_followed_by_name():
+    pairs = [("W", np.zeros(2)), ("b", np.zeros(2))]
+    opt = fastadam.Adam(pairs, lr=1.0)
+    pairs.reverse()
+    with pytest.raises(ValueError, match="expected the pair of 'W', got that of 'b'"):
+        opt.step({"W": np.ones(2), "b": -np.ones(2)})
+    pairs.reverse()
+    pairs[0] = ("W", np.ones(2))
+    opt.step({"W": np.ones(2), "b": -np.ones(2)})
+    assert np.allclose(pairs[0][1], 0)
+
+
+def test_bound_gradients_of_groups_are_read_anew_after_a_group_was_added():
+    groups, grads = [{"params": np.zeros(2)}, {"params": [np.zeros(2)]}], [np.ones(2), [np.ones(2)]]
+    opt = fastadam.Adam(groups, lr=1.0, grads=grads)
+    opt.add_param_group({"params": np.zeros(1), "grads": np.ones(1)})
+    grads[0] = -np.ones(2)
+    opt.step()
+    assert np.allclose(groups[0]["params"], 1)
+    assert len(opt.grads) == 3
+
+
+def test_gradients_in_dicts_of_groups_with_one_array():
+    groups = [{"params": np.zeros(2)}, {"params": np.zeros(1)}]
+    opt = fastadam.Adam(groups, lr=1.0)
+    opt.step([{"grads": np.ones(2)}, {"grads": -np.ones(1)}])
+    assert np.allclose(groups[0]["params"], -1)
+    assert opt.param_groups == opt.param_groups
+
+
+def test_an_array_that_was_replaced_is_let_go():
+    params = {"W": np.ones(2)}
+    opt = fastadam.Adam(params)
+    old = weakref.ref(params["W"])
+    params["W"] = np.ones(2)
+    opt.step({"W": np.ones(2)})
+    assert old() is None
+
+
+def test_a_checkpoint_mends_a_torn_step_whose_arrays_were_replaced():
+    fails = []
+
+    def update(p, g, lr):
+        if fails:
+            raise ArithmeticError
+        return (p - lr * g,)
+
+    params = {"W": np.ones(2)}
+    opt = fastadam.optimizer(update, lambda t, lr: (lr,), (), lr=0.5)(params, backend="numpy")
+    kept = opt.state_dict()
+    fails.append(1)
+    with pytest.raises(ArithmeticError):
+        opt.step({"W": np.ones(2)})
+    fails.clear()
+    params["W"] = np.ones(2)
+    opt.load_state_dict(kept)
+    opt.step({"W": np.ones(2)})
+    assert np.allclose(params["W"], 0.5)
+
+
+def test_containers_whose_code_changes_the_structure():
+    class Odd(dict):
+        def __getitem__(self, key):
+            if armed:
+                layers.clear()
+            return super().__getitem__(key)
+
+    armed = []
+    layers = [Odd(W=np.ones(2)) for _ in range(50)]
+    opt = fastadam.Adam(layers)
+    grads = [{"W": np.ones(2)}] * 50
+    opt.step(grads)
+    armed.append(1)
+    with pytest.raises((TypeError, ValueError), match="has not the structure"):
+        opt.step(grads)
+    assert opt.t == 1
+
+
+def test_a_group_without_its_parameters_says_so():
+    groups = [{"params": np.ones(2)}, {"params": np.ones(2)}]
+    opt = fastadam.Adam(groups)
+    del groups[0]["params"]
+    with pytest.raises(ValueError, match="has not the structure"):
+        opt.step([np.ones(2), np.ones(2)])
