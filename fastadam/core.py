@@ -194,7 +194,7 @@ class Core(Follower):
         self.store.states += new.states
         self.note_masters_from(first)
         self.set_tree(structure)
-        if type(self.bound) is list and len(bound) == len(self.bound) + 1:
+        if bound is not None and type(self.bound) is list and len(bound) == len(self.bound) + 1:
             self.bound.append(bound[-1])  # the caller's list, which is read anew at each step
         else:
             self.bound = self.settings["grads"] = bound
