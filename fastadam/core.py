@@ -193,8 +193,9 @@ class Core(Follower):
         first = len(self.store.states)
         self.store.states += new.states
         self.note_masters_from(first)
+        is_followed = self.tree.is_grouped and type(self.bound) is list
         self.set_tree(structure)
-        if bound is not None and type(self.bound) is list and len(bound) == len(self.bound) + 1:
+        if is_followed and bound is not None and len(bound) == len(self.bound) + 1:
             self.bound.append(bound[-1])  # the caller's list, which is read anew at each step
         else:
             self.bound = self.settings["grads"] = bound
