@@ -14,6 +14,8 @@ cnp.import_array()
 
 cdef list ALONE = ["p"]
 cdef int64_t MOST_STEPS = 1 << 62
+cdef Extras PLAIN           # a step that does nothing to its gradients
+read_extras(&PLAIN, 1.0, 1.0, None, None, False, False)
 
 
 cdef class Stepper:
@@ -76,18 +78,17 @@ cdef class Stepper:
         self, list params, list grads, list states, list names, int64_t t, tuple hyper
     ) except -1:
         """Step number `t` of these arrays, of which nothing is kept. States of 16 bits are refused."""
-        cdef Extras extras
+        cdef list own
         for own in states:
             for state in own:
-                if isinstance(state, cnp.ndarray) and cnp.PyArray_ITEMSIZE(<cnp.ndarray> state) == 2:
+                if cnp.PyArray_Check(state) and cnp.PyArray_ITEMSIZE(<cnp.ndarray> state) == 2:
                     raise TypeError("states: expected float32 or float64, got 16 bits")
-        read_extras(&extras, 1.0, 1.0, None, None, False, False)
         self.plan.hold()
         try:
             self.plan.lay_held([(self.kernel, params, states)], names, None, None)
             self.plan.set_values(0, hyper)
             self.plan.set_counts_held(t - 1, 0, t - 1)
-            self.plan.step_held(grads, &extras, None, None)
+            self.plan.step_held(grads, &PLAIN, None, None)
         finally:
             self.plan.clear_held()
             self.plan.release()
