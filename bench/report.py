@@ -163,6 +163,11 @@ def shape_name(count: int, size: int) -> str:
     return f"{count:,} × {size:,}"
 
 
+def case_name(count: int, size: int) -> str:
+    """A case as the headings call it."""
+    return f"{count:,} {'array' if count == 1 else 'arrays'} of {size:,} elements"
+
+
 def markdown(measured: dict[str, Any]) -> str:
     """The report's text."""
     facts, rows, loops = measured["machine"], measured["steps"], measured["training"]
@@ -180,7 +185,7 @@ def markdown(measured: dict[str, Any]) -> str:
         for count, size in SHAPES:
             case = {row.name: row for row in rows if (row.dtype, row.count, row.size) == (dtype, count, size)}
             if case:
-                parts += table(f"{dtype}, {shape_name(count, size)}", case)
+                parts += table(f"{dtype}, {case_name(count, size)}", case)
     parts += [
         "## A whole training\n",
         "scikit-learn's `MLPClassifier(hidden, batch_size=32)`, 5 epochs of digits in float64, in a",
@@ -193,7 +198,7 @@ def markdown(measured: dict[str, Any]) -> str:
             low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
             parts.append(f"| {hidden} | {way} | {middle:.3f} ({low:.3f} – {high:.3f}) | {stock / middle:.2f}× |")
     parts += ["", "## The other rules\n", "One step, float32; *faster* is against the fastest of PyTorch's variants.\n"]
-    parts += ["| rule | arrays | fastadam | PyTorch's fastest | faster |", "|---|---|---|---|---|"]
+    parts += ["| rule | arrays × elements | fastadam | PyTorch's fastest | faster |", "|---|---|---|---|---|"]
     for title, case in measured["rules"]:
         ours, *theirs = case
         for best in sorted(theirs, key=lambda row: row.median)[:1]:
@@ -256,7 +261,7 @@ def draw_speedups(rows: list[Row], path: Path) -> None:
         bars = axes.barh(names, [factors[name] for name in names], color="tab:blue")
         axes.bar_label(bars, [f"{factors[name]:.3g}×" for name in names], padding=3, fontsize=8)
         axes.axvline(1, color="tab:red")
-        axes.set(title=f"{shape_name(count, size)}, {rows[0].dtype}", xlabel="times slower than fastadam", xscale="log")
+        axes.set(title=f"{case_name(count, size)}, {rows[0].dtype}", xlabel="times slower than fastadam", xscale="log")
         axes.set_xlim(min(0.5, *factors.values()), max(factors.values()) * 3)
         axes.tick_params(labelsize=8)
     figure.savefig(path)

@@ -2,11 +2,16 @@
 It is a rule like any other, compiled by Numba, so it runs through the same plan, tiles and threads.
 """
 
+import sys
+from pathlib import Path
+
 from contestants import Arrays, Step
 
 from fastadam.kernel import backends, threads
-from fastadam.kernel._plan import Plan, state_like
 from fastadam.rules import Rule
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from inside import Plan, state_like
 
 #: bytes that one Adam step must move for each element: p, g, m, v read; p, m, v written
 STREAMS = 7

@@ -27,6 +27,6 @@ myst_enable_extensions = ["dollarmath"]
 
 default_role = "py:obj"  # `Adam` in a docstring
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["mpi4py", "scipy", "sklearn", "thinc", "torch"]  # needless to describe faces
+autodoc_mock_imports = ["mpi4py", "scipy", "sklearn", "thinc", "torch"]  # what is described needs none of them
 autodoc_typehints = "none"  # the docstrings say it in words
 napoleon_use_ivar = True  # attributes of a docstring are described once, not again as members

@@ -230,7 +230,7 @@ class Optimizer(Algorithm):
 
     @property
     def param_groups(self) -> Groups:
-        """The groups: mappings of options, to assign to. More of them come by `add_param_group`."""
+        """A mapping of options for each group, to assign to. `add_param_group` adds one."""
         return self.core.groups
 
     @property

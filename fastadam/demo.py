@@ -203,7 +203,7 @@ def descend(make: Callable[[np.ndarray], Optimizer]) -> np.ndarray:
 def draw_trajectories() -> Figure:
     """The way of each optimizer down the bowl, and its loss by iteration."""
     figure = Figure(figsize=(15, 7.5), dpi=120, layout="constrained")
-    title = "each coordinate rescaled, the way is straight; plain gradient descent (dotted) falls, then crawls"
+    title = "rescaled by coordinate, the path is straight; plain gradient descent (dotted) drops, then crawls"
     figure.suptitle(f"{STEPS} steps on f(x) = x₀² + 50 x₁² from (10, 10): {title}", fontsize=14)
     axes = figure.subplot_mosaic("012L;345L", width_ratios=[1, 1, 1, 1.9])
     loss_axes = axes["L"]

@@ -2,11 +2,11 @@
 A function for each rule, of the same checks, defaults and bits as the optimizer's.
 
 Each is called as ``rule(p, g, *states, t, *, …)``: parameters `p`, gradients `g`, the rule's states in its order, and
-the number `t` of this step, from 1. Arrays, or lists of arrays of one length; all that belongs to one parameter has its
-shape and its dtype, float32 or float64, in any memory layout; beside float16 and bfloat16 parameters, states are
-float32. States begin at zero. The options, given by name, are
-those of the class; `lr` is a number here, and the rule is chosen by the function. Errors are raised before anything is
-touched.
+the number `t` of this step, from 1. Each is an array, or a list of arrays; the lists are of one length. All that
+belongs to one parameter has its shape, in any memory layout. A state has its dtype, but is float32 for a float16 or
+bfloat16 parameter; a gradient may be of any dtype that `Optimizer.step` takes. States begin at zero. The options, given
+by name, are those of the class; `lr` is a number here, and the function chooses the rule. Errors are raised before
+anything is touched.
 
 Examples
 --------

@@ -74,6 +74,12 @@ class Setting(Field):
         raise AttributeError(f"{self.name}: is fixed at construction; make a new optimizer")
 
 
+def _without_self(method: Any) -> inspect.Signature:
+    """The signature of a method as its callers see it."""
+    signature = inspect.signature(method)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
 def anything(name: str, value: Any) -> Any:
     """The check of what is looked at elsewhere."""
     return value
@@ -118,8 +124,9 @@ class Declared:
         taken = [field for field in fields.values() if field.init]
         taken.sort(key=lambda field: (field.kw_only, field.kw_only and isinstance(field, Setting)))
         cls.declared = inspect.Signature([field.parameter() for field in taken])
-        if "__init__" not in vars(cls) and "__signature__" not in vars(cls):
-            cls.__signature__ = cls.declared  # type: ignore[attr-defined]
+        if "__signature__" not in vars(cls):
+            own = vars(cls).get("__init__")
+            cls.__signature__ = cls.declared if own is None else _without_self(own)  # type: ignore[attr-defined]
 
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 Each is one formula; its name, called with the arguments after t, makes the `Schedule`.
 
 The first step is t = 1, with k = t - 1 steps behind it: the rate of step t is that of torch's scheduler after k calls
-of its ``step()``, and that of optax's schedule at count k. What ends, ends for good: after its last step a schedule
-stays at its final rate.
+of its ``step()``, and that of optax's schedule at count k. A schedule with an end stays at its final rate after it.
 
 Rates (``lr``, ``start``, ``end``, ``final``) are finite and >= 0, in the units of an optimizer's ``lr``; counts
 (``steps``, ``every``) are whole and >= 1. What is not as described is a TypeError or a ValueError that names the

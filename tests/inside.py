@@ -14,12 +14,13 @@ from fastadam.kernel import backends, threads
 from fastadam.kernel._cpu import BUILT_ISAS
 from fastadam.kernel._layout import Kernel
 from fastadam.kernel._plan import Plan
+from fastadam.kernel._segments import state_like
 from fastadam.kernel._signals import deferred_signals
 from fastadam.kernel._tiles import MAX_THREADS
 from fastadam.rules import Rule
 from fastadam.state import entries, folder, snapshot
 
-__all__ = ["BUILT_ISAS", "MAX_THREADS", "Plan", "backends", "options", "threads", "uninterrupted"]
+__all__ = ["BUILT_ISAS", "MAX_THREADS", "Plan", "backends", "options", "state_like", "threads", "uninterrupted"]
 
 #: the module of an instruction set's sweeps
 SWEEPS = "fastadam.kernel._sweeps_{isa}"

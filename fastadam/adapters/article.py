@@ -1,4 +1,4 @@
-"""The article's own face: its NumPy Adam class, and classes of the same kind for its other formulas.
+"""The interface of the article: its NumPy Adam class, and classes of the same kind for its other formulas.
 A script written for the article's class runs with its import line alone changed.
 
 ``instance`` is an object with ``parameters`` (a float32 or float64 array, updated in place, or a number, replaced),

@@ -1,4 +1,4 @@
-"""SciPy's face: every optimizer as a ``method`` of `scipy.optimize.minimize`, with bounds by projection.
+"""Every optimizer as a ``method`` of `scipy.optimize.minimize`, with bounds by projection.
 Each of fastadam's classes is there by its name in small letters, as ``adam``; `Method` makes one of any class.
 """
 

@@ -92,15 +92,15 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     Parameters
     ----------
-    face : type
+    kind : type
         The optimizer of fastadam whose rule it is.
     learn_rate, grad_clip, L2_is_weight_decay, use_averages
         See the module.
     decay_first : bool, default False
         Whether weights shrink before the step, as in torch, and not after it, as in thinc.
     **given
-        ``L2``, ``beta1``, ``beta2`` and ``eps`` where `face` has them, and the options of its function in this module;
-        ``eps_hat``, too. Defaults are those of `face`. As in thinc, the betas are the attributes ``b1`` and ``b2``.
+        ``L2``, ``beta1``, ``beta2`` and ``eps`` where `kind` has them, and the options of its function in this module;
+        ``eps_hat``, too. Defaults are those of `kind`. As in thinc, the betas are the attributes ``b1`` and ``b2``.
 
     Raises
     ------
@@ -109,7 +109,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         nothing has changed then.
     """
 
-    __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_rule", "_stepped", "face", "mom3")
+    __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_rule", "_stepped", "kind", "mom3")
     mom3: dict[Any, np.ndarray]
     _given: tuple[Any, ...]
     _hyper: tuple[float, ...]
@@ -117,7 +117,7 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     def __init__(
         self,
-        face: type[Algorithm],
+        kind: type[Algorithm],
         learn_rate: ScheduleT,
         *,
         grad_clip: ScheduleT = 1.0,
@@ -126,11 +126,11 @@ class Optimizer(thinc.optimizers.Optimizer):
         decay_first: bool = False,
         **given: Any,
     ) -> None:
-        own, framed = face.options, _in_frame(face)
+        own, framed = kind.options, _in_frame(kind)
         for name in given:
             if name not in framed and not (name == "eps_hat" and name in own):
                 has = ", ".join(framed)
-                raise TypeError(f"{name}: unknown option of {face.__name__} in thinc's frame; it has {has}")
+                raise TypeError(f"{name}: unknown option of {kind.__name__} in thinc's frame; it has {has}")
         given = {name: p.default for name, p in framed.items()} | given
         given |= {"learn_rate": learn_rate, "grad_clip": grad_clip}
         scheduled = {name: given.pop(name) for name in _CHECKS if name in given}
@@ -143,7 +143,7 @@ class Optimizer(thinc.optimizers.Optimizer):
             use_averages=options.flag("use_averages", use_averages),
         )
         self.mom3 = {}
-        self.face = face
+        self.kind = kind
         self._decay_first = decay_first
         self._fixed = {name: option.default for name, option in own.items()}
         self._fixed |= {name: own[name].check(name, value) for name, value in given.items()}
@@ -210,7 +210,7 @@ class Optimizer(thinc.optimizers.Optimizer):
     def _new_hyper(
         self, decay: bool, rate: float, beta1: float, beta2: float, eps: float, L2: float
     ) -> tuple[float, ...]:
-        if beta2 == 0 and self.face is _Adam:
+        if beta2 == 0 and self.kind is _Adam:
             raise ValueError("beta2: 0 makes thinc's Adam a plain SGD, which fastadam has not; take thinc's SGD.v1")
         if decay and not self._decay_first:
             # To shrink by `kept` after a step is to shrink before it, and make the step shorter by as much.
@@ -219,7 +219,7 @@ class Optimizer(thinc.optimizers.Optimizer):
                 raise ValueError(f"L2: expected learn_rate * L2 below 1, got {rate * L2}: no weights would be left")
             rate, L2 = rate * kept, L2 / kept
         own = {"betas": (beta1, beta2), "eps": eps, "weight_decay": L2}
-        hyper = self.face.hyper_values(self._rule, self._fixed | own, rate)
+        hyper = self.kind.hyper_values(self._rule, self._fixed | own, rate)
         return self._replaced(hyper, "decoupled", decay)  # an option of the frame, whatever the class has
 
     def _replaced(self, hyper: tuple[float, ...], name: str, value: float) -> tuple[float, ...]:
@@ -292,7 +292,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         return average  # type: ignore[no-any-return]
 
     def _begin_anew(self) -> None:
-        self._rule = self.face.rule(self._fixed)
+        self._rule = self.kind.rule(self._fixed)
         self._stepped, self._given, self._hyper = {}, (), ()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -316,10 +316,10 @@ class _Stepped:
         self.average: Any = None
 
 
-def _in_frame(face: type[Algorithm]) -> dict[str, inspect.Parameter]:
-    """The options of `face` that the frame has, by their names there, with `face`'s defaults."""
+def _in_frame(kind: type[Algorithm]) -> dict[str, inspect.Parameter]:
+    """The options of `kind` that the frame has, by their names there, with `kind`'s defaults."""
     found = {}
-    for name, option in face.options.items():
+    for name, option in kind.options.items():
         if name in _RENAMED:
             defaults = np.ravel(option.default).tolist()
             for new, default in zip(_RENAMED[name], defaults, strict=True):
@@ -372,9 +372,9 @@ def _average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
 _FRAME = ("grad_clip", "L2_is_weight_decay", "use_averages")
 
 
-def _factory(face: type[Algorithm], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
-    """A function from thinc's arguments, with `face`'s defaults, and its own options to its optimizer, registered."""
-    by_name = _in_frame(face)
+def _factory(kind: type[Algorithm], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
+    """A function from thinc's arguments, with `kind`'s defaults, and its own options to its optimizer, registered."""
+    by_name = _in_frame(kind)
     frame = inspect.signature(Optimizer).parameters
     by_name |= {name: frame[name] for name in _FRAME if name not in fixed}
     first = by_name.pop("learn_rate")
@@ -385,13 +385,13 @@ def _factory(face: type[Algorithm], doc: str, **fixed: Any) -> Callable[..., Opt
         try:
             given = signature.bind(*args, **named)
         except TypeError as error:
-            raise TypeError(f"{face.__name__}: {error}; it takes {', '.join(signature.parameters)}") from None
+            raise TypeError(f"{kind.__name__}: {error}; it takes {', '.join(signature.parameters)}") from None
         given.apply_defaults()
-        return Optimizer(face, **given.arguments, **fixed)
+        return Optimizer(kind, **given.arguments, **fixed)
 
-    make.__name__ = make.__qualname__ = face.__name__
+    make.__name__ = make.__qualname__ = kind.__name__
     make.__doc__, make.__signature__ = doc, signature  # type: ignore[attr-defined]
-    registry.optimizers.register(f"fastadam.{face.__name__}.v1", func=make)
+    registry.optimizers.register(f"fastadam.{kind.__name__}.v1", func=make)
     return make
 
 
@@ -432,12 +432,12 @@ _OWN: dict[type[Algorithm], tuple[str, dict[str, Any]]] = {
 }
 
 
-def _register(face: type[Algorithm]) -> Callable[..., Optimizer]:
-    defaults = ", ".join(f"{p.name}={p.default!r}" for p in _in_frame(face).values())
-    doc, fixed = _OWN.get(face, (_OTHER.format(face.__name__, defaults), {}))
-    return _factory(face, doc, **fixed)
+def _register(kind: type[Algorithm]) -> Callable[..., Optimizer]:
+    defaults = ", ".join(f"{p.name}={p.default!r}" for p in _in_frame(kind).values())
+    doc, fixed = _OWN.get(kind, (_OTHER.format(kind.__name__, defaults), {}))
+    return _factory(kind, doc, **fixed)
 
 
-_FACTORIES = {name: _register(face) for name, face in CLASSES.items()}
+_FACTORIES = {name: _register(kind) for name, kind in CLASSES.items()}
 globals().update(_FACTORIES)
 __all__ = ["Optimizer", *_FACTORIES]

@@ -15,7 +15,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 _CHARS = "efd"
 #: a check takes the name and what came, and returns the value to keep or raises
 Check = Callable[[str, Any], Any]
-#: so many arrays that lie among one another are compared each with each; more are drawn on a map
+#: up to this many overlapping arrays are compared pair by pair, more by a mask of their bytes
 _FEW = 64
 
 
@@ -156,7 +156,7 @@ def _meeting(arrays: list[np.ndarray]) -> Iterator[list[int]]:
 
 
 def _places(arrays: list[np.ndarray], met: list[int]) -> Callable[[int], np.ndarray]:
-    """A map of the memory that these arrays meet in, all False: of each array's number, its places on the map."""
+    """A mask of the memory that these arrays share, all False: given an array's number, its part of the mask."""
     bounds = [np.lib.array_utils.byte_bounds(arrays[k]) for k in met]
     base, end = min(low for low, _ in bounds), max(high for _, high in bounds)
     steps = {stride for k in met for stride, size in zip(arrays[k].strides, arrays[k].shape, strict=True) if size > 1}

@@ -48,7 +48,8 @@ cdef inline real maximum(real a, real b) noexcept nogil:
     return larger if a == a else a  # NaN propagates, as in numpy.maximum; two selects, since `or` defeats gcc
 
 cdef inline real minimum(real a, real b) noexcept nogil:
-    return a if a < b else b  # one instruction, which gives b where that is NaN; a never is, unlike in numpy.minimum
+    # one instruction, minss: b where b is NaN. a, the bound, never is: a NaN gradient stays NaN, as in numpy.minimum
+    return a if a < b else b
 
 cdef inline real where(real condition, real a, real b) noexcept nogil:
     return a if condition else b

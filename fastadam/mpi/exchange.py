@@ -64,7 +64,7 @@ class Exchange:
     def take(self) -> None:
         """Bring what this rank steps of the parameters, where they are not communicated from where they are."""
         for bucket in self._buckets:
-            self._memories[bucket.run].take(bucket.share(self._ranks.rank))
+            self._memories[bucket.run].copy_in(bucket.share(self._ranks.rank))
 
     def total(self, high: float, low: float) -> float:
         """The sum of all ranks' sums, rounded once; this rank's is that of its share of the gradients."""
@@ -85,7 +85,7 @@ class Exchange:
         for request in going:
             wait(request)
         for memory in self._memories:
-            memory.give()
+            memory.copy_out()
             if self._zero_grads:
                 memory.grads[...] = 0
 
@@ -142,17 +142,17 @@ class Exchange:
     def broadcast(self) -> None:
         """Give all parameters of rank 0 to all."""
         for memory in self._memories:
-            memory.take(slice(0, memory.values.size))
+            memory.copy_in(slice(0, memory.values.size))
         if self._ranks.size > 1:
             for bucket in self._buckets:
                 values = self._memories[bucket.run].values[bucket.whole].view(np.uint8)
                 wait(self._ranks.comm.Ibcast([values, MPI.BYTE]))
             for memory in self._memories:
-                memory.give()
+                memory.copy_out()
 
     def gather(self) -> None:
         """Give each rank's part of all parameters to all, outside of a step."""
         for request in [self._send_back(bucket) for bucket in self._buckets]:
             wait(request)
         for memory in self._memories:
-            memory.give()
+            memory.copy_out()

@@ -73,7 +73,7 @@ class Memory:
     """The values and the gradients of a run's parameters, each in one array.
 
     `values` is the memory of the arrays that were given, where they lie one behind the other in it. Else it is a
-    buffer: `take` brings what is about to be stepped, `give` the parameters back.
+    buffer: `copy_in` brings what is about to be stepped, `copy_out` takes the parameters back.
     """
 
     def __init__(self, run: Run, params: Sequence[np.ndarray]) -> None:
@@ -89,7 +89,7 @@ class Memory:
         """Number of a parameter -> where its gradient is put."""
         return _views(self.grads, self._run, self._params)
 
-    def take(self, place: slice) -> None:
+    def copy_in(self, place: slice) -> None:
         """Bring these elements of the run from the parameters into the buffer."""
         if self.is_buffer:
             for piece, begin in self._run.pieces(place.start, place.stop):
@@ -97,7 +97,7 @@ class Memory:
                 elements = p.reshape(-1) if p.flags.c_contiguous else p.flat
                 self.values[begin : begin + piece.end - piece.begin] = elements[piece.begin : piece.end]
 
-    def give(self) -> None:
+    def copy_out(self) -> None:
         """Put all parameters where they were given."""
         if self.is_buffer:
             for number, values in _views(self.values, self._run, self._params).items():

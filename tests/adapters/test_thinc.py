@@ -257,7 +257,7 @@ def test_resolved_from_a_config(name):
     """)
     optimizer = registry.resolve(config)["optimizer"]
     assert isinstance(optimizer, thinc.api.Optimizer)  # what spaCy asks of it
-    assert optimizer.face is getattr(fastadam, name)
+    assert optimizer.kind is getattr(fastadam, name)
     expected = getattr(adapter, name)(
         schedule("warmup_linear", 0.01, 10, 40), L2=0.25, grad_clip=2.0, use_averages=False
     )
@@ -269,7 +269,7 @@ def test_resolved_from_a_config(name):
 def test_the_config_in_the_docs():
     (text,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs/adapters.md").read_text(), re.S)
     optimizer = registry.resolve(Config().from_str("[training]\n" + text))["training"]["optimizer"]
-    assert optimizer.face is fastadam.Adam
+    assert optimizer.kind is fastadam.Adam
     assert optimizer.averages is None
     before = new_weights()
     close(train(optimizer, 1), before, 0)  # the warmup begins at a rate of 0
@@ -299,7 +299,7 @@ def test_entry_points_find_them_in_a_fresh_process(tmp_path):
         "assert not any(name.startswith('fastadam') for name in sys.modules)\n"
         f"for name in {list(points)}:\n"
         "    optimizer = registry.resolve({'o': {'@optimizers': name, 'learn_rate': 0.5}})['o']\n"
-        "    print(type(optimizer).__module__, optimizer.face.__name__)\n"
+        "    print(type(optimizer).__module__, optimizer.kind.__name__)\n"
     )
     path = os.pathsep.join([str(tmp_path), str(Path(fastadam.__file__).parents[1])])
     done = subprocess.run(
