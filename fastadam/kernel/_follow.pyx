@@ -175,9 +175,14 @@ cdef bint is_same_dict(tuple node, dict values, Place* place) except -1:
         if k >= PyTuple_GET_SIZE(keys) or key != PyTuple_GET_ITEM(keys, k):
             place[0] = begin
             return is_same_by_key(node, values, place)
-        part = <object> child
-        if not is_same(None if children is None else children[k], child, place):
+        if children is not None:
+            part = <object> child
+            if not is_same(children[k], child, place):
+                return False
+        elif place.next == place.end or place.next.p != <void*> child:
             return False
+        else:
+            place.next += 1
         k += 1
     return k == PyTuple_GET_SIZE(keys)
 
