@@ -259,7 +259,10 @@ class Core(Follower):
             own = [list(named.values()) for named in states[first:last]]
             parts.append((backends.kernel(rule, self.settings["backend"]), list(arrays[first:last]), own))
             first = last
+        hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
         self.plan.lay(parts, structure.names, counts, self.origins)
+        for k, numbers in enumerate(hyper):  # a new group gets its own before the next step
+            self.plan.set_hyper(k, numbers)
         self.took = None
 
 

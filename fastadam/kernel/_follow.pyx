@@ -91,6 +91,7 @@ cdef class Follower:
         self.follow_structure()
         if self.cell.value is not self.took:
             self.refresh()
+            self.follow_structure()  # a schedule may have put another array there
         return 0
 
     cdef int follow_structure(self) except -1:

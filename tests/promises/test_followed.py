@@ -330,3 +330,17 @@ def test_a_group_without_its_parameters_says_so():
     del groups[0]["params"]
     with pytest.raises(ValueError, match="has not the structure"):
         opt.step([np.ones(2), np.ones(2)])
+
+
+def test_a_schedule_that_replaces_an_array():
+    params = {"W": np.ones(2)}
+
+    def lr(t):
+        if t == 2:
+            params["W"] = np.full(2, 5.0)
+        return 1.0
+
+    opt = fastadam.Adam(params, lr=lr)
+    for _ in range(3):
+        opt.step({"W": np.ones(2)})
+    assert np.allclose(params["W"], 3)
