@@ -156,7 +156,7 @@ def tree(tmp_path_factory):
     insert(folder / "fastadam/optimizers.py", CLASS, r"^#: .*\nCLASSES")
     insert(folder / "fastadam/optimizers.py", NAME, r"(?<=^__all__ = \[)")
     insert(folder / "pyproject.toml", ENTRY, '^"fastadam.Adam.v1"')
-    python("setup.py", "-q", "build_ext", "--inplace", cwd=folder, path=folder)
+    python("setup.py", "-q", "build_ext", "--inplace", "-j2", cwd=folder, path=folder)
     return folder
 
 
@@ -187,5 +187,5 @@ def test_c(tree, use):
     folder = tree / "build"
     (folder / "client.pyx").write_text(CLIENT)
     (folder / "setup_client.py").write_text(CLIENT_SETUP)
-    python("setup_client.py", "-q", "build_ext", "--inplace", cwd=folder, path=tree)
+    python("setup_client.py", "-q", "build_ext", "--inplace", "-j2", cwd=folder, path=tree)
     use(USES["C"])
