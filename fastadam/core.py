@@ -39,15 +39,15 @@ class Core(Follower):
         """The core of a new optimizer, given the value of each field that its class declares."""
         defaults = {name: option.check(name, given[name]) for name, option in kind.options.items()}
         settings = {name: setting.check(name, given[name]) for name, setting in kind.settings.items()}
-        structure = tree.read(given["params"])
-        if structure.owner is not None and given["grads"] is not None:
+        settings |= {name: tree.listed(given[name]) for name in ("params", "grads")}
+        structure, bound = tree.read(settings["params"]), settings["grads"]
+        if structure.owner is not None and bound is not None:
             raise ValueError("grads: an object brings its own gradients as .grad; leave grads out, or pass its arrays")
         groups = Groups(kind, defaults)
         for k, branch in enumerate(structure.branches):
             label = f"params[{k}]" if branch.options else ""
             groups.add(label, groups.checked(label, branch.arrays, branch.options or {}))
         _check_params(structure.names, structure.arrays, settings)
-        bound = tree.listed(given["grads"])
         _check_grads(structure, bound, structure.arrays)
         store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays)
         with store.undone_on_error():

@@ -344,3 +344,12 @@ def test_a_schedule_that_replaces_an_array():
     for _ in range(3):
         opt.step({"W": np.ones(2)})
     assert np.allclose(params["W"], 3)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_what_can_be_read_once_is_copied_as_a_list(copied):
+    named = {"a": np.ones(2), "b": np.ones(1)}
+    for params in (iter(named.values()), named.values()):
+        other = copied(fastadam.Adam(params, lr=0.5, grads=iter([np.ones(2), np.ones(1)])))
+        other.step()
+        assert np.allclose(other.param_groups[0]["params"][0], 0.5)
