@@ -42,6 +42,15 @@ def test_blocks_nest(came):
     assert sorted(came) == sorted(numbers())
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as Python has it: a shell may have started the tests with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_raised_at_the_end():
     done = False
     with pytest.raises(KeyboardInterrupt), deferred_signals():  # noqa: PT012
@@ -51,6 +60,7 @@ def test_an_interrupt_is_raised_at_the_end():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_comes_from_the_error_of_the_block():
     with pytest.raises(KeyboardInterrupt) as raised, deferred_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
