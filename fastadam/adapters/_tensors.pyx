@@ -130,12 +130,14 @@ cdef class Watch:
     cdef int64_t[::1] at        # the addresses
     cdef bytes counted
     cdef size_t* memory         # of the tensors that a step writes
+    cdef Place* written_places  # of the same; of unknown dimensions where only methods tell
     cdef Place* grad_places     # of the gradients, as the plan last admitted them
     cdef bint plain             # whether the options are numbers and the like, which do not change in place
     cdef Py_ssize_t n
 
     def __init__(self, list params, list states, counts, steps, read_options):
         cdef Py_ssize_t i
+        cdef dl_tensor_t found
         self.params, self.steps, self.read_options = params, steps, read_options
         self.n = sum(map(len, params))
         self.at = self.addresses = array("q", bytes(8 * self.n))
@@ -147,16 +149,23 @@ cdef class Watch:
         self.shapes = [p.shape for group in params for p in group]
         self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
         self.grad_places = <Place*> PyMem_Calloc(self.n, sizeof(Place))
-        if self.memory is NULL or self.grad_places is NULL:
+        self.written_places = <Place*> PyMem_Calloc(len(self.written), sizeof(Place))
+        if self.memory is NULL or self.grad_places is NULL or self.written_places is NULL:
             raise MemoryError
         for i in range(self.n):
             self.grad_places[i].ndim = -1
         for i, tensor in enumerate(self.written):
-            self.memory[i] = DATA_PTR(tensor)
+            if read(tensor, &found):
+                keep(&self.written_places[i], &found)
+                self.memory[i] = <size_t> address(&found)
+            else:
+                self.written_places[i].ndim = -1
+                self.memory[i] = DATA_PTR(tensor)
 
     def __dealloc__(self):
         PyMem_Free(self.memory)
         PyMem_Free(self.grad_places)
+        PyMem_Free(self.written_places)
 
     def note_options(self, list groups):
         """These are the options that the plan has."""
@@ -250,15 +259,24 @@ cdef class Watch:
         return i == n
 
     cdef bint finds_memory(self) except -1:
-        """Assigning to a tensor's ``.data`` gives it another memory, or other strides; sharing it moves it."""
+        """Assigning to a tensor's ``.data`` gives it another memory, shape or strides; sharing it moves it."""
         cdef Py_ssize_t i
+        cdef dl_tensor_t found
         for i in range(len(self.written)):
-            if <size_t> DATA_PTR(self.written[i]) != self.memory[i]:
-                return False
-        for i in range(self.n):
-            if STRIDE(self.written[i]) != self.strides[i] or self.written[i].shape != self.shapes[i]:
+            tensor = self.written[i]
+            if self.written_places[i].ndim >= 0:
+                if not read(tensor, &found) or not is_laid_out(&self.written_places[i], &found):
+                    return False
+                if <size_t> address(&found) != self.memory[i]:
+                    return False
+            elif not self.finds_by_methods(tensor, i):
                 return False
         return True
+
+    cdef bint finds_by_methods(self, tensor, Py_ssize_t i) except -1:
+        if <size_t> DATA_PTR(tensor) != self.memory[i]:
+            return False
+        return i >= self.n or (STRIDE(tensor) == self.strides[i] and tensor.shape == self.shapes[i])
 
     cdef bint finds_gradients(self) except -1:
         """Whether each gradient is laid out as the last one; and where it lies."""

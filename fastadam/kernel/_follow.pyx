@@ -178,7 +178,7 @@ cdef bint is_same_dict(tuple node, dict values, Place* place) except -1:
             return is_same_by_key(node, values, place)
         if children is not None:
             part = <object> child
-            if not is_same(children[k], child, place):
+            if not is_same(children[k], <PyObject*> part, place):
                 return False
         elif place.next == place.end or place.next.p != <void*> child:
             return False

@@ -598,3 +598,16 @@ def test_a_step_of_ones_own_around_it_runs_hooks_as_torchs_does():
     run(2, p, optimizer)
     assert len(seen) >= 2
     assert optimizer.state[p]["step"] == 2
+
+
+def test_a_parameter_that_was_narrowed_is_not_stepped_beyond_its_end():
+    p = torch.nn.Parameter(torch.zeros(6))
+    whole, optimizer = p.data, adapter.Adam([p], lr=1.0)
+    p.grad = torch.ones(6)
+    for _ in range(2):
+        optimizer.step()
+    before = whole.clone()
+    p.data = p.data[:2]  # at the same place, with the same strides
+    with pytest.raises(ValueError, match=r"expected shape \(2,\)"):
+        optimizer.step()
+    assert torch.equal(whole, before)
