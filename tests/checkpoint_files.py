@@ -235,3 +235,17 @@ def header_of(old: bytes, new: bytes) -> Change:
         return data.replace(old, new)
 
     return whole(change)
+
+
+def put(*path: Any) -> Callable[[Any], Any]:
+    """Puts the last of the path at the keys before it; `...` takes it out."""
+
+    def change(told: Any) -> None:
+        *keys, last, value = path
+        for key in keys:
+            told = told[key]
+        told[last] = value
+        if value is ...:
+            del told[last]
+
+    return change

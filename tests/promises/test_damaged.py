@@ -9,7 +9,6 @@ import random
 import re
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from checkpoint_files import (
     length,
     nested,
     npy,
+    put,
     rezip,
     snapshot,
     tar,
@@ -359,20 +359,6 @@ def test_read_only_parameters(way: str, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- dicts
-
-
-def put(*path: Any) -> Callable[[Any], Any]:
-    """Puts the last of the path at the keys before it; `...` takes it out."""
-
-    def change(told: Any) -> None:
-        *keys, last, value = path
-        for key in keys:
-            told = told[key]
-        told[last] = value
-        if value is ...:
-            del told[last]
-
-    return change
 
 
 M = ("state", "W", "m")

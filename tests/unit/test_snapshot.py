@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_files import put
 
 from fastadam import schedules
 from fastadam.state import files, snapshot
@@ -168,20 +169,6 @@ def test_functions(suffix: str, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- what is refused
-
-
-def put(*path: Any) -> Any:
-    """Puts the last of the path at the keys before it; `...` takes it out."""
-
-    def change(told: Any) -> None:
-        *keys, last, value = path
-        for key in keys:
-            told = told[key]
-        told[last] = value
-        if value is ...:
-            del told[last]
-
-    return change
 
 
 def old(told: Any) -> None:
