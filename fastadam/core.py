@@ -284,15 +284,16 @@ class Unchanged:
 def _check_params(names: Sequence[str], arrays: Sequence[Any], settings: Mapping[str, Any]) -> None:
     checks.parameters(list(names), list(arrays))
     for name, p in zip(names, arrays, strict=True):
-        if settings["state_dtype"] is not None and p.dtype == np.float64:
-            raise ValueError(f"state_dtype: {name} is float64, whose states are, too; leave state_dtype out")
+        if settings["state_dtype"] is not None and checks.computed_in(p) != np.float32:
+            raise ValueError(f"state_dtype: {name} is {p.dtype}, whose states are, too; leave state_dtype out")
 
 
 def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any]) -> None:
     """Check gradients that are to be bound, where there are any."""
     flat = () if bound is None else structure.flatten(bound)
     for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
-        checks.gradient(name, g, p)
+        if g is not None:
+            checks.gradient(name, g, p)
 
 
 def _states_at_first(
