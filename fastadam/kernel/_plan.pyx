@@ -188,6 +188,12 @@ cdef class Plan(Entry):
         """Their names."""
         return self.layout.names or []
 
+    def rename(self, list names not None):
+        """Call the parameters so from now on."""
+        if len(names) != self.layout.job.n_segments:
+            raise ValueError(f"names: expected {self.layout.job.n_segments}, one a parameter, got {len(names)}")
+        self.layout.names = names
+
     @property
     def n_groups(self):
         """How many groups there are."""
