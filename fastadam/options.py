@@ -4,15 +4,16 @@ attribute and the entry of a group. A check takes the name and what came; it ret
 error that says what is allowed.
 """
 
+import difflib
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import Check, number, shown
+from .kernel.checks import Check, came, number, shown
 from .kernel.checks import flag as flag
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
@@ -78,6 +79,13 @@ def _without_self(method: Any) -> inspect.Signature:
     """The signature of a method as its callers see it."""
     signature = inspect.signature(method)
     return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that was probably meant: lr by learning_rate, its initials; eps by epsilon; betas by beta1."""
+    initials, like = "".join(part[:1] for part in name.split("_")), [own for own in names if own[0] == name[:1]]
+    near = [own for own in like if own == initials or name.startswith(own)]
+    return next(iter(near or difflib.get_close_matches(name, like, 1, cutoff=0.7)), None)
 
 
 def anything(name: str, value: Any) -> Any:
@@ -147,7 +155,22 @@ class Declared:
 
 def rate_or_schedule(name: str, value: Any) -> Any:
     """A learning rate: a number, or a function of the step count."""
-    return value if callable(value) else rate(name, value)
+    if not callable(value):
+        return rate(name, value)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # a builtin that tells none
+        return value
+    if inspect.isfunction(value) and hasattr(value, "formula"):  # of a schedule that is not made yet
+        given = ", ".join(f"{own}=…" for own, p in signature.parameters.items() if p.default is p.empty)
+        call = f"{value.__module__}.{value.__name__}({given})"
+        raise TypeError(f"{name}: expected a number or a schedule, got what makes one; call it: {call}")
+    try:
+        signature.bind(1)
+    except TypeError as error:
+        allowed = "a number, or a function of the step count t alone"
+        raise TypeError(f"{name}: expected {allowed}, got {came(value)}: {error}") from None
+    return value
 
 
 def rate_at(lr: Any, t: int) -> float:
@@ -162,10 +185,11 @@ def positive_count(name: str, value: Any) -> int:
 
 def two_betas(name: str, value: Any) -> tuple[float, float]:
     """A pair of decay rates."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):  # a set has no order
-        raise TypeError(f"{name}: expected a pair of numbers, got {shown(value)} of type {type(value).__name__}")
-    if np.ndim(value) == 0 or len(value) != 2:
-        raise ValueError(f"{name}: expected a pair of numbers, got {np.size(value)} of them: {shown(value)}")
+    is_ordered = isinstance(value, Sequence) or getattr(value, "ndim", None)  # a set is not
+    if isinstance(value, (str, bytes)) or not is_ordered:
+        raise TypeError(f"{name}: expected a pair of numbers, got {came(value)}")
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected a pair of numbers, got {len(value)} of them")
     return below_one(f"{name}[0]", value[0]), below_one(f"{name}[1]", value[1])
 
 

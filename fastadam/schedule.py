@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 from . import options
-from .kernel.checks import shown
+from .kernel.checks import came, shown
 from .rules import arguments
 
 P = ParamSpec("P")
@@ -175,7 +175,7 @@ def _check(name: str, value: Any) -> Any:
     if name not in ("schedules", "boundaries"):
         return options.check_schedule(name, value)
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name}: expected a list, got {shown(value)} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected a list, got {came(value)}")
     if name == "boundaries":
         counts = tuple(options.positive_count(f"{name}[{k}]", part) for k, part in enumerate(value))
         if any(later <= earlier for earlier, later in pairwise(counts)):
@@ -185,8 +185,7 @@ def _check(name: str, value: Any) -> Any:
         raise ValueError(f"{name}: expected at least one schedule, got none")
     for k, part in enumerate(value):
         if not isinstance(part, Schedule):
-            was = f"{shown(part)} of type {type(part).__name__}"
-            raise TypeError(f"{name}[{k}]: expected a schedule such as constant(0.1), got {was}")
+            raise TypeError(f"{name}[{k}]: expected a schedule such as constant(0.1), got {came(part)}")
     return tuple(value)
 
 

@@ -120,7 +120,7 @@ def _number(name: str, value: Any) -> float:
     if not isinstance(value, (str, bytes)):
         with suppress(TypeError, ValueError):
             return float(value)
-    raise TypeError(f"{name}: expected a number, got {checks.shown(value)}")
+    raise TypeError(f"{name}: expected a number, got {checks.came(value)}")
 
 
 class Adam(_Article):

@@ -133,7 +133,7 @@ class Optimizer(thinc.optimizers.Optimizer):
                 raise TypeError(f"{name}: unknown option of {kind.__name__} in thinc's frame; it has {has}")
         given = {name: p.default for name, p in framed.items()} | given
         given |= {"learn_rate": learn_rate, "grad_clip": grad_clip}
-        scheduled = {name: given.pop(name) for name in _CHECKS if name in given}
+        scheduled = {name: checks.scalar(given.pop(name)) for name in _CHECKS if name in given}
         for name, value in scheduled.items():
             if isinstance(value, (int, float)):  # others are schedules, and checked at each step
                 _CHECKS[name](name, value)

@@ -19,51 +19,78 @@ Check = Callable[[str, Any], Any]
 _FEW = 64
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, most: int = 500) -> str:
     """What came, for a message: its repr where it has one, and no more of that than one can read."""
     try:
         text = repr(value)
     except Exception:  # its own, or Python's limit to the digits of a number
         text = object.__repr__(value)
-    return text if len(text) <= 500 else f"{text[:500]}…"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def came(value: Any) -> str:
+    """What came instead of a number or a flag, in one line: its repr and its type, of an array its shape alone."""
+    axes = getattr(value, "ndim", 0)
+    if isinstance(axes, int) and axes > 0:
+        return f"an array of shape {tuple(value.shape)}"
+    return f"{shown(value, 100)} of type {type(value).__name__}"
+
+
+def scalar(value: Any) -> Any:
+    """What an array without axes holds, as Python's own number or flag: one of NumPy, JAX, PyTorch, TensorFlow, ….
+    All else comes back as it is, masked arrays too: what is masked is no number.
+    """
+    if getattr(value, "ndim", None) != 0 or isinstance(value, np.ma.MaskedArray):
+        return value
+    return value.item() if hasattr(value, "item") else np.asarray(value).item()
+
+
+def _plain(name: str, value: Any, kind: type, allowed: str) -> Any:
+    """The scalar that came, if it is of that kind; a flag is no number."""
+    try:
+        found = scalar(value)
+    except Exception as error:  # its own: there is no number in it yet, as while JAX traces
+        raise TypeError(f"{name}: expected {allowed}, got {came(value)}: {error}") from error
+    if isinstance(found, kind) and isinstance(found, bool) == (kind is bool):
+        return found
+    raise TypeError(f"{name}: expected {allowed}, got {came(value)}")
 
 
 def whole(name: str, value: Any, least: int = 0, below: float = math.inf) -> int:
-    """Refuse what is no whole number in that range."""
+    """Refuse what is no whole number in that range. A float may be one: 1e4."""
     if type(value) is int and least <= value < below:  # the usual case; a schedule asks at every step
         return value
-    allowed = f">= {least}" if below == math.inf else f">= {least} and < 2**{int(below).bit_length() - 1}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected a whole number {allowed}, got {shown(value)} of type {type(value).__name__}")
-    if not least <= int(value) < below:
-        raise ValueError(f"{name}: expected a whole number {allowed}, got {shown(value)}")
-    return int(value)
+    allowed = f"a whole number >= {least}" + ("" if below == math.inf else f" and < 2**{int(below).bit_length() - 1}")
+    found = _plain(name, value, numbers.Real, allowed)
+    if found // 1 != found:  # infinity and NaN, too
+        raise TypeError(f"{name}: expected {allowed}, got {came(value)}")
+    if not least <= int(found) < below:
+        raise ValueError(f"{name}: expected {allowed}, got {shown(value)}")
+    return int(found)
 
 
 def number(allowed: str, test: Callable[[float], bool]) -> Check:
     """A check for a number that passes `test`; `allowed` says in words which do."""
+    allowed = f"a number {allowed}"
 
     def check(name: str, value: Any) -> float:
         if type(value) is float and test(value):  # the usual case, at every step that clips
             return value
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected a number {allowed}, got {shown(value)} of type {type(value).__name__}")
+        found = _plain(name, value, numbers.Real, allowed)
         try:
-            allowed_value = test(float(value))
+            is_allowed = test(float(found))
         except OverflowError:
-            allowed_value = False
-        if not allowed_value:
-            raise ValueError(f"{name}: expected a number {allowed}, got {shown(value)}")
-        return float(value)
+            is_allowed = False
+        if not is_allowed:
+            raise ValueError(f"{name}: expected {allowed}, got {shown(value)}")
+        return float(found)
 
     return check
 
 
 def flag(name: str, value: Any) -> bool:
     """Refuse all but True and False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
-    return bool(value)
+    return value if type(value) is bool else _plain(name, value, bool, "True or False")
 
 
 #: what may stand in a step's arguments, beside None

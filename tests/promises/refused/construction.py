@@ -86,7 +86,7 @@ HOW: list[tuple[str, Any, Any, str]] = [
     ("n_threads", "2", TypeError, THREADS),
     ("seed", -1, ValueError, SEED),
     ("seed", 2**64, ValueError, SEED),
-    ("seed", 1.0, TypeError, SEED),
+    ("seed", 1.5, TypeError, SEED),
     ("seed", None, TypeError, SEED),
     ("master_weights", 1, TypeError, "True or False"),
     ("state_dtype", "float16", ValueError, "None or 'bfloat16'"),

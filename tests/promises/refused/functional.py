@@ -46,7 +46,7 @@ FUNCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "gradient of p[1]: shares memory with a parameter or a state"),
     *(
         (f"t = {t!r:.9}", of_function(t=lambda a, t=t: t), error, "t: expected a whole number >= 1 and < 2**62, got ")
-        for t, error in ((0, ValueError), (-1, ValueError), (2**70, ValueError), (1.0, TypeError), (True, TypeError))
+        for t, error in ((0, ValueError), (-1, ValueError), (2**70, ValueError), (1.5, TypeError), (True, TypeError))
     ),
     ("lr", of_function(lr=lambda a: -1.0), ValueError, f"lr: expected {RATE}, got -1.0"),
     ("schedule", of_function(lr=lambda a: good_rate), TypeError, f"lr: expected {RATE}, got cosine("),

@@ -57,11 +57,10 @@ GROUPS = [
             ("NaN", lambda t: nan, ValueError, f"lr(3): expected {RATE}, got nan"),
             ("infinite", lambda t: inf, ValueError, f"lr(3): expected {RATE}, got inf"),
             ("None", lambda t: None, TypeError, f"lr(3): expected {RATE}, got None of type NoneType"),
-            ("an array", lambda t: ones(2), TypeError, f"lr(3): expected {RATE}, got array([1., 1.]) of type ndarray"),
+            ("an array", lambda t: ones(2), TypeError, f"lr(3): expected {RATE}, got an array of shape (2,)"),
             ("a text", lambda t: "0.1", TypeError, f"lr(3): expected {RATE}, got '0.1' of type str"),
             ("a schedule", lambda t: good_rate, TypeError, f"lr(3): expected {RATE}, got cosine(lr=0.5, steps=10"),
             ("that fails", zero_division, ZeroDivisionError, "division by zero"),
-            ("of no argument", lambda: 0.1, TypeError, "…takes 0 positional arguments but 1 was given"),
             ("too large", schedules.exponential(1e300, 1e10), ValueError,
              "exponential(lr=1e+300, factor=10000000000.0)"),
         )

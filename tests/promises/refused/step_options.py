@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from numpy import inf, nan, ones
+from numpy import inf, nan, ndarray, ones
 
 from .case import FLAG, NORM, Case
 from .worlds import running
@@ -26,7 +26,8 @@ def of_arguments() -> list[Case]:
     made = []
     for name, value, error, allowed in EXTRAS:
         call = partial(lambda w, given: w.opt.step(w.good, **given), given={"max_norm": 1.0, name: value})
-        text = f"{name}: expected {allowed}, got {value!r}"
+        came = f"an array of shape {value.shape}" if isinstance(value, ndarray) else repr(value)
+        text = f"{name}: expected {allowed}, got {came}"
         made.append(Case(f"step {name}={value!r}", running, call, error, text))
     return made
 
