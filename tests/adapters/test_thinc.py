@@ -126,6 +126,13 @@ def test_steps_are_made_by_fastadams_kernels(monkeypatch):
     assert inside.thinc_counts(optimizer) == dict.fromkeys(SHAPES, 5)
 
 
+def test_numbers_without_axes():
+    ours = train(adapter.Adam(np.float32(0.5), beta1=np.array(0.5), eps=np.asarray(0.25), L2=np.float16(0.5)), steps=3)
+    expected = train(adapter.Adam(0.5, beta1=0.5, eps=0.25, L2=0.5), steps=3)
+    for key, w in expected.items():
+        np.testing.assert_array_equal(ours[key], w)
+
+
 def test_rates_assigned_between_steps():
     weights = []
     for optimizer in (adapter.Adam(0.1), thinc.api.Adam(0.1)):
