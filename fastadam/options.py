@@ -7,6 +7,7 @@ error that says what is allowed.
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from .kernel import checks
 from .kernel.checks import Check, number, shown
 from .kernel.checks import flag as flag
+from .names import Strict, refuse_unknown
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
@@ -108,7 +110,7 @@ def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool =
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(option, setting))
-class Declared:
+class Declared(Strict):
     """A class whose constructor follows from its declarations, those of its bases first."""
 
     options: ClassVar[dict[str, Option]]
@@ -131,10 +133,7 @@ class Declared:
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The value of every field, given the arguments of the constructor."""
-        for name in kwargs:
-            if name not in cls.declared.parameters:
-                own = ", ".join(list(cls.declared.parameters)[1:])
-                raise TypeError(f"{name}: unknown option of {cls.__name__}; it has {own}")
+        refuse_unknown(kwargs, cls.declared.parameters, f"option of {cls.__name__}")
         try:
             given = cls.declared.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -147,7 +146,19 @@ class Declared:
 
 def rate_or_schedule(name: str, value: Any) -> Any:
     """A learning rate: a number, or a function of the step count."""
-    return value if callable(value) else rate(name, value)
+    if not callable(value):
+        return rate(name, value)
+    if hasattr(value, "formula"):
+        raise TypeError(f"{name}: expected a schedule, got what makes one; call it: {value.__name__}(…)")
+    with suppress(ValueError):  # a builtin function may not tell its arguments
+        try:
+            inspect.signature(value).bind(1)
+        except TypeError:
+            raise TypeError(
+                f"{name}: expected a number, or a function of the step count t alone, got {shown(value)}, which takes "
+                f"{inspect.signature(value)}"
+            ) from None
+    return value
 
 
 def rate_at(lr: Any, t: int) -> float:

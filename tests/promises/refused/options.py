@@ -7,7 +7,7 @@ import numpy as np
 from numpy import inf, nan, ones
 
 import fastadam
-from fastadam import Adam
+from fastadam import Adam, schedules
 
 from .case import BELOW_ONE, RATE, UP_TO_ONE, Case
 from .worlds import fresh, running
@@ -32,6 +32,12 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (Adam, "lr", None, TypeError, RATE, ""),
     (Adam, "lr", 1j, TypeError, RATE, ""),
     (Adam, "lr", ones(2), TypeError, RATE, ""),
+    (Adam, "lr", ones((2, 2)), TypeError, RATE, "array([[1., 1.], [1., 1.]]) of type ndarray"),
+    (Adam, "lr", ones((2, 50)), TypeError, RATE, "an array of shape (2, 50) of type ndarray"),
+    (Adam, "lr", lambda: 0.1, TypeError, "a number, or a function of the step count t alone", "<function"),
+    (Adam, "lr", lambda t, k: 0.1, TypeError, "a number, or a function of the step count t alone", "<function"),
+    (Adam, "lr", schedules.cosine, TypeError, "a schedule", "what makes one; call it: cosine(…)"),
+    (Adam, "lr", schedules.constant, TypeError, "a schedule", "what makes one; call it: constant(…)"),
     (Adam, "lr", [0.1] * 10**5, TypeError, RATE, "[0.1, 0.1"),
     (Adam, "lr", Odd(), TypeError, RATE, "<refused.options.Odd object"),
     (Adam, "betas", (1.0, 0.9), ValueError, BELOW_ONE, "1.0"),
