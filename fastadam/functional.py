@@ -8,6 +8,10 @@ bfloat16 parameter; a gradient may be of any dtype that `Optimizer.step` takes. 
 by name, are those of the class; `lr` is a number here, and the function chooses the rule. Errors are raised before
 anything is touched.
 
+What is stepped is the array that is passed. ``E[rows]`` with a list or an array of rows is a *copy*: its step is lost,
+and no function can see that. Keep the copy, and put it back: ``part = E[rows]``, the step, ``E[rows] = part``, and the
+same for the states.
+
 Examples
 --------
 >>> import numpy as np
@@ -22,6 +26,8 @@ import inspect
 from collections.abc import Callable
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from . import options
 from .kernel import checks, threads
@@ -81,7 +87,7 @@ class _Function:
         t = options.count("t", arguments[-1], least=1)
         params, grads, *lists = self.lists(arguments[:-1])
         states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
-        if n_threads is not None or sum(getattr(p, "size", 0) for p in params) >= FEWEST_SHARED:
+        if n_threads is not None or sum(p.size for p in params if isinstance(p, np.ndarray)) >= FEWEST_SHARED:
             count = threads.resolve("n_threads", n_threads)
         else:
             count = 1

@@ -242,10 +242,11 @@ def _keys(leaves: list[Leaf]) -> list[str]:
 
 
 def _is_sequence(value: Any) -> bool:
-    """Whether a value holds others one behind the other: no array, of whatever library, is one."""
-    is_array = isinstance(value, np.ndarray) or hasattr(value, "__array__") or hasattr(value, "toarray")
+    """Whether a value holds others one behind the other: no array or model, of whatever library, is one."""
+    is_array = isinstance(value, np.ndarray) or any(hasattr(value, name) for name in ("__array__", "toarray"))
+    is_model = hasattr(value, "parameters")
     is_other = isinstance(value, (Mapping, str, bytes, bytearray, memoryview, set, frozenset))
-    return isinstance(value, Iterable) and not is_array and not is_other
+    return isinstance(value, Iterable) and not (is_array or is_model or is_other)
 
 
 def is_pairs(value: Any) -> bool:
