@@ -46,9 +46,7 @@ def meant(name: str, known: Iterable[str]) -> str | None:
         right = next((word for word in row if word in known), "")
         for word in row if right else ():
             called.setdefault(_plain(word), right)
-    if any(
-        _plain(name) == _plain(word) for row in SAME for word in row
-    ):  # a word of its own, and no other's misspelling
+    if any(_plain(name) == _plain(word) for row in SAME for word in row):  # not another word that is misspelt
         return called.get(_plain(name))
     near = difflib.get_close_matches(_plain(name), called, 1, 0.75)
     return called[near[0]] if near else None
@@ -135,6 +133,8 @@ class Telling(Strict):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):  # Python asks for such names, also of an object that is not made yet
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
             raise AttributeError(f"{name}: {self._no_such(name, 'it has')}", name=name, obj=self)
 
 

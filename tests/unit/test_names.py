@@ -73,6 +73,16 @@ def test_subclass_has_the_attributes_that_it_declares(copied):
     assert copied(slotted).average == 0.5
 
 
+def test_groups_and_schedules_can_be_copied():
+    opt = fastadam.Adam(np.ones(2), lr=fastadam.schedules.cosine(0.1, 5) * 0.5)
+    group, rate = opt.param_groups[0], opt.lr
+    for again in (copy.deepcopy(group), pickle.loads(pickle.dumps(group))):
+        assert again["lr"] == rate
+    assert copy.copy(group) == dict(group)
+    assert copy.copy(rate) == copy.deepcopy(rate) == rate
+    assert not hasattr(group, "__array__")
+
+
 def test_methods_may_be_replaced_on_an_object():
     opt = fastadam.Adam(np.ones(2))
     called = []
