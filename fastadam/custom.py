@@ -11,7 +11,7 @@ import numpy as np
 from . import options
 from .base import Optimizer
 from .kernel import backends
-from .kernel.checks import scalar, shown
+from .kernel.checks import counted, scalar, shown
 from .options import option, setting
 from .rules import OF_THE_STEP, Rule, arguments, prepare_scalars
 
@@ -146,7 +146,9 @@ def _check_scalars(rule: Rule, values: dict[str, Any]) -> tuple[float, ...]:
     expected = len(arguments(rule.update)) - 2 - len(rule.states)
     if not isinstance(scalars, tuple) or len(scalars) != expected or not all(_is_number(s, ()) for s in scalars):
         came = shown(scalars)
-        raise TypeError(f"scalars of {name!r}: expected a tuple of {expected} numbers, as {name!r} takes, got {came}")
+        raise TypeError(
+            f"scalars of {name!r}: expected a tuple of {counted(expected, 'number')}, as {name!r} takes, got {came}"
+        )
     return scalars
 
 
@@ -155,7 +157,7 @@ def _check_results(rule: Rule, scalars: tuple[float, ...]) -> None:
     with np.errstate(all="ignore"):
         result = rule.update(one, one, *(np.zeros(1) for _ in rule.states), *map(np.float64, scalars))
     if not isinstance(result, tuple) or len(result) != 1 + len(rule.states):
-        came = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        came = counted(len(result), "value") if isinstance(result, tuple) else type(result).__name__
         names = ", ".join(("p", *rule.states))
         raise TypeError(f"{name!r}: expected it to return a tuple of {1 + len(rule.states)}, ({names}), got {came}")
     for place, value in zip(("p", *rule.states), result, strict=True):

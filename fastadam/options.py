@@ -4,10 +4,9 @@ attribute and the entry of a group. A check takes the name and what came; it ret
 error that says what is allowed.
 """
 
-import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from .kernel import checks
 from .kernel.checks import Check, came, number, shown
 from .kernel.checks import flag as flag
+from .names import Strict, refuse_unknown
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
@@ -81,13 +81,6 @@ def _without_self(method: Any) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that was probably meant: lr by learning_rate, its initials; eps by epsilon; betas by beta1."""
-    initials, like = "".join(part[:1] for part in name.split("_")), [own for own in names if own[0] == name[:1]]
-    near = [own for own in like if own == initials or name.startswith(own)]
-    return next(iter(near or difflib.get_close_matches(name, like, 1, cutoff=0.7)), None)
-
-
 def anything(name: str, value: Any) -> Any:
     """The check of what is looked at elsewhere."""
     return value
@@ -116,7 +109,7 @@ def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool =
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(option, setting))
-class Declared:
+class Declared(Strict):
     """A class whose constructor follows from its declarations, those of its bases first."""
 
     options: ClassVar[dict[str, Option]]
@@ -139,10 +132,7 @@ class Declared:
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The value of every field, given the arguments of the constructor."""
-        for name in kwargs:
-            if name not in cls.declared.parameters:
-                own = ", ".join(list(cls.declared.parameters)[1:])
-                raise TypeError(f"{name}: unknown option of {cls.__name__}; it has {own}")
+        refuse_unknown(kwargs, cls.declared.parameters, f"option of {cls.__name__}")
         try:
             given = cls.declared.bind(*args, **kwargs).arguments
         except TypeError as error:

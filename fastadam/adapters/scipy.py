@@ -21,8 +21,9 @@ from scipy.optimize._numdiff import approx_derivative  # the public approx_fprim
 
 from ..base import Optimizer
 from ..kernel import checks
+from ..names import meant
 from ..optimizers import CLASSES
-from ..options import count, nearest, tolerance
+from ..options import count, tolerance
 
 Vector = np.ndarray
 #: the lowest and the highest x
@@ -180,8 +181,9 @@ class Method:
                 text = f"Method {self.optimizer.__name__} does not use {what} information ({name})."
                 warnings.warn(text, RuntimeWarning, stacklevel=4)
         if unknown:
-            meant = {name: "tol" if name == "gtol" else nearest(name, known) for name in unknown}
-            told = [f"{name} (did you mean {own}?)" if own else name for name, own in meant.items()]
+            others = [own for own in known if own != "tol"]  # ftol and xtol are of something else
+            guesses = {name: "tol" if name == "gtol" else meant(name, others) for name in unknown}
+            told = [f"{name} (did you mean {guess}?)" if guess else name for name, guess in guesses.items()]
             warnings.warn(f"Unknown solver options: {', '.join(told)}", OptimizeWarning, stacklevel=4)
 
 

@@ -436,7 +436,7 @@ def test_none_is_the_default_and_a_whole_float_a_count():
         ({}, {"beta1": 0.8}, "Unknown solver options: beta1 (did you mean betas?)"),
         ({}, {"epsilon": 0.8}, "Unknown solver options: epsilon (did you mean eps?)"),
         ({}, {"max_iter": 8}, "Unknown solver options: max_iter (did you mean maxiter?)"),
-        ({}, {"alpha": 8}, "Unknown solver options: alpha"),
+        ({}, {"alpha": 8}, "Unknown solver options: alpha (did you mean lr?)"),
         ({}, {"grads": 1}, "Unknown solver options: grads"),
         ({}, {"state_dtype": "bfloat16"}, "Unknown solver options: state_dtype"),
     ],

@@ -85,6 +85,8 @@ def test_arguments_of_schedules(kind):
     assert rate == plain
     assert repr(rate) == repr(plain)
     assert [rate(kind(t)) for t in (1, 2, 6)] == [plain(float(t)) for t in (1, 2, 6)]
+    assert rate * kind(0.5) == plain * 0.5
+    assert rate / kind(2.0) == plain / 2
 
 
 @each_kind

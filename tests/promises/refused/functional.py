@@ -26,7 +26,7 @@ FUNCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("no t", lambda w: functional.adam(*list(w.a.values())[:4]), TypeError,
      "adam() takes (p, g, m, v, t), got 4 of th"),
     ("mapping", of_function(p=lambda a: dict(enumerate(a["p"]))), ValueError,
-     "g: expected 1 arrays, as many as p, got"),
+     "g: expected 1 array, as many as p, got"),
     ("shape of m", of_function(m=lambda a: [a["m"][0], ones((2, 3))]), ValueError,
      "m[1]: expected shape (2, 2) like t"),
     ("shape of g", of_function(g=lambda a: [a["g"][0], ones((2, 3))]), ValueError,
@@ -53,9 +53,13 @@ FUNCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("betas", of_function(betas=lambda a: (0.9, 1.0)), ValueError, f"betas[1]: expected {BELOW_ONE}, got 1.0"),
     ("threads", of_function(n_threads=lambda a: 0), ValueError, f"n_threads: expected {THREADS}, got 0"),
     ("amsgrad", of_function(amsgrad=lambda a: True), TypeError,
+     "amsgrad: adam() has no such option; call amsgrad(), which takes the states m, v, v_max"),
+    ("no amsgrad", of_function(amsgrad=lambda a: False), TypeError,
      "amsgrad: adam() has no such option; it has lr, betas,"),
     ("momentum", of_function(momentum=lambda a: 0.9), TypeError,
-     "momentum: adam() has no such option; it has lr, betas"),
+     "momentum: adam() has no such option; did you mean betas?"),
+    ("learning_rate", of_function(learning_rate=lambda a: 0.9), TypeError,
+     "learning_rate: adam() has no such option; did you mean lr?"),
 ]  # fmt: skip
 
 CASES = of_rows("functional", function, FUNCTION)

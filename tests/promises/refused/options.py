@@ -7,7 +7,7 @@ import numpy as np
 from numpy import inf, nan, ones
 
 import fastadam
-from fastadam import Adam
+from fastadam import Adam, schedules
 
 from .case import BELOW_ONE, RATE, UP_TO_ONE, Case
 from .worlds import fresh, running
@@ -34,15 +34,16 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (Adam, "lr", None, TypeError, RATE, ""),
     (Adam, "lr", 1j, TypeError, RATE, ""),
     (Adam, "lr", ones(2), TypeError, RATE, "an array of shape (2,)"),
+    (Adam, "lr", ones((2, 50)), TypeError, RATE, "an array of shape (2, 50)"),
     (Adam, "lr", np.ma.masked, TypeError, RATE, "masked of type MaskedConstant"),
     (Adam, "lr", np.array(1j), TypeError, RATE, "array(0.+1.j) of type ndarray"),
     (Adam, "lr", np.array(True), TypeError, RATE, "array(True) of type ndarray"),
     (Adam, "lr", np.array(-0.5), ValueError, RATE, "array(-0.5)"),
     (Adam, "lr", lambda: 0.1, TypeError, f"a number, or {SCHEDULE}", "<function…too many positional arguments"),
     (Adam, "lr", lambda t, k: 0.1, TypeError, f"a number, or {SCHEDULE}", "<function…missing a required argument: 'k'"),
-    (Adam, "lr", fastadam.schedules.cosine, TypeError, "a number or a schedule",
+    (Adam, "lr", schedules.cosine, TypeError, "a number or a schedule",
      "what makes one; call it: fastadam.schedules.cosine(lr=…, steps=…)"),
-    (Adam, "lr", fastadam.schedules.constant, TypeError, "a number or a schedule",
+    (Adam, "lr", schedules.constant, TypeError, "a number or a schedule",
      "what makes one; call it: fastadam.schedules.constant(lr=…)"),
     (Adam, "lr", [0.1] * 10**5, TypeError, RATE, "[0.1, 0.1"),
     (Adam, "lr", Odd(), TypeError, RATE, "<refused.options.Odd object"),

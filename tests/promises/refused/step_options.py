@@ -32,4 +32,21 @@ def of_arguments() -> list[Case]:
     return made
 
 
-CASES = of_arguments()
+#: names that a step does not know, and the end of the message
+UNKNOWN = {
+    "maxnorm": "did you mean max_norm?",
+    "clipnorm": "did you mean max_norm?",
+    "clip": "did you mean clip_value?",
+    "scale": "did you mean grad_scale?",
+    "zero_grad": "did you mean zero_grads?",
+    "closure": "it has grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads",
+}
+
+CASES = [
+    *of_arguments(),
+    *(
+        Case(f"step {name}", running, partial(lambda w, given: w.opt.step(w.good, **given), given={name: 1.0}),
+             TypeError, f"{name}: unknown argument of step(); {text}")
+        for name, text in UNKNOWN.items()
+    ),
+]  # fmt: skip
