@@ -1,10 +1,11 @@
 """torch.optim for NumPy arrays: Adam and its relatives, one fused pass of compiled code a step.
-The public names, nothing else.
+The public names, nothing else. What needs other packages, or is seldom needed, is loaded when it is asked for.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import optimizers, schedules
+from . import names, optimizers, schedules
 from .base import Optimizer
 from .custom import optimizer
 from .optimizers import *  # noqa: F403  its `__all__` names the optimizers
@@ -14,6 +15,11 @@ def get_include() -> str:
     """The folder of ``fastadam.h``, for the C compiler: ``include_dirs=[fastadam.get_include()]``."""
     return str(Path(__file__).with_name("include"))
 
+
+if TYPE_CHECKING:
+    from . import adapters, functional, mpi, numba  # noqa: F401
+else:
+    __getattr__, __dir__ = names.modules(__name__, "adapters", "functional", "mpi", "numba")
 
 __version__ = "0.1.0"
 __all__ = ["Optimizer", "get_include", "optimizer", "schedules"]

@@ -4,11 +4,11 @@ said by the classes of `optimizers`.
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from . import options
+from . import names, options
 from .algorithm import Algorithm
 from .core import Core, Unchanged
 from .groups import Groups
@@ -89,11 +89,12 @@ class Optimizer(Algorithm):
     (KeyboardInterrupt, or what another signal's handler raises) is raised when the step, save or load that it came in
     is whole.
 
-    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group. A group has three more: ``"frozen"`` leaves
-    it out of every step, its gradients unread; ``"name"`` is what messages and checkpoints call it; ``"extra"`` holds data
-    of the caller's own.
+    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group. A group has three more keys: ``"frozen"``
+    leaves it out of every step, its gradients unread; ``"name"`` is what messages and checkpoints call it; ``"extra"``
+    holds data of the caller's own.
     """
 
+    __slots__ = ("core",)
     params: Params = setting()
     grads: Grads | None = setting(default=None, kw_only=True)
     backend: str = setting(default="cython", check=backends.check, kw_only=True)
@@ -121,6 +122,7 @@ class Optimizer(Algorithm):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        **unknown: NoReturn,
     ) -> None:
         """One step of every parameter, in place; `grads` are left untouched unless `zero_grads`.
 
@@ -154,6 +156,8 @@ class Optimizer(Algorithm):
         RuntimeError
             If there are no gradients, or another thread is inside a step of this optimizer.
         """
+        if unknown:
+            names.refuse_arguments(unknown, self.step)
         self.core.step(grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
@@ -330,16 +334,13 @@ class Optimizer(Algorithm):
         groups = "\n".join(f"  {group}" for group in self.param_groups)
         return f"{type(self).__name__} at t = {self.t}, backend {self.backend}\n{groups}"
 
-    # Copies: of the arrays, and of what the plan knows beside them.
-
     def __getstate__(self) -> dict[str, Any]:
         with self.core.held_whole() as plan:
-            return {**vars(self), "core": self.core.parts(), "unchanged": Unchanged(plan)}
+            return {**self._attributes(), "core": self.core.parts(), "unchanged": Unchanged(plan)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parts = {**state}
-        del parts["unchanged"]
-        vars(self).update(parts)
+        for name in state.keys() - {"core", "unchanged"}:
+            setattr(self, name, state[name])
         self.core = Core.of_parts(type(self), state["core"])
 
     def __copy__(self) -> "Optimizer":

@@ -11,7 +11,7 @@ import numpy as np
 from . import options
 from .base import Optimizer
 from .kernel import backends
-from .kernel.checks import shown
+from .kernel.checks import counted, scalar, shown
 from .options import option, setting
 from .rules import OF_THE_STEP, Rule, arguments, prepare_scalars
 
@@ -81,7 +81,7 @@ def optimizer(
         "weight_decay": option(default=weight_decay, check=options.non_negative, kw_only=True),
     }
     for name, value in defaults.items():
-        check = options.flag if isinstance(value, bool) else options.finite
+        check = options.flag if isinstance(scalar(value), bool) else options.finite
         declared[name] = option(default=value, check=check, kw_only=True)
     for name, own in declared.items():
         own.default = own.check(name, own.default)
@@ -141,12 +141,14 @@ def _check_names(rule: Rule, values: dict[str, Any]) -> None:
 def _check_scalars(rule: Rule, values: dict[str, Any]) -> tuple[float, ...]:
     """The scalars of step 1."""
     name, own = rule.name, arguments(rule.scalars)[1:]
-    rate = values["lr"](1) if callable(values["lr"]) else values["lr"]
+    rate = options.rate_at(values["lr"], 1)
     scalars = rule.scalars(1.0, *((values | {"lr": rate})[argument] for argument in own))
     expected = len(arguments(rule.update)) - 2 - len(rule.states)
     if not isinstance(scalars, tuple) or len(scalars) != expected or not all(_is_number(s, ()) for s in scalars):
         came = shown(scalars)
-        raise TypeError(f"scalars of {name!r}: expected a tuple of {expected} numbers, as {name!r} takes, got {came}")
+        raise TypeError(
+            f"scalars of {name!r}: expected a tuple of {counted(expected, 'number')}, as {name!r} takes, got {came}"
+        )
     return scalars
 
 
@@ -155,7 +157,7 @@ def _check_results(rule: Rule, scalars: tuple[float, ...]) -> None:
     with np.errstate(all="ignore"):
         result = rule.update(one, one, *(np.zeros(1) for _ in rule.states), *map(np.float64, scalars))
     if not isinstance(result, tuple) or len(result) != 1 + len(rule.states):
-        came = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        came = counted(len(result), "value") if isinstance(result, tuple) else type(result).__name__
         names = ", ".join(("p", *rule.states))
         raise TypeError(f"{name!r}: expected it to return a tuple of {1 + len(rule.states)}, ({names}), got {came}")
     for place, value in zip(("p", *rule.states), result, strict=True):

@@ -8,6 +8,10 @@ bfloat16 parameter; a gradient may be all that `Optimizer.step` takes. In a list
 and its states as they are. States begin at zero. The options, given by name, are those of the class; `lr` is a number
 here, and the function chooses the rule. Errors are raised before anything is touched.
 
+What is stepped is the array that is passed. ``E[rows]`` with a list or an array of rows is a *copy*: its step is lost,
+and no function can see that. Keep the copy, and put it back: ``part = E[rows]``, the step, ``E[rows] = part``, and the
+same for the states.
+
 Examples
 --------
 >>> import numpy as np
@@ -20,12 +24,16 @@ array([0.9, 1.1, 1. ])
 
 import inspect
 from collections.abc import Callable
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from . import options
 from .kernel import checks, threads
 from .kernel._stepper import Steppers
 from .kernel._tiles import FEWEST_SHARED
+from .names import offer
 from .optimizers import CLASSES
 from .rules import RULES, Rule
 
@@ -45,9 +53,18 @@ class _Function:
         """The rule's hyper-parameters, given some options."""
         for name in given:
             if name not in self.taken:
-                raise TypeError(f"{name}: {self.name}() has no such option; it has {', '.join(self.taken)}, n_threads")
+                raise TypeError(f"{name}: {self.name}() has no such option; {self.way(name, given)}")
         values = {**self.values, **{name: self.taken[name].check(name, value) for name, value in given.items()}}
         return self.kind.hyper_values(self.rule, values, options.rate("lr", values["lr"]))  # type: ignore[no-any-return]
+
+    def way(self, name: str, given: dict[str, Any]) -> str:
+        """What to do where an option is given that is none of this function: it may choose another rule."""
+        if name in self.kind.options and self.name == self.rule.name:
+            value = self.kind.options[name].check(name, given[name])
+            rule = self.kind.rule(self.values | _choices(self.kind)[self.name] | {name: value})
+            if rule is not self.rule:
+                return f"call {rule.name}(), which takes the states {', '.join(rule.states)}"
+        return offer(name, [*self.taken, "n_threads"])
 
     def read(self, arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[float, ...], Any]:
         """The arrays and t, the hyper-parameters and the number of threads of a call that names some of them."""
@@ -72,7 +89,7 @@ class _Function:
             raise TypeError("g: expected a gradient, got None; in a list None leaves its parameter as it is")
         params, grads, *lists = self.lists(arguments[:-1])
         states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
-        if n_threads is not None or sum(getattr(p, "size", 0) for p in params) >= FEWEST_SHARED:
+        if n_threads is not None or sum(p.size for p in params if isinstance(p, np.ndarray)) >= FEWEST_SHARED:
             count = threads.resolve("n_threads", n_threads)
         else:
             count = 1
@@ -87,7 +104,9 @@ class _Function:
         lists = [list(value) if isinstance(value, (list, tuple)) else [value] for value in given]
         for place, arrays in zip(self.places, lists, strict=False):
             if len(arrays) != len(lists[0]):
-                raise ValueError(f"{place}: expected {len(lists[0])} arrays, as many as p, got {len(arrays)}")
+                raise ValueError(
+                    f"{place}: expected {checks.counted(len(lists[0]), 'array')}, as many as p, got {len(arrays)}"
+                )
         if not lists[0]:
             raise ValueError("p: expected at least one array, got an empty list")
         return lists
@@ -100,6 +119,15 @@ class _Function:
         checks.parameters([name for name, _, _ in named], [array for _, array, _ in named])
         for name, array, p in named[len(params) :]:
             checks.like(name, array, p, checks.computed_in(p))
+
+
+def _choices(kind: Any) -> dict[str, dict[str, Any]]:
+    """Name of a rule of this class -> the options that choose it."""
+    defaults = {name: option.default for name, option in kind.options.items()}
+    usual = kind.rule(defaults)
+    deciding = [name for name in defaults if kind.rule({**defaults, name: True}) is not usual]
+    chosen = [dict.fromkeys(some, True) for k in range(len(deciding) + 1) for some in combinations(deciding, k)]
+    return {kind.rule(defaults | own).name: own for own in chosen}
 
 
 def _names(place: str, count: int) -> list[str]:

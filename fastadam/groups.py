@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from .kernel._follow import Cell
-from .kernel.checks import shown
+from .kernel.checks import counted, shown
+from .names import Telling, meant, offer
 from .options import Option
 from .rules import Rule
 
@@ -25,14 +26,18 @@ class Declaration(Protocol):
         """The rule that these options choose."""
 
 
-class Groups(Sequence["Group"]):
+class Groups(Telling, Sequence["Group"]):
     """All groups of one optimizer. `cell` holds their values; `labels` call them in messages, where they have no name."""
+
+    labels: list[str]
+    rules: list[Rule]
+    cell: Cell
 
     def __init__(self, declaration: Declaration, defaults: Values) -> None:
         self.declaration = declaration
         self.defaults = defaults
-        self.labels: list[str] = []
-        self.rules: list[Rule] = []
+        self.labels = []
+        self.rules = []
         self.cell = Cell(())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,6 +72,9 @@ class Groups(Sequence["Group"]):
 
     def __repr__(self) -> str:
         return f"({', '.join(map(repr, self))})"
+
+    def _no_such(self, name: str, has: str) -> str:
+        return "groups have no such attribute; write opt.param_groups[0]['lr'] = …, or opt.add_param_group(…)"
 
     def checked(self, label: str, arrays: Sequence[np.ndarray], own: Mapping[str, Any]) -> Values:
         """The values of a new group with these options of its own."""
@@ -128,12 +136,14 @@ class Groups(Sequence["Group"]):
 
     def _need_known(self, label: str, name: str) -> None:
         if name not in self.declaration.options:
-            own = ", ".join(self.declaration.options)
-            raise ValueError(f"{_named(label, name)}: unknown option; a group has {own}")
+            own = offer(name, self.declaration.options, "a group has")
+            raise ValueError(f"{_named(label, name)}: unknown option; {own}")
 
 
-class Group(MutableMapping[str, Any]):
+class Group(Telling, MutableMapping[str, Any]):
     """A group of parameters and its options; an assignment is checked at once and holds from the next step on."""
+
+    __slots__ = ("_groups", "_index")
 
     def __init__(self, groups: Groups, index: int) -> None:
         self._groups = groups
@@ -179,7 +189,11 @@ class Group(MutableMapping[str, Any]):
         told = {name: value for name, value in self.items() if name in options}  # but what few groups have
         told = {name: value for name, value in told.items() if options[name].init or value != options[name].default}
         values = ", ".join(f"{name}={value!r}" for name, value in told.items())
-        return f"{len(self['params'])} arrays: {values}"
+        return f"{counted(len(self['params']), 'array')}: {values}"
+
+    def _no_such(self, name: str, has: str) -> str:
+        key = name if name in self else meant(name, self) or "lr"
+        return f"a group has its options under keys; write group[{key!r}]"
 
 
 def _named(label: str, option: str) -> str:

@@ -18,13 +18,18 @@ import ctypes
 import inspect
 from typing import Any
 
-import numba
 import numpy as np
+
+try:
+    import numba
+except ImportError as error:
+    raise ImportError("fastadam.numba needs Numba: pip install 'fastadam[numba]'") from error
 
 from . import rules
 from .kernel import generate
 from .kernel._tiles import DENORMALS
 from .kernel.jit import functions, jit
+from .names import offer
 from .rules import Rule
 
 _STEP_SOURCE = """
@@ -93,7 +98,9 @@ def __getattr__(name: str) -> Any:
     """``adam``, ``adam_scalars``, ``adam_step``, …: compiled when first asked for."""
     rule = rules.RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
     if rule is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has rules {', '.join(rules.RULES)}")
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}; {offer(name, rules.RULES, 'it has rules')}"
+        )
     made = _whole_step(rule) if name.endswith("_step") else jit(rule.scalars if "_scalars" in name else rule.update)
     globals()[name] = made
     return made

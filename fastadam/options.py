@@ -12,8 +12,9 @@ from typing import Any, ClassVar, dataclass_transform
 import numpy as np
 
 from .kernel import checks
-from .kernel.checks import Check, number, shown
+from .kernel.checks import Check, came, number, shown
 from .kernel.checks import flag as flag
+from .names import Strict, refuse_unknown
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
@@ -108,7 +109,7 @@ def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool =
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(option, setting))
-class Declared:
+class Declared(Strict):
     """A class whose constructor follows from its declarations, those of its bases first."""
 
     options: ClassVar[dict[str, Option]]
@@ -131,10 +132,7 @@ class Declared:
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The value of every field, given the arguments of the constructor."""
-        for name in kwargs:
-            if name not in cls.declared.parameters:
-                own = ", ".join(list(cls.declared.parameters)[1:])
-                raise TypeError(f"{name}: unknown option of {cls.__name__}; it has {own}")
+        refuse_unknown(kwargs, cls.declared.parameters, f"option of {cls.__name__}")
         try:
             given = cls.declared.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -147,7 +145,22 @@ class Declared:
 
 def rate_or_schedule(name: str, value: Any) -> Any:
     """A learning rate: a number, or a function of the step count."""
-    return value if callable(value) else rate(name, value)
+    if not callable(value):
+        return rate(name, value)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # a builtin that tells none
+        return value
+    if inspect.isfunction(value) and hasattr(value, "formula"):  # of a schedule that is not made yet
+        given = ", ".join(f"{own}=…" for own, p in signature.parameters.items() if p.default is p.empty)
+        call = f"{value.__module__}.{value.__name__}({given})"
+        raise TypeError(f"{name}: expected a number or a schedule, got what makes one; call it: {call}")
+    try:
+        signature.bind(1)
+    except TypeError as error:
+        allowed = "a number, or a function of the step count t alone"
+        raise TypeError(f"{name}: expected {allowed}, got {came(value)}: {error}") from None
+    return value
 
 
 def rate_at(lr: Any, t: int) -> float:
@@ -162,10 +175,11 @@ def positive_count(name: str, value: Any) -> int:
 
 def two_betas(name: str, value: Any) -> tuple[float, float]:
     """A pair of decay rates."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):  # a set has no order
-        raise TypeError(f"{name}: expected a pair of numbers, got {shown(value)} of type {type(value).__name__}")
-    if np.ndim(value) == 0 or len(value) != 2:
-        raise ValueError(f"{name}: expected a pair of numbers, got {np.size(value)} of them: {shown(value)}")
+    is_ordered = isinstance(value, Sequence) or getattr(value, "ndim", None)  # a set is not
+    if isinstance(value, (str, bytes)) or not is_ordered:
+        raise TypeError(f"{name}: expected a pair of numbers, got {came(value)}")
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected a pair of numbers, got {len(value)} of them")
     return below_one(f"{name}[0]", value[0]), below_one(f"{name}[1]", value[1])
 
 

@@ -6,13 +6,14 @@ import inspect
 import math
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import wraps
 from itertools import pairwise
-from typing import Any, Concatenate, ParamSpec, Protocol, cast
+from numbers import Real
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, cast
 
 from . import options
-from .kernel.checks import shown
+from .kernel.checks import came, scalar, shown
+from .names import Telling, meant, offer, refuse_unknown
 from .rules import arguments
 
 P = ParamSpec("P")
@@ -21,12 +22,11 @@ P = ParamSpec("P")
 DEEPEST = 32
 
 
-@dataclass(frozen=True, repr=False)
-class Schedule:
+class Schedule(Telling):
     """A formula and its arguments: a function of the step count, made by `cosine` and its relatives.
 
     Schedules are immutable; two are equal where formula and arguments are. They can be hashed, pickled and copied, and
-    `repr` gives the call that makes them.
+    `repr` gives the call that makes them. ``rate * 0.5``, ``rate / 2`` and ``rate * other`` are products.
 
     Attributes
     ----------
@@ -45,9 +45,31 @@ class Schedule:
     linear(start=1.0, end=0.5, steps=2)
     """
 
+    __slots__ = ("depth", "factory", "values")
+    __array_ufunc__ = None  # so that NumPy's numbers leave a product with a schedule to it
+
     factory: "Factory[...]"
     values: tuple[Any, ...]
-    depth: int = field(compare=False)  # of the nesting: 1, and 1 more than the deepest part
+    depth: int  # of the nesting: 1, and 1 more than the deepest part
+
+    def __init__(self, factory: "Factory[...]", values: tuple[Any, ...], depth: int) -> None:
+        for name, value in (("factory", factory), ("values", values), ("depth", depth)):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"{name}: {self._no_such(name, '')}", name=name, obj=self)
+
+    def _no_such(self, name: str, has: str) -> str:
+        argument = name if name in self.arguments else meant(name, self.arguments) or next(iter(self.arguments))
+        return f"a schedule is immutable; read .arguments[{argument!r}], or make another: {self.name}({argument}=…, …)"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        return self.factory is other.factory and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash((self.factory, self.values))
 
     def __call__(self, t: int) -> float:
         """The rate of step `t` = 1, 2, …
@@ -86,6 +108,26 @@ class Schedule:
         {'schedule': 'cosine', 'lr': 0.1, 'steps': 100, 'final': 0.0}
         """
         return {"schedule": self.name} | {name: _to_json(value) for name, value in self.arguments.items()}
+
+    def __mul__(self, other: "float | Schedule") -> "Schedule":
+        """The product with a factor, or with another schedule."""
+        other = scalar(other)
+        if isinstance(other, Real):
+            other = SCHEDULES["constant"](options.non_negative("factor", other))
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        product: Any = SCHEDULES["product"]
+        parts = self.values[0] if self.factory is product else (self,)
+        return cast(Schedule, product([*parts, other]))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> "Schedule":
+        """The product with ``1 / divisor``."""
+        divisor = scalar(divisor)
+        if not isinstance(divisor, Real):
+            return NotImplemented
+        return self * (1 / float(divisor))
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
@@ -150,6 +192,7 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Factory[P]:
 
     @wraps(formula)
     def factory(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        refuse_unknown(kwargs, signature.parameters, f"argument of {name}()")
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -175,7 +218,7 @@ def _check(name: str, value: Any) -> Any:
     if name not in ("schedules", "boundaries"):
         return options.check_schedule(name, value)
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name}: expected a list, got {shown(value)} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected a list, got {came(value)}")
     if name == "boundaries":
         counts = tuple(options.positive_count(f"{name}[{k}]", part) for k, part in enumerate(value))
         if any(later <= earlier for earlier, later in pairwise(counts)):
@@ -185,8 +228,7 @@ def _check(name: str, value: Any) -> Any:
         raise ValueError(f"{name}: expected at least one schedule, got none")
     for k, part in enumerate(value):
         if not isinstance(part, Schedule):
-            was = f"{shown(part)} of type {type(part).__name__}"
-            raise TypeError(f"{name}[{k}]: expected a schedule such as constant(0.1), got {was}")
+            raise TypeError(f"{name}[{k}]: expected a schedule such as constant(0.1), got {came(part)}")
     return tuple(value)
 
 
@@ -224,7 +266,8 @@ def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
         if key in known:
             given[key] = _read(f"{place}[{key!r}]", value, depth + 1)
         elif key != "schedule":
-            raise ValueError(f"{place}: {name} has no argument {reprlib.repr(key)}; it has {', '.join(known)}")
+            own = offer(key if isinstance(key, str) else "", known)
+            raise ValueError(f"{place}: {name} has no argument {reprlib.repr(key)}; {own}")
     try:
         return factory(**given)
     except (TypeError, ValueError, ArithmeticError) as error:

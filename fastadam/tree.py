@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .kernel.checks import shown
+from .kernel.checks import counted, shown
 
 
 class HasParameters(Protocol):
@@ -170,8 +170,8 @@ class Tree:
         if len(entries) == total and not any(_is_sequence(g) or isinstance(g, Mapping) for g in entries):
             return entries
         if len(entries) != len(self.branches):
-            allowed = f"{len(self.branches)} groups (or all {total} arrays in order)"
-            raise ValueError(f"grads: expected {allowed}, got {len(entries)} entries")
+            allowed = f"{counted(len(self.branches), 'group')} (or {counted(total, 'array')} in order)"
+            raise ValueError(f"grads: expected {allowed}, got {counted(len(entries), 'entry', 'entries')}")
         flat: list[Any] = []
         for branch, entry, is_out in zip(self.branches, entries, frozen, strict=True):
             if is_out:
@@ -196,7 +196,7 @@ def read_group(k: int, group: Any) -> Branch:
     if not isinstance(group, Mapping):
         raise TypeError(f"params[{k}]: expected a group as a dict with the key 'params', got {type(group).__name__}")
     if "params" not in group:
-        raise ValueError(f"params[{k}]: expected a group with the key 'params', got the keys {list(group)}")
+        raise ValueError(f"params[{k}]: expected a group with the key 'params', got the keys {shown(list(group))}")
     branch = _branch(group["params"], f"params[{k}]['params']", may_be_empty=True)
     options = {key: value for key, value in group.items() if key != "params"}
     if branch.source is group["params"]:
@@ -283,10 +283,11 @@ def _all_keys(branches: Sequence[Branch]) -> list[str]:
 
 
 def _is_sequence(value: Any) -> bool:
-    """Whether a value holds others one behind the other: no array, of whatever library, is one."""
-    is_array = isinstance(value, np.ndarray) or hasattr(value, "__array__") or hasattr(value, "toarray")
+    """Whether a value holds others one behind the other: no array or model, of whatever library, is one."""
+    is_array = isinstance(value, np.ndarray) or any(hasattr(value, name) for name in ("__array__", "toarray"))
+    is_model = hasattr(value, "parameters")
     is_other = isinstance(value, (Mapping, str, bytes, bytearray, memoryview, set, frozenset))
-    return isinstance(value, Iterable) and not is_array and not is_other
+    return isinstance(value, Iterable) and not (is_array or is_model or is_other)
 
 
 def is_pairs(value: Any) -> bool:
@@ -351,8 +352,8 @@ def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:
         raise TypeError(f"{name}: expected a sequence like params, got {type(values).__name__}")
     found = list(values)
     if len(found) != count:
-        what = "gradients, one a parameter" if name.startswith("grads") else "parts"
-        raise ValueError(f"{name}: expected {count} {what}, got {len(found)}{_way_out(name)}")
+        one, each = ("gradient", ", one a parameter") if name.startswith("grads") else ("part", "")
+        raise ValueError(f"{name}: expected {counted(count, one)}{each}, got {len(found)}{_way_out(name)}")
     return found
 
 

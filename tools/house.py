@@ -20,7 +20,7 @@ from typing import Any
 ROOMS = {
     "formulas": ("rules",),
     "kernel": ("kernel.",),
-    "options, schedules": ("options", "schedule", "schedules", "algorithm"),
+    "options, schedules": ("names", "options", "schedule", "schedules", "algorithm"),
     "tree, groups, state": ("tree", "structure", "groups", "state.", "checkpoint"),
     "core": ("core",),
     "optimizer": ("optimizer", "base"),

@@ -4,7 +4,8 @@ A script written for the article's class runs with its import line alone changed
 ``instance`` is an object with ``parameters`` (a float32 or float64 array, updated in place, or a number, replaced),
 ``grad`` (read at each step) and, for ``zero_grad()``, a method of that name. Hyper-parameters are plain attributes,
 read at each step and, as in the article, not checked. States and step count are the attributes ``m``, ``v``,
-``timestep``. All arithmetic is in the dtype of the parameters, where the article's may mix two.
+``timestep``; to set another is an AttributeError. All arithmetic is in the dtype of the parameters, where the article's
+may mix two.
 """
 
 import math
@@ -16,6 +17,7 @@ import numpy as np
 from ..kernel import checks, threads
 from ..kernel._segments import state_like
 from ..kernel._stepper import Stepper
+from ..names import Strict
 from ..rules import RULES, Rule
 
 
@@ -34,9 +36,10 @@ class _State:
         owner._states[self.name] = value
 
 
-class _Article:
+class _Article(Strict):
     """What the classes share: the instance, its plan, and states that are 0.0 until the first step."""
 
+    timestep: int
     _rule: Rule
     _names: ClassVar = {"lr": "alpha", "eps": "epsilon"}  # the rule's name of a hyper-parameter -> the article's
 
@@ -72,12 +75,10 @@ class _Article:
         stepper = self._stepper or Stepper(self._rule, threads.default())
         stepper.lay([p], [list(states.values())], ["instance.parameters"])
         stepper.step([grad], self.timestep + 1, self._hyper_values[1])
-        self.timestep += 1
-        self._stepper, self._states, self._states_shown = stepper, states, False
-        self._stepped = parameters, p
+        kept = (parameters, p) if p is parameters else (None, None)  # a number is replaced: then begin with a new array
+        done = {"timestep": self.timestep + 1, "_stepper": stepper, "_states": states, "_stepped": kept}
+        vars(self).update(done, _states_shown=False)  # at once, since each assignment would be looked at by `Strict`
         self.instance.parameters = parameters if p is parameters else p[()]  # `-=` assigns, too: a property's setter
-        if p is not parameters:
-            self._stepped = None, None  # a number is replaced, so the next step begins with a new array
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all but the stepper, which the next step makes anew."""
@@ -120,7 +121,7 @@ def _number(name: str, value: Any) -> float:
     if not isinstance(value, (str, bytes)):
         with suppress(TypeError, ValueError):
             return float(value)
-    raise TypeError(f"{name}: expected a number, got {checks.shown(value)}")
+    raise TypeError(f"{name}: expected a number, got {checks.came(value)}")
 
 
 class Adam(_Article):
@@ -166,8 +167,9 @@ class Adam(_Article):
     def step(self) -> None:
         """One step of ``instance.parameters``."""
         super().step()
-        self.beta1 *= self.beta_decay
-        self.beta2 *= self.beta_decay
+        if self.beta_decay != 1:
+            self.beta1 *= self.beta_decay
+            self.beta2 *= self.beta_decay
 
     def _hyper(self, t: int) -> dict[str, float]:
         lr = self.alpha / math.sqrt(t) if self.alpha_decay else self.alpha

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 import reprlib
+import warnings
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -13,24 +14,30 @@ from typing import Any
 import numpy as np
 
 try:
-    from scipy.optimize import Bounds, OptimizeResult
+    from scipy.optimize import Bounds, OptimizeResult, OptimizeWarning
 except ImportError as error:
     raise ImportError("fastadam.adapters.scipy needs SciPy: pip install 'fastadam[scipy]'") from error
 from scipy.optimize._numdiff import approx_derivative  # the public approx_fprime would step beyond bounds
 
 from ..base import Optimizer
 from ..kernel import checks
+from ..names import meant
 from ..optimizers import CLASSES
-from ..options import count, flag, tolerance
+from ..options import count, tolerance
 
 Vector = np.ndarray
 #: the lowest and the highest x
 Box = tuple[Vector, Vector] | None
 #: how a run ended: the numbers of SciPy's BFGS, and 99 as its `minimize` has it
-CONVERGED, OUT_OF_STEPS, NOT_FINITE, CALLED_OFF = 0, 1, 3, 99
+CONVERGED, OUT_OF_STEPS, NO_DIFFERENCES, NOT_FINITE, CALLED_OFF = 0, 1, 2, 3, 99
+MAXITER, TOL = 10_000, 1e-5
+#: where `fun` falls at this part of the steps, the rate is too small: a larger one makes some of them overshoot
+NEARLY_ALL = 0.95
 #: settings that mean something here: x is one float64 array in memory, its gradients come from `jac`
 _SETTINGS = ("backend", "n_threads")
 _FLOAT64 = np.dtype(np.float64)
+#: the step of the differences, relative to x: SciPy's default
+_REL_STEP = np.finfo(np.float64).eps ** 0.5
 
 
 @dataclass(frozen=True)
@@ -56,28 +63,37 @@ class Method:
         After each iteration, ``callback(x)``, or, where its one argument has that name,
         ``callback(intermediate_result)``, an OptimizeResult with ``x``, ``fun``, ``jac``, ``nit`` and ``optimality``.
         It may keep and change what it gets; StopIteration ends the run.
-    hess, hessp, constraints
-        Refused.
+    hess, hessp
+        Not used: a RuntimeWarning says so, as of SciPy's methods that use none.
+    constraints
+        Refused: without them the minimum is another one.
     tol : float, default 1e-5
         Converged where no element of the projected gradient is larger: the gradient, but each element no longer than
         the way to the bound that its descent leads to. 0 asks for a gradient of zeros.
     maxiter : int, default 10,000
         The most steps. One of Adam changes an element by about lr: what is further away than ``maxiter * lr`` is out of
-        reach. An option.
-    disp : bool, default False
-        Print the message at the end. An option.
+        reach. An option. For `tol`, too, None is the default.
+    disp : bool or number, default False
+        Print the message at the end, if it is True or above 0. An option.
+    finite_diff_rel_step : float or array, optional
+        Without `jac`, the step of the differences is ``finite_diff_rel_step * sign(x) * max(1, abs(x))``, in the other
+        direction where a bound is in its way. The default is the root of float64's eps, 1.5e-8. A `fun` that is
+        rounded, measured or computed in float32 needs a larger one, 1e-3 for instance. An option.
     options : dict
-        ``tol``, ``maxiter`` and ``disp``; every option of the class (``lr``, …), with its default, schedules included;
-        ``n_threads`` and ``backend``.
+        ``tol``, ``maxiter``, ``disp`` and ``finite_diff_rel_step``; every option of the class (``lr``, …), with its
+        default, schedules included; ``n_threads`` and ``backend``. For others an OptimizeWarning says that they are not
+        known, and what may have been meant. ``eps`` is the class's; without `jac`, where SciPy means the step of the
+        differences by it, it is refused.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
-        ``status``, ``success`` and ``message`` tell why it stopped: 0, a success: converged; 1: maxiter; 3: x, `fun` or
-        the gradient was not finite; 99: the callback raised StopIteration. ``x`` is the point that converged,
-        otherwise, since these methods do not go down at every step, that of the lowest `fun` among all iterates where
-        it and the gradient were finite. ``fun``, ``jac`` and ``optimality`` (what is compared with `tol`) are those at
-        ``x``. ``nit``, ``nfev`` and ``njev`` count steps and evaluations.
+        ``status``, ``success`` and ``message`` tell why it stopped: 0, a success: converged; 1: maxiter, and the
+        message says so where the rate was too small; 2: at x0 all finite differences were exactly 0, which is no sign
+        of a minimum; 3: x, `fun` or the gradient was not finite; 99: the callback raised StopIteration. ``x`` is the
+        point that converged, otherwise, since these methods do not go down at every step, that of the lowest `fun`
+        among all iterates where it and the gradient were finite. ``fun``, ``jac`` and ``optimality`` (what is compared
+        with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` count steps and evaluations.
 
     Raises
     ------
@@ -121,70 +137,58 @@ class Method:
         constraints: Any = (),
         callback: Callable[..., Any] | None = None,
         *,
-        maxiter: int = 10_000,
-        tol: float = 1e-5,
-        disp: bool = False,
+        maxiter: float | None = MAXITER,
+        tol: float | None = TOL,
+        disp: float | None = False,
+        finite_diff_rel_step: Any = None,
         **options: Any,
     ) -> OptimizeResult:
         """Minimize; see the class."""
-        self._refuse(hess=hess, hessp=hessp, constraints=constraints)
-        maxiter, tol, disp = count("maxiter", maxiter), tolerance("tol", tol), flag("disp", disp)
+        self._refuse(constraints, jac, options)
+        maxiter = MAXITER if maxiter is None else count("maxiter", maxiter)
+        tol = TOL if tol is None else tolerance("tol", tol)
+        is_loud = _is_loud(disp)
         x = _start(x0)
         box = _box(bounds, x.size)
         _move_into(x, box)
-        objective = _Objective(fun, jac, args, x.size, box)
+        objective = _Objective(fun, jac, args, x.size, box, finite_diff_rel_step)
         tell = _teller(callback)
-        optimizer = self._make(x, options)
-
-        best = _Point(x.size)
-        for nit in itertools.count():
-            y, gradient, optimality = objective.at(x)
-            if not (math.isfinite(y) and math.isfinite(optimality)):
-                status = NOT_FINITE
-                if nit == 0:
-                    best.take(x, y, gradient, optimality)
-                break
-            if nit == 0 or y <= best.fun:
-                best.take(x, y, gradient, optimality)
-            if tell is not None:
-                gradient = gradient.copy()  # the callback may change what `jac` returned
-                if nit and tell(x, y, gradient, optimality, nit):
-                    status = CALLED_OFF
-                    break
-            if optimality <= tol:
-                status = CONVERGED
-                best.take(x, y, gradient, optimality)
-                break
-            if nit == maxiter:
-                status = OUT_OF_STEPS
-                break
-            optimizer.step(gradient)
-            _move_into(x, box)
-        result = OptimizeResult(x=best.x, fun=best.fun, jac=best.jac, nit=nit, optimality=best.optimality)
-        result.update(nfev=objective.nfev, njev=objective.njev, status=status, success=status == CONVERGED)
-        result.message = _message(result, x, y, maxiter, tol)
-        if disp:
+        known = [*(name for name, option in self.optimizer.options.items() if option.init), *_SETTINGS]
+        optimizer = self.optimizer(x, **{name: options.pop(name) for name in known if name in options})
+        self._warn(hess, hessp, [*options], [*known, *_OF_A_RUN])
+        result = _descend(x, objective, optimizer, tell, maxiter, tol)
+        if is_loud:
             print(result.message)
         return result
 
-    def _refuse(self, **given: Any) -> None:
-        """Refuse arguments that mean nothing to these methods."""
-        for name, value in given.items():
-            if value is not None and not (isinstance(value, Sized) and not len(value)):
-                own, way = self.optimizer.__name__, "SLSQP" if name == "constraints" else "Newton-CG"
-                raise ValueError(f"{name}: {own} cannot use it; leave it out, or take SciPy's method={way!r}")
-
-    def _make(self, x: Vector, given: dict[str, Any]) -> Optimizer:
-        """The optimizer of `x`, by the class's own options."""
-        own = [*(name for name, option in self.optimizer.options.items() if option.init), *_SETTINGS]
-        for name in given.keys() - own:
-            has = ", ".join([*own, "maxiter", "tol", "disp"])
-            raise TypeError(f"{name}: unknown option of {self.optimizer.__name__} as a method; it has {has}")
-        if given.get("maximize"):
+    def _refuse(self, constraints: Any, jac: Any, options: dict[str, Any]) -> None:
+        """Refuse what leads to another minimum, and what may mean two things."""
+        if constraints is not None and not (isinstance(constraints, Sized) and not len(constraints)):
+            own = self.optimizer.__name__
+            raise ValueError(f"constraints: {own} cannot use it; leave it out, or take SciPy's method='SLSQP'")
+        if jac is None and "eps" in options:
+            raise ValueError(
+                "eps: without jac it may be SciPy's step of the finite differences or the optimizer's ε; for the step "
+                "pass finite_diff_rel_step, which is relative to x; for ε pass jac, too"
+            )
+        if options.get("maximize"):
             raise ValueError("maximize: minimize() goes down; leave it out, and pass the negative of fun")
-        return self.optimizer(x, **given)
+
+    def _warn(self, hess: Any, hessp: Any, unknown: list[str], known: list[str]) -> None:
+        """Say what is not used, in SciPy's words, and of the line that called its `minimize`."""
+        for name, value, what in (("hess", hess, "Hessian"), ("hessp", hessp, "Hessian-vector product")):
+            if value is not None:
+                text = f"Method {self.optimizer.__name__} does not use {what} information ({name})."
+                warnings.warn(text, RuntimeWarning, stacklevel=4)
+        if unknown:
+            others = [own for own in known if own != "tol"]  # ftol and xtol are of something else
+            guesses = {name: "tol" if name == "gtol" else meant(name, others) for name in unknown}
+            told = [f"{name} (did you mean {guess}?)" if guess else name for name, guess in guesses.items()]
+            warnings.warn(f"Unknown solver options: {', '.join(told)}", OptimizeWarning, stacklevel=4)
 
 
+#: the options that are no class's
+_OF_A_RUN = tuple(inspect.getfullargspec(Method.__call__).kwonlyargs)
 #: name in small letters -> the method of the class of that name
 METHODS = {name.lower(): Method(cls) for name, cls in CLASSES.items()}
 
@@ -199,6 +203,40 @@ def __getattr__(name: str) -> Method:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *METHODS})
+
+
+def _descend(
+    x: Vector, objective: "_Objective", optimizer: Optimizer, tell: Any, maxiter: int, tol: float
+) -> OptimizeResult:
+    """Step x until something ends the run."""
+    best, falls = _Point(x.size), 0
+    for nit in itertools.count():
+        y, gradient, optimality = objective.at(x)
+        is_finite = math.isfinite(y) and math.isfinite(optimality)
+        if nit == 0 or (is_finite and y <= best.fun):
+            falls += y < best.fun
+            best.take(x, y, gradient, optimality)
+        if not is_finite:
+            status = NOT_FINITE
+            break
+        if tell is not None:
+            gradient = gradient.copy()  # the callback may change what `jac` returned
+            if nit and tell(x, y, gradient, optimality, nit):
+                status = CALLED_OFF
+                break
+        if optimality <= tol:
+            status = NO_DIFFERENCES if objective.tells_nothing(gradient) else CONVERGED
+            best.take(x, y, gradient, optimality)
+            break
+        if nit == maxiter:
+            status = OUT_OF_STEPS
+            break
+        optimizer.step(gradient)
+        _move_into(x, objective.box)
+    result = OptimizeResult(x=best.x, fun=best.fun, jac=best.jac, nit=nit, optimality=best.optimality)
+    result.update(nfev=objective.nfev, njev=objective.njev, status=status, success=status == CONVERGED)
+    result.message = _message(result, x, y, tol, falls, optimizer.lr)
+    return result
 
 
 class _Point:
@@ -219,7 +257,7 @@ class _Objective:
     All of this is done at each iteration, so what is usual is asked first, and nothing is made that nobody wants.
     """
 
-    def __init__(self, fun: Any, jac: Any, args: Any, n: int, box: Box) -> None:
+    def __init__(self, fun: Any, jac: Any, args: Any, n: int, box: Box, rel_step: Any) -> None:
         if not callable(fun):
             raise TypeError(f"fun: expected a function, got {fun!r} of type {type(fun).__name__}")
         if not (jac is None or callable(jac)):
@@ -229,6 +267,9 @@ class _Objective:
         self.nfev = self.njev = 0
         self.sizes = np.zeros(n + 1)  # of the elements; the last stays 0
         self.sizes_of_all = self.sizes[:-1]
+        self.rel_step = _rel_step(rel_step, n)
+        self.low, self.high = (np.full(n, -np.inf), np.full(n, np.inf)) if box is None else box
+        self.free = self.low < self.high
 
     def at(self, x: Vector) -> tuple[float, Vector, float]:
         """The value at x, the gradient, and the largest element of the projected gradient.
@@ -270,12 +311,14 @@ class _Objective:
             raise ValueError(f"jac: expected shape {x.shape} like x, got {gradient.shape}")
         return gradient
 
+    def tells_nothing(self, gradient: Vector) -> bool:
+        """Whether these are the first differences, and all are 0 though x is free to move."""
+        return self.jac is None and self.njev == 1 and not gradient.any() and bool(self.free.any())
+
     def _differences(self, x: Vector, fun: float) -> Vector:
         """Forward differences along what the bounds do not fix, where they would have no room; zeros there."""
         self.njev += 1
-        low, high = (np.full(x.shape, -np.inf), np.full(x.shape, np.inf)) if self.box is None else self.box
-        free = low < high
-        gradient = np.zeros_like(x)
+        free, gradient = self.free, np.zeros_like(x)
 
         def value(part: Vector) -> float:
             whole = x.copy()
@@ -283,8 +326,9 @@ class _Objective:
             return self._value(whole)
 
         if free.any():
-            bounds = (low[free], high[free])
-            gradient[free] = approx_derivative(value, x[free], method="2-point", f0=fun, bounds=bounds)
+            sizes = self.rel_step * np.maximum(1.0, np.abs(x))  # as SciPy's `minimize` documents it
+            steps, bounds = np.where(x < 0, -sizes, sizes)[free], (self.low[free], self.high[free])
+            gradient[free] = approx_derivative(value, x[free], method="2-point", abs_step=steps, f0=fun, bounds=bounds)
         return gradient
 
 
@@ -306,6 +350,25 @@ def _start(x0: Any) -> Vector:
     if not np.isfinite(x).all():
         raise ValueError(f"x0: expected finite numbers, got {x[~np.isfinite(x)][0]} at {np.argmin(np.isfinite(x))}")
     return x
+
+
+def _rel_step(value: Any, n: int) -> Vector:
+    """The step of the differences along each element, relative to its size."""
+    step = _real("finite_diff_rel_step", _REL_STEP if value is None else value)
+    if step.shape not in ((), (n,)) or not ((step > 0) & np.isfinite(step)).all():
+        allowed = f"a number > 0 and finite, or one for each of the {n} elements of x0"
+        raise ValueError(f"finite_diff_rel_step: expected {allowed}, got {reprlib.repr(value)}")
+    return step
+
+
+#: how much SciPy's methods print
+_loudness = checks.number("or True or False", math.isfinite)
+
+
+def _is_loud(disp: Any) -> bool:
+    """Whether the message shall be printed: a flag, or, as in SciPy, a number that is above 0."""
+    plain = checks.scalar(disp)
+    return bool(plain) if plain is None or isinstance(plain, bool) else _loudness("disp", disp) > 0
 
 
 def _box(bounds: Any, n: int) -> Box:
@@ -354,13 +417,20 @@ def _teller(callback: Any) -> Callable[..., bool] | None:
     return tell
 
 
-def _message(result: OptimizeResult, x: Vector, y: float, maxiter: int, tol: float) -> str:
-    """Why it stopped, at x, where `fun` is y, and what that says of the result."""
+def _message(result: OptimizeResult, x: Vector, y: float, tol: float, falls: int, lr: Any) -> str:
+    """Why it stopped, at x, where `fun` is y, and what that says of the result and of the rate."""
     if result.status == CONVERGED:
         return f"Converged: no element of the projected gradient is larger than tol = {tol:g}."
     if result.status == OUT_OF_STEPS:
         size = f"largest element of the projected gradient is {result.optimality:.3g}, tol = {tol:g}"
-        return f"Stopped after maxiter = {maxiter} steps: at x the {size}."
+        text = f"Stopped after maxiter = {result.nit} steps: at x the {size}."
+        if falls >= NEARLY_ALL * result.nit > 0:
+            way_out = f"raise lr, which is {checks.shown(lr)}, or maxiter"
+            text += f" `fun` fell at {falls} of them: the rate is too small for the way; {way_out}."
+        return text
+    if result.status == NO_DIFFERENCES:
+        why = "`fun` does not depend on x there, or the step is too small for it to change"
+        return f"Stopped at x0: all finite differences are 0; {why}: pass a larger finite_diff_rel_step, or jac."
     if result.status == CALLED_OFF:
         return "`callback` raised `StopIteration`."
     what = "x" if not np.isfinite(x).all() else "the gradient" if math.isfinite(y) else "fun"

@@ -53,6 +53,7 @@ from .. import options
 from ..algorithm import Algorithm
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
+from ..names import refuse_unknown
 from ..optimizers import CLASSES
 from ..optimizers import Adam as _Adam
 from ..optimizers import AdamW as _AdamW
@@ -127,13 +128,11 @@ class Optimizer(thinc.optimizers.Optimizer):
         **given: Any,
     ) -> None:
         own, framed = kind.options, _in_frame(kind)
-        for name in given:
-            if name not in framed and not (name == "eps_hat" and name in own):
-                has = ", ".join(framed)
-                raise TypeError(f"{name}: unknown option of {kind.__name__} in thinc's frame; it has {has}")
+        known = [*framed, *({"eps_hat"} & own.keys())]
+        refuse_unknown(given, known, f"option of {kind.__name__} in thinc's frame")
         given = {name: p.default for name, p in framed.items()} | given
         given |= {"learn_rate": learn_rate, "grad_clip": grad_clip}
-        scheduled = {name: given.pop(name) for name in _CHECKS if name in given}
+        scheduled = {name: checks.scalar(given.pop(name)) for name in _CHECKS if name in given}
         for name, value in scheduled.items():
             if isinstance(value, (int, float)):  # others are schedules, and checked at each step
                 _CHECKS[name](name, value)

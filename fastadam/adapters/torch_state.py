@@ -42,6 +42,7 @@ import numpy as np
 
 from .. import options
 from ..base import Optimizer
+from ..kernel.checks import counted, shown
 from ..optimizers import CLASSES, AdamW
 
 #: options that the groups of older versions of torch lack
@@ -102,14 +103,14 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     if not isinstance(groups, list) or not isinstance(states, Mapping):
         raise ValueError(f"state_dict: expected the keys 'state' and 'param_groups', got {list(state_dict)[:5]}")
     if len(groups) != len(own["param_groups"]):
-        raise ValueError(f"state_dict: expected {len(own['param_groups'])} groups, got {len(groups)}")
+        raise ValueError(f"state_dict: expected {counted(len(own['param_groups']), 'group')}, got {len(groups)}")
     seen: set[Any] = set()
     for k, (group, mine) in enumerate(zip(groups, own["param_groups"], strict=True)):
         where = f"state_dict['param_groups'][{k}]"
         mine |= _options(where, cls, group, mine)
         places = group.get("params")
         if not isinstance(places, list) or len(places) != len(mine["params"]):
-            raise ValueError(f"{where}: expected {len(mine['params'])} parameters, got {places!r}")
+            raise ValueError(f"{where}: expected {counted(len(mine['params']), 'parameter')}, got {shown(places)}")
         initial = mine.get("initial_accumulator_value", 0.0)
         for place, key, p in zip(places, mine["params"], optimizer.param_groups[k]["params"], strict=True):
             came = _mapping(f"state_dict['state'][{place!r}]", states.get(place, {}))

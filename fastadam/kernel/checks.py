@@ -17,53 +17,115 @@ _CHARS = "efdFD"
 Check = Callable[[str, Any], Any]
 #: up to this many overlapping arrays are compared pair by pair, more by a mask of their bytes
 _FEW = 64
+#: an array of more numbers is told by its shape
+_FEW_NUMBERS = 8
+#: library -> how what it keeps comes to be stepped
+_OF_LIBRARY = {
+    "torch": "; PyTorch's tensors and models are stepped by fastadam.adapters.torch, as its Adam(model.parameters())",
+    "jax": "; JAX's arrays never change: step a copy, numpy.array(x), and hand that to JAX again",
+    "tensorflow": "; step copies, numpy.array(x) or model.get_weights(), and write them back, x.assign(…) or "
+    "model.set_weights(…)",
+    "mlx": "; step a copy, numpy.array(x), and hand it back as mlx.core.array(…)",
+    "cupy": "; it lies in a GPU's memory: step a copy, cupy.asnumpy(x), and write it back by x.set(…)",
+    "pandas": "; step the array that .to_numpy(copy=True) gives",
+    "polars": "; step the array that .to_numpy(writable=True) gives",
+    "sklearn": "; scikit-learn's perceptrons are trained within fastadam.adapters.sklearn.accelerated()",
+    "thinc": "; thinc's models are trained by the optimizers of fastadam.adapters.thinc",
+}
+_OF_LIBRARY |= {"jaxlib": _OF_LIBRARY["jax"], "keras": _OF_LIBRARY["tensorflow"]}
+#: the same for what is of no such library: the first that fits
+_OF_KIND: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda x: isinstance(x, (numbers.Number, list, tuple)),
+        "; put numbers into an array: numpy.array([1.0])",
+    ),
+    (lambda x: hasattr(x, "toarray"), "; pass .toarray()"),
+    (lambda x: isinstance(x, memoryview), "; pass numpy.asarray(…), which shares its memory"),
+    (lambda x: hasattr(x, "__array__"), "; step a copy, numpy.array(x), and hand it back"),
+    (lambda x: hasattr(x, "parameters"), "; an object has arrays as .parameters and their gradients as .grad"),
+)
 
 
-def shown(value: Any) -> str:
-    """What came, for a message: its repr where it has one, and no more of that than one can read."""
+def shown(value: Any, most: int = 500) -> str:
+    """What came, for a message: its repr where it has one, in one line, and no more of that than one can read."""
+    if isinstance(value, np.ndarray) and value.size > _FEW_NUMBERS:
+        return f"an array of shape {value.shape}"
     try:
         text = repr(value)
     except Exception:  # its own, or Python's limit to the digits of a number
         text = object.__repr__(value)
-    return text if len(text) <= 500 else f"{text[:500]}…"
+    text = " ".join(map(str.strip, text.splitlines()))
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def came(value: Any) -> str:
+    """What came instead of a number or a flag, in one line: its repr and its type, of an array its shape alone."""
+    axes = getattr(value, "ndim", 0)
+    if isinstance(axes, int) and axes > 0:
+        return f"an array of shape {tuple(value.shape)}"
+    return f"{shown(value, 100)} of type {type(value).__name__}"
+
+
+def scalar(value: Any) -> Any:
+    """What an array without axes holds, as Python's own number or flag: one of NumPy, JAX, PyTorch, TensorFlow, ….
+    All else comes back as it is, masked arrays too: what is masked is no number.
+    """
+    if getattr(value, "ndim", None) != 0 or isinstance(value, np.ma.MaskedArray):
+        return value
+    return value.item() if hasattr(value, "item") else np.asarray(value).item()
+
+
+def _plain(name: str, value: Any, kind: type, allowed: str) -> Any:
+    """The scalar that came, if it is of that kind; a flag is no number."""
+    try:
+        found = scalar(value)
+    except Exception as error:  # its own: there is no number in it yet, as while JAX traces
+        raise TypeError(f"{name}: expected {allowed}, got {came(value)}: {error}") from error
+    if isinstance(found, kind) and isinstance(found, bool) == (kind is bool):
+        return found
+    raise TypeError(f"{name}: expected {allowed}, got {came(value)}")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """So many things in words: 1 array, 2 arrays."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def whole(name: str, value: Any, least: int = 0, below: float = math.inf) -> int:
-    """Refuse what is no whole number in that range."""
+    """Refuse what is no whole number in that range. A float may be one: 1e4."""
     if type(value) is int and least <= value < below:  # the usual case; a schedule asks at every step
         return value
-    allowed = f">= {least}" if below == math.inf else f">= {least} and < 2**{int(below).bit_length() - 1}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected a whole number {allowed}, got {shown(value)} of type {type(value).__name__}")
-    if not least <= int(value) < below:
-        raise ValueError(f"{name}: expected a whole number {allowed}, got {shown(value)}")
-    return int(value)
+    allowed = f"a whole number >= {least}" + ("" if below == math.inf else f" and < 2**{int(below).bit_length() - 1}")
+    found = _plain(name, value, numbers.Real, allowed)
+    if found // 1 != found:  # infinity and NaN, too
+        raise TypeError(f"{name}: expected {allowed}, got {came(value)}")
+    if not least <= int(found) < below:
+        raise ValueError(f"{name}: expected {allowed}, got {shown(value)}")
+    return int(found)
 
 
 def number(allowed: str, test: Callable[[float], bool]) -> Check:
     """A check for a number that passes `test`; `allowed` says in words which do."""
+    allowed = f"a number {allowed}"
 
     def check(name: str, value: Any) -> float:
         if type(value) is float and test(value):  # the usual case, at every step that clips
             return value
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected a number {allowed}, got {shown(value)} of type {type(value).__name__}")
+        found = _plain(name, value, numbers.Real, allowed)
         try:
-            allowed_value = test(float(value))
+            is_allowed = test(float(found))
         except OverflowError:
-            allowed_value = False
-        if not allowed_value:
-            raise ValueError(f"{name}: expected a number {allowed}, got {shown(value)}")
-        return float(value)
+            is_allowed = False
+        if not is_allowed:
+            raise ValueError(f"{name}: expected {allowed}, got {shown(value)}")
+        return float(found)
 
     return check
 
 
 def flag(name: str, value: Any) -> bool:
     """Refuse all but True and False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {shown(value)} of type {type(value).__name__}")
-    return bool(value)
+    return value if type(value) is bool else _plain(name, value, bool, "True or False")
 
 
 #: what may stand in a step's arguments, beside None
@@ -71,11 +133,17 @@ scale = number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**12
 norm = number("> 0, or infinity", lambda x: x > 0)
 
 
+def advice(value: Any) -> str:
+    """How a message goes on that expected an array: what to do with what came; nothing where no array was meant."""
+    libraries = [kind.__module__.partition(".")[0] for kind in type(value).__mro__]
+    of_library = next((_OF_LIBRARY[library] for library in libraries if library in _OF_LIBRARY), "")
+    return of_library or next((way for fits, way in _OF_KIND if fits(value)), "")
+
+
 def array(name: str, value: Any) -> None:
     """Refuse what is not a plain floating-point array in this machine's byte order."""
     if not isinstance(value, np.ndarray):
-        way = "pass .toarray()" if hasattr(value, "toarray") else "convert it once with numpy.asarray(…)"
-        raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}; {way}")
+        raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}{advice(value)}")
     _need_usual_arithmetic(name, value)
     if value.dtype.char not in _CHARS and value.dtype.name not in DTYPES:
         raise TypeError(f"{name}: expected dtype {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {value.dtype}; convert with .astype(…)")

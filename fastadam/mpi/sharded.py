@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from mpi4py import MPI
 
-from .. import options
+from .. import names, options
 from ..base import Optimizer
 from ..core import Core
 from ..kernel import checks
@@ -123,12 +123,17 @@ class Sharded(Optimizer):
         bucket_bytes: int = 1 << 24,
         **options: Any,
     ) -> None:
-        self.comm = MPI.COMM_WORLD if comm is None else comm
+        self._comm = MPI.COMM_WORLD if comm is None else comm
         with deferred_signals():
             self._make(params, comm_dtype, bucket_bytes, options)
 
+    @property
+    def comm(self) -> "MPI.Intracomm":
+        """The communicator that was given."""
+        return self._comm
+
     def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
-        ranks = self._ranks = Ranks.of(self.comm)
+        ranks = self._ranks = Ranks.of(self._comm)
         with ranks.all_or_none("Sharded") as agree:
             in_bfloat16 = options.in_bfloat16("comm_dtype", comm_dtype)
             self._bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
@@ -248,6 +253,7 @@ class Sharded(Optimizer):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        **unknown: NoReturn,
     ) -> None:
         """One step of all ranks, by the average of their gradients: see `Optimizer.step`.
 
@@ -261,6 +267,7 @@ class Sharded(Optimizer):
             average, and `zero_grads` zeroes ``.grads``.
         """
         with deferred_signals(), self._ranks.all_or_none("step") as agree:
+            names.refuse_arguments(unknown, self.step)
             extras = {
                 "grad_scale": checks.scale("grad_scale", grad_scale),
                 "max_norm": None if max_norm is None else checks.norm("max_norm", max_norm),

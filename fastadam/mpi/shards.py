@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..kernel.checks import counted
 from ..state.atomic import path_from
 from ..state.entries import need_version
 from ..state.mismatch import mapping, need, need_names, need_same
@@ -54,7 +55,7 @@ class Shard:
         """A description of whole parameters as one of this rank's pieces, if it is of these parameters."""
         own, mine = self.describe({})["param_groups"], self.own.groups
         groups = came.get("param_groups")
-        need(isinstance(groups, list) and len(groups) == len(own), f"{source}: expected {len(own)} groups")
+        need(isinstance(groups, list) and len(groups) == len(own), f"{source}: expected {counted(len(own), 'group')}")
         found = []
         for k, (group, whole, pieces) in enumerate(zip(groups, own, mine, strict=True)):  # type: ignore[arg-type]
             group = mapping(f"{source}: param_groups[{k}]", group)

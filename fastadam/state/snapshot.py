@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import options, schedules
+from ..kernel.checks import counted
 from .entries import VERSION, Fetch, entry_of, in_file, need_version
 from .mismatch import mapping, need, need_names, need_same, saying
 
@@ -183,7 +184,7 @@ def _fit_arrays(
 def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check) -> list[dict[str, Any]]:
     """The options to keep of each group."""
     count = len(groups) if isinstance(groups, list) else None
-    need(count == len(own.groups), f"{source}: expected {len(own.groups)} groups, got {count}")
+    need(count == len(own.groups), f"{source}: expected {counted(len(own.groups), 'group')}, got {count}")
     chosen = []
     for k, mine in enumerate(own.groups):
         where = f"{source}: param_groups[{k}]"

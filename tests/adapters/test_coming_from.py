@@ -1,9 +1,10 @@
-"""The rows of docs/coming-from.md that promise the same numbers, both columns run side by side.
+"""The rows of docs/coming-from.md that promise the same numbers, both columns run side by side, and its other recipes.
 A library that is not installed is left out; CI installs them. torch has tests of its own.
 """
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,23 +12,25 @@ import numpy as np
 import pytest
 import thinc.api
 from places import ROOT
+from sklearn.neural_network import MLPRegressor
 
 import fastadam
 
 PAGE = (ROOT / "docs/coming-from.md").read_text()
-ROWS = re.findall(r"^\| `((\w+).*?)` \| `(.*?)`", PAGE.split("## The same numbers")[1].split("## From torch")[0], re.M)
+SAME = PAGE.split("## The same numbers")[1].split("## From torch")[0]
+ROWS = re.findall(r"^\| `((\w+).*?)` \| `(.*?)`(?:, `(.*?)`)?", SAME, re.M)
 STEPS, N = 30, 8
 START = np.linspace(-2.0, 2.0, N)
 GRADIENTS = np.random.default_rng(0).standard_normal((STEPS, N)) * np.logspace(-4, 1, N)
 
 
-def here(call: str) -> np.ndarray:
-    scope: dict[str, Any] = {"fastadam": fastadam}
+def here(call: str, step: str, **libraries: Any) -> np.ndarray:
+    scope: dict[str, Any] = {"fastadam": fastadam, **libraries}
     exec(re.findall(r"```python\n(.*?)```", PAGE, re.S)[-1], scope)  # the page's own rules
     p = scope["p"] = START.copy()
-    opt = eval(call, scope)
-    for g in GRADIENTS:
-        opt.step(g)
+    scope["opt"] = eval(call, scope)
+    for scope["g"] in GRADIENTS:
+        exec(step or "opt.step(g)", scope)
     return p
 
 
@@ -84,12 +87,67 @@ THERE: dict[str, Callable[[str], np.ndarray]] = {
 
 
 def test_every_library_has_a_row():
-    assert {library for _, library, _ in ROWS} == set(THERE)
+    assert {library for _, library, _, _ in ROWS} == set(THERE)
 
 
 @pytest.mark.filterwarnings("ignore")  # of what the libraries import
-@pytest.mark.parametrize(("there", "library", "ours"), ROWS, ids=[there for there, _, _ in ROWS])
-def test_both_columns_give_the_same(there, library, ours):
+@pytest.mark.parametrize(("there", "library", "ours", "step"), ROWS, ids=[there for there, *_ in ROWS])
+def test_both_columns_give_the_same(there, library, ours, step):
     expected = THERE[library](there)
-    rounding = np.finfo(expected.dtype).eps * np.abs(START).max()  # of a parameter, at each step
-    np.testing.assert_allclose(here(ours), expected, rtol=0, atol=STEPS * rounding)
+    modules = {name: sys.modules[name] for name in THERE if f"{name}." in ours}  # whose schedule it is
+    dtype = np.float32 if "schedule" in there else expected.dtype  # of optax's rates
+    rounding = np.finfo(dtype).eps * np.abs(START).max()  # of a parameter, at each step
+    np.testing.assert_allclose(here(ours, step, **modules), expected, rtol=0, atol=STEPS * rounding)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("there", "ours"),
+    [
+        ("optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3))", "fastadam.Adam(p)"),
+        ("keras.optimizers.Adam(global_clipnorm=0.5)", "fastadam.Adam(p, eps=1e-7, eps_hat=True)"),
+    ],
+)
+def test_clipping_by_the_norm_differs_by_torchs_millionth(there, ours):
+    expected = THERE[there.partition(".")[0]](there)
+    np.testing.assert_allclose(here(ours, "opt.step(g, max_norm=0.5)"), expected, rtol=0, atol=STEPS * 1e-3 * 1e-6)
+    assert np.abs(here(ours, "") - expected).max() > 1e-3  # it was clipped
+
+
+def test_schedules_of_thinc_count_from_0():
+    schedule = thinc.api.warmup_linear(0.1, 10, 30)
+    if not callable(schedule):
+        pytest.skip("the schedules of thinc 8 are generators")
+    recipe = re.search(r"that counts from 0 \(Keras, optax, thinc\) \| `lr=(.*?)`", PAGE)[1]
+    expected = THERE["thinc"]("thinc.api.Adam(thinc.api.warmup_linear(0.1, 10, 30), grad_clip=0.0)")
+    p = here(f"fastadam.Adam(p, lr={recipe}, eps_hat=True)", "", schedule=schedule)
+    np.testing.assert_allclose(p, expected, rtol=0, atol=STEPS * 2.5e-7)
+
+
+def test_decay_of_scikit_learns_weights():
+    """A network without hidden layers, three steps of its full batch."""
+    X, alpha = np.random.default_rng(0).standard_normal((20, 3)), 0.5
+    y = X @ [1.0, -2.0, 3.0]
+
+    def fitted(rate: float) -> list[np.ndarray]:
+        model = MLPRegressor(hidden_layer_sizes=(), alpha=alpha, learning_rate_init=rate, random_state=0)
+        for _ in range(3):
+            model.partial_fit(X, y)
+        return [*model.coefs_, *model.intercepts_]
+
+    weights, biases = fitted(1e-300)  # which moves nothing
+    group = eval(re.search(r"groups: `(.*?)`", PAGE)[1], {"weights": weights, "alpha": alpha, "rows": len(X)})
+    opt = fastadam.Adam([group, {"params": biases}], lr=0.1, eps_hat=True)
+    for _ in range(3):
+        error = X @ weights + biases - y[:, None]
+        opt.step([X.T @ error / len(X), error.mean(axis=0)])
+    for ours, theirs in zip((weights, biases), fitted(0.1), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_decay_of_the_paper_of_adamw():
+    """θ (1 - η λ), where the rate is η α."""
+    assert "`AdamW(lr=η α, weight_decay=λ / α)`" in PAGE
+    α, η, λ, p = 0.1, 0.5, 0.2, START.copy()
+    fastadam.AdamW(p, lr=η * α, weight_decay=λ / α).step(np.ones(N))
+    np.testing.assert_allclose(p, START * (1 - η * λ) - η * α, rtol=0, atol=1e-8)

@@ -5,6 +5,7 @@ JAX is compared with where it is installed.
 import importlib.util
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from scipy.optimize import (
     Bounds,
     LinearConstraint,
     OptimizeResult,
+    OptimizeWarning,
     basinhopping,
     dual_annealing,
     minimize,
@@ -119,10 +121,8 @@ def test_iterates_are_those_of_the_plain_optimizer_to_the_bit(method, options):
 def test_rule_of_ones_own():
     result = minimize(bowl, np.zeros(3), jac=slope, method=Method(SGD), options={"backend": "numpy"})
     assert result.success
-    with pytest.raises(
-        TypeError, match=r"^momentum: unknown option of sgd as a method; it has lr, maximize, weight_decay"
-    ):
-        minimize(bowl, np.zeros(3), jac=slope, method=Method(SGD), options={"momentum": 0.9})
+    with pytest.warns(OptimizeWarning, match=r"^Unknown solver options: momentum$"):
+        minimize(bowl, np.zeros(3), jac=slope, method=own, options={"momentum": 0.9, "backend": "numpy", "maxiter": 1})
 
 
 def test_args_reach_function_and_gradient():
@@ -222,15 +222,100 @@ def test_without_a_gradient_differences_are_taken():
     np.testing.assert_allclose(result.x, MINIMUM, atol=2e-4)
 
 
+@pytest.mark.parametrize("x0", [[2.0, -30.0, 0.0], [-0.25, 0.5, 1e-9]])
+@pytest.mark.parametrize("rel_step", [None, 1e-2, [1e-3, 1e-2, 1e-1]])
+def test_the_step_of_the_differences_is_the_one_that_scipy_documents(x0, rel_step):
+    seen = Recorder(bowl)
+    minimize(seen, x0, method=adam, options={"finite_diff_rel_step": rel_step, "maxiter": 0})
+    taken = np.diag(np.subtract(seen.points[1:], x0))
+    relative = 2.0**-26 if rel_step is None else np.array(rel_step)
+    np.testing.assert_allclose(taken, relative * np.where(np.less(x0, 0), -1, 1) * np.maximum(1, np.abs(x0)), rtol=1e-7)
+
+
+def test_the_step_of_the_differences_keeps_within_bounds():
+    seen = Recorder(bowl)
+    options = {"finite_diff_rel_step": 0.1, "maxiter": 20, "lr": 0.5}
+    minimize(seen, [0.95, 0.5, 0.0], method=adam, bounds=[(0, 1), (0.5, 0.5), (0, 0.01)], options=options)
+    assert (np.array([0, 0.5, 0]) <= seen.points).all()
+    assert (seen.points <= np.array([1, 0.5, 0.01])).all()
+
+
+def test_a_measured_function_needs_larger_differences():
+    def measured(x):
+        return round(float((x[0] - 1) ** 2), 4)
+
+    for given in ({}, {"tol": 0}, {"bounds": [(-1, 2)]}):
+        result = minimize(measured, [0.0], method=adam, **given)
+        assert (result.success, result.status, result.nit, result.nfev) == (False, 2, 0, 2)
+        assert result.message == (
+            "Stopped at x0: all finite differences are 0; `fun` does not depend on x there, or the step is too small "
+            "for it to change: pass a larger finite_diff_rel_step, or jac."
+        )
+        assert (result.x.tolist(), result.fun, result.jac.tolist(), result.optimality) == ([0.0], 1.0, [0.0], 0.0)
+    result = minimize(measured, [0.0], method=adam, tol=0.05, options={"lr": 0.1, "finite_diff_rel_step": 1e-2})
+    assert result.success
+    assert result.x[0] == pytest.approx(1, abs=0.05)
+
+
+def test_a_gradient_of_zeros_is_believed_where_jac_gives_it():
+    result = minimize(lambda x: 1.0, [0.0, 1.0], jac=np.zeros_like, method=adam, tol=0)
+    assert (result.success, result.nit) == (True, 0)
+    result = minimize(lambda x: 1.0, [0.0, 1.0], method=adam)
+    assert (result.success, result.status) == (False, 2)  # for all that differences can tell
+    result = minimize(lambda x: (x[0] - 1) ** 2, [0.0, 1.0], method=adam, options={"lr": 0.1})
+    assert result.success  # of one element they may be 0
+    result = minimize(lambda x: 1.0, [], method=adam)
+    assert result.success  # nothing can move
+
+
 # ---------------------------------------------------------------- why it stops
 
 
 def test_maxiter():
-    result = minimize(both, np.zeros(3), jac=True, method=adam, options={"maxiter": 7})
+    result = minimize(both, np.zeros(3), jac=True, method=adam, options={"lr": 3.0, "maxiter": 7})
     assert (result.success, result.status, result.nit) == (False, 1, 7)
-    size = np.abs(slope(result.x)).max()
-    expected = f"at x the largest element of the projected gradient is {size:.3g}, tol = 1e-05."
+    expected = f"at x the largest element of the projected gradient is {result.optimality:.3g}, tol = 1e-05."
     assert result.message == f"Stopped after maxiter = 7 steps: {expected}"
+
+
+#: function with gradient, first point, method, options: runs that a larger rate would have brought further …
+CRAWL = {
+    "far away": (both, [100.0, -50, 20], adam, {"maxiter": 500}),
+    "rosen at the defaults": (lambda x: (rosen(x), rosen_der(x)), [-1.2, 1.0], adam, {}),
+    "bounded": (both, [-50.0, 0, 0], adam, {"maxiter": 500, "lr": 0.01}),
+    "a rate that falls": (both, [100.0, 0, 0], adamw, {"lr": schedules.exponential(0.1, 0.95), "maxiter": 100}),
+    "adagrad": (both, [100.0, -50, 20], adagrad, {"maxiter": 500}),
+    "own": (both, [100.0, -50, 20], own, {"lr": 1e-5, "maxiter": 500, "backend": "numpy"}),
+}
+#: … and runs that stopped for another reason
+NO_CRAWL = {
+    "it swings": (both, [0.0, 0, 0], adam, {"lr": 3.0, "maxiter": 50}, 1),
+    "arrived, but tol is 0": (both, [0.0, 0, 0], adam, {"lr": 0.1, "maxiter": 500, "tol": 0}, 1),
+    "no steps": (both, [100.0, 0, 0], adam, {"maxiter": 0}, 1),
+    "no slope": (lambda x: (1.0, np.ones(3)), [0.0, 0, 0], adam, {"maxiter": 50}, 1),
+    "converged": (both, [2.9, -1, 0.5], adam, {"maxiter": 500, "tol": 0.5}, 0),
+    "not finite": (lambda x: (bowl(x) if x[0] > 99.9 else np.inf, slope(x)), [100.0, 0, 0], adam, {}, 3),
+}
+
+
+@pytest.mark.parametrize(("f", "x0", "method", "options"), CRAWL.values(), ids=CRAWL)
+def test_a_rate_that_is_too_small_is_named(f, x0, method, options):
+    result = minimize(f, x0, jac=True, method=method, options=options, bounds=[(-60, 110)] * len(x0))
+    assert result.status == 1
+    advice = re.search(
+        r"0?5\. `fun` fell at (\d+) of them: the rate is too small for the way; raise lr, which is (.*), or maxiter\.$",
+        result.message,
+    )
+    assert 0.95 * result.nit <= int(advice[1]) <= result.nit
+    assert advice[2] == repr(options.get("lr", method.optimizer.options["lr"].default))
+
+
+@pytest.mark.parametrize(("f", "x0", "method", "options", "status"), NO_CRAWL.values(), ids=NO_CRAWL)
+def test_a_rate_is_not_blamed_for_another_reason(f, x0, method, options, status):
+    result = minimize(f, x0, jac=True, method=method, options=options)
+    assert result.status == status
+    assert "lr" not in result.message
+    assert "rate" not in result.message
 
 
 def test_no_steps_evaluate_the_first_point():
@@ -322,9 +407,58 @@ def test_the_function_is_not_called_beyond_what_is_finite():
     assert result.x.tolist() == [1e308]
 
 
-def test_disp_prints_the_message(capsys):
-    result = minimize(both, np.zeros(3), jac=True, method=adam, options={"maxiter": 2, "disp": True})
-    assert capsys.readouterr().out == result.message + "\n"
+@pytest.mark.parametrize("disp", [True, 1, 2, np.True_, False, 0, -1, None, np.array(False)], ids=repr)
+def test_disp_prints_the_message(disp, capsys):
+    result = minimize(both, np.zeros(3), jac=True, method=adam, options={"maxiter": 2, "disp": disp})
+    assert capsys.readouterr().out == (result.message + "\n") * bool(disp is not None and disp > 0)
+
+
+# ---------------------------------------------------------------- habits of SciPy's methods
+
+
+def test_none_is_the_default_and_a_whole_float_a_count():
+    plain = minimize(both, np.zeros(3), jac=True, method=adam, options={"lr": 0.1})
+    for options in ({"maxiter": None, "tol": None, "finite_diff_rel_step": None}, {"maxiter": 1e4}):
+        other = minimize(both, np.zeros(3), jac=True, method=adam, options={"lr": np.array(0.1), **options})
+        assert other.nit == plain.nit
+        np.testing.assert_array_equal(other.x, plain.x)
+
+
+@pytest.mark.parametrize(
+    ("given", "unknown", "text"),
+    [
+        ({"hess": slope}, {}, "Method Adam does not use Hessian information (hess)."),
+        ({"hess": "2-point"}, {}, "Method Adam does not use Hessian information (hess)."),
+        ({"hessp": slope}, {}, "Method Adam does not use Hessian-vector product information (hessp)."),
+        ({}, {"gtol": 1, "norm": 2}, "Unknown solver options: gtol (did you mean tol?), norm"),
+        ({}, {"ftol": 1}, "Unknown solver options: ftol"),
+        ({}, {"learning_rate": 1}, "Unknown solver options: learning_rate (did you mean lr?)"),
+        ({}, {"beta1": 0.8}, "Unknown solver options: beta1 (did you mean betas?)"),
+        ({}, {"epsilon": 0.8}, "Unknown solver options: epsilon (did you mean eps?)"),
+        ({}, {"max_iter": 8}, "Unknown solver options: max_iter (did you mean maxiter?)"),
+        ({}, {"alpha": 8}, "Unknown solver options: alpha (did you mean lr?)"),
+        ({}, {"grads": 1}, "Unknown solver options: grads"),
+        ({}, {"state_dtype": "bfloat16"}, "Unknown solver options: state_dtype"),
+    ],
+    ids=str,
+)
+def test_what_is_not_used_is_a_warning_of_the_line_that_called_and_changes_nothing(given, unknown, text):
+    options = {"maxiter": 20}
+    plain = minimize(both, np.zeros(3), jac=True, method=adam, options=options)
+    with pytest.warns(OptimizeWarning if unknown else RuntimeWarning) as caught:
+        other = minimize(both, np.zeros(3), jac=True, method=adam, options=options | unknown, **given)
+    assert [(str(w.message), w.filename) for w in caught] == [(text, __file__)]
+    np.testing.assert_array_equal(other.x, plain.x)
+
+
+def test_called_as_statsmodels_does():
+    """``model.fit(method="minimize", min_method=adam, …)``: all keyword arguments become options."""
+    options = {"lr": 0.1, "gtol": 1e-5, "disp": 0, "maxiter": 2000}
+    given = {"args": (2.0,), "jac": lambda x, k: k * slope(x), "hess": lambda x, k: k * np.diag(CURVATURE)}
+    with pytest.warns(RuntimeWarning, match="hess"), pytest.warns(OptimizeWarning, match="gtol"):
+        result = minimize(lambda x, k: k * bowl(x), np.zeros(3), method=adam, callback=None, options=options, **given)
+    assert result.success
+    np.testing.assert_allclose(result.x, MINIMUM, atol=1e-5)
 
 
 # ---------------------------------------------------------------- callbacks
@@ -474,24 +608,27 @@ def test_an_array_of_fixed_elements_has_converged():
 # ---------------------------------------------------------------- errors
 
 CANNOT = "Adam cannot use it; leave it out, or take SciPy's method="
-UNKNOWN = "unknown option of Adam as a method; it has lr, betas, eps, weight_decay, amsgrad, maximize,"
+STEP = "finite_diff_rel_step: expected a number > 0 and finite, or one for each of the 3 elements of x0, got "
 PAIRS = "bounds: expected Bounds, or a pair (low, high) for each of the 3 elements of x0, got "
 ORDER = "bounds: expected low <= high, with numbers between, got "
 ERRORS = [
-    ({"hess": lambda x: x}, ValueError, f"hess: {CANNOT}'Newton-CG'"),
-    ({"hessp": lambda x, p: x}, ValueError, f"hessp: {CANNOT}'Newton-CG'"),
+    ({"jac": None, "options": {"eps": 1e-2}}, ValueError, "eps: without jac it may be SciPy's step of the finite diff"),
+    ({"jac": "3-point", "options": {"eps": None}}, ValueError, "eps: without jac it may be SciPy's step of the finite"),
+    ({"jac": None, "method": own, "options": {"eps": 1}}, ValueError, "eps: without jac it may be SciPy's step of th"),
     ({"constraints": {"type": "eq", "fun": bowl}}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
     ({"constraints": [LinearConstraint(np.eye(3))]}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
     ({"constraints": LinearConstraint(np.eye(3))}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
     ({"callback": 5}, TypeError, "callback: expected a function, got 5 of type int"),
     ({"tol": -1}, ValueError, "tol: expected a number >= 0 and finite, got -1"),
     ({"tol": "small"}, TypeError, "tol: expected a number >= 0 and finite, got 'small' of type str"),
-    ({"options": {"maxiter": 1e4}}, TypeError, "maxiter: expected a whole number >= 0 and < 2**62, got 10000.0 of"),
+    ({"options": {"maxiter": 1.5}}, TypeError, "maxiter: expected a whole number >= 0 and < 2**62, got 1.5 of type"),
+    ({"options": {"maxiter": True}}, TypeError, "maxiter: expected a whole number >= 0 and < 2**62, got True of"),
     ({"options": {"maxiter": -1}}, ValueError, "maxiter: expected a whole number >= 0 and < 2**62, got -1"),
-    ({"options": {"disp": 1}}, TypeError, "disp: expected True or False, got 1 of type int"),
-    ({"options": {"gtol": 1}}, TypeError, f"gtol: {UNKNOWN}"),
-    ({"options": {"grads": 1}}, TypeError, f"grads: {UNKNOWN}"),
-    ({"options": {"state_dtype": "bfloat16"}}, TypeError, f"state_dtype: {UNKNOWN}"),
+    ({"options": {"disp": "no"}}, TypeError, "disp: expected a number or True or False, got 'no' of type str"),
+    ({"options": {"finite_diff_rel_step": 0}}, ValueError, f"{STEP}0"),
+    ({"options": {"finite_diff_rel_step": [1, np.nan, 1]}}, ValueError, f"{STEP}[1, nan, 1]"),
+    ({"options": {"finite_diff_rel_step": [1, 2]}}, ValueError, f"{STEP}[1, 2]"),
+    ({"options": {"finite_diff_rel_step": "a"}}, TypeError, "finite_diff_rel_step: expected real numbers, got <U1"),
     ({"options": {"maximize": True}}, ValueError, "maximize: minimize() goes down; leave it out, and pass the negati"),
     ({"options": {"lr": -1}}, ValueError, "lr: expected a number >= 0 and finite, got -1"),
     ({"options": {"n_threads": 0}}, ValueError, "n_threads: expected a whole number >= 1, got 0"),

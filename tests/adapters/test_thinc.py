@@ -126,6 +126,13 @@ def test_steps_are_made_by_fastadams_kernels(monkeypatch):
     assert inside.thinc_counts(optimizer) == dict.fromkeys(SHAPES, 5)
 
 
+def test_numbers_without_axes():
+    ours = train(adapter.Adam(np.float32(0.5), beta1=np.array(0.5), eps=np.asarray(0.25), L2=np.float16(0.5)), steps=3)
+    expected = train(adapter.Adam(0.5, beta1=0.5, eps=0.25, L2=0.5), steps=3)
+    for key, w in expected.items():
+        np.testing.assert_array_equal(ours[key], w)
+
+
 def test_rates_assigned_between_steps():
     weights = []
     for optimizer in (adapter.Adam(0.1), thinc.api.Adam(0.1)):
@@ -629,10 +636,13 @@ def test_averages_that_cannot_be_written(case):
     np.testing.assert_equal([w, optimizer.mom1, optimizer.mom2, dict(optimizer.nr_update)], before)
 
 
-@pytest.mark.parametrize("name", ["foo", "lr", "weight_decay", "betas", "maximize", "centered"])
-def test_options_that_the_frame_has_not(name):
-    message = f"{name}: unknown option of Adam in thinc's frame; it has learn_rate, beta1, beta2, eps, L2, amsgrad"
-    with pytest.raises(TypeError, match=message):
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("foo", ""), ("lr", "learn_rate"), ("weight_decay", "L2"), ("betas", "beta1"), ("maximize", ""), ("centered", "")],
+)
+def test_options_that_the_frame_has_not(name, meant):
+    way_out = rf"did you mean {meant}\?" if meant else "it has learn_rate, beta1, beta2, eps, L2, amsgrad"
+    with pytest.raises(TypeError, match=f"{name}: unknown option of Adam in thinc's frame; {way_out}"):
         adapter.Optimizer(fastadam.Adam, 0.1, **{name: 0.5})
     with pytest.raises(TypeError, match="eps_hat: unknown option of Adagrad"):
         adapter.Optimizer(fastadam.Adagrad, 0.1, eps_hat=True)

@@ -399,7 +399,7 @@ IMPORTS = [
     ("optimizer", lambda: torch.optim.Adam([torch.ones(1)]), TypeError, "expected torch_optimizer.state_dict(), got"),
     ("nothing", dict, ValueError, "expected the keys 'state' and 'param_groups', got []"),
     ("a model's", lambda: torch.nn.Linear(2, 2).state_dict(), ValueError, "'param_groups', got ['weight', 'bias']"),
-    ("no groups", changed("param_groups", []), ValueError, "expected 1 groups, got 0"),
+    ("no groups", changed("param_groups", []), ValueError, "expected 1 group, got 0"),
     ("group that is none", changed(GROUP, 3), TypeError, "['param_groups'][0]: expected a dict, got int"),
     ("too few parameters", changed(f"{GROUP}/params", [0]), ValueError, "[0]: expected 2 parameters, got [0]"),
     ("parameters that are none", changed(f"{GROUP}/params", None), ValueError, "expected 2 parameters, got None"),

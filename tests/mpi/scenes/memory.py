@@ -107,6 +107,17 @@ def gradients_that_were_replaced(comm, folder):
     error = error_of(lambda: setattr(opt, "grads", params_of()))
     assert isinstance(error, AttributeError), repr(error)
     assert "grads: is fixed at construction" in str(error)
+    for name, text in (
+        ("comm", "no setter"),
+        ("learning_rate", "learning_rate: Adam has no such attribute; did you mean lr?"),
+    ):
+        error = error_of(lambda name=name: setattr(opt, name, 1))
+        assert isinstance(error, AttributeError), repr(error)
+        assert text in str(error)
+    with refused(
+        comm, "step", {comm.size - 1: (TypeError, "maxnorm: unknown argument of step(); did you mean max_norm?")}
+    ):
+        opt.step(**({"maxnorm": 1.0} if comm.rank == comm.size - 1 else {}))
     if comm.rank == comm.size - 1:
         opt.grads["b float32"] = np.ones(7, np.float32)
     before = everything(opt)

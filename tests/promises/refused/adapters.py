@@ -33,14 +33,15 @@ ARTICLE: list[tuple[str, dict[str, Any], Any, str]] = [
 
 CANNOT = "Adam cannot use it; leave it out, or take SciPy's method="
 SCIPY: list[tuple[str, dict[str, Any], Any, str]] = [
-    ("hess", {"hess": lambda x: x}, ValueError, f"hess: {CANNOT}'Newton-CG'"),
     ("constraints", {"constraints": {"type": "eq", "fun": sum}}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
     ("an array of constraints", {"constraints": np.array([sum, sum])}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
     ("callback", {"callback": 5}, TypeError, "callback: expected a function, got 5 of type int"),
     ("tol", {"tol": nan}, ValueError, f"tol: expected {RATE}, got nan"),
-    ("maxiter", {"options": {"maxiter": 1e4}}, TypeError,
-     "maxiter: expected a whole number >= 0 and < 2**62, got 10000."),
-    ("gtol", {"options": {"gtol": 1}}, TypeError, "gtol: unknown option of Adam as a method; it has lr, betas, eps,"),
+    ("maxiter", {"options": {"maxiter": 1e4 + 0.5}}, TypeError,
+     "maxiter: expected a whole number >= 0 and < 2**62, got 10000.5"),
+    ("eps", {"jac": None, "options": {"eps": 1e-2}}, ValueError, "eps: without jac it may be SciPy's step of the fin"),
+    ("steps of differences", {"jac": None, "options": {"finite_diff_rel_step": [1, 0]}}, ValueError,
+     "finite_diff_rel_step: expected a number > 0 and finite, or one for each of the 2 elements of x0, got [1, 0]"),
     ("lr", {"options": {"lr": -1}}, ValueError, f"lr: expected {RATE}, got -1"),
     ("bounds", {"bounds": [(0, 1)] * 3}, ValueError,
      "bounds: expected Bounds, or a pair (low, high) for each of the 2"),

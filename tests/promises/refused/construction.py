@@ -17,9 +17,9 @@ from .case import ARRAY, DTYPE, RATE, THREADS, Case, of_rows
 from .worlds import Instance, fresh
 
 ONE_PLACE = "params: several of its elements share one place in memory; pass a copy"
-OWN = "it has lr, betas, eps, weight_decay, amsgrad, maximize,"
+OWN = "it has params, lr, betas, eps, weight_decay, amsgrad, maximize,"
 CONSTRUCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
-    ("number", lambda w: Adam(3.0), TypeError, f"params: {ARRAY}float; convert it once with numpy.asarray("),
+    ("number", lambda w: Adam(3.0), TypeError, f"params: {ARRAY}float; put numbers into an array: numpy.array("),
     ("numbers", lambda w: Adam([1.0, 2.0]), TypeError, f"params[0]: {ARRAY}float"),
     ("None", lambda w: Adam(None), TypeError, f"params: {ARRAY}NoneType"),
     ("text", lambda w: Adam("weights"), TypeError, f"params: {ARRAY}str"),
@@ -53,7 +53,7 @@ CONSTRUCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("group and array", lambda w: Adam([{"params": w.p}, w.g]), TypeError,
      "params[1]: expected a group as a dict with the key 'params', got ndarray"),
     ("unknown option of a group", lambda w: Adam([{"params": w.p, "rate": 1}]), ValueError,
-     "params[0]['rate']: unknown option; a group has lr, betas"),
+     "params[0]['rate']: unknown option; did you mean lr?"),
     ("last group", lambda w: Adam([{"params": w.p}, {"params": w.g, "lr": -1}]), ValueError,
      f"params[1]['lr']: expected {RATE}, got -1"),
     ("another rule", lambda w: Adam(w.p, nesterov=True), TypeError, f"nesterov: unknown option of Adam; {OWN}"),
@@ -85,7 +85,7 @@ HOW: list[tuple[str, Any, Any, str]] = [
     ("n_threads", "2", TypeError, THREADS),
     ("seed", -1, ValueError, SEED),
     ("seed", 2**64, ValueError, SEED),
-    ("seed", 1.0, TypeError, SEED),
+    ("seed", 1.5, TypeError, SEED),
     ("seed", None, TypeError, SEED),
     ("master_weights", 1, TypeError, "True or False"),
     ("state_dtype", "float16", ValueError, "None or 'bfloat16'"),

@@ -26,7 +26,7 @@ FUNCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("no t", lambda w: functional.adam(*list(w.a.values())[:4]), TypeError,
      "adam() takes (p, g, m, v, t), got 4 of th"),
     ("mapping", of_function(p=lambda a: dict(enumerate(a["p"]))), ValueError,
-     "g: expected 1 arrays, as many as p, got"),
+     "g: expected 1 array, as many as p, got"),
     ("shape of m", of_function(m=lambda a: [a["m"][0], ones((2, 3))]), ValueError,
      "m[1]: expected shape (2, 2) like t"),
     ("shape of g", of_function(g=lambda a: [a["g"][0], ones((2, 3))]), ValueError,
@@ -45,16 +45,20 @@ FUNCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "gradient of p[1]: shares memory with a parameter or a state"),
     *(
         (f"t = {t!r:.9}", of_function(t=lambda a, t=t: t), error, "t: expected a whole number >= 1 and < 2**62, got ")
-        for t, error in ((0, ValueError), (-1, ValueError), (2**70, ValueError), (1.0, TypeError), (True, TypeError))
+        for t, error in ((0, ValueError), (-1, ValueError), (2**70, ValueError), (1.5, TypeError), (True, TypeError))
     ),
     ("lr", of_function(lr=lambda a: -1.0), ValueError, f"lr: expected {RATE}, got -1.0"),
     ("schedule", of_function(lr=lambda a: good_rate), TypeError, f"lr: expected {RATE}, got cosine("),
     ("betas", of_function(betas=lambda a: (0.9, 1.0)), ValueError, f"betas[1]: expected {BELOW_ONE}, got 1.0"),
     ("threads", of_function(n_threads=lambda a: 0), ValueError, f"n_threads: expected {THREADS}, got 0"),
     ("amsgrad", of_function(amsgrad=lambda a: True), TypeError,
+     "amsgrad: adam() has no such option; call amsgrad(), which takes the states m, v, v_max"),
+    ("no amsgrad", of_function(amsgrad=lambda a: False), TypeError,
      "amsgrad: adam() has no such option; it has lr, betas,"),
     ("momentum", of_function(momentum=lambda a: 0.9), TypeError,
-     "momentum: adam() has no such option; it has lr, betas"),
+     "momentum: adam() has no such option; did you mean betas?"),
+    ("learning_rate", of_function(learning_rate=lambda a: 0.9), TypeError,
+     "learning_rate: adam() has no such option; did you mean lr?"),
 ]  # fmt: skip
 
 CASES = of_rows("functional", function, FUNCTION)

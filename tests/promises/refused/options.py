@@ -7,10 +7,12 @@ import numpy as np
 from numpy import inf, nan, ones
 
 import fastadam
-from fastadam import Adam
+from fastadam import Adam, schedules
 
 from .case import BELOW_ONE, RATE, UP_TO_ONE, Case
 from .worlds import fresh, running
+
+SCHEDULE = "a function of the step count t alone"
 
 
 class Odd:
@@ -31,16 +33,28 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (Adam, "lr", True, TypeError, RATE, ""),
     (Adam, "lr", None, TypeError, RATE, ""),
     (Adam, "lr", 1j, TypeError, RATE, ""),
-    (Adam, "lr", ones(2), TypeError, RATE, ""),
+    (Adam, "lr", ones(2), TypeError, RATE, "an array of shape (2,)"),
+    (Adam, "lr", ones((2, 50)), TypeError, RATE, "an array of shape (2, 50)"),
+    (Adam, "lr", np.ma.masked, TypeError, RATE, "masked of type MaskedConstant"),
+    (Adam, "lr", np.array(1j), TypeError, RATE, "array(0.+1.j) of type ndarray"),
+    (Adam, "lr", np.array(True), TypeError, RATE, "array(True) of type ndarray"),
+    (Adam, "lr", np.array(-0.5), ValueError, RATE, "array(-0.5)"),
+    (Adam, "lr", lambda: 0.1, TypeError, f"a number, or {SCHEDULE}", "<function…too many positional arguments"),
+    (Adam, "lr", lambda t, k: 0.1, TypeError, f"a number, or {SCHEDULE}", "<function…missing a required argument: 'k'"),
+    (Adam, "lr", schedules.cosine, TypeError, "a number or a schedule",
+     "what makes one; call it: fastadam.schedules.cosine(lr=…, steps=…)"),
+    (Adam, "lr", schedules.constant, TypeError, "a number or a schedule",
+     "what makes one; call it: fastadam.schedules.constant(lr=…)"),
     (Adam, "lr", [0.1] * 10**5, TypeError, RATE, "[0.1, 0.1"),
     (Adam, "lr", Odd(), TypeError, RATE, "<refused.options.Odd object"),
     (Adam, "betas", (1.0, 0.9), ValueError, BELOW_ONE, "1.0"),
     (Adam, "betas", (0.9, -0.1), ValueError, BELOW_ONE, "-0.1"),
     (Adam, "betas", (0.9, nan), ValueError, BELOW_ONE, "nan"),
     (Adam, "betas", (0.9, None), TypeError, BELOW_ONE, "None"),
-    (Adam, "betas", (0.9,), ValueError, "a pair of numbers", "1 of them: (0.9,)"),
-    (Adam, "betas", (0.9, 0.9, 0.9), ValueError, "a pair of numbers", "3 of them: "),
-    (Adam, "betas", np.array(0.9), ValueError, "a pair of numbers", "1 of them: array(0.9)"),
+    (Adam, "betas", (0.9,), ValueError, "a pair of numbers", "1 of them"),
+    (Adam, "betas", (0.9, 0.9, 0.9), ValueError, "a pair of numbers", "3 of them"),
+    (Adam, "betas", np.array(0.9), TypeError, "a pair of numbers", "array(0.9) of type ndarray"),
+    (Adam, "betas", ones((2, 1)), TypeError, BELOW_ONE, "an array of shape (1,)"),
     (Adam, "betas", 0.9, TypeError, "a pair of numbers", ""),
     (Adam, "betas", "ab", TypeError, "a pair of numbers", ""),
     (Adam, "betas", {0.9, 0.99}, TypeError, "a pair of numbers", ""),
@@ -49,6 +63,7 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (Adam, "weight_decay", -0.1, ValueError, RATE, ""),
     (Adam, "weight_decay", lambda t: 0.1, TypeError, RATE, "<function"),
     (Adam, "amsgrad", 1, TypeError, "True or False", ""),
+    (Adam, "amsgrad", np.array(1), TypeError, "True or False", "array(1) of type ndarray"),
     (Adam, "maximize", "no", TypeError, "True or False", ""),
     (Adam, "decoupled_weight_decay", None, TypeError, "True or False", ""),
     (Adam, "beta_decay", 1.5, ValueError, UP_TO_ONE, ""),

@@ -62,7 +62,7 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("scalars too many", made(scalars=lambda t, lr: (lr, lr)), TypeError,
      "scalars of 'two': expected a tuple of 1 numb"),
     ("scalars no tuple", made(scalars=lambda t, lr: lr), TypeError,
-     "scalars of 'two': expected a tuple of 1 numbers, a"),
+     "scalars of 'two': expected a tuple of 1 number, as"),
     ("scalars text", made(scalars=lambda t, lr: ("1",)), TypeError, "scalars of 'two': …takes, got ('1',)"),
     ("scalars array", made(scalars=lambda t, lr: (ones(1),)), TypeError, "scalars of 'two': …takes, got (array([1.]),"),
     ("scalars None in", made(scalars=lambda t, lr: (None,)), TypeError, "scalars of 'two': …takes, got (None,)"),
@@ -101,7 +101,7 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("in place in NumPy", made(in_place), TypeError,
      "'in_place': backend='numpy' runs it on arrays, where it fails: output array is read-only; write numpy.where"),
     ("unknown option", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, beta=0.9, backend="numpy"),
-     TypeError, "beta: unknown option of two; it has lr, maximize, weight_decay, grads, backend,"),
+     TypeError, "beta: unknown option of two; it has params, lr, maximize, weight_decay, grads, backend,"),
     ("compiled", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, backend="cython"), ValueError,
      "backend: rule 'two' is not built in; use backend='numba' or 'numpy'"),
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from numpy import inf, nan, ones
+from numpy import inf, nan, ndarray, ones
 
 from .case import FLAG, NORM, Case
 from .worlds import running
@@ -26,9 +26,27 @@ def of_arguments() -> list[Case]:
     made = []
     for name, value, error, allowed in EXTRAS:
         call = partial(lambda w, given: w.opt.step(w.good, **given), given={"max_norm": 1.0, name: value})
-        text = f"{name}: expected {allowed}, got {value!r}"
+        came = f"an array of shape {value.shape}" if isinstance(value, ndarray) else repr(value)
+        text = f"{name}: expected {allowed}, got {came}"
         made.append(Case(f"step {name}={value!r}", running, call, error, text))
     return made
 
 
-CASES = of_arguments()
+#: names that a step does not know, and the end of the message
+UNKNOWN = {
+    "maxnorm": "did you mean max_norm?",
+    "clipnorm": "did you mean max_norm?",
+    "clip": "did you mean clip_value?",
+    "scale": "did you mean grad_scale?",
+    "zero_grad": "did you mean zero_grads?",
+    "closure": "it has grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads",
+}
+
+CASES = [
+    *of_arguments(),
+    *(
+        Case(f"step {name}", running, partial(lambda w, given: w.opt.step(w.good, **given), given={name: 1.0}),
+             TypeError, f"{name}: unknown argument of step(); {text}")
+        for name, text in UNKNOWN.items()
+    ),
+]  # fmt: skip

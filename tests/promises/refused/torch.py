@@ -72,7 +72,7 @@ TORCH_STATES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
 FROM_TORCH: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("nothing", lambda s: {}, ValueError, "state_dict: expected the keys 'state' and 'param_groups', got []"),
     ("None", lambda s: None, TypeError, "state_dict: expected torch_optimizer.state_dict(), got NoneType"),
-    ("a group", lambda s: s | {"param_groups": []}, ValueError, "state_dict: expected 1 groups, got 0"),
+    ("a group", lambda s: s | {"param_groups": []}, ValueError, "state_dict: expected 1 group, got 0"),
     ("a state", lambda s: s | {"state": s["state"] | {5: s["state"][0]}}, ValueError,
      "state_dict['state']: of no parameter in its groups: [5]"),
     ("an array", lambda s: s | {"state": {0: s["state"][0], 1: {"step": 1.0}}}, ValueError, "…missing: ['m', 'v']"),
