@@ -629,9 +629,13 @@ def test_averages_that_cannot_be_written(case):
     np.testing.assert_equal([w, optimizer.mom1, optimizer.mom2, dict(optimizer.nr_update)], before)
 
 
-@pytest.mark.parametrize("name", ["foo", "lr", "weight_decay", "betas", "maximize", "centered"])
+ALL = "it has learn_rate, beta1, beta2, eps, L2, amsgrad"
+MEANT = {"lr": "did you mean learn_rate", "weight_decay": "did you mean L2", "betas": "did you mean beta1"}
+
+
+@pytest.mark.parametrize("name", ["foo", "maximize", "centered", *MEANT])
 def test_options_that_the_frame_has_not(name):
-    message = f"{name}: unknown option of Adam in thinc's frame; it has learn_rate, beta1, beta2, eps, L2, amsgrad"
+    message = f"{name}: unknown option of Adam in thinc's frame; {MEANT.get(name, ALL)}"
     with pytest.raises(TypeError, match=message):
         adapter.Optimizer(fastadam.Adam, 0.1, **{name: 0.5})
     with pytest.raises(TypeError, match="eps_hat: unknown option of Adagrad"):
