@@ -174,12 +174,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         average = self._average_of(key, stepped)
         learn_rate, beta1, beta2, eps, L2, grad_clip = self._now(key)
         hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, beta1, beta2, eps, L2, grad_clip)
-        factor = 1.0
-        if grad_clip and (self.L2_is_weight_decay or not L2):
-            factor = _clip_factor(gradient, grad_clip)
-        elif grad_clip:  # of the sum with L2's part, which the kernel makes of both, clipped
-            factor = _clip_factor(gradient + L2 * weights, grad_clip)
-            hyper = self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
+        factor, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else (1.0, hyper)
         t = self.nr_update.get(key, 0)
         if stepped.is_resized:
             warnings.warn(
@@ -239,6 +234,15 @@ class Optimizer(thinc.optimizers.Optimizer):
         """These hyper-parameters with another value of one of them."""
         place = self._rule.hyper.index(name)
         return (*hyper[:place], float(value), *hyper[place + 1 :])
+
+    def _clipped(
+        self, hyper: tuple[float, ...], weights: np.ndarray, gradient: np.ndarray, L2: float, grad_clip: float
+    ) -> tuple[float, tuple[float, ...]]:
+        """What scales the gradient, and the hyper-parameters with it."""
+        if self.L2_is_weight_decay or not L2:
+            return _clip_factor(gradient, grad_clip), hyper
+        factor = _clip_factor(gradient + L2 * weights, grad_clip)  # the kernel makes the sum of both, clipped
+        return factor, self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
 
     # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
 
