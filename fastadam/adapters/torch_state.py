@@ -182,7 +182,7 @@ def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any])
 def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one of torch's groups; what they may be, `load_state_dict` says."""
     _mapping(where, group)
-    names = [name for name in mine if name not in {*ours_alone(cls), "params"}]
+    names = [name for name in cls.options if name in torch_defaults(cls.__name__) or name in _LATER]
     if missing := [name for name in names if name not in group and name not in _LATER]:
         raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
     found = {name: plain_value(group.get(name, cls.options[name].default)) for name in names}
