@@ -2,7 +2,7 @@
 said by the classes of `optimizers`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -17,6 +17,7 @@ from .kernel._signals import deferred_signals
 from .options import Rate, option, setting
 from .state import files
 from .state.snapshot import fit_dict
+from .state.view import States
 from .tree import Grads, Params
 
 
@@ -68,8 +69,8 @@ class Optimizer(Algorithm):
         The number of steps left out by ``skip_nonfinite``.
     grad_norm : float or None
         The norm of the last step's gradients, where it was asked to measure it.
-    state : dict
-        Name of a state (``"m"``, ``"v"``, …) -> list of arrays, one a parameter.
+    state : mapping
+        Name of a state (``"m"``, ``"v"``, …) -> its arrays, one a parameter; assigning an array copies it into the state.
     param_groups : sequence
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
@@ -99,6 +100,9 @@ class Optimizer(Algorithm):
     seed: int = setting(default=0, check=options.seed, kw_only=True)
     lr: Rate = option(check=options.rate_or_schedule)
     maximize: bool = option(default=False, check=options.flag, kw_only=True)
+    frozen: bool = option(default=False, check=options.flag, init=False)
+    name: str | None = option(default=None, check=options.group_name, init=False)
+    extra: Any = option(default=None, check=options.anything, init=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
@@ -163,6 +167,56 @@ class Optimizer(Algorithm):
         with self.core.held():
             self.core.add_group(group)
 
+    def replace(self, name: str, array: np.ndarray, rows: Any = None) -> None:
+        """Step another array in the place of a parameter, of another length if need be.
+
+        The array is put into the structure that was given; where that is a tuple, a new one takes its place there, or
+        as ``opt.params``.
+
+        Parameters
+        ----------
+        name : str
+            The parameter, called as in `state_dict`: ``"layers.0.W"``.
+        array : array
+            The new array: of the old one's shape and dtype, but for its length where `rows` are given.
+        rows : sequence of int, or -1, optional
+            For each row (the first axis) of the new array the old row whose states it continues, -1 for a new row,
+            whose states begin as those of a new optimizer. An old row may be continued by several, or by none. One -1
+            alone says that every row is new: the array may have any shape then. By default all rows stay.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an array, a name or rows that do not fit: nothing has changed then.
+
+        Notes
+        -----
+        The count of the parameter's steps goes on, unless every row is new. Gradients that are bound are to be exchanged
+        by the caller, before the next step.
+
+        Examples
+        --------
+        >>> import numpy as np, fastadam
+        >>> params = {"words": np.zeros((2, 3))}
+        >>> opt = fastadam.Adam(params, lr=0.1)
+        >>> opt.step({"words": np.ones((2, 3))})
+        >>> opt.replace("words", np.vstack([params["words"], np.zeros((1, 3))]), rows=[0, 1, -1])
+        >>> params["words"].shape, opt.state["m"][0][:, 0].round(3).tolist()
+        ((3, 3), [0.1, 0.1, 0.0])
+        """
+        self.core.replace(name, array, rows)
+
+    def reset(self, names: Sequence[str] | None = None) -> None:
+        """Begin anew: states, master weights and counts are those of a new optimizer; parameters and options stay.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            The parameters that begin anew, called as in `state_dict`, as ``["layers.0.W"]``; the counts t and skipped
+            stay then. By default all.
+        """
+        self.core.reset([names] if isinstance(names, str) else names)
+
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""
         self.core.zero_grads()
@@ -188,7 +242,7 @@ class Optimizer(Algorithm):
         """
         core = self.core
         with core.held() as plan:
-            core.take(fit_dict(core.snapshot(is_target=True), state_dict, core.groups.check, plan.writes))
+            core.take(fit_dict(core.snapshot(), state_dict, core.groups.check, plan.writes))
 
     def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
         """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
@@ -219,7 +273,7 @@ class Optimizer(Algorithm):
         core = self.core
         with core.plan:
             core.read_anew()
-            with files.load(path, core.snapshot(is_target=True), core.groups.check) as fit, deferred_signals():
+            with files.load(path, core.snapshot(), core.groups.check) as fit, deferred_signals():
                 core.take(fit)
 
     def close(self) -> None:
@@ -244,6 +298,11 @@ class Optimizer(Algorithm):
         return self.core.plan.t
 
     @property
+    def rate(self) -> float | None:
+        """The learning rate of the last step, of the first group, where `lr` may be a schedule; None before any step."""
+        return self.core.rate()
+
+    @property
     def skipped(self) -> int:
         """The number of steps left out by ``skip_nonfinite``."""
         return self.core.plan.skipped
@@ -254,11 +313,12 @@ class Optimizer(Algorithm):
         return self.core.plan.grad_norm
 
     @property
-    def state(self) -> dict[str, list[np.ndarray | None]]:
-        """Name of a state -> its arrays, one a parameter (None where the parameter's group has no such state)."""
-        states = self.core.store.states
-        names = dict.fromkeys(name for arrays in states for name in arrays)
-        return {name: [arrays.get(name) for arrays in states] for name in names}
+    def state(self) -> States:
+        """Name of a state -> its arrays, one a parameter (None where the parameter's group has no such state).
+
+        An array that is assigned is checked, and copied into the state: ``opt.state["m"][0] = numpy.zeros(3)``.
+        """
+        return States(self.core.store, self.core.held)
 
     def __repr__(self) -> str:
         groups = "\n".join(f"  {group}" for group in self.param_groups)

@@ -2,7 +2,6 @@
 of their states, and the plan that steps them. It follows what may change between steps; it knows no algorithm.
 """
 
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,7 +16,7 @@ from .kernel._follow import Follower
 from .kernel._plan import Plan
 from .kernel._signals import deferred_signals
 from .state.snapshot import Fit, Snapshot
-from .state.store import Store
+from .state.store import States, Store, continued_rows
 from .tree import Tree
 
 
@@ -30,9 +29,9 @@ class Core(Follower):
         super().__init__(Plan(settings["n_threads"], settings["seed"]), groups.cell)
         self.kind, self.settings, self.groups, self.store = kind, settings, groups, store
         self.origins = origins
+        self.rates: tuple[int, list[float]] = (0, [])  # of which step, and of each group
         self._lay(structure, [p for values in groups.values for p in values["params"]], store.states, store.counts)
         self.set_tree(structure)
-        self.note_masters()
 
     @classmethod
     def make(cls, kind: Any, given: Mapping[str, Any], origins: Any = None) -> "Core":
@@ -48,10 +47,10 @@ class Core(Follower):
             label = f"params[{k}]" if branch.options else ""
             groups.add(label, groups.checked(label, branch.arrays, branch.options or {}))
         _check_params(structure.names, structure.arrays, settings)
-        _check_grads(structure, bound, structure.arrays)
+        _check_grads(structure, bound, structure.arrays, groups.frozen)
         store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays)
         with store.undone_on_error():
-            store.add(structure.arrays, _states_at_first(groups.rules, groups.values, kind, settings))
+            store.add(structure.arrays, _all_initial(kind, settings, groups))
             core = cls(kind, settings, structure, groups, store, origins)
             store.commit(core.plan)
             core.bind(bound)
@@ -65,65 +64,71 @@ class Core(Follower):
             none_bound = " and none are bound; call step(grads), or construct with grads="
             way = none_bound if self.owner is None else ", and the object's .grad is None"
             raise RuntimeError(f"grads: none were given{way}")
-        return self.tree.flatten(grads)
+        return self.tree.flatten(grads, self.groups.frozen)
 
     def refresh(self) -> None:
         """Give the plan, which is held, the options as they are now, and the rates of its next step."""
         values, t = self.groups.values, self.plan.t + 1
         rates = [self.kind.schedule(own) for own in values]
+        numbers = [options.rate_at(rate, t) for rate in rates]
         hyper = [
-            self.kind.hyper_values(rule, own, options.rate_at(rate, t))
-            for rule, own, rate in zip(self.groups.rules, values, rates, strict=True)
+            self.kind.hyper_values(rule, own, number)
+            for rule, own, number in zip(self.groups.rules, values, numbers, strict=True)
         ]
-        for k, numbers in enumerate(hyper):
-            self.plan.set_hyper(k, numbers)
+        for k, own_hyper in enumerate(hyper):
+            self.plan.set_hyper(k, own_hyper)
+        is_frozen = [own["frozen"] for own in values for _ in own["params"]]
+        self.frozen = [k for k, out in enumerate(is_frozen) if out]
+        self.follow_names()
+        self.rates = t, numbers
         self.took = None if any(map(callable, rates)) else values
+
+    def rate(self) -> float | None:
+        """The rate of the last step, of the first group; None before any."""
+        t = self.plan.t
+        if t == 0:
+            return None
+        of, numbers = self.rates
+        return numbers[0] if of == t else options.rate_at(self.kind.schedule(self.groups.values[0]), t)  # a load came
+
+    def follow_names(self) -> None:
+        """Call the parameters of each group after the name that it has now."""
+        names = [own["name"] for own in self.groups.values]
+        if names != [branch.group for branch in self.tree.branches]:
+            self.tree = self.tree.with_names(names)
+            self.plan.rename(self.tree.names)
+
+    def read_anew(self) -> None:
+        """Follow the structure and the names of groups; the caller holds the plan."""
+        super().read_anew()
+        self.follow_names()
 
     def follow(self) -> None:
         """Step the arrays that stand in the structure now, with the states of those that stood there."""
-        arrays, planned = self.tree.read_again(), self.plan.params
-        for name, new, old in zip(self.tree.names, arrays, planned, strict=True):
-            if new is not old:
+        arrays = self.tree.read_again()
+        self._need_fitting(arrays)
+        if any(new is not old for new, old in zip(arrays, self.plan.params, strict=True)):
+            with deferred_signals():
+                self._take_arrays(self.tree, arrays, self.store.states, self.plan.counts)
+
+    def _need_fitting(self, arrays: Sequence[Any], but: int = -1) -> None:
+        """Refuse arrays that cannot take the places of those that the plan has; number `but` is not looked at."""
+        for k, (name, new, old) in enumerate(zip(self.tree.names, arrays, self.plan.params, strict=True)):
+            if new is not old and k != but:
                 checks.parameter(name, new)
                 checks.like(name, new, old)
-        if all(new is old for new, old in zip(arrays, planned, strict=True)):
-            return
-        with deferred_signals():
-            self._lay(self.tree, arrays, self.store.states, self.plan.counts)
-            self.late_masters = [k for k, of in self.masters_of.items() if of() is not arrays[k]]
-            rest = iter(arrays)
-            cut = [tuple(islice(rest, len(values["params"]))) for values in self.groups.values]
-            self.groups.assign({k: {"params": params} for k, params in enumerate(cut)})
 
-    def note_masters(self) -> None:
-        """Know that all master weights are those of the parameters that the plan has."""
-        self.masters_of: dict[int, Any] = {}
-        self.late_masters = []
-        self.note_masters_from(0)
-
-    def note_masters_from(self, first: int) -> None:
-        """The same, of the parameters from this number on."""
-        states = self.store.states
-        pairs = zip(range(first, len(states)), self.plan.params[first:], states[first:], strict=True)
-        self.masters_of |= {k: weakref.ref(p) for k, p, own in pairs if "master" in own}
-
-    def take_masters(self) -> None:
-        """Let each master weight begin as the array that has taken its parameter's place."""
-        for k in self.late_masters:
-            self.store.states[k]["master"][...] = self.plan.params[k]
-        self.note_masters()
-
-    def states(self) -> list[dict[str, np.ndarray]]:
-        """The states as a step would find them: a master weight is that of the parameter that stands there now."""
-        found = list(self.store.states)
-        for k in self.late_masters:
-            found[k] = {**found[k], "master": self.plan.params[k].astype(np.float32)}
-        return found
+    def _take_arrays(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
+        """Step these arrays from now on."""
+        self._lay(structure, arrays, states, counts)
+        rest = iter(arrays)
+        cut = [tuple(islice(rest, len(values["params"]))) for values in self.groups.values]
+        self.groups.assign({k: {"params": params} for k, params in enumerate(cut)})
 
     def bind(self, grads: Any) -> None:
         """Read gradients in this structure at each step that is given none."""
         if grads is not None:
-            self.plan.admit(self.tree.flatten(grads))
+            self.plan.admit(self.flatten(grads))
         self.bound = grads
 
     def zero_grads(self) -> None:
@@ -135,14 +140,61 @@ class Core(Follower):
         if grads is None:
             way = "no gradients are bound; zero your own, or construct with grads="
             raise RuntimeError(f"zero_grad: {way if self.owner is None else 'the .grad of the object is None'}")
-        flat = self.tree.flatten(grads)
-        for name, g in zip(self.tree.names, flat, strict=True):
+        named = zip(self.tree.names, self.flatten(grads), strict=True)
+        given = {name: g for name, g in named if g is not None}
+        for name, g in given.items():
             checks.writeable(f"gradient of {name}", g)
         with self.held():
-            for g in flat:
+            for g in given.values():
                 g[...] = 0
 
     # Changes between steps.
+
+    def number_of(self, key: str) -> int:
+        """The place of the parameter that checkpoints call so."""
+        if key not in self.tree.keys:
+            raise ValueError(f"{checks.shown(key)}: no parameter is called so; there are {checks.shown(self.tree.keys)}")
+        return self.tree.keys.index(key)
+
+    def reset(self, keys: Sequence[str] | None) -> None:
+        """Begin anew; see `Optimizer.reset`."""
+        with self.held_whole() as plan:
+            numbers = list(range(len(self.tree.keys))) if keys is None else [self.number_of(key) for key in keys]
+            initial, steps = _all_initial(self.kind, self.settings, self.groups), plan.steps.copy()
+            steps[numbers] = 0
+            plan.begin_change()
+            for k in numbers:
+                self.store.begin(k, initial[k])
+            plan.set_counts(*((0, 0) if keys is None else (plan.t, plan.skipped)), steps)
+
+    def replace(self, key: str, array: np.ndarray, rows: Any) -> None:
+        """Step another array in the place of one; see `Optimizer.replace`."""
+        with deferred_signals(), self.plan as plan:
+            plan.need_whole()
+            self.follow_names()
+            k, arrays = self.number_of(key), self.tree.read_again()
+            self._need_fitting(arrays, but=k)
+            before, arrays[k] = arrays[k], array
+            _check_params(self.tree.names, arrays, self.settings)
+            states, counts = list(self.store.states), plan.counts
+            if (old_rows := continued_rows(self.tree.names[k], rows, array, plan.params[k])) is not None:
+                g = [number for number, branch in enumerate(self.tree.branches) for _ in branch.names][k]
+                initial = _initial(self.kind, self.settings, self.groups.rules[g], self.groups.values[g], array)
+                states[k] = self.store.continued(k, array, old_rows, initial)
+                if not (old_rows >= 0).any():
+                    counts = counts.copy()
+                    counts[3 + k] = 0
+            structure = self.tree.with_array(k, array)
+            try:
+                structure.read_again()
+                self._take_arrays(structure, arrays, states, counts)
+            except BaseException:
+                structure.with_array(k, before)
+                raise
+            self.store.states = states
+            self.set_tree(structure)
+            if self.owner is None and not structure.is_grouped:
+                self.settings["params"] = structure.source
 
     @contextmanager
     def held(self) -> Iterator[Plan]:
@@ -180,9 +232,9 @@ class Core(Follower):
         arrays = [*self.plan.params, *branch.arrays]
         _check_params(structure.names, arrays, self.settings)
         bound = None if grads is None else structure.grads_with_group(self.bound, tree.listed(grads))
-        _check_grads(structure, bound, arrays)
+        _check_grads(structure, bound, arrays, [*groups.frozen, values["frozen"]])
         new = Store(self.settings["state_dtype"], [], self.plan.counts)
-        new.add(branch.arrays, _states_at_first(rules[-1:], [values], self.kind, self.settings))
+        new.add(branch.arrays, [_initial(self.kind, self.settings, rules[-1], values, p) for p in branch.arrays])
         groups.add(label, values)
         try:
             counts = np.concatenate([self.plan.counts, np.zeros(len(branch.arrays), np.int64)])
@@ -190,9 +242,7 @@ class Core(Follower):
         except BaseException:
             groups.drop_last()
             raise
-        first = len(self.store.states)
         self.store.states += new.states
-        self.note_masters_from(first)
         is_followed = self.tree.is_grouped and type(self.bound) is list
         self.set_tree(structure)
         if is_followed and bound is not None and len(bound) == len(self.bound) + 1:
@@ -200,8 +250,8 @@ class Core(Follower):
         else:
             self.bound = self.settings["grads"] = bound
 
-    def snapshot(self, is_target: bool = False) -> Snapshot:
-        """All that a later run needs, over the optimizer's own arrays; where it `is_target`, those to load into."""
+    def snapshot(self) -> Snapshot:
+        """All that a later run needs, over the optimizer's own arrays."""
         plan, keys = self.plan, iter(self.tree.keys)
         groups = [{**values, "params": [next(keys) for _ in values["params"]]} for values in self.groups.values]
         return Snapshot(
@@ -211,7 +261,7 @@ class Core(Follower):
             seed=plan.seed,
             groups=groups,
             steps=dict(zip(self.tree.keys, plan.steps.tolist(), strict=True)),
-            state=dict(zip(self.tree.keys, self.store.states if is_target else self.states(), strict=True)),
+            state=dict(zip(self.tree.keys, self.store.states, strict=True)),
             params=dict(zip(self.tree.keys, plan.params, strict=True)),
         )
 
@@ -222,7 +272,6 @@ class Core(Follower):
         fit.copy_arrays()
         self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))
-        self.note_masters()
         plan.set_counts(fit.t, fit.skipped, fit.steps, fit.seed)
 
     # Copies.
@@ -230,7 +279,7 @@ class Core(Follower):
     def parts(self) -> dict[str, Any]:
         """What a copy or a pickle holds; its states are in memory."""
         settings = {**self.settings, "state_dir": None}
-        own = {"settings": settings, "tree": self.tree, "groups": self.groups, "states": self.states()}
+        own = {"settings": settings, "tree": self.tree, "groups": self.groups, "states": self.store.states}
         return own | {"counts": self.plan.counts.copy(), "bound": self.bound}
 
     @classmethod
@@ -251,7 +300,7 @@ class Core(Follower):
         self.grads_node = structure.grads_node and structure.grads_node.plain()
 
     def _lay(
-        self, structure: Tree, arrays: Sequence[np.ndarray], states: Sequence[dict[str, np.ndarray]], counts: np.ndarray
+        self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray
     ) -> None:
         parts, first = [], 0
         for rule, branch in zip(self.groups.rules, structure.branches, strict=True):
@@ -284,24 +333,26 @@ class Unchanged:
 def _check_params(names: Sequence[str], arrays: Sequence[Any], settings: Mapping[str, Any]) -> None:
     checks.parameters(list(names), list(arrays))
     for name, p in zip(names, arrays, strict=True):
-        if settings["state_dtype"] is not None and p.dtype == np.float64:
-            raise ValueError(f"state_dtype: {name} is float64, whose states are, too; leave state_dtype out")
+        if settings["state_dtype"] is not None and checks.computed_in(p) != np.float32:
+            raise ValueError(f"state_dtype: {name} is {p.dtype}, whose states are, too; leave state_dtype out")
 
 
-def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any]) -> None:
+def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Sequence[bool]) -> None:
     """Check gradients that are to be bound, where there are any."""
-    flat = () if bound is None else structure.flatten(bound)
+    flat = () if bound is None else structure.flatten(bound, frozen)
     for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
-        checks.gradient(name, g, p)
+        if g is not None:
+            checks.gradient(name, g, p)
 
 
-def _states_at_first(
-    rules: Sequence[Any], values: Sequence[Values], kind: Any, settings: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """What the states of each parameter hold at first, by name: a number, or the array of a master weight."""
-    found = []
-    for rule, own in zip(rules, values, strict=True):
-        for p in own["params"]:
-            initial: dict[str, Any] = dict.fromkeys(rule.states, kind.initial(own))
-            found.append(initial | ({"master": p} if settings["master_weights"] and p.itemsize == 2 else {}))
-    return found
+def _initial(kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray) -> dict[str, Any]:
+    """What the states of a parameter hold at first, by name: a number, or the array of a master weight."""
+    first = kind.initial(values)
+    found: dict[str, Any] = dict.fromkeys(rule.states, complex(first, first) if p.dtype.kind == "c" else first)
+    return found | ({"master": p} if settings["master_weights"] and p.itemsize == 2 else {})
+
+
+def _all_initial(kind: Any, settings: Mapping[str, Any], groups: Groups) -> list[dict[str, Any]]:
+    """The same, of all parameters."""
+    pairs = zip(groups.rules, groups.values, strict=True)
+    return [_initial(kind, settings, rule, values, p) for rule, values in pairs for p in values["params"]]

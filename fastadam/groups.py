@@ -26,7 +26,7 @@ class Declaration(Protocol):
 
 
 class Groups(Sequence["Group"]):
-    """All groups of one optimizer. `cell` holds their values; `labels` call them in messages, where they were given."""
+    """All groups of one optimizer. `cell` holds their values; `labels` call them in messages, where they have no name."""
 
     def __init__(self, declaration: Declaration, defaults: Values) -> None:
         self.declaration = declaration
@@ -48,6 +48,11 @@ class Groups(Sequence["Group"]):
         """The values of each group, its arrays under ``"params"``."""
         return self.cell.value  # type: ignore[no-any-return]
 
+    @property
+    def frozen(self) -> list[bool]:
+        """Which groups are left out of steps."""
+        return [values["frozen"] for values in self.values]
+
     def __len__(self) -> int:
         return len(self.values)
 
@@ -67,6 +72,7 @@ class Groups(Sequence["Group"]):
         """The values of a new group with these options of its own."""
         for name in own:
             self._need_known(label, name)
+        self._need_unused(label, own.get("name"), self.values)
         options = self.declaration.options
         found = {name: options[name].check(_named(label, name), value) for name, value in own.items()}
         return {"params": tuple(arrays), **self.defaults, **found}
@@ -84,8 +90,10 @@ class Groups(Sequence["Group"]):
 
     def check(self, k: int, name: str, value: Any) -> Any:
         """The value to keep for an option of group `k`; it must not call for other states than there are."""
-        label = self.labels[k]
+        label = self.label(k)
         self._need_known(label, name)
+        if name == "name":
+            self._need_unused(label, value, (*self.values[:k], *self.values[k + 1 :]))
         option, own = self.declaration.options[name], self.values[k]
         value = option.check(_named(label, name), value)
         is_other = option.fixed and value != own[name]
@@ -107,6 +115,16 @@ class Groups(Sequence["Group"]):
         old = self.values
         while not self.cell.swap(old, change(old)):
             old = self.values
+
+    def label(self, k: int) -> str:
+        """What messages call group `k`."""
+        name = self.values[k]["name"]
+        return self.labels[k] if name is None else f"group {name!r}"
+
+    def _need_unused(self, label: str, name: Any, others: Sequence[Values]) -> None:
+        for other in others if name is not None else ():
+            if other["name"] == name:
+                raise ValueError(f"{_named(label, 'name')}: another group is called {shown(name)}; take another name")
 
     def _need_known(self, label: str, name: str) -> None:
         if name not in self.declaration.options:
@@ -157,7 +175,10 @@ class Group(MutableMapping[str, Any]):
         return len(self._groups.values[self._index])
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.items() if name != "params")
+        options = self._groups.declaration.options
+        told = {name: value for name, value in self.items() if name in options}  # but what few groups have
+        told = {name: value for name, value in told.items() if options[name].init or value != options[name].default}
+        values = ", ".join(f"{name}={value!r}" for name, value in told.items())
         return f"{len(self['params'])} arrays: {values}"
 
 

@@ -207,6 +207,15 @@ def count(name: str, value: Any, least: int = 0) -> int:
     return checks.whole(name, value, least, below=2**62)
 
 
+def group_name(name: str, value: Any) -> str | None:
+    """The name of a group, which messages and checkpoints use: a number is one that has none."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name}: expected text or None, got {shown(value)} of type {type(value).__name__}")
+    if value is not None and (not value or value.isdecimal()):
+        raise ValueError(f"{name}: expected text that is no number, got {shown(value)}")
+    return value
+
+
 def in_bfloat16(option: str, value: Any) -> bool:
     """Whether this option says so; the other choice is None."""
     name = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", None))

@@ -4,6 +4,7 @@ gradients, by the nodes that are made here; the slower ways of this module say w
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +28,8 @@ Grads = np.ndarray | Iterable[Any] | Mapping[Any, Any]
 SEQUENCE, MAPPING, ITEM, ATTRIBUTE, PAIR = range(5)
 #: structures are no deeper: one that holds itself has no end
 _DEEPEST = 50
+#: what may stand in the place of a gradient
+_NONE = " (None where there is none)"
 
 
 class Node(NamedTuple):
@@ -57,11 +60,18 @@ class Branch(NamedTuple):
     source: Any
     source_node: Node | None
     grads_node: Node | None
-    names: list[str]
+    names: list[str]  # what messages call the arrays, behind the `label`
     keys: list[str]
     arrays: list[Any]
+    label: str = "params"
     grads: str = "grads"  # what messages call the gradients
     options: dict[str, Any] | None = None  # of a group that was given as a dict
+    group: Any = None  # the name of the group, where it has one
+
+    def called(self, group: Any, k: int) -> "Branch":
+        """The same as group number `k`, which has this name, or None."""
+        unnamed = "params" if self.options is None else f"params[{k}]['params']"
+        return self._replace(group=group, label=unnamed if group is None else f"group {group!r}")
 
 
 class Tree:
@@ -71,13 +81,11 @@ class Tree:
         self.branches = list(branches)
         #: the object whose ``.parameters`` these are, and whose ``.grad`` brings the gradients
         self.owner = owner
-        self.names = [name for branch in branches for name in branch.names]
-        self.keys = [key for branch in branches for key in branch.keys]
+        self.names = [f"{branch.label}{name}" for branch in branches for name in branch.names]
+        self.keys = _all_keys(self.branches)
         first = self.branches[0]
         self.is_grouped = len(self.branches) > 1 or first.options is not None
         if self.is_grouped:
-            if len(branches) > 1:
-                self.keys = [f"{k}.{key}" for k, branch in enumerate(branches) for key in branch.keys]
             self.source: Any = [branch.source for branch in branches]
             self.source_node: Node | None = _node(SEQUENCE, (), [branch.source_node for branch in branches])
             grads = tuple(branch.grads_node for branch in branches)
@@ -96,6 +104,21 @@ class Tree:
         """The same structure and one more group."""
         return Tree([*self.branches, branch])
 
+    def with_names(self, groups: Sequence[Any]) -> "Tree":
+        """The same structure, its groups called so."""
+        named = zip(self.branches, groups, strict=True)
+        return Tree([branch.called(name, k) for k, (branch, name) in enumerate(named)], self.owner)
+
+    def with_array(self, k: int, array: Any) -> "Tree":
+        """Put another array into the structure that was given, as number `k`: the same structure, but for tuples."""
+        try:
+            source = _put(self.source_node, self.source, k, array)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            raise TypeError(f"{self.names[k]}: cannot be put into the structure that was given: {error}") from error
+        if source is self.source:  # as it always is where there are groups, or an object
+            return self
+        return Tree([self.branches[0]._replace(source=source)])
+
     def without_arrays(self) -> "Tree":
         """The same structure, which keeps no array alive that stands there no more."""
         return Tree([branch._replace(arrays=[]) for branch in self.branches], self.owner)
@@ -108,11 +131,18 @@ class Tree:
             return [*grads, new]
         return [*grads, *_flatten(self.branches[-1].grads_node, new, self.branches[-1].grads)]
 
-    def flatten(self, grads: Any) -> list[Any]:
-        """Gradients of this structure, one a parameter; an error that says where they have another structure."""
-        if self.is_grouped:
-            return self._flatten_groups(grads)
-        return list(_flatten(self.grads_node, grads, "grads"))
+    def flatten(self, grads: Any, frozen: Sequence[bool] | None = None) -> list[Any]:
+        """Gradients of this structure, one a parameter; an error that says where they have another structure.
+
+        Those of `frozen` groups are not looked at: they are None.
+        """
+        frozen = frozen or [False] * len(self.branches)
+        if not self.is_grouped:
+            return [None] * len(self.names) if frozen[0] else list(_flatten(self.grads_node, grads, "grads"))
+        flat = self._flatten_groups(grads, frozen)
+        rest = iter(flat)
+        given = [list(islice(rest, len(branch.names))) for branch in self.branches]
+        return [None if out else g for out, own in zip(frozen, given, strict=True) for g in own]
 
     def read_again(self) -> list[Any]:
         """The arrays that stand in the structure now."""
@@ -133,19 +163,21 @@ class Tree:
         built = [_unflatten(branch.grads_node, rest) for branch in self.branches]
         return built if self.is_grouped else built[0]
 
-    def _flatten_groups(self, grads: Any) -> list[Any]:
+    def _flatten_groups(self, grads: Any, frozen: Sequence[bool]) -> list[Any]:
         """Gradients a group: each the structure of its params, or a dict with it under 'grads' or 'params'; or flat."""
         total = len(self.names)
         if not _is_sequence(grads):
             raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
         entries = list(grads)
-        if len(entries) == total and all(isinstance(g, (np.ndarray, np.generic)) for g in entries):
+        if len(entries) == total and not any(_is_sequence(g) or isinstance(g, Mapping) for g in entries):
             return entries
         if len(entries) != len(self.branches):
             allowed = f"{len(self.branches)} groups (or all {total} arrays in order)"
             raise ValueError(f"grads: expected {allowed}, got {len(entries)} entries")
         flat: list[Any] = []
-        for branch, entry in zip(self.branches, entries, strict=True):
+        for branch, entry, is_out in zip(self.branches, entries, frozen, strict=True):
+            if is_out:
+                entry = None
             if isinstance(entry, Mapping) and ("grads" in entry or "params" in entry):
                 entry = entry["grads"] if "grads" in entry else entry["params"]
             flat.extend(_flatten(branch.grads_node, entry, branch.grads))
@@ -167,11 +199,11 @@ def read_group(k: int, group: Any) -> Branch:
         raise TypeError(f"params[{k}]: expected a group as a dict with the key 'params', got {type(group).__name__}")
     if "params" not in group:
         raise ValueError(f"params[{k}]: expected a group with the key 'params', got the keys {list(group)}")
-    branch = _branch(group["params"], f"params[{k}]['params']")
+    branch = _branch(group["params"], f"params[{k}]['params']", may_be_empty=True)
     options = {key: value for key, value in group.items() if key != "params"}
     if branch.source is group["params"]:
         branch = branch._replace(source=group, source_node=Node(ITEM, ("params",), (branch.source_node,), 1))
-    return branch._replace(grads=f"grads[{k}]", options=options)
+    return branch._replace(grads=f"grads[{k}]", options=options).called(options.get("name"), k)
 
 
 def is_object(params: Any) -> bool:
@@ -187,14 +219,15 @@ def listed(value: Any) -> Any:
 # ---------------------------------------------------------------- reading a structure
 
 
-def _branch(params: Any, name: str) -> Branch:
+def _branch(params: Any, name: str, may_be_empty: bool = False) -> Branch:
     leaves: list[Leaf] = []
     params = listed(params)
     source_node, grads_node = _read(params, name, (), leaves)
-    if not leaves:
+    if not (leaves or may_be_empty):
         raise ValueError(f"{name}: expected at least one array, got an empty {type(params).__name__}")
     arrays = [leaf.array for leaf in leaves]
-    return Branch(params, source_node, grads_node, [leaf.name for leaf in leaves], _keys(leaves), arrays)
+    names = [leaf.name.removeprefix(name) for leaf in leaves]
+    return Branch(params, source_node, grads_node, names, _keys(leaves), arrays)
 
 
 def _read(value: Any, name: str, path: tuple[Any, ...], leaves: list[Leaf]) -> tuple[Node | None, Node | None]:
@@ -232,13 +265,23 @@ def _node(kind: int, keys: Sequence[Any], children: Sequence[Node | None]) -> No
 def _keys(leaves: list[Leaf]) -> list[str]:
     """What checkpoints call the arrays: their paths as text, still all different, since 1 and "1" are keys of one dict.
     Where even repr gives one text for two keys, the arrays are numbered."""
-    if not leaves[0].path:
+    if leaves and not leaves[0].path:
         return ["0"]
     for text in (lambda key: key if isinstance(key, str) else repr(key), repr):
         keys = [".".join(map(text, leaf.path)) for leaf in leaves]
         if len(set(keys)) == len(keys):
             return keys
     return [str(k) for k in range(len(leaves))]
+
+
+def _all_keys(branches: Sequence[Branch]) -> list[str]:
+    """The keys of all groups: where there are several, the name of the group comes first, or its number."""
+    if len(branches) == 1:
+        return list(branches[0].keys)
+    named = [f"{k if b.group is None else b.group}.{key}" for k, b in enumerate(branches) for key in b.keys]
+    if len(set(named)) == len(named):
+        return named
+    return [f"{k}.{key}" for k, branch in enumerate(branches) for key in branch.keys]
 
 
 def _is_sequence(value: Any) -> bool:
@@ -272,6 +315,10 @@ def _flatten(node: Node | None, value: Any, name: str) -> Iterator[Any]:
         yield value
         return
     children = node.children or (None,) * node.n
+    if value is None:  # of all that stands below
+        for child in children:
+            yield from _flatten(child, None, name)
+        return
     if node.kind == SEQUENCE:
         keys, parts = range(node.n), _by_place(name, node.n, value)
     elif node.kind == MAPPING:
@@ -301,7 +348,7 @@ def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:
         raise TypeError(f"{name}: expected a sequence like params, got {type(values).__name__}")
     found = list(values)
     if len(found) != count:
-        what = "gradients, one a parameter" if name.startswith("grads") else "parts"
+        what = f"gradients, one a parameter{_NONE}" if name.startswith("grads") else "parts"
         raise ValueError(f"{name}: expected {count} {what}, got {len(found)}")
     return found
 
@@ -317,7 +364,8 @@ def _by_key(name: str, keys: list[Any], values: Any) -> Sequence[Any]:
     if len(values) != len(keys) or any(key not in values for key in keys):
         missing = shown([key for key in keys if key not in values])
         unknown = shown([key for key in values if key not in keys])
-        raise ValueError(f"{name}: expected the keys of params; missing: {missing}, unknown: {unknown}")
+        hint = _NONE if name.startswith("grads") else ""
+        raise ValueError(f"{name}: expected the keys of params{hint}; missing: {missing}, unknown: {unknown}")
     return [values[key] for key in keys]
 
 
@@ -326,3 +374,41 @@ def _unflatten(node: Node | None, rest: Iterator[Any]) -> Any:
         return next(rest)
     built = [_unflatten(child, rest) for child in node.children or (None,) * node.n]
     return dict(zip(node.keys, built, strict=True)) if node.kind == MAPPING else built
+
+
+# ---------------------------------------------------------------- writing into a structure
+
+
+def _put(node: Node | None, value: Any, k: int, array: Any) -> Any:
+    """The structure with another leaf number `k`: itself, or where a tuple held the leaf a new one.
+
+    There is one assignment, into the innermost container that takes it.
+    """
+    if node is None:
+        return array
+    children = node.children or (None,) * node.n
+    place = 0
+    while k >= _count(children[place]):
+        k -= _count(children[place])
+        place += 1
+    if node.kind == ATTRIBUTE:
+        name = node.keys[0]
+        old = getattr(value, name)
+        new = _put(children[0], old, k, array)
+        if new is not old:
+            setattr(value, name, new)
+        return value
+    key = place if node.kind == SEQUENCE else 1 if node.kind == PAIR else node.keys[place]
+    new = _put(children[place], value[key], k, array)
+    if new is value[key]:
+        return value
+    if isinstance(value, tuple):
+        parts = [*value[:key], new, *value[key + 1 :]]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    value[key] = new
+    return value
+
+
+def _count(node: Node | None) -> int:
+    """How many leaves there are."""
+    return 1 if node is None else sum(map(_count, node.children)) if node.children else node.n

@@ -14,7 +14,8 @@ cdef struct Codec:          # how numbers are stored
     load_t load
     store_t store
 
-cdef Codec FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, DOUBLE  # the last alone is computed in float64
+cdef Codec FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64    # what is computed in float32
+cdef Codec WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE        # what is computed in float64
 cdef squares_t squares32, squares64
 
 cdef const Codec* codec_of(int computed, cnp.ndarray array) noexcept

@@ -8,12 +8,16 @@ cnp.import_array()
 
 def use_codecs(dict addresses):
     """Take the functions of codecs.h from the instruction set that was chosen: their names and addresses."""
-    global FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, DOUBLE, squares32, squares64
+    global FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, squares32, squares64
+    global WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE
     FLOAT16 = codec(2, False, addresses["load_float16"], addresses["store_float16"])
     BFLOAT16 = codec(2, False, addresses["load_bfloat16"], addresses["store_bfloat16"])
     BFLOAT16_RANDOM = codec(2, False, addresses["load_bfloat16"], addresses["store_bfloat16_random"])
     FLOAT32 = codec(4, True, addresses["load_float32"], addresses["store_float32"])
     FLOAT64 = codec(8, False, addresses["load_float64"], addresses["store_float64"])
+    WIDE_FLOAT16 = codec(2, False, addresses["widen_load_float16"], addresses["narrow_store_float16"])
+    WIDE_BFLOAT16 = codec(2, False, addresses["widen_load_bfloat16"], addresses["narrow_store_bfloat16"])
+    WIDE_FLOAT32 = codec(4, False, addresses["widen_load_float32"], addresses["narrow_store_float32"])
     DOUBLE = codec(8, True, addresses["load_double"], addresses["store_double"])
     squares32 = <squares_t> <size_t> addresses["squares_float32"]
     squares64 = <squares_t> <size_t> addresses["squares_float64"]
@@ -26,13 +30,14 @@ cdef Codec codec(Py_ssize_t itemsize, bint plain, size_t load, size_t store):
 cdef const Codec* codec_of(int computed, cnp.ndarray array) noexcept:
     """How the elements of an array are stored, where they are computed in the type `computed`.
 
-    The array has passed `checks.array`, so any other type is bfloat16.
+    The array has passed `checks.array`, so any other type is bfloat16. Complex numbers are pairs of real ones.
     """
     cdef int typenum = cnp.PyArray_TYPE(array)
-    if computed == cnp.NPY_DOUBLE:
-        return &DOUBLE
-    if typenum == cnp.NPY_FLOAT:
-        return &FLOAT32
-    if typenum == cnp.NPY_DOUBLE:
-        return &FLOAT64
-    return &BFLOAT16 if cnp.PyTypeNum_ISUSERDEF(typenum) else &FLOAT16
+    cdef bint is_wide = computed == cnp.NPY_DOUBLE
+    if typenum == cnp.NPY_DOUBLE or typenum == cnp.NPY_CDOUBLE:
+        return &DOUBLE if is_wide else &FLOAT64
+    if typenum == cnp.NPY_FLOAT or typenum == cnp.NPY_CFLOAT:
+        return &WIDE_FLOAT32 if is_wide else &FLOAT32
+    if cnp.PyTypeNum_ISUSERDEF(typenum):
+        return &WIDE_BFLOAT16 if is_wide else &BFLOAT16
+    return &WIDE_FLOAT16 if is_wide else &FLOAT16

@@ -47,18 +47,20 @@ cdef class Follower:
     `source` is the structure as it was given, `source_node` its node, `grads_node` that of its gradients; `bound` are
     gradients that were given once, `owner` an object that brings them as ``.grad``. A subclass brings the slower ways:
     ``follow()`` when another array stands in the structure, ``refresh()`` when the options are others than those that
-    it `took`, ``take_masters()`` for `late_masters`, which belong to arrays that stand there no more, and
-    ``flatten(grads)`` for gradients in a structure that is not of plain lists, tuples and dicts.
+    it `took`, which also says which parameters are `frozen`, and ``flatten(grads)`` for gradients in a structure that is
+    not of plain lists, tuples and dicts.
     """
 
     cdef readonly Plan plan
     cdef public object source, source_node, grads_node, bound, owner
     cdef public Cell cell
-    cdef public object took, late_masters
+    cdef public object took
+    cdef public list frozen     # their numbers
 
     def __init__(self, Plan plan, Cell cell):
         self.plan = plan
         self.cell = cell
+        self.frozen = []
 
     def step(
         self, grads=None, grad_scale=1.0, max_norm=None, clip_value=None, skip_nonfinite=False, zero_grads=False
@@ -79,9 +81,8 @@ cdef class Follower:
         self.plan.hold()
         try:
             self.update()
-            if self.late_masters:
-                self.plan.admit_held(flat)
-                self.take_masters()
+            for k in self.frozen:
+                flat[k] = None
             self.plan.step_held(flat, extras, None, None)
         finally:
             self.plan.release()
@@ -114,8 +115,6 @@ cdef class Follower:
     def prepare_step(self):
         """Follow the structure and the options, as a step does first; the caller holds the plan."""
         self.update()
-        if self.late_masters:
-            self.take_masters()
 
     cdef list flat(self, grads):
         cdef list found = None if grads is None else flattened(self.grads_node, grads)
@@ -224,7 +223,7 @@ cdef bint flatten(object node, object value, list found) except -1:
     if node is None:
         found.append(value)
         return not is_container(value)
-    parts = parts_of(node, value)
+    parts = (None,) * node[3] if value is None else parts_of(node, value)
     if parts is None:
         return False
     children = node[2]

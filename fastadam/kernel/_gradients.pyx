@@ -9,8 +9,6 @@ from libc.stdint cimport int64_t
 from ._layout cimport Layout
 from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
 
-import numpy as np
-
 from . import checks
 
 cnp.import_array()
@@ -31,7 +29,7 @@ cdef int admit(Layout layout, grads, int n_threads) except -1:
         gathers = admit_each(layout, grads)
         if layout.doubtful is not None:
             names = [layout.names[i] for i in layout.doubtful]
-            doubtful = [np.asarray(grads[i]) for i in layout.doubtful]
+            doubtful = [(layout.converted or {}).get(i, grads[i]) for i in layout.doubtful]
             checks.apart(names, doubtful, layout.written())
     except BaseException:
         for i in layout.doubtful or ():  # look at them again
@@ -50,12 +48,17 @@ cdef int admit_each(Layout layout, grads) except -1:
     cdef PyObject* g
     for i in range(layout.job.n_segments):
         segment = &layout.job.segments[i]
+        g = PySequence_Fast_GET_ITEM(grads, i)
+        if segment.absent != (<object> g is None):
+            segment.absent = not segment.absent
+            layout.grads_apart = False  # it was told of others
+        if segment.absent:
+            continue
         if not is_stepped_still(segment):
             if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
                 checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
             dtype = (<object> segment.p).dtype
             raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
-        g = PySequence_Fast_GET_ITEM(grads, i)
         if not check_fast(layout, segment, <object> g):
             check_slow(layout, i, <object> g)
         segment.direct = segment.others_direct and segment.operands[1].direct
@@ -77,6 +80,8 @@ cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) e
         segment = &layout.job.segments[i]
         if not (is_stepped_still(segment) and check_address(layout, segment, <char*> <size_t> addresses[i])):
             return False
+        if segment.absent:
+            segment.absent = layout.grads_apart = False
         segment.direct = segment.others_direct and segment.operands[1].direct
         gathers |= not segment.direct
     if gathers:
@@ -110,7 +115,7 @@ cdef inline bint check_fast(Layout layout, Segment* segment, g) noexcept:
     for k in range(segment.p_ndim):
         if cnp.PyArray_DIM(<cnp.ndarray> g, k) != segment.p_shape[k]:
             return False
-    for k in range(segment.ndim):
+    for k in range(segment.ndim - segment.is_complex):
         if cnp.PyArray_STRIDE(<cnp.ndarray> g, <int> segment.axes[k]) != operand.strides[k]:
             return False
     data = cnp.PyArray_BYTES(<cnp.ndarray> g)
@@ -149,10 +154,10 @@ cdef int check_slow(Layout layout, Py_ssize_t i, g) except -1:
         if cnp.PyArray_NDIM(p) != segment.p_ndim or cnp.PyArray_DIM(p, k) != segment.p_shape[k]:
             shape = (<object> p).shape
             raise ValueError(f"{layout.names[i]}: its shape was changed to {shape}; make a new optimizer")
-    if isinstance(g, np.generic):  # what arithmetic makes of arrays without axes
-        g = np.asarray(g)
-        layout.converted = [*(layout.converted or ()), g]
-    checks.gradient(layout.names[i], g, p)
+    found = checks.gradient(layout.names[i], g, p)
+    if found is not g:
+        layout.converted = {**(layout.converted or {}), i: found}
+        g = found
     set_operand(segment, 1, g)
     extent = extent_of(segment, 1)
     if segment.n > 0 and layout.meets_written(extent.low, extent.high):
@@ -169,11 +174,19 @@ cdef int admit_zeroing(Layout layout, grads) except -1:
     cdef bint good = True
     for i in range(layout.job.n_segments):
         g = PySequence_Fast_GET_ITEM(grads, i)
-        good &= cnp.PyArray_Check(<object> g) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> g)
+        if not layout.job.segments[i].absent:
+            good &= cnp.PyArray_Check(<object> g) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> g)
+    if layout.converted is not None:
+        name, kind = layout.names[min(layout.converted)], type(grads[min(layout.converted)]).__name__
+        raise TypeError(
+            f"zero_grads: the gradient of {name} came as {kind}, and was read as another array; zero it yourself, or "
+            "pass a NumPy array of floats"
+        )
     if good and layout.grads_apart:
         return 0
     if not (good and lie_apart(layout)):
-        checks.parameters([f"gradient of {name}" for name in layout.names], list(grads))
+        named = {f"gradient of {name}": given for name, given in zip(layout.names, grads) if given is not None}
+        checks.parameters(list(named), list(named.values()))
     layout.grads_apart = True
     return 0
 
@@ -188,6 +201,8 @@ cdef bint lie_apart(Layout layout) except -1:
         raise MemoryError
     for i in range(layout.job.n_segments):
         segment = &layout.job.segments[i]
+        if segment.absent:
+            continue
         apart &= segment.operands[1].contiguous
         if segment.n > 0:
             found[n] = extent_of(segment, 1)

@@ -36,7 +36,7 @@ cdef class Layout:
     cdef list names, listed     # the parameters', and these themselves
     cdef bint compiled          # no kernel is Python
     cdef list doubtful          # numbers of gradients whose extent meets that of an array that is written
-    cdef list converted         # arrays made of gradients that are NumPy scalars, kept alive for the step
+    cdef dict converted         # arrays made of gradients that are none, by number, kept alive for the step
     cdef bint grads_apart       # whether these gradients were seen to be apart from one another
 
     cdef int make(self, list groups, list names, origins) except -1

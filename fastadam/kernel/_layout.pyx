@@ -158,16 +158,19 @@ cdef class Layout:
         cdef Py_ssize_t i = self.job.n_segments
         cdef Segment* segment = &self.job.segments[i]
         cdef int n_states = kernel.n_operands - 2
+        cdef bint is_wide
         if not is_usual(p):
             checks.parameter(self.names[i], p)
         segment.p = <void*> p
         segment.p_ndim = cnp.PyArray_NDIM(<cnp.ndarray> p)
         segment.p_typenum = segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> p)
-        segment.typenum = cnp.NPY_DOUBLE if segment.p_typenum == cnp.NPY_DOUBLE else cnp.NPY_FLOAT
+        is_wide = segment.p_typenum == cnp.NPY_DOUBLE or segment.p_typenum == cnp.NPY_CDOUBLE
+        segment.typenum = cnp.NPY_DOUBLE if is_wide else cnp.NPY_FLOAT
+        segment.is_complex = cnp.PyTypeNum_ISCOMPLEX(segment.p_typenum)
         segment.itemsize = 8 if segment.typenum == cnp.NPY_DOUBLE else 4
         segment.sweep = kernel.sweep64 if segment.typenum == cnp.NPY_DOUBLE else kernel.sweep32
         segment.first = self.job.n_elements
-        segment.n = cnp.PyArray_SIZE(<cnp.ndarray> p)
+        segment.n = n_reals(segment, <cnp.ndarray> p)
         segment.n_operands = 2 + n_states
         segment.has_master = len(states) > n_states
         if not n_states <= len(states) <= n_states + 1:
@@ -200,7 +203,7 @@ cdef class Layout:
             n_operands = segment.n_operands + segment.has_master
             n_written += n_operands - 1
             n_empty += n_operands - 1 if segment.n == 0 else 0
-            size += padded(n_operands, sizeof(Operand)) + padded(segment.p_ndim * (3 + n_operands), sizeof(Py_ssize_t))
+            size += padded(n_operands, sizeof(Operand)) + padded(most_axes(segment) * (3 + n_operands), sizeof(Py_ssize_t))
         if self.n_bundles + n_written != len(self.held):
             raise RuntimeError("the lists of states were changed while they were laid out")
         self.n_extents = n_written - n_empty
@@ -214,23 +217,26 @@ cdef class Layout:
         """Where a segment's operands lie."""
         cdef Segment* segment = &self.job.segments[i]
         cdef cnp.ndarray p = <cnp.ndarray> segment.p, array
-        cdef int k, ndim = segment.p_ndim, n_operands = segment.n_operands + segment.has_master
+        cdef int k, ndim = most_axes(segment), n_operands = segment.n_operands + segment.has_master
         cdef Py_ssize_t* numbers
         segment.operands = <Operand*> take(&self.pieces, n_operands, sizeof(Operand))
         numbers = <Py_ssize_t*> take(&self.pieces, ndim * (3 + n_operands), sizeof(Py_ssize_t))
-        if cnp.PyArray_NDIM(p) != ndim or cnp.PyArray_SIZE(p) != segment.n:
+        if cnp.PyArray_NDIM(p) != segment.p_ndim or n_reals(segment, p) != segment.n:
             raise RuntimeError(f"{self.names[i]}: its shape was changed while it was laid out")
         segment.p_shape, segment.shape, segment.axes = numbers, numbers + ndim, numbers + 2 * ndim
         for k in range(n_operands):
             segment.operands[k].strides = numbers + (3 + k) * ndim
-        for k in range(ndim):
+        for k in range(segment.p_ndim):
             segment.p_shape[k] = cnp.PyArray_DIM(p, k)
         memory_order(p, segment.axes)
-        for k in range(ndim):
+        for k in range(segment.p_ndim):
             if segment.p_shape[segment.axes[k]] != 1:
                 segment.axes[segment.ndim] = segment.axes[k]
                 segment.shape[segment.ndim] = segment.p_shape[segment.axes[k]]
                 segment.ndim += 1
+        if segment.is_complex:
+            segment.axes[segment.ndim], segment.shape[segment.ndim] = -1, 2
+            segment.ndim += 1
         segment.whole = i
         set_operand(segment, segment.n_operands if segment.has_master else 0, p)
         set_operand(segment, 1, p)  # the layout that a gradient most likely has
@@ -364,6 +370,15 @@ cdef class Layout:
             else:
                 last = middle
         return first < self.n_extents and self.extents[first].low < high
+
+
+cdef inline int most_axes(Segment* segment) noexcept:
+    """The axes that a segment may have: of a complex parameter one more than that has."""
+    return segment.p_ndim + segment.is_complex
+
+
+cdef inline Py_ssize_t n_reals(Segment* segment, cnp.ndarray p) noexcept:
+    return cnp.PyArray_SIZE(p) * (2 if segment.is_complex else 1)
 
 
 cdef inline bint is_usual(array) noexcept:

@@ -16,7 +16,7 @@ from libc.string cimport memset
 from . cimport _gradients, _layout, _tiles
 from ._entry cimport Entry
 from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Layout
-from ._segments cimport Bundle, Cohort
+from ._segments cimport Bundle, Cohort, Segment
 
 import numpy as np
 
@@ -187,6 +187,12 @@ cdef class Plan(Entry):
     def names(self):
         """Their names."""
         return self.layout.names or []
+
+    def rename(self, list names not None):
+        """Call the parameters so from now on."""
+        if len(names) != self.layout.job.n_segments:
+            raise ValueError(f"names: expected {self.layout.job.n_segments}, one a parameter, got {len(names)}")
+        self.layout.names = names
 
     @property
     def n_groups(self):
@@ -428,8 +434,7 @@ cdef class Plan(Entry):
         cdef Layout layout = self.layout
         cdef double factor = extras.factor, norm
         cdef bint finite
-        cdef Py_ssize_t i, first = 0, last
-        cdef int64_t* steps = self.count + STEPS
+        cdef Py_ssize_t first = 0, last
         if exchange is not None:
             self.prepare_scalars(layout, factor, extras.clip_value)  # may raise: now, while others do not count on it
             exchange.begin()
@@ -450,7 +455,6 @@ cdef class Plan(Entry):
         self.grad_norm = grad_norm
         self.changes += 1
         layout.job.zero_grads = extras.zero_grads
-        layout.job.noise = _tiles.mixed(_tiles.mixed(self.seed) + <uint64_t> self.count[T])
         self.count[UNDER_WAY] = 1
         if exchange is None:
             _tiles.sweep(layout, 0, layout.job.n_segments, self.n_threads)
@@ -458,11 +462,22 @@ cdef class Plan(Entry):
             for last in exchange.parts():
                 _tiles.sweep(layout, first, last, self.n_threads)
                 first = last
-        self.count[T] += 1
-        for i in range(layout.job.n_segments):
-            steps[i] += 1
+        self.count_step(layout)
         self.count[UNDER_WAY] = 0
         return 0
+
+    cdef void count_step(self, Layout layout) noexcept:
+        """Count a step of the parameters that had gradients; where a cohort has others, it is split."""
+        cdef Py_ssize_t i
+        cdef bint is_split = False
+        cdef Segment* segment
+        self.count[T] += 1
+        for i in range(layout.job.n_segments):
+            segment = &layout.job.segments[i]
+            self.count[STEPS + i] += not segment.absent
+            is_split |= segment.absent != layout.job.segments[segment.cohort.first].absent
+        if is_split:
+            layout.form_cohorts(self.count + STEPS)
 
     cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1:
         """Every cohort's scalars of its next step: computed in float64, and rounded once for the float32 sweeps."""
@@ -477,6 +492,7 @@ cdef class Plan(Entry):
             bundle = cohort.bundle
             kernel = <_layout.Kernel> bundle.kernel
             t = self.count[STEPS + cohort.first] + 1
+            cohort.noise = _tiles.mixed(_tiles.mixed(self.seed) + <uint64_t> (t - 1))
             bundle.hyper[FACTOR] = factor
             bundle.hyper[CLIP_VALUE] = clip_value
             if kernel.python_sweep is None:

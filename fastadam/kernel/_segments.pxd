@@ -22,6 +22,7 @@ cdef struct Cohort:         # parameters of a bundle that have done equally many
     Py_ssize_t first        # one of its segments
     double* scalars64
     float* scalars32
+    uint64_t noise          # of their next step, where states are rounded stochastically
 
 cdef struct Operand:
     char* data
@@ -36,11 +37,13 @@ cdef struct Segment:        # one parameter with its gradient and states
     Cohort* cohort
     sweep_t sweep           # for what it is computed in; NULL where the kernel is Python
     Py_ssize_t first        # which element of the plan is its first
-    Py_ssize_t n
+    Py_ssize_t n            # real numbers
     Py_ssize_t whole        # what random bits hang on: the number of the parameter that it is (a part of),
     Py_ssize_t offset       # and how many of that parameter's elements stand before it
     Py_ssize_t itemsize     # of what it is computed in, and the type
     int typenum
+    bint is_complex         # each element is two real numbers, along a last axis of its own
+    bint absent             # it has no gradient, so a step leaves it out
     int grad_typenum        # of the gradient that was last looked at closely
     int ndim                # of the segment: axes of more or less than one element
     void* p                 # the parameter, borrowed: the layout holds the reference
@@ -53,7 +56,7 @@ cdef struct Segment:        # one parameter with its gradient and states
     int n_operands          # of the sweep
     bint has_master         # the sweep's p is a master weight; operand n_operands is the parameter, stored from it
     Py_ssize_t* shape       # by axis of the segment, slowest first in p's memory
-    Py_ssize_t* axes        # the axis of the arrays that stands at each place
+    Py_ssize_t* axes        # the axis of the arrays that stands at each place; -1: the parts of complex numbers
     Operand* operands       # p, g, states
 
 cdef struct Extent:         # a range of addresses
@@ -70,7 +73,6 @@ cdef struct Job:            # all that a thread needs to work on a tile
     Py_ssize_t n_bytes          # of the parameters
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
-    uint64_t noise              # of this step
     bint keeps_denormals        # in this step, for a factor or a clip value that is one
     bint zero_grads             # leave zeros in the gradients
     double* sums                # of each tile's squares: high and low parts

@@ -58,7 +58,10 @@ cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
     operand.uniform = True
     operand.step = operand.codec.itemsize
     for k in range(segment.ndim - 1, -1, -1):
-        operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
+        if segment.axes[k] < 0:
+            operand.strides[k] = operand.codec.itemsize
+        else:
+            operand.strides[k] = cnp.PyArray_STRIDE(array, <int> segment.axes[k])
         if is_first:
             operand.step = operand.strides[k]
         elif operand.strides[k] != next_stride:

@@ -3,7 +3,7 @@
 
 cimport numpy as cnp
 from libc.math cimport isfinite, ldexp, sqrt
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from ._codecs cimport squares32, squares64, squares_t
@@ -62,7 +62,8 @@ cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) 
     mode = enter(job)
     try:
         for i in range(first, last):
-            sweep_in_python(job, &job.segments[i])
+            if not job.segments[i].absent:
+                sweep_in_python(job, &job.segments[i])
     finally:
         leave(job, mode)
     return 0
@@ -144,7 +145,8 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     if job.buffers is not NULL:
         buffer = job.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
     while begin < end:
-        job.work(job, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
+        if not segment.absent:
+            job.work(job, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
         begin = segment.first + segment.n
         segment += 1
     leave(job, mode)
@@ -214,6 +216,26 @@ cdef inline void views(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* b
     cdef int k
     for k in range(segment.n_operands):
         arrays[k] = view(segment, k, begin, n, buffer)
+    if segment.has_master:
+        let_master_follow(segment, begin, n, buffer, <uint32_t*> arrays[0])
+
+
+cdef void let_master_follow(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, uint32_t* master) noexcept nogil:
+    """Where a parameter is not its master weight, rounded, others have changed it: the master weight becomes it.
+
+    A slot of the buffer holds two chunks of float32: the master's has room for its rounded bits, the parameter's for
+    what these bits and those of the parameter mean.
+    """
+    cdef Operand* operand = &segment.operands[segment.n_operands]
+    cdef char* bits = buffer + CHUNK * sizeof(float)
+    cdef uint32_t* now = <uint32_t*> (buffer + segment.n_operands * CHUNK * sizeof(double))
+    cdef uint32_t* stepped = now + CHUNK
+    cdef Py_ssize_t k
+    copy_in(segment, segment.n_operands, begin, n, <char*> now)
+    operand.codec.store(n, bits, operand.codec.itemsize, <char*> master, 0, 0)
+    operand.codec.load(n, bits, operand.codec.itemsize, <char*> stepped)
+    for k in range(n):
+        master[k] = master[k] if stepped[k] == now[k] else now[k]
 
 
 cdef inline void* view(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* buffer) noexcept nogil:
@@ -235,7 +257,7 @@ cdef inline void put_back(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize
         return
     for k in range(segment.n_operands):
         if not segment.operands[k].direct and (k != 1 or job.zero_grads):
-            copy_out(segment, k, begin, n, <char*> arrays[k], mixed(job.noise + segment.whole * MAX_OPERANDS + k))
+            copy_out(segment, k, begin, n, <char*> arrays[k], mixed(segment.cohort.noise + segment.whole * MAX_OPERANDS + k))
     if segment.has_master:
         copy_out(segment, segment.n_operands, begin, n, <char*> arrays[0], 0)
 

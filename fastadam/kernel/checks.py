@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 #: dtypes of parameters and gradients, by name: bfloat16 comes from ml_dtypes, which need not be here
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 #: the same by character, but for bfloat16: `dtype.name` takes longer than all else that is asked of an array
-_CHARS = "efd"
+_CHARS = "efdFD"
 #: a check takes the name and what came, and returns the value to keep or raises
 Check = Callable[[str, Any], Any]
 #: up to this many overlapping arrays are compared pair by pair, more by a mask of their bytes
@@ -76,12 +76,9 @@ def array(name: str, value: Any) -> None:
     if not isinstance(value, np.ndarray):
         way = "pass .toarray()" if hasattr(value, "toarray") else "convert it once with numpy.asarray(…)"
         raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}; {way}")
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
+    _need_usual_arithmetic(name, value)
     if value.dtype.char not in _CHARS and value.dtype.name not in DTYPES:
-        raise TypeError(
-            f"{name}: expected dtype float16, bfloat16, float32 or float64, got {value.dtype}; convert with .astype(…)"
-        )
+        raise TypeError(f"{name}: expected dtype {', '.join(DTYPES)}, got {value.dtype}; convert with .astype(…)")
     if not value.dtype.isnative:
         raise TypeError(
             f"{name}: dtype {value.dtype.str} is not in this machine's byte order; convert with "
@@ -89,16 +86,29 @@ def array(name: str, value: Any) -> None:
         )
 
 
-def real(name: str, value: Any) -> np.ndarray:
-    """What `numpy.asarray` reads as real numbers, as an array; refuse what would be rounded, parsed or cut to them."""
-    try:
-        found = np.asarray(value)
-    except ValueError as error:  # lists of lists of several lengths
-        raise TypeError(f"{name}: expected real numbers, got {shown(value)}: {error}") from error
+def _need_usual_arithmetic(name: str, value: Any) -> None:
+    """Refuse arrays that mean more than their numbers: with a mask, with units."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
-    if found.dtype.kind not in "biuf" and found.dtype.name != "bfloat16":
-        raise TypeError(f"{name}: expected real numbers, got {found.dtype}")
+    if isinstance(value, np.ndarray) and type(value).__array_ufunc__ is not np.ndarray.__array_ufunc__:
+        raise TypeError(f"{name}: {type(value).__name__} has an arithmetic of its own; pass a plain array of its numbers")
+
+
+def real(name: str, value: Any, kinds: str = "biuf") -> np.ndarray:
+    """What `numpy.asarray` reads as real numbers, as an array; refuse what would be rounded, parsed or cut to them.
+
+    It is a view where the value gives its memory, by the buffer protocol, ``__array__`` or ``__dlpack__``.
+    """
+    expected = f"{name}: expected real {'or complex ' if 'c' in kinds else ''}numbers"
+    try:
+        by_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        found = np.from_dlpack(value) if by_dlpack else np.asarray(value)
+    except Exception as error:  # of any library: a tensor on a device, lists of several lengths
+        raise TypeError(f"{expected}, got {shown(value)} of type {type(value).__name__}: {error}") from error
+    _need_usual_arithmetic(name, value)
+    if found.dtype.kind not in kinds and found.dtype.name != "bfloat16":
+        what = type(value).__name__ if found.dtype == object else found.dtype
+        raise TypeError(f"{expected}, got {what}")
     return found
 
 
@@ -188,8 +198,8 @@ def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def computed_in(param: np.ndarray) -> np.dtype[Any]:
-    """The dtype in which a parameter is stepped and its states are kept: float64 for itself, float32 for all others."""
-    return np.dtype(np.float64 if param.dtype == np.float64 else np.float32)
+    """The dtype of a parameter's states: its own, but float32 for one of 16 bits."""
+    return np.dtype(np.float32) if param.dtype.itemsize == 2 else param.dtype
 
 
 def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
@@ -213,14 +223,24 @@ def state(name: str, value: np.ndarray, param: np.ndarray) -> None:
         like(name, value, param, dtype)
 
 
-def gradient(name: str, value: Any, param: np.ndarray) -> None:
-    """Refuse what is no gradient of `param`: the same shape, any memory layout, and no fewer bits than float64 has
-    where the parameter is float64."""
+def gradient(name: str, value: Any, param: np.ndarray) -> np.ndarray:
+    """A gradient of `param` as an array that a step can read: the value itself where that is one.
+
+    Refuse what has another shape, and what is no numbers. Complex numbers are for a complex parameter alone.
+    """
     name = f"gradient of {name}"
-    if value is None:
-        raise TypeError(f"{name}: is None; every parameter is stepped, pass zeros or leave the parameter out")
-    array(name, value)
-    like(name, value, param, *([param.dtype] if param.dtype == np.float64 else [value.dtype]))
+    found = value if isinstance(value, np.ndarray) else real(name, value, kinds="biufc")
+    is_complex = param.dtype.kind == "c"
+    if found.dtype.kind == "c" and not is_complex:
+        raise TypeError(f"{name}: expected real numbers like the parameter, got {found.dtype}")
+    if found.dtype.kind in "biu" or (is_complex and found.dtype.kind != "c"):
+        found = found.astype(computed_in(param))
+    elif not found.dtype.isnative:
+        found = found.astype(found.dtype.newbyteorder("="))
+    array(name, found)
+    if found.shape != param.shape:
+        raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {found.shape}")
+    return found
 
 
 def apart(names: list[str], grads: list[np.ndarray], written: list[np.ndarray]) -> None:

@@ -31,6 +31,14 @@ static inline float decode_float64(double x) { return (float)x; }
 static inline double same_double(double x) { return x; }
 static inline float decode_bfloat16(uint16_t x) { return float_of_bits((uint32_t)x << 16); }
 
+/* Exact, though denormal numbers count as zero: those are a whole number of the smallest, 2^-149. */
+static inline double widen_float32(float x) {
+    uint32_t bits = bits_of_float(x);
+    int32_t magnitude = (int32_t)(bits & 0x7fffffff);
+    double denormal = (bits >> 31 ? -1.0 : 1.0) * (0x1p-149 * magnitude);
+    return magnitude < 1 << 23 ? denormal : (double)x;
+}
+
 /* float16 has 5 bits of exponent, biased by 15, and 10 of mantissa; float32 has 8, biased by 127, and 23. */
 static inline float decode_float16(uint16_t x) {
     uint32_t magnitude = (uint32_t)(x & 0x7fff) << 13;
@@ -40,6 +48,9 @@ static inline float decode_float16(uint16_t x) {
     uint32_t bits = magnitude < 1u << 23 ? bits_of_float(denormal) : normal;
     return float_of_bits(bits | (uint32_t)(x & 0x8000) << 16);
 }
+
+static inline double widen_float16(uint16_t x) { return decode_float16(x); }
+static inline double widen_bfloat16(uint16_t x) { return widen_float32(decode_bfloat16(x)); }
 
 static inline uint16_t encode_float16(float x) {
     uint32_t bits = bits_of_float(x), magnitude = bits & 0x7fffffff;
@@ -111,6 +122,9 @@ CODEC_LOAD(load_bfloat16, uint16_t, float, decode_bfloat16)
 CODEC_LOAD(load_float32, float, float, decode_float32)
 CODEC_LOAD(load_float64, double, float, decode_float64)
 CODEC_LOAD(load_double, double, double, same_double)
+CODEC_LOAD(widen_load_float16, uint16_t, double, widen_float16)
+CODEC_LOAD(widen_load_bfloat16, uint16_t, double, widen_bfloat16)
+CODEC_LOAD(widen_load_float32, float, double, widen_float32)
 
 CODEC_STORE(store_float16, uint16_t, float, encode_float16(tile[i]))
 CODEC_STORE(store_bfloat16, uint16_t, float, encode_bfloat16(tile[i]))
@@ -119,6 +133,9 @@ CODEC_STORE(store_bfloat16_random, uint16_t, float,
 CODEC_STORE(store_float32, float, float, tile[i])
 CODEC_STORE(store_float64, double, float, tile[i])
 CODEC_STORE(store_double, double, double, tile[i])
+CODEC_STORE(narrow_store_float16, uint16_t, double, encode_float16((float)tile[i]))
+CODEC_STORE(narrow_store_bfloat16, uint16_t, double, encode_bfloat16((float)tile[i]))
+CODEC_STORE(narrow_store_float32, float, double, (float)tile[i])
 
 /* ---------------------------------------------------------------- the sum of squares */
 

@@ -58,6 +58,24 @@ class Store:
             state[...] = value
         return state
 
+    def begin(self, place: int, initial: Mapping[str, Any]) -> None:
+        """Have the states of one parameter hold what they held at first."""
+        for name, value in initial.items():
+            self.states[place][name][...] = value
+
+    def continued(
+        self, place: int, p: np.ndarray, rows: np.ndarray, initial: Mapping[str, Any]
+    ) -> dict[str, np.ndarray]:
+        """States for the array `p` in the place of a parameter: row i is that of the old row ``rows[i]``, or new."""
+        if self.folder is not None:
+            raise ValueError("replace: states are kept in a folder, whose files are of one shape; make a new optimizer")
+        found, goes_on = {}, rows >= 0
+        for name, value in initial.items():
+            found[name] = self._new(place, p, name, value)
+            if goes_on.any():
+                found[name][goes_on] = self.states[place][name][rows[goes_on]]
+        return found
+
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
         """Leave a new folder as it was, and let go of it, where making the optimizer fails."""
@@ -84,3 +102,32 @@ class Store:
         """Let another optimizer use the folder."""
         if self.folder is not None:
             self.folder.close()
+
+
+def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np.ndarray | None:
+    """Which old row each row of the array in the place of `old` continues, −1 for none; None where all stay.
+
+    A single −1 says that all of them are new: then the array may have any shape.
+    """
+    if rows is None:
+        if new.shape != old.shape:
+            raise ValueError(
+                f"rows: {name} had the shape {old.shape}, and would have {new.shape}; say which old row each new one "
+                "continues, -1 for one that is new; rows=-1 begins anew"
+            )
+        checks.like(name, new, old)
+        return None
+    if np.ndim(rows) == 0 and not isinstance(rows, (bool, np.bool_)) and rows == -1:
+        return np.full(new.shape[:1], -1)
+    numbers = np.asarray(rows, None if np.size(rows) else np.intp)
+    if numbers.dtype.kind not in "iu":
+        hint = "; of a mask, pass numpy.flatnonzero(mask)" if numbers.dtype == bool else ""
+        raise TypeError(f"rows: expected whole numbers, one a row of the new array, got {numbers.dtype}{hint}")
+    if new.ndim == 0 or numbers.shape != new.shape[:1]:
+        raise ValueError(f"rows: expected one number a row of the new {new.shape}, got the shape {numbers.shape}")
+    if numbers.size and not (-1 <= numbers.min() and numbers.max() < len(old)):
+        bad = numbers[(numbers < -1) | (numbers >= len(old))][0]
+        raise ValueError(f"rows: expected -1 … {len(old) - 1}, the rows of the old {name}, got {bad}")
+    if (numbers >= 0).any():
+        checks.like(name, new[:0], old[:0])
+    return numbers

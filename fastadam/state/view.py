@@ -1,0 +1,82 @@
+"""What users see of the states: arrays by name, into which can be assigned."""
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..kernel import checks
+from .store import Store
+
+#: keeps steps out, within a ``with``
+Held = Callable[[], AbstractContextManager[Any]]
+
+
+class States(MutableMapping[str, "StateArrays"]):
+    """Name of a state -> its arrays. They are the live ones: what is assigned is checked and copied into them."""
+
+    def __init__(self, store: Store, held: Held) -> None:
+        self._store, self._held = store, held
+
+    def _names(self) -> Mapping[str, None]:
+        return dict.fromkeys(name for arrays in self._store.states for name in arrays)
+
+    def __getitem__(self, name: str) -> "StateArrays":
+        if name not in self._names():
+            raise KeyError(name)
+        return StateArrays(self._store, self._held, name)
+
+    def __setitem__(self, name: str, arrays: Any) -> None:
+        if name not in self._names():
+            raise KeyError(f"{checks.shown(name)}: no state is called so; there are {list(self)}")
+        StateArrays(self._store, self._held, name)[:] = arrays
+
+    def __delitem__(self, name: str) -> NoReturn:
+        raise TypeError(f"state: {checks.shown(name)} cannot be taken away; reset() begins anew")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __repr__(self) -> str:
+        return repr({name: list(arrays) for name, arrays in self.items()})
+
+
+class StateArrays(Sequence[np.ndarray | None]):
+    """The arrays of one state, one a parameter; None where the parameter's group has no such state."""
+
+    def __init__(self, store: Store, held: Held, name: str) -> None:
+        self._store, self._held, self._name = store, held, name
+
+    def __len__(self) -> int:
+        return len(self._store.states)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [arrays.get(self._name) for arrays in self._store.states][index]
+
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        numbers = range(len(self))[index]
+        values = [value] if isinstance(numbers, int) else list(value)
+        numbers = [numbers] if isinstance(numbers, int) else numbers
+        if len(values) != len(numbers):
+            raise ValueError(f"state[{self._name!r}]: expected {len(numbers)} arrays, one a parameter, got {len(values)}")
+        pairs = [self._checked(k, new) for k, new in zip(numbers, values, strict=True)]
+        with self._held():
+            for own, new in pairs:
+                own[...] = new
+
+    def _checked(self, k: int, value: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The state of parameter `k`, and what came for it."""
+        where, own = f"state[{self._name!r}][{k}]", self[k]
+        if own is None:
+            raise TypeError(f"{where}: this parameter has no such state")
+        new = checks.real(where, value, kinds="biufc" if own.dtype.kind == "c" else "biuf")
+        if new.shape != own.shape:
+            raise ValueError(f"{where}: expected the shape {own.shape} of the parameter, got {new.shape}")
+        return own, new.copy() if np.may_share_memory(own, new) else new
+
+    def __repr__(self) -> str:
+        return repr(list(self))
