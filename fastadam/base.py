@@ -27,11 +27,12 @@ class Optimizer(Algorithm):
     Parameters
     ----------
     params : array, sequence, mapping, sequence of dicts, or object
-        The arrays to step, updated in place, of dtype float32, float64, float16 or (ml_dtypes') bfloat16: one array;
-        any nesting of dicts, lists and tuples of arrays; pairs of names and arrays; group dicts as in torch, each with
-        its arrays under ``"params"`` and its own values of any option; or an object with ``.parameters`` (one of the
-        former) and ``.grad`` (its gradients). Any memory layout will do; C or Fortran order is the fastest. The
-        structure is read anew at each step: after ``params["W"] = new`` the new array is stepped, with the same states.
+        The arrays to step, updated in place, of dtype float32, float64, float16, (ml_dtypes') bfloat16, complex64 or
+        complex128: one array; any nesting of dicts, lists and tuples of arrays; pairs of names and arrays; group dicts
+        as in torch, each with its arrays under ``"params"`` and its own values of any option; or an object with
+        ``.parameters`` (one of the former) and ``.grad`` (its gradients). Any memory layout will do; C or Fortran order
+        is the fastest. The structure is read anew at each step: after ``params["W"] = new`` the new array is stepped,
+        with the same states. Real and imaginary part of a complex number are stepped as two numbers, as in torch.
     lr : float or callable
         The rate, or a function that returns it given the step count t = 1, 2, …
     weight_decay : float
@@ -48,7 +49,8 @@ class Optimizer(Algorithm):
         stepped by the caller alone, and so is every array with backend "numpy".
     master_weights : bool, default False
         Keep of every float16 and bfloat16 parameter a float32 copy among the states (``"master"``), step that, and
-        round it to the parameter: steps too small for 16 bits add up.
+        round it to the parameter: steps too small for 16 bits add up. Where others have changed an element of the
+        parameter, so that it is not the rounded copy, the next step begins with what it is now.
     state_dtype : {None, "bfloat16"}
         Keep the states in 16 bits, half the memory. They are rounded stochastically: up with a probability equal to the
         discarded fraction, so without bias. Needs ml_dtypes; not for float64 parameters.
@@ -87,7 +89,9 @@ class Optimizer(Algorithm):
     (KeyboardInterrupt, or what another signal's handler raises) is raised when the step, save or load that it came in
     is whole.
 
-    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group.
+    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group. A group has three more: ``"frozen"`` leaves
+    it out of every step, its gradients unread; ``"name"`` is what messages and checkpoints call it; ``"extra"`` holds data
+    of the caller's own.
     """
 
     params: Params = setting()
@@ -100,9 +104,9 @@ class Optimizer(Algorithm):
     seed: int = setting(default=0, check=options.seed, kw_only=True)
     lr: Rate = option(check=options.rate_or_schedule)
     maximize: bool = option(default=False, check=options.flag, kw_only=True)
-    frozen: bool = option(default=False, check=options.flag, init=False)
-    name: str | None = option(default=None, check=options.group_name, init=False)
-    extra: Any = option(default=None, check=options.anything, init=False)
+    frozen: bool = option(default=False, check=options.flag, kw_only=True, init=False)
+    name: str | None = option(default=None, check=options.group_name, kw_only=True, init=False)
+    extra: Any = option(default=None, check=options.anything, kw_only=True, init=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
@@ -123,10 +127,12 @@ class Optimizer(Algorithm):
         Parameters
         ----------
         grads : optional
-            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout, and of
-            its dtype; where that is not float64, in any of float32, float64, float16 and bfloat16 (a float64 number
-            beyond float32 is infinite then). For a parameter without axes a NumPy scalar will do. May be left out where
-            gradients were bound or the object brings them.
+            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout and of any
+            dtype of parameters (for a float32 parameter a float64 number beyond float32 is infinite). What else gives
+            real numbers will do as well, by ``numpy.asarray``: integers, lists, arrays of JAX, tensors of PyTorch on the
+            CPU, a number for a parameter without axes. A complex parameter takes complex ones, by torch's convention.
+            None, for a parameter or for a whole part of the structure, leaves what stands there as it is, its states and
+            counts of steps included. May be left out where gradients were bound or the object brings them.
         grad_scale : float, default 1
             The gradients are this many times too large, from a scaled loss or a sum over as many batches: divide.
             In [2**-126, 2**126].

@@ -4,9 +4,9 @@ A function for each rule, of the same checks, defaults and bits as the optimizer
 Each is called as ``rule(p, g, *states, t, *, …)``: parameters `p`, gradients `g`, the rule's states in its order, and
 the number `t` of this step, from 1. Each is an array, or a list of arrays; the lists are of one length. All that
 belongs to one parameter has its shape, in any memory layout. A state has its dtype, but is float32 for a float16 or
-bfloat16 parameter; a gradient may be of any dtype that `Optimizer.step` takes. States begin at zero. The options, given
-by name, are those of the class; `lr` is a number here, and the function chooses the rule. Errors are raised before
-anything is touched.
+bfloat16 parameter; a gradient may be all that `Optimizer.step` takes. In a list of gradients None leaves its parameter
+and its states as they are. States begin at zero. The options, given by name, are those of the class; `lr` is a number
+here, and the function chooses the rule. Errors are raised before anything is touched.
 
 Examples
 --------
@@ -68,6 +68,8 @@ class _Function:
         if len(arguments) != len(self.places):
             raise TypeError(f"{self.name}() takes ({', '.join(self.places)}), got {len(arguments)} of them")
         t = options.count("t", arguments[-1], least=1)
+        if arguments[1] is None:
+            raise TypeError("g: expected a gradient, got None; in a list None leaves its parameter as it is")
         params, grads, *lists = self.lists(arguments[:-1])
         states = [list(own) for own in zip(*lists, strict=True)] if lists else [[] for _ in params]
         if n_threads is not None or sum(getattr(p, "size", 0) for p in params) >= FEWEST_SHARED:

@@ -28,8 +28,6 @@ Grads = np.ndarray | Iterable[Any] | Mapping[Any, Any]
 SEQUENCE, MAPPING, ITEM, ATTRIBUTE, PAIR = range(5)
 #: structures are no deeper: one that holds itself has no end
 _DEEPEST = 50
-#: what may stand in the place of a gradient
-_NONE = " (None where there is none)"
 
 
 class Node(NamedTuple):
@@ -334,6 +332,11 @@ def _flatten(node: Node | None, value: Any, name: str) -> Iterator[Any]:
         yield from _flatten(child, part, f"{name}[{key!r}]")
 
 
+def _way_out(name: str) -> str:
+    """What to do where a gradient is missing."""
+    return "; pass None for a parameter that has no gradient" if name.startswith("grads") else ""
+
+
 def _second(name: str, key: str, pair: Any) -> Any:
     """What stands after its name in a pair."""
     if pair[0] != key:
@@ -348,8 +351,8 @@ def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:
         raise TypeError(f"{name}: expected a sequence like params, got {type(values).__name__}")
     found = list(values)
     if len(found) != count:
-        what = f"gradients, one a parameter{_NONE}" if name.startswith("grads") else "parts"
-        raise ValueError(f"{name}: expected {count} {what}, got {len(found)}")
+        what = "gradients, one a parameter" if name.startswith("grads") else "parts"
+        raise ValueError(f"{name}: expected {count} {what}, got {len(found)}{_way_out(name)}")
     return found
 
 
@@ -364,8 +367,8 @@ def _by_key(name: str, keys: list[Any], values: Any) -> Sequence[Any]:
     if len(values) != len(keys) or any(key not in values for key in keys):
         missing = shown([key for key in keys if key not in values])
         unknown = shown([key for key in values if key not in keys])
-        hint = _NONE if name.startswith("grads") else ""
-        raise ValueError(f"{name}: expected the keys of params{hint}; missing: {missing}, unknown: {unknown}")
+        came = f"missing: {missing}, unknown: {unknown}"
+        raise ValueError(f"{name}: expected the keys of params; {came}{_way_out(name)}")
     return [values[key] for key in keys]
 
 

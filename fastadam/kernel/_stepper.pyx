@@ -112,7 +112,7 @@ cdef class Steppers:
         """Step ``(p, g, *states, t)`` on this thread; False, and no step, for a call that needs a closer look."""
         cdef Py_ssize_t last = self.n_arguments - 1
         cdef int64_t t
-        if len(arguments) != self.n_arguments or not cnp.PyArray_CheckExact(arguments[0]):
+        if len(arguments) != self.n_arguments or not cnp.PyArray_CheckExact(arguments[0]) or arguments[1] is None:
             return False
         if cnp.PyArray_SIZE(<cnp.ndarray> arguments[0]) >= self.fewest_shared or type(arguments[last]) is not int:
             return False

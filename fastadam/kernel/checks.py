@@ -78,7 +78,7 @@ def array(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}; {way}")
     _need_usual_arithmetic(name, value)
     if value.dtype.char not in _CHARS and value.dtype.name not in DTYPES:
-        raise TypeError(f"{name}: expected dtype {', '.join(DTYPES)}, got {value.dtype}; convert with .astype(…)")
+        raise TypeError(f"{name}: expected dtype {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {value.dtype}; convert with .astype(…)")
     if not value.dtype.isnative:
         raise TypeError(
             f"{name}: dtype {value.dtype.str} is not in this machine's byte order; convert with "
@@ -229,8 +229,8 @@ def gradient(name: str, value: Any, param: np.ndarray) -> np.ndarray:
     Refuse what has another shape, and what is no numbers. Complex numbers are for a complex parameter alone.
     """
     name = f"gradient of {name}"
-    found = value if isinstance(value, np.ndarray) else real(name, value, kinds="biufc")
     is_complex = param.dtype.kind == "c"
+    found = value if isinstance(value, np.ndarray) else real(name, value, kinds="biufc" if is_complex else "biuf")
     if found.dtype.kind == "c" and not is_complex:
         raise TypeError(f"{name}: expected real numbers like the parameter, got {found.dtype}")
     if found.dtype.kind in "biu" or (is_complex and found.dtype.kind != "c"):

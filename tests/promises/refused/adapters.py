@@ -14,14 +14,14 @@ from .case import DTYPE, RATE, Case, frozen, of_rows, step
 OF_STATE = "like instance.parameters, got "
 ARTICLE: list[tuple[str, dict[str, Any], Any, str]] = [
     ("shape", {"grad": ones(5)}, ValueError, f"instance.grad: expected shape (3,) {OF_STATE}(5,)"),
-    ("None", {"grad": None}, TypeError, "instance.grad: expected real numbers, got object"),
+    ("None", {"grad": None}, TypeError, "instance.grad: expected real numbers, got NoneType"),
     ("masked", {"grad": np.ma.ones(3)}, TypeError,
      "instance.grad: a masked array is not supported, its mask would be i"),
     ("complex", {"grad": ones(3, complex)}, TypeError, "instance.grad: expected real numbers, got complex128"),
     ("text", {"grad": "1.0"}, TypeError, "instance.grad: expected real numbers, got <U3"),
     ("lists", {"grad": [[1.0], [1.0, 2.0]]}, TypeError,
      "instance.grad: expected real numbers, got [[1.0], [1.0, 2.0]]"),
-    ("parameters None", {"parameters": None}, TypeError, "instance.parameters: expected real numbers, got object"),
+    ("parameters None", {"parameters": None}, TypeError, "instance.parameters: expected real numbers, got NoneType"),
     ("parameters whole", {"parameters": ones(3, int)}, TypeError, f"instance.parameters: {DTYPE}int64"),
     ("parameters frozen", {"parameters": np.broadcast_to(1.0, 3)}, ValueError,
      "instance.parameters: the array is read-only"),

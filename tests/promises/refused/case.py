@@ -29,7 +29,7 @@ def of_rows(table: str, world: Callable[[Path], Any], rows: list[Any]) -> list[C
 RATE, BELOW_ONE, UP_TO_ONE = "a number >= 0 and finite", "a number >= 0 and < 1", "a number >= 0 and <= 1"
 NORM, FLAG, THREADS = "a number > 0, or infinity", "True or False", "a whole number >= 1"
 ARRAY = "expected a numpy array, got "
-DTYPE = "expected dtype float16, bfloat16, float32 or float64, got "
+DTYPE = "expected dtype float16, bfloat16, float32, float64, complex64 or complex128, got "
 #: all that a step may do to gradients
 ALL = {"grad_scale": 2.0, "max_norm": 1.0, "clip_value": 0.5, "skip_nonfinite": True, "zero_grads": True}
 good_rate = schedules.cosine(0.5, 10)

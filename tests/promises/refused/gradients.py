@@ -25,8 +25,6 @@ GRADIENTS: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("number", lambda g: 1.0, TypeError, "grads: expected a sequence like params, got float"),
     ("text", lambda g: "abc", TypeError, "grads: expected a sequence like params, got str"),
     ("set", lambda g: {1, 2, 3}, TypeError, "grads: a set has no order by which arrays are matched; pass a list or"),
-    ("float32 for float64", lambda g: [g[0], g[1].astype("f4"), g[2]], TypeError,
-     "gradient of params[1]: expected dtype float64 like the parameter, got float32; convert with .astype(numpy.flo"),
     ("transposed", lambda g: [g[0].T, *g[1:]], ValueError, "gradient of params[0]: expected shape (2, 3) like the p"),
     ("first two", lambda g: [g[1], g[0], g[2]], ValueError, "gradient of params[0]: expected shape (2, 3) like the p"),
 ]  # fmt: skip
@@ -37,16 +35,14 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "broadcastable": (lambda w: ones(1, "f4"), ValueError, f"{SHAPE}(1,)"),
     "dimensions": (lambda w: ones((4, 1), "f4"), ValueError, f"{SHAPE}(4, 1)"),
     "without axes": (lambda w: np.float32(1), (TypeError, ValueError), "expected …, got "),
-    "integers": (lambda w: ones(4, int), TypeError, f"{DTYPE}int64; convert with .astype("),
-    "flags": (lambda w: ones(4, bool), TypeError, f"{DTYPE}bool"),
-    "complex": (lambda w: ones(4, "c8"), TypeError, f"{DTYPE}complex64"),
+    "complex": (lambda w: ones(4, "c8"), TypeError, "expected real numbers like the parameter, got complex64"),
     "objects": (lambda w: ones(4, object), TypeError, f"{DTYPE}object"),
-    "byte order": (lambda w: ones(4, ">f4"), TypeError, "dtype >f4 is not in this machine's byte order; convert with"),
     "masked": (lambda w: np.ma.ones(4, "f4"), TypeError, "a masked array is not supported, its mask would be ignored"),
-    "None": (lambda w: None, TypeError, "is None; every parameter is stepped, pass zeros or leave the parameter out"),
-    "list": (lambda w: [1.0] * 4, TypeError, f"{ARRAY}list; convert it once with numpy.asarray("),
-    "memory": (lambda w: memoryview(ones(4, "f4")), TypeError, f"{ARRAY}memoryview; convert it once with numpy.asarr"),
-    "sparse": (lambda w: scipy.sparse.coo_array(ones(4, "f4")), TypeError, f"{ARRAY}coo_array; pass .toarray()"),
+    "sparse": (lambda w: scipy.sparse.coo_array(ones(4, "f4")), TypeError, "expected real numbers, got coo_array"),
+    "text": (lambda w: "1234", TypeError, "expected real numbers, got <U4"),
+    "function": (lambda w: ones, TypeError, "expected real numbers, got "),
+    "ragged": (lambda w: [1.0, [2.0], 3.0, 4.0], TypeError, "expected real numbers, got [1.0, [2.0], 3.0, 4.0] of type l"),
+    "longdouble": (lambda w: ones(4, np.longdouble), TypeError, f"{DTYPE}float128; convert with .astype("),
     "parameter": (lambda w: w.params[56], ValueError, "shares memory with a parameter or a state, which it changes; p"),
     "another's": (
         lambda w: w.params[6],
@@ -67,6 +63,8 @@ NOT_ZEROED: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
         ValueError,
         "several of its elements share one place",
     ),
+    "integers": (lambda w: ones(4, int), TypeError, "zero_grads: the gradient of …came as ndarray, and was read as anot"),
+    "list": (lambda w: [1.0] * 4, TypeError, "zero_grads: the gradient of …came as list, and was read as another array"),
     "another": (lambda w: w.good[51], ValueError, "gradient of …share memory"),
 }  # fmt: skip
 
@@ -82,7 +80,7 @@ def fifty_seventh() -> list[Case]:
     made = []
     for (shape, place), (wrong, row) in itertools.product(NAMES.items(), (WRONG | NOT_ZEROED).items()):
         give, error, text = row
-        text = text if text.startswith("gradient") else f"gradient of {place}: {text}"
+        text = text if text.startswith(("gradient", "zero_grads")) else f"gradient of {place}: {text}"
         alone = [{name: value} for name, value in ALL.items()] if shape is as_list else []
         ways = [{}, *alone, ALL]
         for extras in ways:
@@ -121,7 +119,7 @@ STRUCTURES = [
      OSError, GONE),
     Case("mapping without the 57th", partial(a_hundred, shape=as_mapping),
      lambda w: w.opt.step({key: g for key, g in w.given.items() if key != "layer56"}, **ALL), ValueError,
-     "grads: expected the keys of params; missing: ['layer56'], unknown: []"),
+     "grads: expected the keys of params; missing: ['layer56'], unknown: []; pass None for a parameter that has no gradient"),
     Case("mapping of other names", in_mapping, lambda w: w.opt.step(dict(zip("abc", w.good, strict=True))), ValueError,
      "grads: expected the keys of params; missing: ['layer0', 'layer1', 'layer2'], unknown: ['a', 'b', 'c']"),
     Case("mapping of none", partial(a_hundred, shape=as_mapping), lambda w: w.opt.step({}), ValueError,
@@ -133,8 +131,6 @@ STRUCTURES = [
      "grads: expected different names, got ['layer0', 'layer0', 'layer0']"),
     Case("two groups of three", in_groups, lambda w: w.opt.step(as_groups(w.good)[:2]), ValueError,
      "grads: expected 3 groups (or all 3 arrays in order), got 2 entries"),
-    Case("None for a group", in_groups, lambda w: w.opt.step([w.good[:1], None, w.good[2:]]), TypeError,
-     "grads[1]: expected a mapping like params, got NoneType"),
     Case("list for a group's mapping", in_groups, lambda w: w.opt.step([w.good[:1], w.good[1:2], w.good[2:]]),
      TypeError, "grads[1]: expected a mapping like params, got list"),
     Case("too many in the last group", in_groups, lambda w: w.opt.step([*as_groups(w.good)[:2], [w.good[2]] * 2]),
@@ -149,8 +145,8 @@ STRUCTURES = [
      "gradient of params[1]: the array is read-only and would be written in place; pass a writeable copy"),
     Case("bound, read-only, zero_grads", worlds.bound, lambda w: w.opt.step(zero_grads=True), ValueError,
      "gradient of params[1]: the array is read-only and would be written in place; pass a writeable copy"),
-    Case("bound, others given", worlds.bound, lambda w: w.opt.step([w.good[0], None, w.good[2]]), TypeError,
-     "gradient of params[1]: is None; every parameter is stepped"),
+    Case("bound, others given", worlds.bound, lambda w: w.opt.step([w.good[0], "", w.good[2]]), TypeError,
+     "gradient of params[1]: expected real numbers, got <U1"),
     Case("bound, group without gradients", worlds.bound, lambda w: w.opt.add_param_group({"params": ones(2)}),
      ValueError, "params[1]['grads']: expected gradients to bind, as for the other groups"),
     Case("bound, group with another's shape", worlds.bound,
