@@ -276,6 +276,13 @@ def count_torch_steps(monkeypatch: Any) -> list[int]:
     return calls
 
 
+def torch_class_of(cls: Any) -> Any:
+    """The adapter's class for one of fastadam's, over the class that `torch.optim` has now."""
+    from fastadam.adapters import torch
+
+    return torch._stepped_by(cls)
+
+
 def torch_threads(optimizer: Any) -> int | None:
     return optimizer._n_threads
 

@@ -10,7 +10,7 @@ from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject, Py_TYPE
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from ..kernel._entry cimport Entry
@@ -37,7 +37,7 @@ cdef extern from *:
     ctypedef struct dl_device_t:
         int32_t type
     ctypedef struct dl_dtype_t:
-        pass
+        uint8_t code
     ctypedef struct dl_tensor_t:
         void* data
         dl_device_t device
@@ -54,6 +54,7 @@ cdef extern from *:
 cdef enum:
     DLPACK = 1      # the version that is known here
     ON_CPU = 1
+    COMPLEX = 5     # a code of dtypes
     MAX_NDIM = 8    # tensors of more axes are read by their methods
 
 cdef struct Place:          # how a tensor lies in memory
@@ -64,16 +65,16 @@ cdef struct Place:          # how a tensor lies in memory
 cdef object ANY = object()  # in place of what is not compared
 cdef dl_table_t* table = NULL
 cdef object kept_alive = None
-cdef object DATA_PTR = None, STRIDE = None, IS_NEG = None  # torch.Tensor's methods
+cdef object DATA_PTR = None, STRIDE = None, IS_NEG = None, IS_CONJ = None  # torch.Tensor's methods
 cdef PyObject* tensor_type = NULL
 cdef PyObject* parameter_type = NULL
 
 
 def read_by(capsule, tensor, parameter):
     """Read tensors of exactly these two types by this table of functions, or by methods where it is no table."""
-    global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG
+    global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG, IS_CONJ
     kept_alive = tensor, parameter
-    DATA_PTR, STRIDE, IS_NEG = tensor.data_ptr, tensor.stride, tensor.is_neg
+    DATA_PTR, STRIDE, IS_NEG, IS_CONJ = tensor.data_ptr, tensor.stride, tensor.is_neg, tensor.is_conj
     tensor_type, parameter_type = <PyObject*> tensor, <PyObject*> parameter
     table = NULL
     if PyCapsule_IsValid(capsule, "dlpack_exchange_api"):
@@ -91,6 +92,11 @@ cdef bint read(tensor, dl_tensor_t* found) noexcept:
         PyErr_Clear()
         return False
     return found.device.type == ON_CPU and found.ndim <= MAX_NDIM
+
+
+cdef inline bint is_conjugate(tensor, dl_tensor_t* found) except -1:
+    """Whether what lies in memory is the conjugate of the tensor."""
+    return found.dtype.code == COMPLEX and IS_CONJ(tensor)
 
 
 cdef inline char* address(dl_tensor_t* found) noexcept:
@@ -267,7 +273,7 @@ cdef class Watch:
             if self.written_places[i].ndim >= 0:
                 if not read(tensor, &found) or not is_laid_out(&self.written_places[i], &found):
                     return False
-                if <size_t> address(&found) != self.memory[i]:
+                if <size_t> address(&found) != self.memory[i] or is_conjugate(tensor, &found):
                     return False
             elif not self.finds_by_methods(tensor, i):
                 return False
@@ -287,6 +293,8 @@ cdef class Watch:
             if self.grad_places[i].ndim < 0 or not read(grad, &found):
                 return False
             if not is_laid_out(&self.grad_places[i], &found) or IS_NEG(grad):
+                return False
+            if is_conjugate(grad, &found):
                 return False
             self.at[i] = <int64_t> <size_t> address(&found)
         return True

@@ -14,7 +14,9 @@ and ``fastadam.Adadelta.v1``. The frame is thinc's:
 
 What thinc's optimizer has, these have: ``mom1``, ``mom2``, ``averages`` and ``nr_update`` are dicts from a parameter's
 key to its arrays (``mom1``, ``mom2``, and ``mom3`` where it takes three, are the rule's states, in its order, flat) and
-to its count of steps. They may be pickled, copied, read and replaced between steps: that is a checkpoint.
+to its count of steps. They may be pickled, copied, read and replaced between steps: that is a checkpoint. Where a layer
+was resized, by spaCy's ``add_label`` for instance, the weights of a key come in another shape: its states, average and
+count begin anew then, with a UserWarning.
 
 float32 and float64 weights in NumPy's memory are stepped in place. Arrays on a GPU are a TypeError, as are numbers
 outside their range a ValueError, before anything is touched.
@@ -44,6 +46,7 @@ True
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -162,18 +165,23 @@ class Optimizer(thinc.optimizers.Optimizer):
         if stepped is None or not self._holds(stepped, key, weights):
             stepped = self._new_stepped(key, weights)
         if (type(gradient), gradient.shape, gradient.dtype) != (np.ndarray, weights.shape, weights.dtype):
+            if gradient.shape != weights.shape and gradient.size == weights.size:  # thinc steps both flat
+                weights, zeros = self(key, weights, gradient.reshape(weights.shape), lr_scale=lr_scale)
+                return weights, zeros.reshape(gradient.shape)
             # its norm is taken before the step, which would refuse it
             checks.gradient(str(key), gradient, weights)
         average = self._average_of(key, stepped)
         learn_rate, beta1, beta2, eps, L2, grad_clip = self._now(key)
         hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, beta1, beta2, eps, L2, grad_clip)
-        factor = 1.0
-        if grad_clip and (self.L2_is_weight_decay or not L2):
-            factor = _clip_factor(gradient, grad_clip)
-        elif grad_clip:  # of the sum with L2's part, which the kernel makes of both, clipped
-            factor = _clip_factor(gradient + L2 * weights, grad_clip)
-            hyper = self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
+        factor, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else (1.0, hyper)
         t = self.nr_update.get(key, 0)
+        if stepped.is_resized:
+            warnings.warn(
+                f"weights of {key}: have another shape than at the last step, {weights.shape}; moments, average and "
+                "count of steps begin anew",
+                stacklevel=2,
+            )
+            t = 0
         stepped.stepper.step([gradient], t + 1, hyper, factor=factor, zero_grads=True)
         self.nr_update[key] = t + 1
         if self._stepped.get(key) is not stepped:
@@ -226,6 +234,15 @@ class Optimizer(thinc.optimizers.Optimizer):
         place = self._rule.hyper.index(name)
         return (*hyper[:place], float(value), *hyper[place + 1 :])
 
+    def _clipped(
+        self, hyper: tuple[float, ...], weights: np.ndarray, gradient: np.ndarray, L2: float, grad_clip: float
+    ) -> tuple[float, tuple[float, ...]]:
+        """What scales the gradient, and the hyper-parameters with it."""
+        if self.L2_is_weight_decay or not L2:
+            return _clip_factor(gradient, grad_clip), hyper
+        factor = _clip_factor(gradient + L2 * weights, grad_clip)  # the kernel makes the sum of both, clipped
+        return factor, self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
+
     # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
 
     def _holds(self, stepped: "_Stepped", key: tuple[int, str], weights: np.ndarray) -> bool:
@@ -245,18 +262,26 @@ class Optimizer(thinc.optimizers.Optimizer):
             raise TypeError(
                 f"weights of {key}: expected float32 or float64, got {weights.dtype}; use .astype('float32')"
             )
-        states: list[np.ndarray | None] = [None, None, None]
-        moments = (self.mom1, self.mom2, self.mom3)
-        for k in range(len(self._rule.states)):
-            states[k] = self._state(f"mom{k + 1}[{key}]", moments[k].get(key), weights)
-        shaped = [state.reshape(weights.shape) for state in states if state is not None]
+        held = [moments.get(key) for moments in (self.mom1, self.mom2, self.mom3)[: len(self._rule.states)]]
+        is_resized = self._is_resized(key, weights, held)
+        states = [
+            self._state(f"mom{k}[{key}]", None if is_resized else state, weights) for k, state in enumerate(held, 1)
+        ]
         stepper = Stepper(self._rule, threads.default())
-        stepper.lay([weights], [shaped], [str(key)])
-        return _Stepped(stepper, weights, states)
+        stepper.lay([weights], [[state.reshape(weights.shape) for state in states]], [str(key)])
+        return _Stepped(stepper, weights, [*states, *[None] * (3 - len(states))], is_resized)
+
+    def _is_resized(self, key: tuple[int, str], weights: np.ndarray, held: list[Any]) -> bool:
+        """Whether the states that there are, all of them, are of weights of another shape."""
+        before = self._stepped.get(key)
+        if before is not None and all(state is own for state, own in zip(held, before.states, strict=False)):
+            return before.weights.shape != weights.shape
+        sizes = {state.size if isinstance(state, np.ndarray) and state.ndim == 1 else None for state in held}
+        return len(sizes) == 1 and sizes.isdisjoint({None, weights.size})
 
     def _keep(self, stepped: "_Stepped", key: tuple[int, str]) -> None:
         """A plan and its states, once a step was made: one that was refused leaves nothing."""
-        self._stepped[key] = stepped
+        self._stepped[key], stepped.is_resized = stepped, False
         for held, state in zip((self.mom1, self.mom2, self.mom3), stepped.states, strict=True):
             if state is not None:
                 held[key] = state
@@ -277,7 +302,7 @@ class Optimizer(thinc.optimizers.Optimizer):
     def _average_of(self, key: tuple[int, str], stepped: "_Stepped") -> np.ndarray | None:
         if self.averages is None:
             return None
-        average, weights = self.averages.get(key), stepped.weights
+        average, weights = None if stepped.is_resized else self.averages.get(key), stepped.weights
         if average is None:
             return np.zeros(weights.shape, checks.computed_in(weights))
         if average is not stepped.average or not average.flags.writeable:
@@ -306,12 +331,15 @@ class Optimizer(thinc.optimizers.Optimizer):
 
 
 class _Stepped:
-    """What is stepped for one key: the stepper, the arrays that it is for, the average that was checked."""
+    """What is stepped for one key: the stepper, the arrays that it is for, the average that was checked; whether the
+    weights were resized since the last step."""
 
-    __slots__ = ("average", "states", "stepper", "weights")
+    __slots__ = ("average", "is_resized", "states", "stepper", "weights")
 
-    def __init__(self, stepper: Stepper, weights: np.ndarray, states: list[np.ndarray | None]) -> None:
-        self.stepper, self.weights, self.states = stepper, weights, states
+    def __init__(
+        self, stepper: Stepper, weights: np.ndarray, states: list[np.ndarray | None], is_resized: bool
+    ) -> None:
+        self.stepper, self.weights, self.states, self.is_resized = stepper, weights, states, is_resized
         self.average: Any = None
 
 

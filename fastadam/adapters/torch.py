@@ -5,10 +5,11 @@ The tensors are stepped where they lie, through NumPy views of their memory, all
 ``state_dict()`` is that of the torch optimizer of the same name, and either loads the other's. The same gradients give
 the same bits in every run, for any number of threads.
 
-``foreach``, ``fused``, ``capturable`` and ``differentiable`` choose a way of computing in torch; here there is one, and
-True is refused (but ``foreach`` and ``fused`` that come with a loaded state are kept, and mean nothing). So are tensors
-on other devices, sparse and complex ones, and sparse gradients. States of float16 and bfloat16 parameters are float32,
-in which they are computed, here and in what is saved and loaded; torch keeps, and loads, them in the parameter's dtype.
+``foreach`` and ``fused`` are taken, and change nothing: in torch they choose a speed. ``capturable`` and
+``differentiable`` are refused. So are tensors on other devices, sparse ones and sparse gradients. A tensor that needs
+no gradient may be anything that torch takes: it is looked at when it first has one. States of float16 and bfloat16
+parameters are float32, in which they are computed, here and in what is saved and loaded; torch keeps, and loads, them
+in the parameter's dtype. docs/adapters.md lists all differences that are meant.
 
 Which tensors have gradients may differ from step to step, but all is laid out anew then, which takes longer than a
 step: where that happens often, torch's own optimizers are faster.
@@ -40,6 +41,7 @@ import numpy as np
 
 try:
     import torch
+    from torch.nn.parameter import is_lazy
 except ImportError as error:
     raise ImportError("fastadam.adapters.torch needs PyTorch: pip install torch") from error
 
@@ -62,9 +64,13 @@ from .torch_state import (
 
 __all__ = ["export_state", "import_state", *torch_classes()]
 
-#: torch's ways of computing: those that change nothing of what a step gives, and those that do
-_SAME = ("foreach", "fused")
-_CHANGING = ("capturable", "differentiable")
+#: torch's ways of computing that change nothing of what a step gives
+_SAME = {"foreach", "fused"}
+#: those that do more than a step can here, and what they do
+_REFUSED = {
+    "capturable": "keeps the counts of steps on a GPU, for its graphs",
+    "differentiable": "lets gradients flow through the step, which autograd does not see here",
+}
 #: dtypes that torch keeps states in, where they are computed in float32
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -97,19 +103,24 @@ class _Step:
 
     _ours: type[Optimizer]
     _plan: "_TensorPlan | None" = None
+    _door: Any = None  # who is inside; none before all groups are there
     param_groups: list[dict[str, Any]]
     state: Any
 
     def __init__(self, params: Any, *args: Any, n_threads: int | None = None, **options: Any) -> None:
         self._n_threads = threads.resolve("n_threads", n_threads)
-        self._door = Entry()
         super().__init__(params, *args, **options)  # type: ignore[call-arg]
+        _check_groups(self._ours, self.param_groups)
+        self._step_supports_amp_scaling = False  # with fused=True, torch's GradScaler would leave its scale to a step
+        self._door = Entry()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; refuses tensors and options that cannot be stepped."""
         super().add_param_group(param_group)  # type: ignore[misc]
+        if self._door is None:  # in torch's __init__: all groups are checked after it
+            return
         try:
-            _check_group(f"param_groups[{len(self.param_groups) - 1}]", self.param_groups[-1])
+            _check_groups(self._ours, self.param_groups)
         except BaseException:
             del self.param_groups[-1]
             raise
@@ -201,10 +212,8 @@ class _TensorPlan:
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
     ) -> None:
-        torchs = torch_defaults(ours.__name__).keys() | set(_CHANGING)
-        self.ours, self.n_groups = ours, len(groups)
-        self.refused = torchs - ours.options.keys() - set(_SAME)  # what torch alone has
-        self.read = (torchs & ours.options.keys()) | self.refused
+        self.ours, self.n_groups, self.refused = ours, len(groups), _refused_ways(ours)
+        self.read = (torch_defaults(ours.__name__).keys() & ours.options.keys()) | self.refused
         self.defaults = {name: option.default for name, option in ours.options.items()}
         named = _named(groups)
         held = {p: state.get(p, {}) for params in stepped for p in params}  # to read it makes an entry
@@ -217,8 +226,11 @@ class _TensorPlan:
                 rule = self.rule_of(groups[k])
                 initial = ours.initial(self.checked(k, self.given(groups[k])))
                 states = [_states(ours, rule, initial, f"the state of {named[p]}", p, held[p]) for p in params]
-                views = [[_view(tensor, "a state") for tensor in tensors.values()] for tensors in states]
-                planned.append((backends.kernel(rule), [_view(p, named[p]) for p in params], views))
+                views = [
+                    [_steppable(f"a state of {named[p]}", tensor) for tensor in tensors.values()]
+                    for p, tensors in zip(params, states, strict=True)
+                ]
+                planned.append((backends.kernel(rule), [_steppable(named[p], p) for p in params], views))
                 self.states += states
                 self.rules.append((k, rule))
         names = [named[p] for p in self.params]
@@ -308,7 +320,7 @@ def _states(
 ) -> dict[str, torch.Tensor]:
     """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
     found = {}
-    dtype = p.dtype if p.dtype == torch.float64 else torch.float32
+    dtype = torch.float32 if p.dtype in _HALVES else p.dtype
     for key in (ours.torch_names[own] for own in rule.states):
         tensor = state.get(key)
         if tensor is None and steps_done(name, state):
@@ -317,51 +329,88 @@ def _states(
             tensor = torch.full_like(p, initial, dtype=dtype, memory_format=torch.preserve_format)
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
-        found[key] = tensor.detach().resolve_neg().to(dtype)
+        if tensor.is_complex() != p.is_complex():
+            raise TypeError(f"{name}: {key!r}: is of {tensor.dtype}, its parameter of {p.dtype}")
+        found[key] = _computed(tensor.detach()).to(dtype)
     return found
 
 
+def _computed(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, with what autograd left uncomputed: a sign, a conjugation, zeros."""
+    if tensor.layout != torch.strided:
+        return tensor
+    return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_conj().resolve_neg()
+
+
 def _gradient(tensor: Any, what: str) -> np.ndarray:
-    """As `_view`, which refuses what autograd left uncomputed, for a clone holds that as well."""
+    """As `_view`, which refuses what autograd left uncomputed."""
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError):
-        is_lazy = tensor.layout == torch.strided and (tensor.is_neg() or tensor._is_zerotensor())
-        return _view(tensor.clone() if is_lazy else tensor, what)
+        return _view(what, _computed(tensor))
 
 
-def _view(tensor: Any, what: str) -> np.ndarray:
+def _steppable(what: str, tensor: Any) -> np.ndarray:
+    """The memory of a tensor that is to be stepped, as an array."""
+    array = _view(what, tensor)
+    if array.dtype.name not in checks.DTYPES:
+        raise _unfit(what, tensor)
+    if checks.repeats(array):
+        raise ValueError(f"{what}: several of its elements share one place in memory; use .contiguous()")
+    return array
+
+
+def _view(what: str, tensor: Any) -> np.ndarray:
     """The tensor's memory as an array."""
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError) as error:  # not worth asking before: this is called for every gradient
-        if tensor.layout != torch.strided:
-            why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
-        elif tensor.device.type != "cpu":
-            why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
-        elif tensor.dtype == torch.bfloat16:
-            from ml_dtypes import bfloat16
+        if tensor.layout == torch.strided and tensor.device.type == "cpu":
+            if tensor.dtype == torch.bfloat16:
+                from ml_dtypes import bfloat16
 
-            return tensor.detach().view(torch.int16).numpy().view(bfloat16)  # type: ignore[no-any-return]
-        elif tensor.requires_grad:
-            return _view(tensor.detach(), what)
-        elif tensor.is_neg() or tensor._is_zerotensor():
-            why, way = "has values that are not computed yet", ".clone()"
-        else:
-            why, way = f"is of {tensor.dtype}", "torch.optim"
-        raise TypeError(f"{what} {why}; fastadam steps dense, real CPU tensors: use {way}") from error
+                return tensor.detach().view(torch.int16).numpy().view(bfloat16)  # type: ignore[no-any-return]
+            if tensor.requires_grad:
+                return _view(what, tensor.detach())
+        raise _unfit(what, tensor) from error
+
+
+def _unfit(what: str, tensor: torch.Tensor) -> TypeError:
+    """Why a tensor cannot be stepped, in torch's words."""
+    if tensor.layout != torch.strided:
+        why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
+    elif tensor.device.type != "cpu":
+        why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
+    elif tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
+        why, way = "has values that are not computed yet", ".resolve_conj()" if tensor.is_conj() else ".clone()"
+    else:
+        why, way = f"is of {tensor.dtype}", "torch.optim" if tensor.is_complex() else ".to(torch.float32)"
+    return TypeError(f"{what} {why}; fastadam steps dense CPU tensors of {', '.join(checks.DTYPES)}: use {way}")
+
+
+def _refused_ways(ours: type[Optimizer]) -> set[str]:
+    """The options that torch alone has, and that are no matter of speed."""
+    return (torch_defaults(ours.__name__).keys() | _REFUSED.keys()) - ours.options.keys() - _SAME
 
 
 def _refuse_ways(name: str, group: dict[str, Any], ways: Iterable[str]) -> None:
     for way in ways:
         if group.get(way):
-            raise ValueError(f"{name}: {way}=True chooses a way of computing in torch; leave it out, or assign False")
+            why = _REFUSED.get(way, "is not known here")
+            raise ValueError(f"{name}: {way}=True {why}; leave it out, or assign False, or use torch.optim")
 
 
-def _check_group(name: str, group: dict[str, Any]) -> None:
-    _refuse_ways(name, group, (*_SAME, *_CHANGING))
-    for place, p in enumerate(group["params"]):
-        checks.parameter(f"{name}['params'][{place}]", _view(p, f"{name}['params'][{place}]"))
+def _check_groups(ours: type[Optimizer], groups: list[dict[str, Any]]) -> None:
+    """Refuse options and tensors that cannot be stepped: a tensor without need of a gradient is looked at later."""
+    for k, group in enumerate(groups):
+        _refuse_ways(f"param_groups[{k}]", group, _refused_ways(ours))
+    named = {name: p for p, name in _named(groups).items() if _needs_gradient(p)}
+    checks.parameters(list(named), [_steppable(name, p) for name, p in named.items()])
+
+
+def _needs_gradient(p: torch.Tensor) -> bool:
+    """Whether a tensor is to be stepped, for all that is known; of a lazy module's it is not yet."""
+    return p.grad is not None or (p.requires_grad and not is_lazy(p))
 
 
 def _stepped_by(ours: type[Optimizer]) -> type[Any]:

@@ -42,10 +42,11 @@ import numpy as np
 
 from .. import options
 from ..base import Optimizer
+from ..kernel import checks
 from ..kernel.checks import counted, shown
 from ..optimizers import CLASSES, AdamW
 
-#: options that the groups of older versions of torch lack
+#: options that the groups of older versions of torch lack, which did what is the class's default
 _LATER = {"maximize", "decoupled_weight_decay"}
 #: torch's float32 counts steps no further
 _MAX_FLOAT32 = 2**24
@@ -182,10 +183,10 @@ def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any])
 def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one of torch's groups; what they may be, `load_state_dict` says."""
     _mapping(where, group)
-    names = [name for name in mine if name not in {*ours_alone(cls), "params"}]
+    names = [name for name in cls.options if name in torch_defaults(cls.__name__) or name in _LATER]
     if missing := [name for name in names if name not in group and name not in _LATER]:
         raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
-    found = {name: plain_value(group[name]) for name in names if name in group}
+    found = {name: plain_value(group.get(name, cls.options[name].default)) for name in names}
     _check_decoupled(f"{where}['decoupled_weight_decay']", cls, {**mine, **found})
     return found
 
@@ -245,14 +246,18 @@ def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
         raise ValueError(f"{where}: is sparse ({tensor.layout}); states are dense here: .to_dense()")
     if tensor.device.type != "cpu":
         raise ValueError(f"{where}: lies on {tensor.device}; move it: .cpu(), or torch.load(…, map_location='cpu')")
-    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise ValueError(f"{where}: expected dtype float16, bfloat16, float32 or float64, got {tensor.dtype}")
-    tensor = tensor.detach().resolve_neg()
-    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in checks.DTYPES:
+        raise ValueError(f"{where}: expected dtype {', '.join(checks.DTYPES)}, got {tensor.dtype}")
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    array: np.ndarray = (tensor.float() if dtype == "bfloat16" else tensor).numpy()
     if like is None:
         return array
-    is_exact = tensor.dtype.itemsize < like.itemsize or str(tensor.dtype) == f"torch.{like.dtype.name}"
-    return array.astype(like.dtype) if is_exact else array
+    is_alike = tensor.is_complex() == np.iscomplexobj(like)
+    if dtype != like.dtype.name and not (is_alike and tensor.dtype.itemsize < like.itemsize):
+        way = f"; use .to(torch.{like.dtype.name})" if is_alike else ""
+        raise ValueError(f"{where}: expected dtype {like.dtype.name}, got {tensor.dtype}{way}")
+    return array.astype(like.dtype)
 
 
 def _tensor(array: np.ndarray) -> Any:

@@ -192,13 +192,20 @@ def parameter(name: str, value: Any) -> None:
     """Refuse what cannot be a parameter: it must be an array that can be written, each element in its own place."""
     array(name, value)
     writeable(name, value)
-    if value.flags.c_contiguous:
-        return
+    if repeats(value):
+        raise ValueError(f"{name}: several of its elements share one place in memory; pass a copy")
+
+
+def repeats(value: np.ndarray) -> bool:
+    """Whether several elements of an array share one place in memory, or may do so."""
+    if value.flags.c_contiguous or not value.size:
+        return False
     reach = value.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(value.strides, value.shape, strict=True)):
-        if size > 1 and stride < reach and value.size:
-            raise ValueError(f"{name}: several of its elements share one place in memory; pass a copy")
-        reach += stride * max(size - 1, 0)
+        if size > 1 and stride < reach:
+            return True
+        reach += stride * (size - 1)
+    return False
 
 
 def parameters(names: list[str], params: list[Any]) -> None:
