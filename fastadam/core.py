@@ -15,6 +15,7 @@ from .kernel import backends, checks
 from .kernel._follow import Follower
 from .kernel._plan import Plan
 from .kernel._signals import deferred_signals
+from .kernel.arrived import make_writeable
 from .state.snapshot import Fit, Snapshot
 from .state.store import States, Store, continued_rows
 from .tree import Tree
@@ -284,7 +285,8 @@ class Core(Follower):
 
     @classmethod
     def of_parts(cls, kind: Any, parts: dict[str, Any]) -> "Core":
-        """The core of a copy."""
+        """The core of a copy; what came from another process may be read-only, and is not to stay so."""
+        make_writeable(_arrays_of(parts))
         store = Store(parts["settings"]["state_dtype"], parts["states"], parts["counts"])
         core = cls(kind, parts["settings"], parts["tree"], parts["groups"], store)
         core.bind(parts["bound"])
@@ -328,6 +330,18 @@ class Unchanged:
                 "another thread stepped or loaded the optimizer while it was copied; give each its own, or a lock"
             )
         return bool, ()
+
+
+def _arrays_of(parts: Mapping[str, Any]) -> Iterator[Any]:
+    """All arrays of a copy that are written: by steps, or by `zero_grad`."""
+    structure = parts["tree"]
+    bound = parts["bound"] if structure.owner is None else getattr(structure.owner, "__dict__", {}).get("grad")
+    yield parts["counts"]
+    for values in parts["groups"].values:
+        yield from values["params"]
+    for named in parts["states"]:
+        yield from named.values()
+    yield from () if bound is None else structure.flatten(bound)
 
 
 def _check_params(names: Sequence[str], arrays: Sequence[Any], settings: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import options
 from .base import Optimizer
-from .kernel import backends
+from .kernel import backends, literals
 from .kernel.checks import counted, scalar, shown
 from .options import option, setting
 from .rules import OF_THE_STEP, Rule, arguments, prepare_scalars
@@ -34,10 +34,11 @@ def optimizer(
     Parameters
     ----------
     update : function
-        One step of one element: ``update(p, g, *states, *scalars) -> (p, *states)``, with no loop, no dtype and no
-        literal number (it would widen float32; pass it as a scalar). NumPy's functions may be used, as in
-        `fastadam.rules`, but no sum or norm: it knows one element. Weight decay and ``maximize`` are applied before
-        it. On backend "numpy" it is given arrays, which it cannot write in place.
+        One step of one element: ``update(p, g, *states, *scalars) -> (p, *states)``, with no loop and no dtype.
+        NumPy's functions may be used, as in `fastadam.rules`, but no sum or norm: it knows one element. Every number
+        in it (``0.9``, ``2``, a default, ``BETA`` around it, ``numpy.pi``) is rounded to the parameter's dtype, or
+        to float32 for 16 bits, before the step; it keeps the value of now. Weight decay and ``maximize`` are applied
+        before it. On backend "numpy" it is given arrays, which it cannot write in place.
     scalars : function
         What all elements of step t = 1.0, 2.0, … share: ``scalars(t, lr, …) -> tuple`` in the order of the update's
         last arguments, in float64. Its arguments after t are the hyper-parameters.
@@ -55,13 +56,14 @@ def optimizer(
     -------
     type
         A class like `fastadam.Adam`: ``cls(params, *, lr=…, weight_decay=…, maximize=False, …,
-        backend="numba", **settings)``. `backend` may be "numba" or "numpy".
+        backend="numba", **settings)``. `backend` may be "numba" or "numpy". Both give the same bits, but for functions
+        that each library computes in its own way: ``exp``, ``log``, ``tanh``, ``sin``, ``power`` and their kind.
 
     Raises
     ------
     TypeError, ValueError
         Before anything is compiled: for functions whose arguments or results do not fit one another, or that mix
-        elements.
+        elements; for ``x ** y`` other than ``x ** 2``, with its line.
 
     Examples
     --------
@@ -113,6 +115,7 @@ def _check(rule: Rule, values: dict[str, Any]) -> None:
     _check_names(rule, values)
     scalars = _check_scalars(rule, values)
     _check_results(rule, scalars)
+    _check_numbers(rule, scalars)
     _check_elements(rule, scalars)
 
 
@@ -153,9 +156,7 @@ def _check_scalars(rule: Rule, values: dict[str, Any]) -> tuple[float, ...]:
 
 
 def _check_results(rule: Rule, scalars: tuple[float, ...]) -> None:
-    name, one = rule.name, np.ones(1)
-    with np.errstate(all="ignore"):
-        result = rule.update(one, one, *(np.zeros(1) for _ in rule.states), *map(np.float64, scalars))
+    name, result = rule.name, _of_one(rule, rule.update, scalars)
     if not isinstance(result, tuple) or len(result) != 1 + len(rule.states):
         came = counted(len(result), "value") if isinstance(result, tuple) else type(result).__name__
         names = ", ".join(("p", *rule.states))
@@ -163,6 +164,24 @@ def _check_results(rule: Rule, scalars: tuple[float, ...]) -> None:
     for place, value in zip(("p", *rule.states), result, strict=True):
         if not _is_number(value, (), (1,)):
             raise TypeError(f"{name!r}: expected it to return one real number for {place}, got {shown(value)}")
+
+
+def _of_one(rule: Rule, update: Callable[..., Any], scalars: tuple[float, ...]) -> Any:
+    """The results for one element."""
+    one = np.ones(1)
+    with np.errstate(all="ignore"):
+        return update(one, one, *(np.zeros(1) for _ in rule.states), *map(np.float64, scalars))
+
+
+def _check_numbers(rule: Rule, scalars: tuple[float, ...]) -> None:
+    update = literals.typed(rule.update, np.float64)
+    try:
+        _of_one(rule, update, scalars)
+    except (TypeError, IndexError) as error:
+        raise TypeError(
+            f"{rule.name!r}: its numbers are of the parameter's dtype, but one of them must be whole: {error}; only "
+            "an index or an argument of range that is written there remains whole"
+        ) from error
 
 
 def _check_elements(rule: Rule, scalars: tuple[float, ...]) -> None:

@@ -14,11 +14,13 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
     are those of the class. Arrays of another dtype, shape or order than p's, and t < 1, are refused.
 """
 
-import ctypes
 import inspect
 from typing import Any
 
 import numpy as np
+from llvmlite import binding
+from numba import types
+from numba.extending import models, register_model
 
 try:
     import numba
@@ -60,10 +62,19 @@ _CHECK = """
     if {0}.shape != p.shape or not {0}.flags.c_contiguous:
         raise ValueError("{1}_step: {0}: expected the shape of p in C order; see numpy.ascontiguousarray")"""
 
+
+class _Compiled(types.ExternalFunction):
+    """A compiled function that jitted code calls by name, not by address: what Numba caches holds in the next process.
+    A pickle of one imports this module, which tells the names."""
+
+
+register_model(_Compiled)(models.OpaqueModel)
 _SET_MODE = {
-    "denormals_off": ctypes.CFUNCTYPE(ctypes.c_uint64)(DENORMALS[0]),
-    "denormals_restore": ctypes.CFUNCTYPE(None, ctypes.c_uint64)(DENORMALS[1]),
+    "denormals_off": _Compiled("fastadam_denormals_off", types.uint64()),
+    "denormals_restore": _Compiled("fastadam_denormals_restore", types.void(types.uint64)),
 }
+for _function, _address in zip(_SET_MODE.values(), DENORMALS, strict=True):
+    binding.add_symbol(_function.symbol, _address)
 
 
 def _whole_step(rule: Rule) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastadam import options
-from fastadam.kernel import backends, threads
+from fastadam.kernel import arrived, backends, threads
 from fastadam.kernel._cpu import BUILT_ISAS
 from fastadam.kernel._layout import Kernel
 from fastadam.kernel._plan import Plan
@@ -20,7 +20,17 @@ from fastadam.kernel._tiles import MAX_THREADS
 from fastadam.rules import Rule
 from fastadam.state import entries, folder, snapshot
 
-__all__ = ["BUILT_ISAS", "MAX_THREADS", "Plan", "backends", "options", "state_like", "threads", "uninterrupted"]
+__all__ = [
+    "BUILT_ISAS",
+    "MAX_THREADS",
+    "Plan",
+    "arrived",
+    "backends",
+    "options",
+    "state_like",
+    "threads",
+    "uninterrupted",
+]
 
 #: the module of an instruction set's sweeps
 SWEEPS = "fastadam.kernel._sweeps_{isa}"

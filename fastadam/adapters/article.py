@@ -17,6 +17,7 @@ import numpy as np
 from ..kernel import checks, threads
 from ..kernel._segments import state_like
 from ..kernel._stepper import Stepper
+from ..kernel.arrived import make_writeable
 from ..names import Strict
 from ..rules import RULES, Rule
 
@@ -83,6 +84,10 @@ class _Article(Strict):
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all but the stepper, which the next step makes anew."""
         return {**vars(self), "_stepper": None, "_states_shown": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        make_writeable([getattr(self.instance, "__dict__", {}).get("parameters")])  # the states are copied anyway
 
     def _hyper(self, t: int) -> dict[str, float]:
         """The rule's hyper-parameters for step `t`; those left out are 0."""

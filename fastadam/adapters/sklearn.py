@@ -5,7 +5,8 @@ Losses and weights are scikit-learn's to rounding; solvers but "adam" stay its o
 threads. The classes `MLPClassifier` and `MLPRegressor` need no block: their import line alone is another one. Both
 honour every parameter of ``solver="adam"``, and the rule is `fastadam.Adam` with ``eps_hat=True``.
 
-A model that comes into a block half trained (with ``partial_fit``, or out of a pickle) goes on from its states.
+A model that comes into a block half trained (with ``partial_fit``, or out of a pickle) goes on from its states. What
+worker processes train for a block comes back in scikit-learn's classes.
 Pickles and copies hold scikit-learn's own optimizer with the same states, so that a model of scikit-learn's classes
 loads where fastadam is not installed, and its training goes on with fastadam in a block, or in a class of this module.
 
@@ -43,6 +44,7 @@ import numpy as np
 
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
+from ..kernel.arrived import make_writeable
 from ..optimizers import Adam
 from ..rules import RULES
 
@@ -204,6 +206,12 @@ class _Accelerated:
                 stacklevel=2,
             )
         super().__setstate__(state)  # type: ignore[misc]
+        _own_weights(self)
+
+
+def _own_weights(estimator: Any) -> None:
+    """Weights that came from another process may be read-only."""
+    make_writeable([*getattr(estimator, "coefs_", ()), *getattr(estimator, "intercepts_", ())])
 
 
 class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
@@ -266,13 +274,38 @@ def _fit_in_block(estimator: Any, *args: Any, **kwargs: Any) -> Any:
     return _stock_fit(estimator, *args, **kwargs)
 
 
+class _Sent(_Accelerated):
+    """An estimator out of a block in a process that knows of no block: trained by fastadam, as its clones are, and
+    pickled, on its way back, as the class of scikit-learn that it was."""
+
+    stock: type
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return object.__reduce_ex__(self, protocol) if _is_copying() else (self.stock, (), self.__getstate__())
+
+
+_SENT = {
+    stock: type(stock.__name__, (_Sent, own), {"stock": stock, "__doc__": own.__doc__}) for stock, own in _OWN.items()
+}
+
+
+def _arrive(stock: type) -> Any:
+    """What an estimator that was pickled within a block is here."""
+    return stock() if _blocks else _SENT[stock]()
+
+
+def _is_copying() -> bool:
+    """Whether the caller's caller makes a copy, which stays in this process, and no pickle."""
+    return sys._getframe(2).f_globals.get("__name__") == "copy"
+
+
 def _reduce_in_block(estimator: Any, protocol: int) -> Any:
-    """How estimators reach worker processes, which know of no block: as this module's classes."""
-    own = _OWN.get(type(estimator))
-    if own is not None:
-        return own, (), estimator.__getstate__()
-    is_copied = sys._getframe(1).f_globals.get("__name__") == "copy"  # which stays in this process, and block
-    if not (is_copied or isinstance(estimator, _Accelerated)):
+    """How estimators reach worker processes, which know of no block."""
+    if _is_copying():
+        return object.__reduce_ex__(estimator, protocol)
+    if type(estimator) in _SENT:
+        return _arrive, (type(estimator),), estimator.__getstate__()
+    if not isinstance(estimator, _Accelerated):
         name = type(estimator).__name__
         warnings.warn(
             f"{name}: fastadam cannot follow it to another process, where it is trained by scikit-learn's own Adam; "
@@ -283,8 +316,18 @@ def _reduce_in_block(estimator: Any, protocol: int) -> Any:
     return object.__reduce_ex__(estimator, protocol)
 
 
+def _set_state_in_block(estimator: Any, state: dict[str, Any]) -> None:
+    super(BaseMultilayerPerceptron, estimator).__setstate__(state)
+    _own_weights(estimator)
+
+
 #: what scikit-learn's estimators have as long as there is a block
-_IN_BLOCK = {"_optimizer": _OptimizerHook(), "_fit": _fit_in_block, "__reduce_ex__": _reduce_in_block}
+_IN_BLOCK = {
+    "_optimizer": _OptimizerHook(),
+    "_fit": _fit_in_block,
+    "__reduce_ex__": _reduce_in_block,
+    "__setstate__": _set_state_in_block,
+}
 _outside = {name: vars(BaseMultilayerPerceptron)[name] for name in _IN_BLOCK if name in vars(BaseMultilayerPerceptron)}
 _blocks = 0  # how many are open, in all threads
 _lock = threading.Lock()
@@ -295,10 +338,10 @@ def accelerated() -> Iterator[None]:
     """Within this block, scikit-learn's MLPClassifier and MLPRegressor are trained by fastadam.
 
     Blocks may be nested and opened by several threads; as long as one is open, all threads of the process train with
-    fastadam, those of joblib included. Estimators that are sent to worker processes become this module's classes on
-    their way, so that ``n_jobs`` works; so do copies and pickles made within the block. It can be a function's
-    decorator, too: ``@accelerated()``. At its end, however it is left, scikit-learn is as before; an optimizer that a
-    model has then remains with it.
+    fastadam, those of joblib included. Estimators that are sent to worker processes are trained by fastadam there, and
+    come back in scikit-learn's classes, so that ``n_jobs`` works. So a pickle that is made within the block needs
+    fastadam where it is loaded. It can be a function's decorator, too: ``@accelerated()``. At its end, however it is
+    left, scikit-learn is as before; an optimizer that a model has then remains with it.
 
     Raises
     ------

@@ -56,6 +56,7 @@ from .. import options
 from ..algorithm import Algorithm
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
+from ..kernel.arrived import make_writeable
 from ..names import refuse_unknown
 from ..optimizers import CLASSES
 from ..optimizers import Adam as _Adam
@@ -327,6 +328,8 @@ class Optimizer(thinc.optimizers.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+        for held in (self.mom1, self.mom2, self.mom3, self.averages or {}):
+            make_writeable(held.values())
         self._begin_anew()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import rules
 from ..rules import Rule
-from . import _codecs, _cpu, checks, threads
+from . import _codecs, _cpu, checks, literals, threads
 from ._layout import Kernel
 
 #: instruction sets from the most to the least demanding, each with the test of whether it runs here
@@ -67,8 +67,10 @@ def _numba(rule: Rule) -> Kernel:
         import numba as _  # noqa: F401
     except ImportError as error:
         raise ImportError("backend='numba' needs Numba: pip install 'fastadam[numba]'") from error
-    from .jit import compile_rule
+    from .jit import check_counters, compile_rule
 
+    if not _is_built_in(rule):
+        check_counters(rule)
     return compile_rule(rule)
 
 
@@ -93,13 +95,14 @@ def _numpy(rule: Rule) -> Kernel:
 def _on_arrays(rule: Rule) -> Callable[..., list[Any]]:
     """The update of a user's own rule on arrays, which are to be to it what numbers are: values that do not change."""
     n_arrays, n_scalars = 2 + len(rule.states), rule.n_scalars - rule.n_prepare_scalars
+    of_dtype = {real: literals.typed(rule.update, real) for real in (np.float32, np.float64)}
 
     def update(*given: Any) -> list[Any]:
         arrays = [array.view() for array in given[:n_arrays]]
         for array in arrays:
             array.flags.writeable = False
         # What cannot be written is, or views, an old value, and must outlast the writing of the other results.
-        results = rule.update(*arrays, *given[n_arrays:])
+        results = of_dtype[given[0].dtype.type](*arrays, *given[n_arrays:])
         return [new if np.asarray(new).flags.writeable else np.array(new) for new in results]
 
     try:

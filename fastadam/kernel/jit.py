@@ -2,18 +2,17 @@
 Imported only when asked for; Numba is an optional dependency.
 """
 
-import inspect
 from collections.abc import Callable
-from types import CellType, FunctionType
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types
+from numba.core import ir
 
 from .. import rules
 from ..rules import Rule
-from . import generate
+from . import generate, literals
 from ._layout import Kernel
 
 _SWEEP = types.void(types.intp, types.CPointer(types.voidptr), types.voidptr)
@@ -40,10 +39,10 @@ def compile_rule(rule: Rule) -> Kernel:
         sweep_body=generate.sweep_body(rule, "update"),
         step_body=generate.step_body(rules, rule, "scalars_of_step"),
     )
-    names = functions(rule) | {"carray": numba.carray}  # type: ignore[attr-defined]
     callbacks = {}
     for dtype in ("float32", "float64"):
-        scope = names | {"real": np.dtype(dtype).type}
+        real = np.dtype(dtype).type
+        scope: dict[str, Any] = functions(rule, real) | {"real": real, "carray": numba.carray}  # type: ignore[attr-defined]
         exec(source, scope)
         callbacks[dtype] = numba.cfunc(_SWEEP, error_model="numpy")(scope["sweep"])
     step = numba.cfunc(_STEP, error_model="numpy")(scope["step"])
@@ -51,25 +50,32 @@ def compile_rule(rule: Rule) -> Kernel:
     return Kernel(rule, addresses, step.address, owner=(callbacks, step))
 
 
-def functions(rule: Rule) -> dict[str, Any]:
-    """What the generated loops call, jitted."""
+def functions(rule: Rule, real: literals.Real = None) -> dict[str, Any]:
+    """What the generated loops call, jitted; the update with its numbers in the dtype `real`."""
     return {
         "prepare": jit(rules.prepare),
         "prepare_scalars": jit(rules.prepare_scalars),
-        "update": jit(rule.update),
+        "update": jit(rule.update, real),
         "scalars_of_step": jit(rule.scalars),
     }
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """The function under Numba; what Python functions it calls, global or around it, are compiled with it."""
+def jit(function: Callable[..., Any], real: literals.Real = None) -> Any:
+    """The function under Numba, and with it what Python functions it calls."""
+    return literals.typed(function, real, numba.njit(inline="always", error_model="numpy"))
 
-    def jitted(value: Any) -> Any:
-        # Itself among its globals: numpy.sign in a function that is called sign looks like that.
-        return jit(value) if inspect.isfunction(value) and value is not function else value
 
-    called = {name: jitted(value) for name, value in inspect.getclosurevars(function).globals.items()}
-    cells = tuple(CellType(jitted(cell.cell_contents)) for cell in function.__closure__ or ())
-    scope = function.__globals__ | called
-    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells or None)
-    return numba.njit(inline="always", error_model="numpy")(made)
+def check_counters(rule: Rule) -> None:
+    """Refuse an update in which a whole number that is no literal, such as a loop's counter, widens float32."""
+    update, taken = jit(rule.update, np.float32), (types.float32,) * len(rules.arguments(rule.update))
+    update.compile(taken)
+    annotation = update.overloads[taken].type_annotation
+    for done in (done for block in annotation.blocks.values() for done in block.find_insts(ir.Assign)):
+        found = {annotation.typemap[variable.name] for variable in done.list_vars() if variable != done.target}
+        widens = annotation.typemap[done.target.name] == types.float64 and types.float32 in found
+        if widens and any(isinstance(of, types.Integer) for of in found):
+            raise TypeError(
+                f"{rule.name!r}, line {done.loc.line} of {done.loc.filename}: a whole number that is no literal, such "
+                "as a loop's counter, beside a float32: Numba computes in float64 there, NumPy does not; count in a "
+                "number of its own (k = 0.0, then k = k + 1.0)"
+            )

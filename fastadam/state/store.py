@@ -125,7 +125,7 @@ def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np
         raise TypeError(f"rows: expected whole numbers, one a row of the new array, got {numbers.dtype}{hint}")
     if new.ndim == 0 or numbers.shape != new.shape[:1]:
         raise ValueError(f"rows: expected one number a row of the new {new.shape}, got the shape {numbers.shape}")
-    if numbers.size and not (-1 <= numbers.min() and numbers.max() < len(old)):
+    if numbers.size and not (numbers.min() >= -1 and numbers.max() < len(old)):
         bad = numbers[(numbers < -1) | (numbers >= len(old))][0]
         raise ValueError(f"rows: expected -1 … {len(old) - 1}, the rows of the old {name}, got {bad}")
     if (numbers >= 0).any():

@@ -3,6 +3,8 @@ Two clients and the examples of docs/embedding.md are compiled here, as a user w
 """
 
 import inspect
+import json
+import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from math import sqrt
@@ -319,6 +321,69 @@ def test_numba_scalar_rule_in_a_loop_of_ones_own():
 def test_numba_has_every_rule(name):
     for function in (name, f"{name}_scalars", f"{name}_step"):
         assert callable(getattr(fastadam.numba, function))
+
+
+#: a user's module: of each rule a cached function with its step, or with its scalars and its update of one element
+CACHED = """
+import json
+
+import numpy as np
+from numba import njit
+"""
+CACHED_RULE = """
+from fastadam.numba import {name}, {name}_scalars, {name}_step
+
+@njit(cache=True)
+def fit_{name}(p, g, {states}):
+    {name}_step(p, g, {states}, 1, {own})
+    {scalars} = {name}_scalars(2.0, {own})
+    for i in range(p.size):
+        p[i], {elements} = {name}(p[i], g[i], {elements}, {scalars})
+
+arrays = np.array([np.linspace(-1, 1, 5), np.linspace(1, 2, 5), *np.full(({n_states}, 5), {first})])
+fit_{name}(*arrays)
+print(json.dumps([sum(fit_{name}.stats.cache_hits.values()), arrays.tolist()]))
+"""
+
+
+def test_numba_keeps_what_calls_the_rules(tmp_path):
+    """Compiled by one process, taken from the cache by the next, with the class's values in both."""
+    parts, expected = [CACHED], []
+    for name in sorted(BY_RULE):
+        opt = make(name, np.linspace(-1, 1, 5), lr=0.1)
+        states, first = rule_of(opt).states, float(opt.state[rule_of(opt).states[0]][0][0])
+        lists = {
+            "states": states,
+            "elements": (f"{state}[i]" for state in states),
+            "own": map(repr, taken_by_step(opt)[0]),
+            "scalars": arguments(rule_of(opt).update)[2 + len(states) :],
+        }
+        joined = {what: ", ".join(words) for what, words in lists.items()}
+        parts.append(CACHED_RULE.format(name=name, first=first, n_states=len(states), **joined))
+        for _ in range(2):
+            opt.step(np.linspace(1, 2, 5))
+        expected.append([array.tolist() for array in (inside.planned(opt)[0], *(opt.state[s][0] for s in states))])
+    (tmp_path / "fitting.py").write_text("".join(parts))
+    for hits in (0, 1):
+        came = [json.loads(line) for line in python("-W", "error", "fitting.py", cwd=tmp_path).splitlines()]
+        assert [found for found, _ in came] == [hits] * len(BY_RULE)
+        assert [[arrays[0], *arrays[2:]] for _, arrays in came] == expected
+
+
+def test_numba_code_goes_to_another_process(tmp_path):
+    """By value, as Numba pickles it: there nothing else imports this module."""
+    (tmp_path / "fit").write_bytes(pickle.dumps(train))
+    code = """
+import pickle, sys
+import numpy as np
+train = pickle.load(open("fit", "rb"))
+x, w = np.ones((3, 2)), np.zeros(2)
+train(x, np.ones(3), w, 5, 0.05)
+print(w.tobytes().hex())
+"""
+    x, w = np.ones((3, 2)), np.zeros(2)
+    train(x, np.ones(3), w, 5, 0.05)
+    assert python("-c", code, cwd=tmp_path).strip() == w.tobytes().hex()
 
 
 def test_documented_signature():

@@ -20,11 +20,12 @@ from inside import fitted, threads
 from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.ensemble import BaggingRegressor, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neural_network import _multilayer_perceptron
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import fastadam.adapters.sklearn as adapter
@@ -428,11 +429,71 @@ def test_blocks_of_several_threads():
         close(model, expected)
 
 
-def test_copies_within_a_block_train_with_fastadam_anywhere():
+def test_copies_and_pickles_within_a_block_keep_their_class():
+    model = stock.MLPClassifier(**OPTIONS).fit(X, Y)
     with accelerated():
-        made = copy.deepcopy(stock.MLPClassifier(**OPTIONS))
-    assert type(made) is adapter.MLPClassifier
-    assert vars(made).keys() == vars(stock.MLPClassifier(**OPTIONS)).keys()
+        text = pickle.dumps(model)
+        for made in (copy.copy(model), copy.deepcopy(model), pickle.loads(text)):
+            assert type(made) is stock.MLPClassifier
+            assert vars(made).keys() == vars(model).keys()
+    elsewhere = pickle.loads(text)  # as in another process: trained by fastadam, and scikit-learn's when pickled
+    for made in (elsewhere, clone(elsewhere), copy.deepcopy(elsewhere)):
+        assert isinstance(made, adapter.MLPClassifier)
+        assert by_fastadam(made.fit(X, Y), X, Y)
+        back = pickle.dumps(made)
+        assert b"fastadam" not in back
+        assert type(pickle.loads(back)) is stock.MLPClassifier
+        close(pickle.loads(back), stock.MLPClassifier(**OPTIONS).fit(X, Y))
+
+
+def perceptrons(made):
+    """The perceptrons that were trained for an ensemble, a search or a validation."""
+    found = made["estimator"] if isinstance(made, dict) else getattr(made, "estimators_", [made])
+    return [model[-1] if isinstance(model, Pipeline) else model for model in found]
+
+
+#: what trains perceptrons of the classes in a module, so many at a time
+TOGETHER = {
+    "bagging": lambda mlp, n: BaggingRegressor(mlp.MLPRegressor(**OPTIONS), 3, n_jobs=n, random_state=0).fit(X, Y),
+    "voting": lambda mlp, n: VotingClassifier(
+        [
+            ("alone", mlp.MLPClassifier(**OPTIONS)),
+            ("in a pipeline", make_pipeline(StandardScaler(), mlp.MLPClassifier(**OPTIONS))),
+        ],
+        n_jobs=n,
+    ).fit(X, Y),
+    "validation": lambda mlp, n: cross_validate(
+        mlp.MLPClassifier(**OPTIONS), X, Y, cv=2, n_jobs=n, return_estimator=True
+    ),
+    "search": lambda mlp, n: (
+        GridSearchCV(mlp.MLPClassifier(**OPTIONS), {"alpha": [1e-4, 1.0]}, cv=2, n_jobs=n).fit(X, Y).best_estimator_
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_what_workers_train_comes_back_in_scikit_learns_classes(name, backend):
+    expected = perceptrons(TOGETHER[name](stock, None))
+    with parallel_config(backend), accelerated():
+        whole = TOGETHER[name](stock, 2)
+    made = perceptrons(whole)
+    for ours, theirs in zip(made, expected, strict=True):
+        assert type(ours) is type(theirs)
+        close(ours, theirs)
+    text = pickle.dumps(whole)
+    assert b"fastadam" not in text
+    assert [type(model) for model in perceptrons(pickle.loads(text))] == [type(model) for model in expected]
+
+
+@pytest.mark.parametrize("where", ["block", "class"])
+def test_weights_that_arrive_read_only_are_trained(where):
+    model = (stock if where == "block" else adapter).MLPRegressor(**OPTIONS).fit(DIABETES, PROGRESS)
+    buffers = []
+    with accelerated() if where == "block" else nullcontext():
+        text = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+        came = pickle.loads(text, buffers=[bytes(buffer.raw()) for buffer in buffers])
+        close(came.partial_fit(DIABETES, PROGRESS), model.partial_fit(DIABETES, PROGRESS))
 
 
 # ---------------------------------------------------------------- what it cannot speed up, it says

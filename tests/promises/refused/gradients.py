@@ -11,7 +11,7 @@ from numpy import ones
 from numpy.lib.stride_tricks import as_strided
 
 from . import worlds
-from .case import ALL, ARRAY, DTYPE, Case
+from .case import ALL, DTYPE, Case
 from .worlds import as_groups, as_list, as_mapping, running
 
 SHAPE = "expected shape (4,) like the parameter, got "

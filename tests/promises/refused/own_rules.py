@@ -35,6 +35,24 @@ def made(update: Any = two, scalars: Any = rate, states: Any = ("m",), **more: A
     return call
 
 
+def counting(p: Any, g: Any, m: Any, lr: Any) -> Any:
+    for k in range(3):
+        m = m + k * g
+    return p - lr * m, m
+
+
+def by_numba(w: Any) -> None:
+    fastadam.optimizer(counting, rate, ["m"], lr=0.1)(w.p)
+
+
+def cube(x: Any) -> Any:
+    return x**3
+
+
+PLACE = 1
+#: a rule with more numbers than fit its code
+MANY = eval(f"lambda p, g, m, lr: (p, ({' + m * '.join(f'0.{k}' for k in range(1, 400))}))")
+ROUNDED = "a power other than x ** 2, which NumPy and Numba round each in its own way; write x * x * x"
 OTHER_NAME = "means something else in an optimizer; give this hyper-parameter another name"
 RETURNS = "'<lambda>': expected it to return one real number for "
 RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
@@ -100,6 +118,18 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "'<lambda>': backend='numpy' runs it on arrays, where it fails: The truth value … write numpy.where for an if"),
     ("in place in NumPy", made(in_place), TypeError,
      "'in_place': backend='numpy' runs it on arrays, where it fails: output array is read-only; write numpy.where"),
+    ("a root", made(lambda p, g, m, lr: (p - lr * g / m**0.5, m)), ValueError,
+     f"'<lambda>', line …own_rules.py: {ROUNDED}"),
+    ("a power", made(lambda p, g, m, lr: (p - g**lr, m)), ValueError, f"'<lambda>', line …own_rules.py: {ROUNDED}"),
+    ("a power by name", made(lambda p, g, m, lr: (p - pow(g, 3), m)), ValueError,
+     f"'<lambda>', line …own_rules.py: {ROUNDED}"),
+    ("a power around it", made(lambda p, g, m, lr: (p - cube(g), m)), ValueError,
+     f"'cube', line {cube.__code__.co_firstlineno + 1} of …own_rules.py: {ROUNDED}"),
+    ("a counter", by_numba, TypeError,
+     f"'counting', line {counting.__code__.co_firstlineno + 2} of …own_rules.py: a whole number that is no literal"),
+    ("an index by name", made(lambda p, g, m, lr: (p - lr * (g, m)[PLACE], m)), TypeError,
+     "'<lambda>': its numbers are of the parameter's dtype, but one of them must be whole: tuple indices must be"),
+    ("many numbers", made(MANY), ValueError, "'<lambda>': has too many numbers; pass some as scalars"),
     ("unknown option", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, beta=0.9, backend="numpy"),
      TypeError, "beta: unknown option of two; it has params, lr, maximize, weight_decay, grads, backend,"),
     ("compiled", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, backend="cython"), ValueError,
