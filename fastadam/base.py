@@ -72,7 +72,7 @@ class Optimizer(Algorithm):
     grad_norm : float or None
         The norm of the last step's gradients, where it was asked to measure it.
     state : mapping
-        Name of a state (``"m"``, ``"v"``, …) -> its arrays, one a parameter; assigning an array copies it into the state.
+        Name of a state (``"m"``, ``"v"``, …) -> its arrays, one a parameter; what is assigned is copied.
     param_groups : sequence
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
@@ -89,9 +89,9 @@ class Optimizer(Algorithm):
     (KeyboardInterrupt, or what another signal's handler raises) is raised when the step, save or load that it came in
     is whole.
 
-    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group. A group has three more keys: ``"frozen"``
-    leaves it out of every step, its gradients unread; ``"name"`` is what messages and checkpoints call it; ``"extra"``
-    holds data of the caller's own.
+    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group. A group has three more keys. ``"frozen"``
+    leaves it out of every step, its gradients unread. ``"name"`` is what messages and checkpoints call it. ``"extra"``
+    has data of the caller's own.
     """
 
     __slots__ = ("core",)
@@ -106,8 +106,8 @@ class Optimizer(Algorithm):
     lr: Rate = option(check=options.rate_or_schedule)
     maximize: bool = option(default=False, check=options.flag, kw_only=True)
     frozen: bool = option(default=False, check=options.flag, kw_only=True, init=False)
-    name: str | None = option(default=None, check=options.group_name, kw_only=True, init=False)
-    extra: Any = option(default=None, check=options.anything, kw_only=True, init=False)
+    name: str | None = option(default=None, check=options.group_name, kw_only=True, init=False, own=True)
+    extra: Any = option(default=None, check=options.anything, kw_only=True, init=False, own=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
@@ -129,12 +129,12 @@ class Optimizer(Algorithm):
         Parameters
         ----------
         grads : optional
-            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout and of any
-            dtype of parameters (for a float32 parameter a float64 number beyond float32 is infinite). What else gives
-            real numbers will do as well, by ``numpy.asarray``: integers, lists, arrays of JAX, tensors of PyTorch on the
-            CPU, a number for a parameter without axes. A complex parameter takes complex ones, by torch's convention.
-            None, for a parameter or for a whole part of the structure, leaves what stands there as it is, its states and
-            counts of steps included. May be left out where gradients were bound or the object brings them.
+            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout and of
+            any dtype of parameters (for a float32 parameter a float64 number beyond float32 is infinite). All else
+            that ``numpy.asarray`` reads as real numbers will do: integers, lists, arrays of JAX, tensors of PyTorch on
+            the CPU, a number for a parameter without axes. A complex parameter takes complex ones, by torch's
+            convention. None, for a parameter or for a whole part of the structure, leaves what stands there as it is,
+            states and counts of steps included. May be left out where gradients were bound or the object brings them.
         grad_scale : float, default 1
             The gradients are this many times too large, from a scaled loss or a sum over as many batches: divide.
             In [2**-126, 2**126].
@@ -201,8 +201,8 @@ class Optimizer(Algorithm):
 
         Notes
         -----
-        The count of the parameter's steps goes on, unless every row is new. Gradients that are bound are to be exchanged
-        by the caller, before the next step.
+        The count of the parameter's steps goes on, unless every row is new. Bound gradients are the caller's to
+        exchange, before the next step.
 
         Examples
         --------
@@ -309,7 +309,7 @@ class Optimizer(Algorithm):
 
     @property
     def rate(self) -> float | None:
-        """The learning rate of the last step, of the first group, where `lr` may be a schedule; None before any step."""
+        """The learning rate of the last step, of the first group; None before any step."""
         return self.core.rate()
 
     @property

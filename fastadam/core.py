@@ -16,6 +16,7 @@ from .kernel._follow import Follower
 from .kernel._plan import Plan
 from .kernel._signals import deferred_signals
 from .kernel.arrived import make_writeable
+from .names import meant
 from .state.snapshot import Fit, Snapshot
 from .state.store import States, Store, continued_rows
 from .tree import Tree
@@ -154,7 +155,9 @@ class Core(Follower):
     def number_of(self, key: str) -> int:
         """The place of the parameter that checkpoints call so."""
         if key not in self.tree.keys:
-            raise ValueError(f"{checks.shown(key)}: no parameter is called so; there are {checks.shown(self.tree.keys)}")
+            near = meant(str(key), self.tree.keys)
+            way = f"there are {checks.shown(self.tree.keys)}" if near is None else f"did you mean {near!r}?"
+            raise ValueError(f"{checks.shown(key)}: no parameter is called so; {way}")
         return self.tree.keys.index(key)
 
     def reset(self, keys: Sequence[str] | None) -> None:

@@ -27,7 +27,7 @@ class Declaration(Protocol):
 
 
 class Groups(Telling, Sequence["Group"]):
-    """All groups of one optimizer. `cell` holds their values; `labels` call them in messages, where they have no name."""
+    """All groups of one optimizer. `cell` holds their values; `labels` call those that have no name, in messages."""
 
     labels: list[str]
     rules: list[Rule]

@@ -46,22 +46,32 @@ class Option(Field):
     """A value that every group has. The attribute reads the first group's value, and sets every group's."""
 
     def __init__(
-        self, default: Any, check: Check, kw_only: bool, init: bool, fixed: bool, hyper: tuple[str, ...]
+        self, default: Any, check: Check, kw_only: bool, init: bool, fixed: bool, hyper: tuple[str, ...], own: bool
     ) -> None:
         super().__init__(default, check, kw_only, init)
         #: whether the value is chosen at construction, since the states begin with it
         self.fixed = fixed
         #: the hyper-parameters of rules that the value gives: by default the one of its own name
         self.hyper = hyper
+        #: whether each group has its own, so that it is no attribute of the optimizer
+        self.own = own
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
         self.hyper = self.hyper or (name,)
 
     def __get__(self, optimizer: Any, _: type) -> Any:
-        return self if optimizer is None else optimizer.param_groups[0][self.name]
+        if optimizer is None:
+            return self
+        self._need_attribute()
+        return optimizer.param_groups[0][self.name]
+
+    def _need_attribute(self) -> None:
+        if self.own:
+            raise AttributeError(f"{self.name}: each group has its own; write opt.param_groups[0][{self.name!r}]")
 
     def __set__(self, optimizer: Any, value: Any) -> None:
+        self._need_attribute()
         optimizer.core.groups.assign_to_all({self.name: value})
 
 
@@ -94,13 +104,15 @@ def option(
     init: bool = True,
     fixed: bool = False,
     hyper: tuple[str, ...] = (),
+    own: bool = False,
 ) -> Any:
     """Declare an option in the body of an optimizer class.
 
     Without `init` the constructor does not take it; a `fixed` one is chosen at construction. `hyper` names the
     hyper-parameters of the rules that it gives, where they have other names: a pair gives two, a number each of them.
+    Where each group has its `own`, it is no attribute of the optimizer.
     """
-    return Option(default, check, kw_only, init, fixed, hyper)
+    return Option(default, check, kw_only, init, fixed, hyper, own)
 
 
 def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool = False) -> Any:

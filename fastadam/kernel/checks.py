@@ -146,7 +146,8 @@ def array(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}{advice(value)}")
     _need_usual_arithmetic(name, value)
     if value.dtype.char not in _CHARS and value.dtype.name not in DTYPES:
-        raise TypeError(f"{name}: expected dtype {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {value.dtype}; convert with .astype(…)")
+        allowed = f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
+        raise TypeError(f"{name}: expected dtype {allowed}, got {value.dtype}; convert with .astype(…)")
     if not value.dtype.isnative:
         raise TypeError(
             f"{name}: dtype {value.dtype.str} is not in this machine's byte order; convert with "
@@ -159,7 +160,7 @@ def _need_usual_arithmetic(name: str, value: Any) -> None:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
     if isinstance(value, np.ndarray) and type(value).__array_ufunc__ is not np.ndarray.__array_ufunc__:
-        raise TypeError(f"{name}: {type(value).__name__} has an arithmetic of its own; pass a plain array of its numbers")
+        raise TypeError(f"{name}: {type(value).__name__} has an arithmetic of its own; pass its numbers as a plain array")
 
 
 def real(name: str, value: Any, kinds: str = "biuf") -> np.ndarray:
@@ -301,11 +302,13 @@ def gradient(name: str, value: Any, param: np.ndarray) -> np.ndarray:
     found = value if isinstance(value, np.ndarray) else real(name, value, kinds="biufc" if is_complex else "biuf")
     if found.dtype.kind == "c" and not is_complex:
         raise TypeError(f"{name}: expected real numbers like the parameter, got {found.dtype}")
-    if found.dtype.kind in "biu" or (is_complex and found.dtype.kind != "c"):
+    if found.dtype.kind in "biu":
         found = found.astype(computed_in(param))
     elif not found.dtype.isnative:
         found = found.astype(found.dtype.newbyteorder("="))
     array(name, found)
+    if is_complex and found.dtype.kind != "c":
+        found = found.astype(param.dtype)
     if found.shape != param.shape:
         raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {found.shape}")
     return found

@@ -59,12 +59,12 @@ cdef inline real where(real condition, real a, real b) noexcept nogil:
 #: the functions of codecs.h, by their C arguments
 CODECS = {
     "Py_ssize_t n, const char* data, Py_ssize_t stride, void* tile": (
-        ["load_float16", "load_bfloat16", "load_float32", "load_float64", "load_double"]
-        + ["widen_load_float16", "widen_load_bfloat16", "widen_load_float32"]
+        *("load_float16", "load_bfloat16", "load_float32", "load_float64", "load_double"),
+        *("widen_load_float16", "widen_load_bfloat16", "widen_load_float32"),
     ),
     "Py_ssize_t n, char* data, Py_ssize_t stride, const void* tile, uint64_t key, uint64_t place": (
-        ["store_float16", "store_bfloat16", "store_bfloat16_random", "store_float32", "store_float64", "store_double"]
-        + ["narrow_store_float16", "narrow_store_bfloat16", "narrow_store_float32"]
+        *("store_float16", "store_bfloat16", "store_bfloat16_random", "store_float32", "store_float64", "store_double"),
+        *("narrow_store_float16", "narrow_store_bfloat16", "narrow_store_float32"),
     ),
     "Py_ssize_t n, const void* tile, double scale, double* sum": ["squares_float32", "squares_float64"],
 }

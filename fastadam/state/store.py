@@ -128,6 +128,7 @@ def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np
     if numbers.size and not (numbers.min() >= -1 and numbers.max() < len(old)):
         bad = numbers[(numbers < -1) | (numbers >= len(old))][0]
         raise ValueError(f"rows: expected -1 … {len(old) - 1}, the rows of the old {name}, got {bad}")
-    if (numbers >= 0).any():
-        checks.like(name, new[:0], old[:0])
+    if (numbers >= 0).any() and (new.shape[1:] != old.shape[1:] or new.dtype != old.dtype):
+        was, now = (f"{a.dtype} of shape {('…', *a.shape[1:])}".replace("'", "") for a in (old, new))
+        raise ValueError(f"rows: {name} was {was}, and would be {now}; only rows of equal ones go on, -1 begins anew")
     return numbers

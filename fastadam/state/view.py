@@ -62,7 +62,8 @@ class StateArrays(Sequence[np.ndarray | None]):
         values = [value] if isinstance(numbers, int) else list(value)
         numbers = [numbers] if isinstance(numbers, int) else numbers
         if len(values) != len(numbers):
-            raise ValueError(f"state[{self._name!r}]: expected {len(numbers)} arrays, one a parameter, got {len(values)}")
+            wanted = checks.counted(len(numbers), "array")
+            raise ValueError(f"state[{self._name!r}]: expected {wanted}, one a parameter, got {len(values)}")
         pairs = [self._checked(k, new) for k, new in zip(numbers, values, strict=True)]
         with self._held():
             for own, new in pairs:
@@ -73,6 +74,8 @@ class StateArrays(Sequence[np.ndarray | None]):
         where, own = f"state[{self._name!r}][{k}]", self[k]
         if own is None:
             raise TypeError(f"{where}: this parameter has no such state")
+        if self._name == "master":
+            raise TypeError(f"{where}: a master weight follows its parameter; write that")
         new = checks.real(where, value, kinds="biufc" if own.dtype.kind == "c" else "biuf")
         if new.shape != own.shape:
             raise ValueError(f"{where}: expected the shape {own.shape} of the parameter, got {new.shape}")
