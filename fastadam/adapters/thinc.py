@@ -259,7 +259,7 @@ class Optimizer(thinc.optimizers.Optimizer):
     def _new_stepped(self, key: tuple[int, str], weights: np.ndarray) -> "_Stepped":
         _on_cpu(f"weights of {key}", weights)
         checks.parameter(f"weights of {key}", weights)
-        if weights.itemsize == 2:  # thinc's norms are taken in the gradient's dtype
+        if weights.dtype not in (np.float32, np.float64):  # thinc's norms are taken in the gradient's dtype
             raise TypeError(
                 f"weights of {key}: expected float32 or float64, got {weights.dtype}; use .astype('float32')"
             )

@@ -598,6 +598,7 @@ WRONG_CALLS = {
     ),
     "GPU gradient": (lambda w, g: (w, OnDevice()), TypeError, "gradient of .*got cupy.OnDevice; .* on the CPU alone"),
     "integers": (lambda w, g: (w.astype(int), g), TypeError, "weights of .*expected dtype"),
+    "complex": (lambda w, g: (w + 0j, g), TypeError, "weights of .*expected float32 or float64, got complex64"),
     "shape": (lambda w, g: (w, g[:2]), ValueError, r"gradient of .1, 'W'.: expected shape \(3,\)"),
     "read-only gradient": (lambda w, g: (w, np.broadcast_to(g[:1], 3)), ValueError, "gradient of .*read-only"),
     "the weights themselves": (lambda w, g: (w, w), ValueError, "shares memory"),
@@ -687,7 +688,7 @@ def test_the_first_call_of_a_parameter_may_fail():
 FIRST = {
     "shape": (lambda w: np.ones(4, "float32"), ValueError, "gradient of .*expected shape"),
     "read-only": (lambda w: np.broadcast_to(np.float32(1), 3), ValueError, "gradient of .*read-only"),
-    "complex": (lambda w: np.full(3, 1 + 2j), TypeError, "gradient of .*dtype"),
+    "complex": (lambda w: np.full(3, 1 + 2j), TypeError, "gradient of .*expected real numbers"),
     "masked": (lambda w: np.ma.ones(3, "float32"), TypeError, "gradient of .*masked"),
     "the weights": (lambda w: w, ValueError, "shares memory"),
 }

@@ -220,7 +220,6 @@ REFUSED = [
         "capturable=True keeps the counts of steps",
     ),
     ("differentiable", {"differentiable": True}, lambda: torch.ones(2), ValueError, f"differentiable=True {LETS}"),
-    ("complex", {}, lambda: torch.ones(2, dtype=torch.complex64), TypeError, "['params'][0] is of torch.complex64"),
     ("float8", {}, lambda: torch.ones(2).to(torch.float8_e5m2), TypeError, "use .to(torch.float32)"),
     ("device", {}, lambda: torch.ones(2, device="meta"), TypeError, "['params'][0] lies on meta"),
     ("sparse", {}, lambda: torch.ones(2).to_sparse(), TypeError, "use .to_dense(), or torch.optim"),

@@ -268,6 +268,42 @@ def test_lazy_modules(name, late):
     torch.testing.assert_close(results[0], results[-1])
 
 
+# ---------------------------------------------------------------- complex tensors
+
+
+@each_name
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_tensors_are_stepped_as_torchs_are(name, dtype):
+    """Beside real ones. A gradient may be a conjugate that is not computed yet, which torch's own refuse."""
+    generator = torch.Generator().manual_seed(0)
+    start, grad = (torch.randn(2, 3, dtype=dtype, generator=generator) for _ in range(2))
+    results = []
+    for optim in (adapter, torch.optim):
+        p, q = torch.nn.Parameter(start.clone()), parameter()
+        optimizer = getattr(optim, name)([p, q], lr=0.1)
+        for g in (grad, 2 * grad, grad.conj(), grad, torch._neg_view(grad), grad.t().contiguous().t()):
+            p.grad = g if optim is adapter else g.resolve_conj().resolve_neg()
+            q.grad = torch.ones(3)
+            optimizer.step()
+        state = copy.deepcopy(optimizer.state_dict())
+        results.append([p.detach(), q.detach(), *(state["state"][0][key] for key in sorted(state["state"][0]))])
+        optimizer.load_state_dict(copy.deepcopy(state))
+        optimizer.step()
+        results[-1].append(p.detach().clone())
+    torch.testing.assert_close(*results)
+
+
+def test_a_complex_tensor_that_becomes_its_conjugate_is_refused():
+    p = parameter(1j, 2 - 1j)
+    optimizer = adapter.Adam([p])
+    stepped(p, optimizer, 2)
+    p.data = p.data.conj()  # in the same memory
+    before = p.detach().resolve_conj()
+    with pytest.raises(TypeError, match=r"not computed yet.*\.resolve_conj\(\)"):
+        optimizer.step()
+    assert torch.equal(p.detach().resolve_conj(), before)
+
+
 # ---------------------------------------------------------------- states in which some parameters have none
 
 
