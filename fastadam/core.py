@@ -190,7 +190,8 @@ class Core(Follower):
                     counts[3 + k] = 0
             structure = self.tree.with_array(k, array)
             try:
-                structure.read_again()
+                if structure.read_again()[k] is not array:
+                    raise TypeError(f"{structure.names[k]}: the structure that was given does not keep another array")
                 self._take_arrays(structure, arrays, states, counts)
             except BaseException:
                 structure.with_array(k, before)

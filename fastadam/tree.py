@@ -247,7 +247,11 @@ def _read(value: Any, name: str, path: tuple[Any, ...], leaves: list[Leaf]) -> t
         children = [_read(part, f"{name}[{key!r}]", (*path, key), leaves) for key, part in values]
         sources = [Node(PAIR, (key,), (source,), 1) for key, (source, _) in zip(keys, children, strict=True)]
         return _node(SEQUENCE, (), sources), _node(MAPPING, keys, [grads for _, grads in children])
-    children = [_read(part, f"{name}[{k}]", (*path, k), leaves) for k, part in enumerate(values)]
+    fields = getattr(value, "_fields", range(len(values)))  # of a named tuple
+    children = [
+        _read(part, f"{name}[{k}]", (*path, field), leaves)
+        for k, (field, part) in enumerate(zip(fields, values, strict=True))
+    ]
     return _both(SEQUENCE, [], children)
 
 

@@ -128,7 +128,7 @@ def test_random_rounding_goes_by_the_steps_of_each_parameter():
         for t, is_out in enumerate(pattern):
             g = np.cos(np.arange(5000, dtype=np.float32) + sum(not out for out in pattern[:t]))
             opt.step([None if is_out else g, np.ones(7, np.float32)])
-        return [bits(p[0]), bits(opt.state["m"][0].view(np.uint16))]
+        return [bits(p[0]), opt.state["m"][0].tobytes()]
 
     assert run([0, 1, 1, 0, 1, 0]) == run([0, 0, 0])
 
@@ -235,7 +235,7 @@ PLACED = {
     "list": (lambda a: [np.zeros(2), a], "1", lambda s: s[1]),
     "nested": (lambda a: {"layers": [{"W": a}]}, "layers.0.W", lambda s: s["layers"][0]["W"]),
     "tuple in a list": (lambda a: [(a, np.zeros(2))], "0.0", lambda s: s[0][0]),
-    "named tuple in a dict": (lambda a: {"x": Layer(a, np.zeros(2))}, "x.W", lambda s: s["x"].W),
+    "named tuple": (lambda a: {"x": Layer(a, np.zeros(2))}, "x.W", lambda s: s["x"].W),
     "pairs": (lambda a: [("W", a), ("b", np.zeros(2))], "W", lambda s: s[0][1]),
     "group": (lambda a: [{"params": [np.zeros(2), a]}], "1", lambda s: s[0]["params"][1]),
     "tuple of a group": (lambda a: [{"params": (a,)}, {"params": [np.zeros(2)]}], "0.0", lambda s: s[0]["params"][0]),
@@ -372,7 +372,7 @@ def test_a_structure_that_cannot_be_written_refuses_a_replacement():
     model = Model()
     model.W = np.ones(2)
     opt = fastadam.Adam(model)
-    with pytest.raises(TypeError, match="stands not|cannot be put|each read"):
+    with pytest.raises(TypeError, match="does not keep another array"):
         opt.replace("0", np.zeros(2))
     model.grad = [np.ones(2)]
     opt.step()
@@ -455,7 +455,7 @@ def test_a_master_weight_follows_what_others_write(dtype, backend):
         opt.step(g)
         other.step(g)
     p[7], p[2000] = 3, np.nan
-    opt.step(g, lr := None) if False else opt.step(g)
+    opt.step(g)
     other.step(g)
     own, theirs = opt.state["master"][0], other.state["master"][0]
     untouched = np.ones(3001, bool)
