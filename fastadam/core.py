@@ -305,9 +305,7 @@ class Core(Follower):
         self.source_node = structure.source_node and structure.source_node.plain()
         self.grads_node = structure.grads_node and structure.grads_node.plain()
 
-    def _lay(
-        self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray
-    ) -> None:
+    def _lay(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
         parts, first = [], 0
         for rule, branch in zip(self.groups.rules, structure.branches, strict=True):
             last = first + len(branch.names)

@@ -160,7 +160,9 @@ def _need_usual_arithmetic(name: str, value: Any) -> None:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
     if isinstance(value, np.ndarray) and type(value).__array_ufunc__ is not np.ndarray.__array_ufunc__:
-        raise TypeError(f"{name}: {type(value).__name__} has an arithmetic of its own; pass its numbers as a plain array")
+        raise TypeError(
+            f"{name}: {type(value).__name__} has an arithmetic of its own; pass its numbers as a plain array"
+        )
 
 
 def real(name: str, value: Any, kinds: str = "biuf") -> np.ndarray:

@@ -107,7 +107,9 @@ def test_a_gradient_that_is_not_finite_beside_none():
 
 
 def test_a_missing_name_says_to_pass_none():
-    with pytest.raises(ValueError, match=r"missing: \['b'\], unknown: \[\]; pass None for a parameter that has no grad"):
+    with pytest.raises(
+        ValueError, match=r"missing: \['b'\], unknown: \[\]; pass None for a parameter that has no grad"
+    ):
         fastadam.Adam({"a": np.ones(2), "b": np.ones(2)}).step({"a": np.ones(2)})
 
 
