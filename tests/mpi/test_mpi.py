@@ -37,6 +37,8 @@ BY_THREE = (
     "checkpoints_for_other_numbers_of_ranks",
     "part_of_the_ranks",
     "steps_that_disagree",
+    "weighted_averages",
+    "ranks_without_a_batch",
 )
 #: seconds that a job may take
 LIMIT = 60
