@@ -108,26 +108,30 @@ class Exchange:
         if self._ranks.size == 1:
             yield from range(count)
             return
-        requests = deque(self._depart(k) for k in range(min(_AHEAD, count)))
+        going = deque(self._depart(k) for k in range(min(_AHEAD, count)))
         for k in range(count):
-            wait(requests.popleft())
+            request, _ = going[0]
+            wait(request)
+            going.popleft()
             self._add_up(k)
             if k + _AHEAD < count:
-                requests.append(self._depart(k + _AHEAD))
+                going.append(self._depart(k + _AHEAD))
             yield k
 
-    def _depart(self, k: int) -> MPI.Request:
+    def _depart(self, k: int) -> tuple[MPI.Request, np.ndarray]:
+        """Send the gradients of a bucket. What is sent is to be kept until it has come: the request does not."""
         bucket, share = self._buckets[k], self.shares[k]
         grads = self._weighed(self._memories[bucket.run].grads[bucket.whole])
         if not self._rounded:
-            return self._ranks.comm.Ireduce_scatter(grads, share, bucket.counts, MPI.SUM)
+            return self._ranks.comm.Ireduce_scatter(grads, share, bucket.counts, MPI.SUM), grads
         sent, came = self._rounded[k % _AHEAD]
         to_bfloat16(grads, sent[: grads.size])
         size = self._ranks.size
-        return self._ranks.comm.Ialltoallv(
+        request = self._ranks.comm.Ialltoallv(
             [sent, bucket.counts, bucket.places, MPI.UINT16_T],
             [came, [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
         )
+        return request, sent
 
     def _weighed(self, grads: np.ndarray) -> np.ndarray:
         """These gradients as they go into the sum. Those that weigh 0 are not read: they may be anything."""
