@@ -16,7 +16,7 @@ from scenes import checkpoints, endings, faults, files, lives, meaning, memory, 
 from scenes.stage import ENDINGS, SCENES, tell
 
 #: seconds after which a rank that hangs shows where, and ends
-LIMIT = 50
+LIMIT = 300
 
 
 def main(folder: Path, *names: str) -> None:
