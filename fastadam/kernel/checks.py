@@ -131,6 +131,8 @@ def flag(name: str, value: Any) -> bool:
 #: what may stand in a step's arguments, beside None
 scale = number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
 norm = number("> 0, or infinity", lambda x: x > 0)
+#: what one rank's gradients may count in an average
+weight = number("from 0 to 2**126", lambda x: 0 <= x <= 2.0**126)
 
 
 def advice(value: Any) -> str:

@@ -30,6 +30,7 @@ class Exchange:
         self._ranks, self._memories, self._buckets = ranks, memories, buckets
         self._begin: Callable[[], None] | None = None
         self._zero_grads = False
+        self._share = 1.0
         self._coming: Iterator[int] = iter(())
         self._arrived = 0
         self.ends: list[int] = []
@@ -52,6 +53,11 @@ class Exchange:
             yield
         finally:  # both know this object, or what it is part of, which would outlive its last use
             self._begin, self._coming = None, iter(())
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        """Say what the ranks' gradients weigh in this step, not all 0. Each is multiplied by its weight over the mean
+        of all, so that the plain average of these is the weighted one. Equal weights make 1 of it, exactly."""
+        self._share = weights[self._ranks.rank] * self._ranks.size / math.fsum(weights)
 
     def begin(self) -> None:
         """All is well on this rank. If it is on all, gradients go on their way."""
@@ -102,26 +108,39 @@ class Exchange:
         if self._ranks.size == 1:
             yield from range(count)
             return
-        requests = deque(self._depart(k) for k in range(min(_AHEAD, count)))
+        going = deque(self._depart(k) for k in range(min(_AHEAD, count)))
         for k in range(count):
-            wait(requests.popleft())
+            request, _ = going[0]
+            wait(request)
+            going.popleft()
             self._add_up(k)
             if k + _AHEAD < count:
-                requests.append(self._depart(k + _AHEAD))
+                going.append(self._depart(k + _AHEAD))
             yield k
 
-    def _depart(self, k: int) -> MPI.Request:
+    def _depart(self, k: int) -> tuple[MPI.Request, np.ndarray]:
+        """Send the gradients of a bucket. What is sent is to be kept until it has come: the request does not."""
         bucket, share = self._buckets[k], self.shares[k]
-        grads = self._memories[bucket.run].grads[bucket.whole]
+        grads = self._weighed(self._memories[bucket.run].grads[bucket.whole])
         if not self._rounded:
-            return self._ranks.comm.Ireduce_scatter(grads, share, bucket.counts, MPI.SUM)
+            return self._ranks.comm.Ireduce_scatter(grads, share, bucket.counts, MPI.SUM), grads
         sent, came = self._rounded[k % _AHEAD]
         to_bfloat16(grads, sent[: grads.size])
         size = self._ranks.size
-        return self._ranks.comm.Ialltoallv(
+        request = self._ranks.comm.Ialltoallv(
             [sent, bucket.counts, bucket.places, MPI.UINT16_T],
             [came, [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
         )
+        return request, sent
+
+    def _weighed(self, grads: np.ndarray) -> np.ndarray:
+        """These gradients as they go into the sum. Those that weigh 0 are not read: they may be anything."""
+        if self._share == 1:
+            return grads
+        if self._share == 0:
+            return np.zeros_like(grads)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return grads * self._share
 
     def _add_up(self, k: int) -> None:
         """Sum what came rounded, in the order of the ranks."""

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import traceback
-from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache, partial
@@ -91,26 +90,28 @@ class Ranks:
         return threads.default(len(set().union(*found)), len(found))
 
     @contextmanager
-    def all_or_none(self, what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    def all_or_none(self, what: str) -> Iterator[Callable[..., list[float]]]:
         """An act of all ranks. The block checks what it can, calls what it is given, with that on which all must agree,
-        and then acts: an error before that is one on every rank, an error after it ends the job."""
+        and then acts: an error before that is one on every rank, an error after it ends the job. Where an act averages,
+        that call takes this rank's weight, too, and returns the weights of all: one of them at least is not 0."""
         if os.getpid() != self._process:
             raise RuntimeError(f"{what}: this process was forked from rank {self.rank}, and is no rank itself")
         if not self._inside.acquire(blocking=False):
             raise RuntimeError(f"{what}: another thread is inside an act of all ranks; one thread a rank may")
         asked = agreed = False
 
-        def agree(items: dict[str, Any]) -> None:
+        def agree(items: dict[str, Any], weight: float = 1.0) -> list[float]:
             nonlocal asked, agreed
             asked = True
-            self._agree(what, items)
+            weights = self._agree(what, items, weight)
             agreed = True
+            return weights
 
         try:
             yield agree
         except BaseException as error:
             if not asked:
-                self._agree(what, {}, error)
+                self._agree(what, {}, error=error)
             elif agreed and self.size > 1:
                 _say("".join(traceback.format_exception(error)))
                 _abort(f"failed within {what}, which the others go on with")
@@ -119,39 +120,54 @@ class Ranks:
             self._inside.release()
 
     def _agree(
-        self, what: str, items: dict[str, Any], error: BaseException | None = None, patience: float = math.inf
-    ) -> None:
-        """Return where all ranks are about to do the same and none has an error; else raise, on every rank.
-        (An error of the only one is its caller's to raise.)"""
+        self,
+        what: str,
+        items: dict[str, Any],
+        weight: float = 1.0,
+        error: BaseException | None = None,
+        patience: float = math.inf,
+    ) -> list[float]:
+        """The weights of all ranks, where all are about to do the same, none has an error and not all weigh 0; else
+        raise, on every rank. (An error of the only one is its caller's to raise.)"""
         if self._ended:
             raise Disagreement(f"{what}: {self._ended}") from error
-        if self.size == 1:
-            return
-        numbers = [_code(what), _code(repr(items)), int(error is not None)]
-        most = array("q", [*numbers, *(-number for number in numbers)])
+        if self.size == 1 and (weight or error is not None):
+            return [weight]
         rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # who has ended leaves the processor to others
-        wait(self.comm.Iallreduce(MPI.IN_PLACE, most, MPI.MAX), patience, rest)
-        if not most[2] and all(most[k] == -most[k + 3] for k in range(3)):  # the most of each is the least
-            return
+        act = [_code(what), _code(repr(items))]
+        numbers = self.all_gather([*act, error is not None, weight], patience, rest)
+        weights: list[float] = numbers[:, 3].tolist()
+        is_same = (numbers[:, :3] == [*act, False]).all()
+        if is_same and any(weights):
+            return weights
+        if is_same:  # an error that all have
+            error = ValueError("weight: is 0 on every rank; where no rank had a batch, make no step")
+        disagreement = self._disagreement(what, items, error)
+        shared = error or disagreement
+        shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # who have it: see `uncaught`
+        try:
+            raise shared
+        finally:  # its traceback knows these names, and all that is being made or stepped
+            del shared, disagreement, error
+
+    def _disagreement(self, what: str, items: dict[str, Any], error: BaseException | None) -> Disagreement:
+        """Why the ranks do not agree, as each of them is told; after one that left, they never will."""
         reason = None if error is None else f"{type(error).__name__}: {error}"
         told = self.comm.allgather((what, items, reason))
         gone = [rank for rank, (other, *_) in enumerate(told) if other == _LEAVE]
         if gone:
             others = [rank for rank in range(self.size) if rank not in gone]
             self._ended = f"{_named(gone)} left the job, {_named(others)} did not; go on from the last checkpoint"
-        shared = error or Disagreement(f"{what}: {self._ended or _difference(told)}; nothing has changed")
-        shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # who have it: see `uncaught`
-        try:
-            raise shared
-        finally:  # its traceback knows these names, and all that is being made or stepped
-            del shared, error
+        return Disagreement(f"{what}: {self._ended or _difference(told)}; nothing has changed")
 
-    def all_gather(self, numbers: list[float]) -> np.ndarray:
-        """These numbers of every rank, a row each."""
+    def all_gather(
+        self, numbers: list[float], patience: float = math.inf, rest: Callable[[], object] = _yield
+    ) -> np.ndarray:
+        """These numbers of every rank, a row each; `wait` has the other arguments."""
         found = np.empty((self.size, len(numbers)))
         found[self.rank] = numbers
         if self.size > 1:
-            wait(self.comm.Iallgather(MPI.IN_PLACE, found))
+            wait(self.comm.Iallgather(MPI.IN_PLACE, found), patience, rest)
         return found
 
     def leave(self) -> None:
@@ -242,8 +258,8 @@ def _is_up() -> bool:
 
 
 def _code(text: str) -> int:
-    """A number that is another where the text is."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
+    """A number that is another where the text is, and one of float64, too."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "little")
 
 
 def _named(ranks: list[int]) -> str:

@@ -253,9 +253,13 @@ class Sharded(Optimizer):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        weight: float = 1.0,
         **unknown: NoReturn,
     ) -> None:
         """One step of all ranks, by the average of their gradients: see `Optimizer.step`.
+
+        The average is the sum of weight · gradient over the ranks, divided by the sum of the weights. Where each rank's
+        gradient is a mean over its rows and `weight` is their number, that is the mean over all rows.
 
         Parameters
         ----------
@@ -265,6 +269,14 @@ class Sharded(Optimizer):
         grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads :
             As in `Optimizer.step`, the same on every rank; the norm, the clipping and what is finite are of the
             average, and `zero_grads` zeroes ``.grads``.
+        weight : float, default 1
+            What this rank's gradients weigh in the average, from 0 to 2**126; it may differ from rank to rank. 0 is for
+            a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything.
+
+        Raises
+        ------
+        ValueError
+            If `weight` is 0 on every rank, on every rank: nothing has changed then.
         """
         with deferred_signals(), self._ranks.all_or_none("step") as agree:
             names.refuse_arguments(unknown, self.step)
@@ -275,14 +287,15 @@ class Sharded(Optimizer):
                 "skip_nonfinite": checks.flag("skip_nonfinite", skip_nonfinite),
                 "zero_grads": checks.flag("zero_grads", zero_grads),
             }
+            weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
             self._whole.need_writeable()
-            given = self._fitting(grads)
+            given = self._fitting(grads) if weight else []
             core = self.core
 
             def begin() -> None:
                 numbers = shards.numbers(core.plan.t, core.plan.seed, self._hyper())
-                agree({"number": self._number, **numbers, **extras})
+                self._exchange.weigh(agree({"number": self._number, **numbers, **extras}, weight))
                 if given:
                     _copy(given)
 

@@ -91,8 +91,13 @@ def draw(params, t: int, rank: int, whole: bool) -> list[np.ndarray]:
     return found
 
 
-def average(gradients: list[list[np.ndarray]]) -> list[np.ndarray]:
-    return [np.asarray(sum(parts[1:], parts[0]) / len(parts), parts[0].dtype) for parts in zip(*gradients, strict=True)]
+def average(gradients: list[list[np.ndarray]], weights: list[float] | None = None) -> list[np.ndarray]:
+    """Of the ranks' gradients; those that weigh 0 are left out."""
+    weights = weights or [1.0] * len(gradients)
+    counted = [
+        [np.multiply(g, w, dtype=g.dtype) for g in grads] for grads, w in zip(gradients, weights, strict=True) if w
+    ]
+    return [np.asarray(sum(parts[1:], parts[0]) / sum(weights), parts[0].dtype) for parts in zip(*counted, strict=True)]
 
 
 class Twins:
@@ -113,20 +118,20 @@ class Twins:
             self.step(**how)
         return self
 
-    def step(self, given=True, change=lambda rank, grads: None, **how) -> None:
+    def step(self, given=True, change=lambda rank, grads: None, weights=None, **how) -> None:
         drawn = [draw(self.params, self.tries, rank, self.whole) for rank in range(self.comm.size)]
         for rank, grads in enumerate(drawn):
             change(rank, grads)
         self.tries += 1
-        mine = drawn[self.comm.rank]
+        mine, own = drawn[self.comm.rank], {"weight": weights[self.comm.rank]} if weights else {}
         if given:
-            self.sharded.step(like(self.params, mine), **how)
+            self.sharded.step(like(self.params, mine), **own, **how)
         else:
             for view, g in zip(inside.grad_views(self.sharded), mine, strict=True):
                 view[...] = g
-            self.sharded.step(**how)
+            self.sharded.step(**own, **how)
         with np.errstate(invalid="ignore"):
-            self.plain.step(like(self.plain_params, average(drawn)), **how)
+            self.plain.step(like(self.plain_params, average(drawn, weights)), **how)
 
     def check(self) -> "Twins":
         """That they are the same, and all ranks too: to the bit where sums are exact, else to rounding."""
