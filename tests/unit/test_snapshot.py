@@ -266,3 +266,65 @@ def test_damaged_file_is_named(suffix: str, tmp_path: Path) -> None:
 def test_paths(value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="path: expected a path"):
         files.save(value, made(), False)
+
+
+# ---------------------------------------------------------------- complex arrays, and data of the user's own
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_complex_arrays(suffix: str, dtype: Any, tmp_path: Path) -> None:
+    own, other, path = made(fill=0.0), made(), tmp_path / f"state{suffix}"
+    for one, factor in ((own, 0), (other, 1 - 2j)):
+        one.state["W"] = {"m": (np.arange(6).reshape(2, 3) * factor).astype(dtype, order="F"), "v": np.zeros(0, dtype)}
+        one.state["b"] = {"m": np.array(3 * factor, dtype), "v": np.full((4, 2), 7.0)}  # two reals are no complex one
+        one.params["c"] = np.full((), factor, dtype)
+    files.save(path, other, True)
+    with files.load(path, own, check) as fit:
+        fit.copy_arrays()
+    assert all_bytes(own) == all_bytes(other)
+    own.state["b"]["m"] = np.zeros((2,), dtype().real.dtype)
+    with pytest.raises(ValueError, match=r"m/b: expected shape \(2,\), got \(\)"), files.load(path, own, check):
+        pass
+
+
+def anything(k: int, name: str, value: Any) -> Any:
+    return value
+
+
+EXTRA: list[Any] = [None, {"function": "f"}, {"schedule": "cosine", "lr": 1}, {}, "text", [1, {"a": [True, 0.5]}], "π"]
+
+
+@pytest.mark.parametrize("extra", EXTRA, ids=repr)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_extra_is_taken_as_it_is(suffix: str, extra: Any, tmp_path: Path) -> None:
+    own, other, path = made(), made(), tmp_path / f"state{suffix}"
+    for one, value in ((own, 1), (other, extra)):
+        for group in one.groups:
+            group |= {"extra": value, "frozen": False, "name": None}
+    files.save(path, other, True)
+    with files.load(path, own, anything) as fit:
+        assert fit.options[0] == {name: value for name, value in other.groups[0].items() if name != "params"}
+    assert snapshot.fit_dict(own, other.as_dict(), anything, lambda a: False).options[0]["extra"] == extra
+
+
+def test_extra_is_shared_by_no_dict() -> None:
+    own = made()
+    own.groups[0]["extra"], own.groups[1]["extra"] = [[1]], None
+    told = own.as_dict()
+    fit = snapshot.fit_dict(own, told, anything, lambda a: False)
+    told["param_groups"][0]["extra"][0].append(2)
+    assert own.groups[0]["extra"] == own.copy().groups[0]["extra"] == fit.options[0]["extra"] == [[1]]
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize("extra", [np.ones(2), {1: "a"}, {1, 2}, [b"x"], [{"a": object()}], 1j, LOOP], ids=repr)
+def test_extra_that_json_has_no_form_for(extra: Any, tmp_path: Path) -> None:
+    own, path = made(), tmp_path / "state.npz"
+    own.groups[0]["extra"], own.groups[1]["extra"] = None, extra
+    with pytest.raises(TypeError, match=r"param_groups\[1\]\['extra'\]: JSON, in which files keep it, has no form for"):
+        files.save(path, own, False)
+    assert not path.exists()
