@@ -103,7 +103,7 @@ def load(ranks: Ranks, held: Held, path: Any, strict: Any, params: Any, check: C
             entries = shard.own.arrays(has_params)
             fetch = _fetch_by_piece(shard, path, index, files)
             found = fit(shard.own, str(path), shard.of_pieces(name, index), entries, fetch, check)
-        need_params(str(path), wanted, index["has_params"], stacklevel=3)
+        need_params(str(path), wanted, index["has_params"], stacklevel=4)
         agree({"number": shard.number, "files": index["files"], "params": has_params})
         commit(found, has_params)
     return found.loaded
