@@ -415,7 +415,7 @@ class Life(RuleBasedStateMachine):
         if saved.path is None:
             opt.load_state_dict(saved.state)
         else:
-            opt.load(saved.path, params=saved.params or False)
+            opt.load(saved.path, params=saved.has_params)
 
     @rule(saved=saved)
     def load(self, saved: Saved) -> None:
