@@ -13,15 +13,13 @@ from .algorithm import Algorithm
 from .core import Core, Unchanged
 from .groups import Groups
 from .kernel import backends, threads
-from .kernel._signals import deferred_signals
 from .options import Rate, option, setting
-from .state import files
-from .state.snapshot import fit_dict
+from .saved import Saved
 from .state.view import States
 from .tree import Grads, Params
 
 
-class Optimizer(Algorithm):
+class Optimizer(Saved, Algorithm):
     """What all optimizers share. Not used by itself: take `Adam` or one of its relatives.
 
     Parameters
@@ -230,61 +228,6 @@ class Optimizer(Algorithm):
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""
         self.core.zero_grads()
-
-    def state_dict(self) -> dict[str, Any]:
-        """A copy of all that a later run needs beside the parameters, as a dict of plain values and arrays.
-
-        ``"optimizer"``, ``"t"``, ``"skipped"``, ``"seed"``; ``"param_groups"``: options by group, with the keys of its
-        parameters; ``"steps"``: key of a parameter -> the steps that it has done; ``"state"``: key of a parameter ->
-        name of a state -> array. A key is the path in the structure, as ``layers.0.W``; with several groups the group's
-        number and a dot come first.
-        """
-        with self.core.held_whole():
-            return self.core.snapshot().as_dict()
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` of an optimizer of this class, over parameters of the same keys, gave.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If anything does not fit: nothing has changed then.
-        """
-        core = self.core
-        with core.held() as plan:
-            core.take(fit_dict(core.snapshot(), state_dict, core.groups.check, plan.writes))
-
-    def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
-        """Write what `state_dict` tells to a file, with `params` also the parameters: whole, or not at all.
-
-        An ``.npz`` of plain arrays, or, by that suffix, ``.safetensors``. It is written beside `path`, synced, and put
-        in its place: a crash at any moment leaves the old file or the new one, and perhaps a ``.fastadam-….tmp``. A
-        function as lr is not saved, schedules of `fastadam.schedules` are. In the file the state ``m`` of the
-        parameter ``W`` is the array ``m/W``; an ``.npz`` may be of states larger than memory.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written: the old one is as it was.
-        """
-        with self.core.held_whole():
-            files.save(path, self.core.snapshot(), params)
-
-    def load(self, path: str | PathLike[str]) -> None:
-        """Go on from what `save` wrote: options, step count, states, and the parameters where the file has them.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If it is damaged, no checkpoint, or one of other parameters: nothing has changed then.
-        """
-        core = self.core
-        with core.plan:
-            core.read_anew()
-            with files.load(path, core.snapshot(), core.groups.check) as fit, deferred_signals():
-                core.take(fit)
 
     def close(self) -> None:
         """Let another optimizer use the folder of ``state_dir``; this one steps no more. Else nothing happens."""

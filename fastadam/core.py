@@ -274,6 +274,7 @@ class Core(Follower):
         """Go on from a snapshot that fits; nothing can fail here."""
         plan = self.plan
         plan.begin_change()
+        self.take_masters()  # of what the snapshot has not
         fit.copy_arrays()
         self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))

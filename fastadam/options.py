@@ -228,6 +228,11 @@ def seed(name: str, value: Any) -> int:
     return checks.whole(name, value, below=2**64)
 
 
+def flag_or_none(name: str, value: Any) -> bool | None:
+    """True or False, or None for what is the best here."""
+    return value if value is None else flag(name, value)
+
+
 def count(name: str, value: Any, least: int = 0) -> int:
     """A count of steps."""
     return checks.whole(name, value, least, below=2**62)

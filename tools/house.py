@@ -23,7 +23,7 @@ ROOMS = {
     "options, schedules": ("names", "options", "schedule", "schedules", "algorithm"),
     "tree, groups, state": ("tree", "structure", "groups", "state.", "checkpoint"),
     "core": ("core",),
-    "optimizer": ("optimizer", "base"),
+    "optimizer": ("optimizer", "saved", "base"),
     "optimizers": ("optimizers",),
     "doors": ("functional", "custom", "numba", "capi"),
     "adapters, mpi": ("adapters.", "mpi."),

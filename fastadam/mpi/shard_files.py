@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from .. import options
 from ..kernel import checks
 from ..state import npz
 from ..state.atomic import path_from, replacing
 from ..state.entries import Fetch, entry_of, in_file, need_version
+from ..state.files import need_params
 from ..state.mismatch import mapping, need, need_same, reading
-from ..state.snapshot import Check, encode, fit
+from ..state.places import source
+from ..state.snapshot import Check, Loaded, encoded, fit
 from .memory import Whole
 from .ranks import Ranks
-from .shards import Commit, Held, Shard, same, whole_steps
+from .shards import Commit, Held, Shard, need_strict, same, whole_steps
 
 _INDEX = "checkpoint.json"
 _FILE = re.compile(r"[0-9a-f]{16}-\d+\.npz")
@@ -55,7 +58,7 @@ def _name(token: str, rank: int) -> str:
 def _index(shard: Shard, n_ranks: int, params: bool, steps: Mapping[str, int]) -> dict[str, Any]:
     """What ``checkpoint.json`` holds, but for the names of the files."""
     layout = {"n_ranks": n_ranks, "bucket_bytes": shard.bucket_bytes}
-    return {**shard.describe(steps), "arrays": _arrays(shard.whole), "has_params": params, **layout}
+    return {**encoded(shard.describe(steps)), "arrays": _arrays(shard.whole), "has_params": params, **layout}
 
 
 def _arrays(whole: Whole) -> list[list[Any]]:
@@ -76,7 +79,7 @@ def _commit(path: Path, index: dict[str, Any]) -> None:
     for name in index["files"]:
         if not (path / name).exists():
             raise OSError(f"path: {path}: rank 0 does not see {name}; expected a folder that all ranks share")
-    text = json.dumps(index, default=encode)
+    text = json.dumps(index)
     with replacing(path / _INDEX) as temporary:
         temporary.write_text(f'{{"index": {text}, "crc32": {zlib.crc32(text.encode())}}}')
     for file in path.iterdir():
@@ -86,20 +89,24 @@ def _commit(path: Path, index: dict[str, Any]) -> None:
                 file.unlink()
 
 
-def load(ranks: Ranks, held: Held, path: Any, check: Check, commit: Commit) -> None:
+def load(ranks: Ranks, held: Held, path: Any, strict: Any, params: Any, check: Check, commit: Commit) -> Loaded:
     """See `Sharded.load`."""
     with ranks.all_or_none("load") as agree, held() as shard, ExitStack() as files:
+        need_strict(strict)
+        wanted = options.flag_or_none("params", params)
         path = path_from("path", path)
         shard.whole.need_writeable()
-        with reading(path):
-            source = str(path / _INDEX)
+        with reading(str(path)):
+            name = str(path / _INDEX)
             index = _read_index(path / _INDEX)
-            has_params = _check_index(shard, source, index)
+            has_params = _check_index(shard, name, index) and wanted is not False
             entries = shard.own.arrays(has_params)
             fetch = _fetch_by_piece(shard, path, index, files)
-            found = fit(shard.own, str(path), shard.of_pieces(source, index), entries, fetch, check)
-        agree({"number": shard.number, "files": index["files"]})
+            found = fit(shard.own, str(path), shard.of_pieces(name, index), entries, fetch, check)
+        need_params(str(path), wanted, index["has_params"], stacklevel=4)
+        agree({"number": shard.number, "files": index["files"], "params": has_params})
         commit(found, has_params)
+    return found.loaded
 
 
 def _read_index(path: Path) -> Mapping[str, Any]:
@@ -139,7 +146,7 @@ def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: E
     def of_rank(rank: int) -> Fetch:
         if rank not in fetches:
             file = path / index["files"][rank]
-            meta, _, fetches[rank] = files.enter_context(npz.opened(file))
+            meta, _, fetches[rank] = files.enter_context(npz.opened(files.enter_context(source(file))))
             need_same(f"{file}: t", meta.get("t"), index["t"])
         return fetches[rank]
 

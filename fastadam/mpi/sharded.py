@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from inspect import signature
-from os import PathLike
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,7 +18,8 @@ from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
 from ..kernel.checks import shown
-from ..state.snapshot import Fit
+from ..state.places import Place
+from ..state.snapshot import Fit, Loaded
 from ..tree import Grads, Params
 from . import shard_files, shards
 from .exchange import Exchange
@@ -343,8 +343,11 @@ class Sharded(Optimizer):
         with deferred_signals():
             return shards.state_dict(self._ranks, self._held_whole)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> Loaded:
         """Go on from what `state_dict` gave, of this optimizer on any number of ranks, or of the plain one.
+
+        It must fit: where half of it does, load it into a plain optimizer with ``strict=False``, and give that one's
+        ``state_dict()`` to this one.
 
         Raises
         ------
@@ -353,9 +356,11 @@ class Sharded(Optimizer):
         """
         core = self.core
         with deferred_signals():
-            shards.load_state_dict(self._ranks, self._held, state_dict, core.groups.check, core.plan.writes, self._take)
+            return shards.load_state_dict(
+                self._ranks, self._held, state_dict, strict, core.groups.check, core.plan.writes, self._take
+            )
 
-    def save(self, path: str | PathLike[str], *, params: bool = False) -> None:
+    def save(self, path: Place, *, params: bool = False) -> None:
         """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.
 
         The folder holds an ``.npz`` file of each rank and ``checkpoint.json``, which names them. Files get new names at
@@ -370,8 +375,10 @@ class Sharded(Optimizer):
         with deferred_signals():
             shard_files.save(self._ranks, self._held_whole, path, params, self._exchange.take)
 
-    def load(self, path: str | PathLike[str]) -> None:
+    def load(self, path: Place, *, strict: bool = True, params: bool | None = None) -> Loaded:
         """Go on from what `save` wrote on any number of ranks; parameters, where it holds them, are given to all.
+
+        It must fit, as in `load_state_dict`; `params` as in `Optimizer.load`.
 
         Raises
         ------
@@ -381,7 +388,8 @@ class Sharded(Optimizer):
             If one is damaged, or of other parameters: nothing has changed then, on any rank.
         """
         with deferred_signals():
-            shard_files.load(self._ranks, self._held, path, self.core.groups.check, self._take)
+            check = self.core.groups.check
+            return shard_files.load(self._ranks, self._held, path, strict, params, check, self._take)
 
     def __repr__(self) -> str:
         return f"rank {self._ranks.rank} of {self._ranks.size} of {super().__repr__()}"

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import options
 from ..kernel.checks import counted
 from ..state.atomic import path_from
 from ..state.entries import need_version
 from ..state.mismatch import mapping, need, need_names, need_same
-from ..state.snapshot import Check, Fit, Snapshot, encode, fit_dict
+from ..state.snapshot import Check, Fit, Loaded, Snapshot, encode, fit_dict
 from .layout import Piece
 from .memory import Whole
 from .ranks import Disagreement, Ranks
@@ -108,7 +109,7 @@ def chosen(shard: Shard) -> dict[str, Any]:
 def _said(value: Any) -> Any:
     """An option in words that are the same on each rank: the repr of a function is not."""
     told = encode(value) if callable(value) else value
-    return "a function" if isinstance(told, dict) and set(told) == {"function"} else told
+    return "a function" if callable(value) and set(told) == {"function"} else told
 
 
 def numbers(t: int, seed: int, hyper: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -161,11 +162,27 @@ def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
         return {**shard.describe(steps), "state": state}
 
 
+def need_strict(strict: Any) -> None:
+    """Refuse to load what half fits: the plain optimizer can, and its dict can be given to this one."""
+    if not options.flag("strict", strict):
+        raise TypeError(
+            "strict: a sharded optimizer loads all or nothing, got strict=False; load into the plain optimizer with "
+            "strict=False, and give its state_dict() to this one"
+        )
+
+
 def load_state_dict(
-    ranks: Ranks, held: Held, given: Any, check: Check, is_own: Callable[[np.ndarray], bool], commit: Commit
-) -> None:
+    ranks: Ranks,
+    held: Held,
+    given: Any,
+    strict: Any,
+    check: Check,
+    is_own: Callable[[np.ndarray], bool],
+    commit: Commit,
+) -> Loaded:
     """See `Sharded.load_state_dict`."""
     with ranks.all_or_none("load_state_dict") as agree, held() as shard:
+        need_strict(strict)
         if not isinstance(given, Mapping):
             raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
         need_version("state_dict", given.get("version"))
@@ -184,3 +201,4 @@ def load_state_dict(
         counts = {"t": found.t, "skipped": found.skipped, "seed": found.seed}
         agree({"number": shard.number, **counts, "steps": [given["steps"][key] for key in whole.keys]})
         commit(found, False)
+    return found.loaded

@@ -1,41 +1,66 @@
-"""Checkpoints as files, by suffix: ``.safetensors``, or ``.npz`` for all others."""
+"""Checkpoints in files, at a path or open: ``.safetensors`` by that suffix, or ``.npz``. They are read by content."""
 
 import json
+import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from .. import options
 from . import npz, safetensors
-from .atomic import path_from, replacing
 from .entries import MAX_META, in_file
-from .mismatch import mapping, need, reading
-from .snapshot import Check, Fit, Snapshot, encode, fit
+from .mismatch import mapping, need, need_ours, reading
+from .places import Source, place_of, source, suffix_of, writing
+from .snapshot import Check, Fit, Snapshot, encoded, fit, has_params
 
 
 def save(path: Any, snapshot: Snapshot, params: bool) -> None:
-    """Write a snapshot, with `params` also the parameters, to a file: whole, or not at all."""
-    path, params = path_from("path", path), options.flag("params", params)
-    meta = json.dumps(snapshot.describe(), default=encode).encode()
-    need(len(meta) <= MAX_META, f"{path}: the names and options take {len(meta)} bytes, more than `load` would read")
+    """Write a snapshot, with `params` also the parameters: to a path whole, or not at all."""
+    place, params = place_of(path, "write"), options.flag("params", params)
+    meta = json.dumps(encoded(snapshot.describe())).encode()
+    need(len(meta) <= MAX_META, f"{place}: the names and options take {len(meta)} bytes, more than `load` would read")
     arrays = {entry: in_file(array) for entry, array in snapshot.arrays(params).items()}
-    with replacing(path) as temporary:
-        _format(path.suffix).write(temporary, meta, arrays)
+    form = safetensors if suffix_of(place) == ".safetensors" else npz
+    with writing(place) as target:
+        form.write(target, meta, arrays)
 
 
 @contextmanager
-def load(path: Any, own: Snapshot, check: Check) -> Iterator[Fit]:
+def load(path: Any, own: Snapshot, check: Check, strict: bool = True, params: bool | None = None) -> Iterator[Fit]:
     """What the file has for the snapshot `own` of live arrays. Its arrays may be views of the file: copy them within.
 
-    `check(k, name, value)` returns the value to keep for option `name` of group `k`, or raises.
+    `check(k, name, value)` returns the value to keep for option `name` of group `k`, or raises. `strict` as in `fit`,
+    `params` as in `Optimizer.load`.
     """
-    path = path_from("path", path)
     with ExitStack() as files:
-        with reading(path):
-            meta, entries, fetch = files.enter_context(_format(path.suffix).opened(path))
-            found = fit(own, str(path), mapping(f"{path}: description", meta), entries, fetch, check)
-        yield found
+        found = files.enter_context(source(path))
+        with reading(found.name):
+            meta, entries, fetch = files.enter_context(_format(found).opened(found))
+            are_there, described = has_params(entries), mapping(f"{found.name}: description", meta)
+            if params is False:
+                entries = {entry for entry in entries if not has_params([entry])}
+            taken = fit(own, found.name, described, entries, fetch, check, strict)
+        need_params(found.name, params, are_there, stacklevel=5)
+        yield taken
 
 
-def _format(suffix: str) -> Any:
-    return safetensors if suffix == ".safetensors" else npz
+def need_params(where: str, wanted: bool | None, are_there: bool, stacklevel: int) -> None:
+    """Refuse a checkpoint without parameters where they are wanted; where nobody said whether they are, warn."""
+    if not are_there and wanted is not False:
+        text = f"{where}: was saved without parameters, which save(path, params=True) writes, too"
+        need(wanted is None, text)
+        way = "say load(path, params=False) if you restore them in another way"
+        warnings.warn(f"{text}; they stay as they are: {way}", stacklevel=stacklevel)
+
+
+def _format(found: Source) -> Any:
+    """The module that reads this."""
+    if found.is_zip:
+        return npz
+    if bytes(found.memory[8:9]) == b"{":  # behind the length of its header
+        return safetensors
+    at = "nothing, from where the file stands; seek(0) first" if found.path is None else "an empty file"
+    what = "neither an .npz nor a .safetensors file" if len(found.memory) else at
+    need_ours(zipfile.is_zipfile(found.file), found.name, what)  # behind other bytes
+    return npz

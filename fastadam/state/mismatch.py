@@ -3,7 +3,6 @@
 import errno
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 #: no message is longer: it quotes what came
@@ -26,9 +25,15 @@ def need_same(where: str, came: Any, own: Any) -> None:
 
 
 def need_names(where: str, came: Collection[Any], own: Collection[str]) -> None:
-    """Refuse other names than the optimizer's own."""
-    missing, unknown = sorted(set(own) - set(came)), sorted(map(str, set(came) - set(own)))
+    """Refuse other names than the optimizer's own, and what is no name."""
+    missing = sorted(map(str, set(own) - set(came)))
+    unknown = sorted(str(name) for name in came if name not in own or not isinstance(name, str))
     need(not missing and not unknown, f"{where}: missing: {missing[:5]}, unknown: {unknown[:5]}")
+
+
+def need_ours(is_ours: bool, where: str, what: str) -> None:
+    """Refuse what is no checkpoint of this library at all."""
+    need(is_ours, f"{where}: no checkpoint of fastadam: {what}; expected what an optimizer's save() wrote")
 
 
 def mapping(name: str, value: Any) -> Mapping[Any, Any]:
@@ -48,7 +53,7 @@ def saying(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(where: str) -> Iterator[None]:
     """Turn any failure on a damaged file into a ValueError that names the file."""
     try:
         yield
@@ -59,7 +64,7 @@ def reading(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(_cut(f"{path}: no whole checkpoint of this optimizer: {what}")) from error
+        raise ValueError(_cut(f"{where}: no whole checkpoint of this optimizer: {what}")) from error
 
 
 def _cut(message: str) -> str:

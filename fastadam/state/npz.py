@@ -2,22 +2,22 @@
 
 import json
 import math
-import mmap
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from .entries import MAX_META, META, Fetch
-from .mismatch import need
+from .mismatch import need, need_ours
+from .places import Source
 
 
-def write(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+def write(place: Path | IO[bytes], meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the description `meta` and the arrays, by entry."""
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(place, "w") as archive:
         for entry, array in {META: np.frombuffer(meta, np.uint8), **arrays}.items():
             name = f"{entry}.npy"
             need(len(name.encode()) < 2**16, f"{entry[:50]}…: too long a key for an .npz file")
@@ -27,34 +27,37 @@ def write(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, set[str], Fetch]]:
+def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
     """The description, the entries, and what brings the array of one.
 
     An array is a view of the file, so that one larger than memory can be loaded.
     """
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with zipfile.ZipFile(source.file) as archive:
+        where, names = source.name, archive.namelist()
+        need_ours(f"{META}.npy" in names, where, f"a zip without {META}.npy")
 
         def fetch(entry: str) -> np.ndarray:
             info = archive.getinfo(f"{entry}.npy")
-            need(info.compress_type == zipfile.ZIP_STORED, f"{path}: {entry}: is compressed, which `save` never does")
+            need(info.compress_type == zipfile.ZIP_STORED, f"{where}: {entry}: is compressed, which `save` never does")
             with archive.open(info) as member:
-                first = file.tell()
+                first = source.file.tell()
                 shape, is_fortran, dtype = read_header(member)
                 first += member.tell()
                 size = member.tell() + math.prod(shape) * dtype.itemsize
                 need(
                     size == info.file_size == info.compress_size and not dtype.hasobject,
-                    f"{path}: {entry}: {info.file_size} bytes are not those of an array {shape} of {dtype}",
+                    f"{where}: {entry}: {info.file_size} bytes are not those of an array {shape} of {dtype}",
                 )
                 while member.read(1 << 20):  # at its end the checksum is compared
                     pass
-            return np.ndarray(shape, dtype, memory, first, order="F" if is_fortran else "C")
+            return np.ndarray(shape, dtype, source.memory, first, order="F" if is_fortran else "C")
 
         meta = fetch(META)
-        need(meta.nbytes <= MAX_META, f"{path}: a description of {meta.nbytes} bytes is none of ours")
-        entries = [name.removesuffix(".npy") for name in archive.namelist()]
-        need(len(set(entries)) == len(entries), f"{path}: has two entries of one name")
+        need(meta.nbytes <= MAX_META, f"{where}: a description of {meta.nbytes} bytes is none of ours")
+        entries = [name.removesuffix(".npy") for name in names]
+        need(len(set(entries)) == len(entries), f"{where}: has two entries of one name")
+        first_zip = min(info.header_offset for info in archive.infolist())
+        need(not (source.is_zip and first_zip), f"{where}: holds another zip before this one; give each its own file")
         yield json.loads(meta.tobytes()), set(entries) - {META}, fetch
 
 

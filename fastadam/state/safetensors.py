@@ -4,51 +4,76 @@ import errno
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from .entries import META, Fetch
-from .mismatch import need
+from .mismatch import need, need_ours
+from .places import Source
 
 #: entry -> CRC-32, as JSON
 _SUMS = "fastadam.crc32"
+#: the entries of complex arrays, as JSON: the format has no complex128, so they are pairs of real numbers
+_COMPLEX = "fastadam.complex"
 
 
-def write(path: Path, meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+def write(place: Path | IO[bytes], meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the description `meta` and the arrays, by entry."""
-    plain = {entry: np.asarray(array, order="C") for entry, array in arrays.items()}  # others would be corrupted
+    plain = {entry: _real(np.asarray(array, order="C")) for entry, array in arrays.items()}  # others would be corrupted
     sums = {META: zlib.crc32(meta), **{entry: zlib.crc32(array.data) for entry, array in plain.items()}}
+    texts = {META: meta.decode(), _SUMS: json.dumps(sums)}
+    pairs = [entry for entry, array in arrays.items() if np.iscomplexobj(array)]
+    texts |= {_COMPLEX: json.dumps(pairs)} if pairs else {}
     package = _package()
-    path.touch()  # an OSError that is Python's own
+    if not isinstance(place, Path):
+        place.write(package.numpy.save(plain, texts))
+        return
+    place.touch()  # an OSError that is Python's own
     try:
-        package.numpy.save_file(plain, path, {META: meta.decode(), _SUMS: json.dumps(sums)})
+        package.numpy.save_file(plain, place, texts)
     except package.SafetensorError as error:
-        raise OSError(errno.EIO, str(error), str(path)) from error
+        raise OSError(errno.EIO, str(error), str(place)) from error
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, set[str], Fetch]]:
+def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
     """The description, the entries, and what brings the array of one."""
-    package = _package()
-    with open(path, "rb"):  # an OSError that is Python's own
-        pass
-    with package.safe_open(path, framework="numpy") as file:
-        texts = file.metadata() or {}
-        sums = json.loads(texts[_SUMS])
+    package, where = _package(), source.name
+    with ExitStack() as stack:
+        if source.path is None:
+            arrays = package.numpy.load(source.memory)
+            names, get = set(arrays), arrays.__getitem__
+        else:
+            file = stack.enter_context(package.safe_open(source.path, framework="numpy"))
+            names, get = set(file.keys()), file.get_tensor
+        size = int.from_bytes(source.memory[:8], "little")  # of the header, which is whole: the package has read it
+        texts = json.loads(source.memory[8 : 8 + size]).get("__metadata__") or {}
+        need_ours(META in texts, where, f"a .safetensors file without {META}")
+        sums, pairs = json.loads(texts[_SUMS]), json.loads(texts.get(_COMPLEX, "[]"))
 
         def check(entry: str, data: Any) -> None:
-            need(zlib.crc32(data) == sums[entry], f"{path}: {entry}: its checksum is wrong")
+            need(zlib.crc32(data) == sums[entry], f"{where}: {entry}: its checksum is wrong")
 
         def fetch(entry: str) -> np.ndarray:
-            array: np.ndarray = file.get_tensor(entry)
+            array: np.ndarray = get(entry)
             check(entry, array.data)
-            return array
+            return _complex(array) if entry in pairs else array
 
         check(META, texts[META].encode())
-        yield json.loads(texts[META]), set(file.keys()), fetch
+        yield json.loads(texts[META]), names, fetch
+
+
+def _real(array: np.ndarray) -> np.ndarray:
+    """A complex array in C order as its real and imaginary parts, along one more axis."""
+    return array[..., np.newaxis].view(array.real.dtype) if np.iscomplexobj(array) else array
+
+
+def _complex(array: np.ndarray) -> np.ndarray:
+    """The complex array that `_real` had."""
+    return array.view(np.result_type(array, np.complex64))[..., 0]
 
 
 def _package() -> Any:

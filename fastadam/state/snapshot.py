@@ -2,17 +2,20 @@
 What is read is checked whole before anything is changed.
 """
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import options, schedules
-from ..kernel.checks import counted
+from ..kernel.checks import counted, shown
 from .entries import VERSION, Fetch, entry_of, in_file, need_version
 from .mismatch import mapping, need, need_names, need_same, saying
 
+#: what a group keeps of its own when another state is taken: its arrays, and its name
+KEPT = ("params", "name")
 #: (number of a group, name of an option, value) -> the value to keep, or an error
 Check = Callable[[int, str, Any], Any]
 
@@ -38,21 +41,31 @@ class Snapshot:
         """The same with arrays of its own."""
         return replace(
             self,
-            groups=[{**group, "params": list(group["params"])} for group in self.groups],
+            groups=[_copied(group) for group in self.groups],
             steps=dict(self.steps),
             state={key: _copies(arrays) for key, arrays in self.state.items()},
             params=_copies(self.params),
         )
 
+    def part(self, keys: Collection[str]) -> "Snapshot":
+        """The same of these parameters alone, in all of its groups."""
+        return replace(
+            self,
+            groups=[{**group, "params": [key for key in group["params"] if key in keys]} for group in self.groups],
+            steps={key: count for key, count in self.steps.items() if key in keys},
+            state={key: arrays for key, arrays in self.state.items() if key in keys},
+            params={key: p for key, p in self.params.items() if key in keys},
+        )
+
     def describe(self) -> dict[str, Any]:
-        """All but the arrays: JSON, where `encode` writes the options that are functions."""
+        """All but the arrays; `encoded` makes JSON of it."""
         return {
             "version": VERSION,
             "optimizer": self.optimizer,
             "t": self.t,
             "skipped": self.skipped,
             "seed": self.seed,
-            "param_groups": [{**group, "params": list(group["params"])} for group in self.groups],
+            "param_groups": [_copied(group) for group in self.groups],
             "steps": dict(self.steps),
         }
 
@@ -66,12 +79,36 @@ class Snapshot:
         return found | ({entry_of(key, "params"): p for key, p in self.params.items()} if params else {})
 
 
+class Loaded(NamedTuple):
+    """What was loaded, and what was not. Parameters are called by their keys.
+
+    Attributes
+    ----------
+    missing : list of str
+        Parameters of the optimizer that the checkpoint has not.
+    unexpected : list of str
+        Parameters of the checkpoint that the optimizer has not.
+    unfit : list of str
+        Parameters of both that have another shape, dtype or other states there. They stay as they are.
+    options : list of str
+        Options that stay as they are, as ``param_groups[0]['lr']``: the checkpoint has none that can be taken.
+    params : bool
+        Whether the parameters themselves were loaded. A dict has none.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    unfit: list[str]
+    options: list[str]
+    params: bool
+
+
 @dataclass
 class Fit:
     """What another state has for an optimizer, checked.
 
     `steps` are in the order of the parameters, `options` in that of the groups. `pairs` are the optimizer's own arrays
-    and the new ones.
+    and the new ones. `loaded` tells what is not among them.
     """
 
     t: int
@@ -80,6 +117,7 @@ class Fit:
     steps: list[int]
     options: list[dict[str, Any]]
     pairs: list[tuple[np.ndarray, np.ndarray]]
+    loaded: Loaded
 
     def copy_arrays(self) -> None:
         """Copy the new arrays into the optimizer's own. Nothing can fail here."""
@@ -88,7 +126,13 @@ class Fit:
 
 
 def fit(
-    own: Snapshot, source: str, meta: Mapping[str, Any], entries: Collection[str], fetch: Fetch, check: Check
+    own: Snapshot,
+    source: str,
+    meta: Mapping[str, Any],
+    entries: Collection[str],
+    fetch: Fetch,
+    check: Check,
+    strict: bool = True,
 ) -> Fit:
     """Check that a state fits the snapshot `own` of live arrays; an error names the `source`.
 
@@ -106,41 +150,90 @@ def fit(
         Brings the array of an entry.
     check : callable
         ``check(k, name, value)`` returns the value to keep for option `name` of group `k`, or raises.
+    strict : bool
+        Whether all must fit; else what does not fit is left out.
 
     Raises
     ------
     TypeError, ValueError
         If anything does not fit. Nothing has changed then.
     """
-    found = _fit_description(own, source, meta, check)
-    found.pairs = _fit_arrays(own, source, entries, fetch)
-    return found
+    need_version(source, meta.get("version"))
+    need_same(f"{source}: optimizer", meta.get("optimizer"), own.optimizer)
+    with saying(source):
+        t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
+        seed = options.seed("seed", meta.get("seed"))
+    groups, steps = meta.get("param_groups"), mapping(f"{source}: steps", meta.get("steps"))
+    if strict:
+        part, loaded = own, Loaded([], [], [], [], has_params(entries))
+        chosen = _fit_groups(own, source, groups, check)
+        counts = _fit_steps(source, steps, own.params, t)
+    else:
+        counts = _fit_steps(source, steps, steps, t)
+        part, arrays, loaded = _common(own, source, steps, entries, fetch)
+        chosen = _common_options(part, source, groups, steps, check, loaded.options)
+        entries, fetch = arrays, arrays.__getitem__
+    pairs = _fit_arrays(part, source, entries, fetch)
+    taken = [(counts if key in part.params else own.steps)[key] for key in own.params]
+    if not (strict or part.params):
+        t, skipped, seed = own.t, own.skipped, own.seed
+    return Fit(max([t, *taken]), skipped, seed, taken, chosen, pairs, loaded)
 
 
-def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarray], bool]) -> Fit:
+def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarray], bool], strict: bool = True) -> Fit:
     """Check that a dict, as `Snapshot.as_dict` gives it, fits the snapshot `own` of live arrays.
 
     ``is_own(array)`` says whether an array that came may overlap the optimizer's. Such an array is copied: it might be
-    overwritten before it is read.
+    overwritten before it is read. `strict` as in `fit`.
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
-    fitting = _fit_description(own, "state_dict", given, check)
+    need_version("state_dict", given.get("version"))  # another library's dict is told as that
     state = mapping("state_dict['state']", given.get("state"))
-    need_names("state_dict['state']", state, own.state)
+    keys = own.state if strict else mapping("state_dict: steps", given.get("steps"))
+    need_names("state_dict['state']", state, keys)
     found: dict[str, Any] = {}
-    for key, mine in own.state.items():
+    for key in keys:
         where = f"state_dict['state'][{key!r}]"
         arrays = mapping(where, state[key])
-        need_names(where, arrays, mine)
+        need_names(where, arrays, own.state[key] if strict else set(arrays) - {"params"})
         found |= {entry_of(key, name): array for name, array in arrays.items()}
 
     def fetch(entry: str) -> Any:
         array = found[entry]
         return array.copy() if isinstance(array, np.ndarray) and is_own(array) else array
 
-    fitting.pairs = _fit_arrays(own, "state_dict", found, fetch)
-    return fitting
+    return fit(own, "state_dict", given, found, fetch, check, strict)
+
+
+def has_params(entries: Collection[str]) -> bool:
+    """Whether parameters are among these entries of a file."""
+    return any(entry.startswith("params/") for entry in entries)
+
+
+def encoded(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A description as JSON has it."""
+    groups = described["param_groups"]
+    for k, group in enumerate(groups):
+        if not _is_json(group.get("extra")):
+            raise TypeError(
+                f"param_groups[{k}]['extra']: JSON, in which files keep it, has no form for {shown(group['extra'])}; "
+                "expected None, True, False, numbers, text, and lists and dicts (by text) of them"
+            )
+    plain = [{name: encode(value) if callable(value) else value for name, value in g.items()} for g in groups]
+    return {**described, "param_groups": plain}
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON has a form for it; a tuple comes back as a list."""
+    try:
+        if isinstance(value, dict):
+            return all(isinstance(name, str) and _is_json(part) for name, part in value.items())
+        if isinstance(value, (list, tuple)):
+            return all(map(_is_json, value))
+    except RecursionError:  # it holds itself
+        return False
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def encode(value: Any) -> Any:
@@ -150,6 +243,8 @@ def encode(value: Any) -> Any:
 
 def _decode(name: str, value: Any, own: Any) -> Any:
     """The option that `encode` wrote; `own` is the optimizer's, which stays where a function was not kept."""
+    if name == "extra":
+        return copy.deepcopy(value)
     if not isinstance(value, dict):
         return value
     if set(value) != {"function"}:
@@ -158,23 +253,11 @@ def _decode(name: str, value: Any, own: Any) -> Any:
     return own
 
 
-def _fit_description(own: Snapshot, source: str, meta: Mapping[str, Any], check: Check) -> Fit:
-    """All but the arrays."""
-    need_version(source, meta.get("version"))
-    need_same(f"{source}: optimizer", meta.get("optimizer"), own.optimizer)
-    with saying(source):
-        t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
-        seed = options.seed("seed", meta.get("seed"))
-    chosen = _fit_groups(own, source, meta.get("param_groups"), check)
-    steps = _fit_steps(own, source, meta.get("steps"), t)
-    return Fit(t, skipped, seed, steps, chosen, pairs=[])
-
-
 def _fit_arrays(
     own: Snapshot, source: str, entries: Collection[str], fetch: Fetch
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The optimizer's own arrays, and the new ones: of the parameters too, where those came."""
-    arrays = own.arrays(params=any(entry.startswith("params/") for entry in entries))
+    arrays = own.arrays(params=has_params(entries))
     need_names(source, entries, arrays)
     for entry, array in arrays.items():
         need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
@@ -192,31 +275,103 @@ def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check) -> list[d
         need_names(where, came, mine)
         need_same(f"{where}['params']", came["params"], list(mine["params"]))
         with saying(where):
-            names = [name for name in mine if name != "params"]
+            names = [name for name in mine if name not in KEPT]
             chosen.append({name: check(k, name, _decode(name, came[name], mine[name])) for name in names})
     return chosen
 
 
-def _fit_steps(own: Snapshot, source: str, came: Any, t: int) -> list[int]:
-    """The step counts, in the order of the parameters."""
-    steps = mapping(f"{source}: steps", came)
-    need_names(f"{source}: steps", steps, own.params)
-    found = []
-    for key in own.params:
+def _fit_steps(source: str, steps: Mapping[Any, Any], keys: Collection[str], t: int) -> dict[str, int]:
+    """The step counts of the parameters `keys`."""
+    need_names(f"{source}: steps", steps, keys)
+    found = {}
+    for key in keys:
         name = f"steps[{key!r}]"
         with saying(source):
             count = options.count(name, steps[key])
         need(count <= t, f"{source}: {name}: expected a whole number >= 0 and <= t = {t}, got {count}")
-        found.append(count)
+        found[key] = count
     return found
+
+
+def _common(
+    own: Snapshot, source: str, keys: Collection[str], entries: Collection[str], fetch: Fetch
+) -> tuple[Snapshot, dict[str, np.ndarray], Loaded]:
+    """The part of `own` that fits what came of the parameters `keys`, the arrays for it, and what is left out."""
+    key_of = {entry_of(key, ""): key for key in keys}
+    came: dict[str, dict[str, np.ndarray]] = {key: {} for key in keys}
+    for entry in entries:
+        name, slash, rest = entry.partition("/")
+        need(slash + rest in key_of, f"{source}: {entry}: is of none of its own parameters")
+        came[key_of[slash + rest]][name] = _array(f"{source}: {entry}", fetch(entry))
+    shared = [key for key in own.params if key in came]
+    fitting = [key for key in shared if _fits(own, key, came[key])]
+    arrays = {entry_of(key, name): array for key in fitting for name, array in came[key].items()}
+    part = own.part(set(fitting))
+    loaded = Loaded(
+        missing=[key for key in own.params if key not in came],
+        unexpected=[key for key in came if key not in own.params],
+        unfit=[key for key in shared if key not in part.params],
+        options=[],
+        params=has_params(arrays),
+    )
+    return part, arrays, loaded
+
+
+def _common_options(
+    part: Snapshot, source: str, groups: Any, keys: Collection[str], check: Check, kept: list[str]
+) -> list[dict[str, Any]]:
+    """The options of each group: those of the group that its parameters were in. Where its own stay, `kept` says so."""
+    need(isinstance(groups, list), f"{source}: param_groups: expected a list, got {type(groups).__name__}")
+    came = [mapping(f"{source}: param_groups[{k}]", group) for k, group in enumerate(groups)]
+    group_of = {key: group for group in came for key in group.get("params", ())}
+    need_names(f"{source}: param_groups: params", group_of, keys)
+    chosen = []
+    for k, mine in enumerate(part.groups):
+        found = {name: value for name, value in mine.items() if name not in KEPT}
+        theirs = group_of[mine["params"][0]] if mine["params"] else {}
+        for name in found if theirs else ():
+            try:
+                need(name in theirs, f"{name}: missing")
+                found[name] = check(k, name, _decode(name, theirs[name], found[name]))
+            except (TypeError, ValueError):
+                kept.append(f"param_groups[{k}][{name!r}]")
+        chosen.append(found)
+    return chosen
+
+
+def _fits(own: Snapshot, key: str, came: Mapping[str, np.ndarray]) -> bool:
+    """Whether these arrays are all states of the parameter, and perhaps the parameter itself."""
+    mine = {**own.state[key], "params": own.params[key]}
+    is_whole = came.keys() | {"params"} == mine.keys()
+    return is_whole and not any(_unlike(array, mine[name]) for name, array in came.items())
 
 
 def _like(where: str, came: Any, own: np.ndarray) -> np.ndarray:
     """An array that came, perhaps as `in_file` gives it, as one of the optimizer's own: it must fit."""
-    need(isinstance(came, np.ndarray), f"{where}: expected a numpy array, got {type(came).__name__}")
-    need(came.shape == own.shape, f"{where}: expected shape {own.shape}, got {came.shape}")
-    need(in_file(came).dtype == in_file(own).dtype, f"{where}: expected dtype {own.dtype}, got {came.dtype}")
+    unlike = _unlike(_array(where, came), own)
+    need(not unlike, f"{where}: {unlike}")
     return came.view(own.dtype)  # type: ignore[no-any-return]
+
+
+def _unlike(came: np.ndarray, own: np.ndarray) -> str:
+    """Why an array that came does not fit, if it does not."""
+    if came.shape != own.shape:
+        return f"expected shape {own.shape}, got {came.shape}"
+    return "" if in_file(came).dtype == in_file(own).dtype else f"expected dtype {own.dtype}, got {came.dtype}"
+
+
+def _array(where: str, came: Any) -> np.ndarray:
+    """What came, if it is an array."""
+    need(isinstance(came, np.ndarray), f"{where}: expected a numpy array, got {type(came).__name__}")
+    return came  # type: ignore[no-any-return]
+
+
+def _copied(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The same group, sharing nothing that changes."""
+    found = {**group, "params": list(group["params"])}
+    if "extra" in group:
+        found["extra"] = copy.deepcopy(group["extra"])  # the user's own: it may be anything
+    return found
 
 
 def _copies(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

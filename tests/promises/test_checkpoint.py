@@ -240,12 +240,15 @@ def test_safetensors_is_plain_arrays_by_name(tmp_path: Path) -> None:
 
 
 def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opt, path = fastadam.Adam(np.ones(2)), tmp_path / "state.safetensors"
+    opt.save(path)
+    good = path.read_bytes()
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    opt = fastadam.Adam(np.ones(2))
     for call in (opt.save, opt.load):
         with pytest.raises(ImportError, match=re.escape("pip install 'fastadam[safetensors]'")):
-            call(tmp_path / "state.safetensors")
-    assert not list(tmp_path.iterdir())
+            call(path)
+    assert path.read_bytes() == good
+    assert os.listdir(tmp_path) == [path.name]
 
 
 class Same:
@@ -305,7 +308,7 @@ def test_key_too_long_for_a_zip(tmp_path: Path) -> None:
         opt.save(tmp_path / "state.npz")
     assert not list(tmp_path.iterdir())
     opt.save(tmp_path / "state.safetensors")
-    opt.load(tmp_path / "state.safetensors")
+    opt.load(tmp_path / "state.safetensors", params=False)
 
 
 def test_arrays_go_from_one_layout_to_another(tmp_path: Path) -> None:
@@ -329,10 +332,15 @@ def test_saved_parameters_are_loaded_and_others_stay(tmp_path: Path) -> None:
     opt.step(np.ones(3))
     opt.save(tmp_path / "all.npz", params=True)
     opt.save(tmp_path / "states.npz")
-    there = p.copy()
-    for name, expected in (("states.npz", np.full(3, 5.0)), ("all.npz", there)):
+    there, five = p.copy(), np.full(3, 5.0)
+    for name, wanted, expected in (
+        ("states.npz", False, five),
+        ("all.npz", False, five),
+        ("all.npz", None, there),
+        ("all.npz", True, there),
+    ):
         p[:] = 5
-        opt.load(tmp_path / name)
+        assert opt.load(tmp_path / name, params=wanted).params is (expected is there)
         np.testing.assert_array_equal(p, expected)
     with pytest.raises(TypeError, match="params: expected True or False, got 1"):
         opt.save(tmp_path / "all.npz", params=1)  # type: ignore[arg-type]
@@ -344,7 +352,7 @@ def test_counts_seed_and_options_are_kept(tmp_path: Path) -> None:
         opt.step(g.astype(np.float32), skip_nonfinite=True)
     opt.save(tmp_path / "state.npz")
     again = fastadam.RMSprop(np.ones(3, np.float32), state_dtype="bfloat16")
-    again.load(tmp_path / "state.npz")
+    again.load(tmp_path / "state.npz", params=False)
     for o in (again, pickle.loads(pickle.dumps(opt)), copy.deepcopy(opt)):
         assert (o.t, o.skipped, o.seed, o.lr, o.alpha) == (2, 2, 2**64 - 1, 0.25, 0.5)
 
@@ -356,7 +364,7 @@ def test_t_is_exact(count: int, tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         opt.save(tmp_path / f"state{suffix}")
         again = fastadam.Adam(np.ones(2))
-        again.load(tmp_path / f"state{suffix}")
+        again.load(tmp_path / f"state{suffix}", params=False)
         assert (again.t, inside.steps(again, 0)) == (count, count)
 
 
@@ -423,7 +431,7 @@ def test_functions_are_not_kept_in_files(suffix: str, tmp_path: Path) -> None:
         opt.load(path)
     assert opt.lr == 0.5
     opt.lr = rate
-    opt.load(path)
+    opt.load(path, params=False)
     assert opt.lr is rate
     given = fastadam.Adam(np.ones(3), lr=rate).state_dict()  # a dict keeps it
     opt.lr = 0.5
@@ -449,6 +457,23 @@ def test_an_own_rule(tmp_path: Path) -> None:
         exec(f"def rule(p, g, {name}, lr): return p, {name}", named)
         with pytest.raises(ValueError, match=f"'rule': '{name}' means another array in checkpoints"):
             fastadam.optimizer(named["rule"], lambda t, lr: (lr,), [name], lr=0.1)
+
+
+@each_suffix
+def test_a_file_without_parameters_says_so(suffix: str, tmp_path: Path) -> None:
+    path, opt = tmp_path / f"state{suffix}", built()
+    opt.save(path)
+    again = built(steps=1)
+    kept = snapshot(again)
+    with pytest.raises(ValueError, match=r"was saved without parameters, which save\(path, params=True\) writes"):
+        again.load(path, params=True)
+    with pytest.raises(UserWarning, match="was saved without parameters"):  # an error in these tests
+        again.load(path)
+    assert snapshot(again) == kept
+    with pytest.warns(UserWarning, match=r"they stay as they are: say load\(path, params=False\)") as warned:
+        again.load(path)
+    assert [w.filename for w in warned] == [__file__]
+    assert again.t == opt.t
 
 
 # ---------------------------------------------------------------- writing: the old file or the new one
@@ -589,7 +614,7 @@ def test_folder_without_permission(suffix: str) -> None:
 def test_names_as_long_as_the_system_allows(tmp_path: Path) -> None:
     path = tmp_path / f"{'x' * 251}.npz"
     fastadam.Adam(np.ones(2)).save(path)
-    fastadam.Adam(np.ones(2)).load(path)
+    fastadam.Adam(np.ones(2)).load(path, params=False)
 
 
 # ---------------------------------------------------------------- pickles and copies
@@ -702,15 +727,20 @@ def test_groups_that_are_copied_with_their_optimizer_are_its_own(copied, first) 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has none of them")
-def test_what_is_no_file_is_not_replaced_by_one(tmp_path) -> None:
+def test_what_is_no_file_is_neither_replaced_by_one_nor_read(tmp_path) -> None:
+    opt = fastadam.Adam(np.ones(3))
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / "socket"))
         for path in (tmp_path / "pipe", tmp_path / "socket", Path(os.devnull)):
             before = path.lstat().st_mode
-            with pytest.raises(OSError, match="expected a file or a new name, got a device, pipe or socket") as error:
-                fastadam.Adam(np.ones(3)).save(path)
-            assert error.value.filename == str(path)
+            for call, allowed in (
+                (opt.save, "a file or a new name"),
+                (opt.load, r"a file \(open another thing yourself.*"),
+            ):
+                with pytest.raises(OSError, match=f"expected {allowed}, got a device, pipe or socket") as error:
+                    call(path)
+                assert error.value.filename == str(path)
             assert path.lstat().st_mode == before
 
 

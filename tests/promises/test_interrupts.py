@@ -322,5 +322,5 @@ def test_handler_that_saves(options, tmp_path):
         signal.signal(signal.SIGALRM, before)
     assert sum(t is None for t in saved) < len(saved) // 3
     again = fastadam.AdamW([params[0].copy()], **options)
-    again.load(tmp_path / "last.npz")
+    again.load(tmp_path / "last.npz", params=False)
     assert again.t == [t for t in saved if t is not None][-1]

@@ -12,7 +12,7 @@ from checkpoint_files import put
 from fastadam import schedules
 from fastadam.state import files, snapshot
 from fastadam.state.mismatch import Mismatch
-from fastadam.state.snapshot import Fit, Snapshot
+from fastadam.state.snapshot import Fit, Loaded, Snapshot
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -85,7 +85,7 @@ def test_entries() -> None:
 
 def test_description_is_json() -> None:
     own = made(lr=schedules.constant(0.5))
-    told = json.loads(json.dumps(own.describe(), default=snapshot.encode))
+    told = json.loads(json.dumps(snapshot.encoded(own.describe())))
     assert told["param_groups"][0]["lr"] == {"schedule": "constant", "lr": 0.5}
     assert "state" not in told
 
@@ -122,8 +122,9 @@ def test_arrays_of_the_optimizer_itself_are_copied_first() -> None:
 def test_file_fits(suffix: str, params: bool, tmp_path: Path) -> None:
     own, path = made(fill=0.0), tmp_path / f"state{suffix}"
     files.save(path, made(), params)
-    with files.load(path, own, check) as fit:
+    with files.load(path, own, check, params=params) as fit:
         assert fit.steps == [3, 2, 0]
+        assert fit.loaded == Loaded([], [], [], [], params)
         fit.copy_arrays()
     assert (own.state["W"]["m"] == 1).all()
     assert (own.params["W"] == params).all()
@@ -143,7 +144,7 @@ def test_bfloat16_goes_through_files_as_its_bits(suffix: str, tmp_path: Path) ->
     for one, array in ((own, np.zeros(7, bfloat16)), (other, values)):
         one.state["b"]["m"] = array
     files.save(tmp_path / f"a{suffix}", other, False)
-    with files.load(tmp_path / f"a{suffix}", own, check) as fit:
+    with files.load(tmp_path / f"a{suffix}", own, check, params=False) as fit:
         fit.copy_arrays()
     assert own.state["b"]["m"].tobytes() == values.tobytes()
 
@@ -155,10 +156,10 @@ def test_functions(suffix: str, tmp_path: Path) -> None:
 
     path = tmp_path / f"state{suffix}"
     files.save(path, made(lr=schedules.constant(0.5)), False)
-    with files.load(path, made(), check) as fit:
+    with files.load(path, made(), check, params=False) as fit:
         assert isinstance(fit.options[0]["lr"], schedules.Schedule)
     files.save(path, made(lr=rate), False)
-    with files.load(path, made(lr=len), check) as fit:
+    with files.load(path, made(lr=len), check, params=False) as fit:
         assert fit.options[0]["lr"] is len  # which stays
     with (
         pytest.raises(ValueError, match="lr: was a function, which a file does not keep"),
@@ -240,8 +241,7 @@ def test_read_only_arrays_are_refused_before_any_is_written(suffix: str, tmp_pat
     files.save(path, made(), True)
     with pytest.raises(ValueError, match="params/c: the optimizer's array is read-only"), files.load(path, own, check):
         pass
-    files.save(path, made(), False)
-    with files.load(path, own, check) as fit:
+    with files.load(path, own, check, params=False) as fit:
         fit.copy_arrays()
 
 
@@ -266,3 +266,65 @@ def test_damaged_file_is_named(suffix: str, tmp_path: Path) -> None:
 def test_paths(value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="path: expected a path"):
         files.save(value, made(), False)
+
+
+# ---------------------------------------------------------------- complex arrays, and data of the user's own
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_complex_arrays(suffix: str, dtype: Any, tmp_path: Path) -> None:
+    own, other, path = made(fill=0.0), made(), tmp_path / f"state{suffix}"
+    for one, factor in ((own, 0), (other, 1 - 2j)):
+        one.state["W"] = {"m": (np.arange(6).reshape(2, 3) * factor).astype(dtype, order="F"), "v": np.zeros(0, dtype)}
+        one.state["b"] = {"m": np.array(3 * factor, dtype), "v": np.full((4, 2), 7.0)}  # two reals are no complex one
+        one.params["c"] = np.full((), factor, dtype)
+    files.save(path, other, True)
+    with files.load(path, own, check) as fit:
+        fit.copy_arrays()
+    assert all_bytes(own) == all_bytes(other)
+    own.state["b"]["m"] = np.zeros((2,), dtype().real.dtype)
+    with pytest.raises(ValueError, match=r"m/b: expected shape \(2,\), got \(\)"), files.load(path, own, check):
+        pass
+
+
+def anything(k: int, name: str, value: Any) -> Any:
+    return value
+
+
+EXTRA: list[Any] = [None, {"function": "f"}, {"schedule": "cosine", "lr": 1}, {}, "text", [1, {"a": [True, 0.5]}], "π"]
+
+
+@pytest.mark.parametrize("extra", EXTRA, ids=repr)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_extra_is_taken_as_it_is(suffix: str, extra: Any, tmp_path: Path) -> None:
+    own, other, path = made(), made(), tmp_path / f"state{suffix}"
+    for one, value in ((own, 1), (other, extra)):
+        for group in one.groups:
+            group |= {"extra": value, "frozen": False, "name": None}
+    files.save(path, other, True)
+    with files.load(path, own, anything) as fit:
+        assert fit.options[0] == {name: value for name, value in other.groups[0].items() if name != "params"}
+    assert snapshot.fit_dict(own, other.as_dict(), anything, lambda a: False).options[0]["extra"] == extra
+
+
+def test_extra_is_shared_by_no_dict() -> None:
+    own = made()
+    own.groups[0]["extra"], own.groups[1]["extra"] = [[1]], None
+    told = own.as_dict()
+    fit = snapshot.fit_dict(own, told, anything, lambda a: False)
+    told["param_groups"][0]["extra"][0].append(2)
+    assert own.groups[0]["extra"] == own.copy().groups[0]["extra"] == fit.options[0]["extra"] == [[1]]
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize("extra", [np.ones(2), {1: "a"}, {1, 2}, [b"x"], [{"a": object()}], 1j, LOOP], ids=repr)
+def test_extra_that_json_has_no_form_for(extra: Any, tmp_path: Path) -> None:
+    own, path = made(), tmp_path / "state.npz"
+    own.groups[0]["extra"], own.groups[1]["extra"] = None, extra
+    with pytest.raises(TypeError, match=r"param_groups\[1\]\['extra'\]: JSON, in which files keep it, has no form for"):
+        files.save(path, own, False)
+    assert not path.exists()

@@ -1,6 +1,7 @@
 """Files of checkpoints: damaged ones, those of others, what a save leaves, and saves that fail."""
 
 import shutil
+import warnings
 from functools import partial
 
 import numpy as np
@@ -151,3 +152,32 @@ def checkpoints_that_ranks_disagree_in(comm, folder):
         opt.load(mine)
     assert everything(opt) == before
     opt.load(folder / "1")
+
+
+@scene
+def loads_that_half_fit(comm, folder):
+    """All or nothing; parameters that a checkpoint has not are missed aloud, or by name."""
+    opt, guilty = Sharded(fastadam.Adam, np.ones(50), comm), comm.size - 1
+    told, before = opt.state_dict(), everything(opt)
+    opt.save(folder / "states")
+    for call in (lambda **how: opt.load(folder / "states", **how), lambda **how: opt.load_state_dict(told, **how)):
+        with refused(
+            comm, f"rank {guilty} refused it: ", {guilty: (TypeError, "strict: a sharded optimizer loads all")}
+        ):
+            call(strict=comm.rank != guilty)
+    refused_somehow(comm, lambda: opt.load(folder / "states", params=True), ValueError)
+    assert everything(opt) == before
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert opt.load(folder / "states") == ([], [], [], [], False)
+        opt.load(folder / "states", params=False)
+    assert [w.filename for w in warned] == [__file__]
+    opt.step(np.ones(50))
+    opt.save(folder / "all", params=True)
+    kept = np.array(opt.params)
+    opt.step(np.ones(50))
+    stepped = np.array(opt.params)
+    assert not opt.load(folder / "all", params=False).params
+    assert np.array_equal(opt.params, stepped)
+    assert opt.load(folder / "all", params=True).params
+    assert np.array_equal(opt.params, kept)

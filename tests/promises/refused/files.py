@@ -1,9 +1,11 @@
 """Checkpoints, dicts, pickles and folders that cannot be written or read: what test_damaged.py has not."""
 
 import copy
+import io
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -75,6 +77,22 @@ def of_one_state(state: dict[str, Any]) -> None:
     inside.set_pickled_states(state, 1, (first, first))
 
 
+def in_a_file(way: str, made: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Saves into, or loads from, an open file."""
+
+    def call(w: Any) -> None:
+        with closing(made(w)) as file:
+            getattr(w.opt, way)(file)
+
+    return call
+
+
+def closed(w: Any) -> Any:
+    file = io.BytesIO()
+    file.close()
+    return file
+
+
 PATH = "path: expected a path"
 CASES = [
     *(
@@ -87,9 +105,9 @@ CASES = [
         )
         for way in ("save", "load")
         for name, path, error, text in (
-            ("None", None, TypeError, f"{PATH}, str or os.PathLike, got None"),
-            ("number", 3, TypeError, f"{PATH}, str or os.PathLike, got 3"),
-            ("bytes", b"a.npz", TypeError, f"{PATH}, str or os.PathLike, got b'a.npz'"),
+            ("None", None, TypeError, f"{PATH}, str or os.PathLike, or an open binary file with …, got None"),
+            ("number", 3, TypeError, f"{PATH}, str or os.PathLike, or an open binary file with …, got 3"),
+            ("bytes", b"a.npz", TypeError, f"{PATH}, str or os.PathLike, or an open binary file with …, got b'a.npz'"),
             ("empty", "", ValueError, f"{PATH} that is not empty and has no NUL, got ''"),
             ("NUL", "a\0b.npz", ValueError, f"{PATH} that is not empty and has no NUL, got 'a\\x00b.npz'"),
             ("long name", "x" * 300, OSError, "[Errno 36] File name too long: '…xxx'"),
@@ -121,9 +139,35 @@ CASES = [
             ("no.safetensors", FileNotFoundError, "[Errno 2] No such file or directory: '{folder}/no.safetensors'"),
             ("folder.npz", IsADirectoryError, "[Errno 21] Is a directory: '{folder}/folder.npz'"),
             ("cut.npz", ValueError, "{folder}/cut.npz: no whole checkpoint of this optimizer: BadZipFile"),
-            ("text.safetensors", ValueError, "{folder}/text.safetensors: no whole checkpoint of this optimizer: Safet"),
+            ("text.safetensors", ValueError,
+             "{folder}/text.safetensors: no checkpoint of fastadam: neither an .npz nor a .safetensors file"),
         )
     ),
+    *(
+        Case(f"{way} {name}", saved, in_a_file(way, made), error, text)
+        for way in ("save", "load")
+        for name, made, error, text in (
+            ("file of text", lambda w: (w.folder / "text.safetensors").open("r+"), TypeError,
+             "path: expected a file that is open in binary mode, got <_io.TextIOWrapper name="),
+            ("text in memory", lambda w: io.StringIO("x"), TypeError,
+             "path: expected a file that is open in binary mode, got <_io.StringIO object at "),
+            ("closed file", closed, ValueError, "path: <_io.BytesIO object at …: I/O operation on closed file"),
+        )
+    ),
+    Case("save into a file for reading", saved,
+         in_a_file("save", lambda w: (w.folder / "state.npz").open("rb")), ValueError,
+         "path: <_io.BufferedReader name='{folder}/state.npz'>: write"),
+    Case("load from a file for writing", saved,
+         in_a_file("load", lambda w: (w.folder / "state.npz").open("ab")), ValueError,
+         "path: <_io.BufferedWriter name='{folder}/state.npz'>: read"),
+    Case("load from the end of a file", saved, lambda w: w.opt.load(io.BytesIO()), ValueError,
+         "<_io.BytesIO object at …>: no checkpoint of fastadam: nothing, from where the file stands; seek(0) first"),
+    Case("load params=1", saved, lambda w: w.opt.load(w.folder / "state.npz", params=1), TypeError,
+         "params: expected True or False, got 1 of type int"),
+    Case("load strict=None", saved, lambda w: w.opt.load(w.folder / "state.npz", strict=None), TypeError,
+         "strict: expected True or False, got None of type NoneType"),
+    Case("dict strict=0", saved, lambda w: w.opt.load_state_dict(w.told, strict=0), TypeError,
+         "strict: expected True or False, got 0 of type int"),
     Case("load into another class", partial(saved, cls=fastadam.Adamax),
      lambda w: Adam(worlds.params()).load(w.folder / "state.npz"), ValueError,
      "{folder}/state.npz: optimizer: expected 'Adam', got 'Adamax'"),
