@@ -87,7 +87,7 @@ class Optimizer(Saved, Algorithm):
     (KeyboardInterrupt, or what another signal's handler raises) is raised when the step, save or load that it came in
     is whole.
 
-    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group. A group has three more keys. ``"frozen"``
+    Options are attributes too: ``opt.lr = 0.01`` sets the rate of every group. A group has three more. ``"frozen"``
     leaves it out of every step, its gradients unread. ``"name"`` is what messages and checkpoints call it. ``"extra"``
     has data of the caller's own.
     """
@@ -188,9 +188,9 @@ class Optimizer(Saved, Algorithm):
         array : array
             The new array: of the old one's shape and dtype, but for its length where `rows` are given.
         rows : sequence of int, or -1, optional
-            For each row (the first axis) of the new array the old row whose states it continues, -1 for a new row,
-            whose states begin as those of a new optimizer. An old row may be continued by several, or by none. One -1
-            alone says that every row is new: the array may have any shape then. By default all rows stay.
+            For each row (the first axis) of the new array the old row whose states it continues, -1 for a new row. An
+            old row may be continued by several, or by none. One -1 alone says that every row is new: the array may have
+            any shape then. By default all rows stay.
 
         Raises
         ------
@@ -199,8 +199,7 @@ class Optimizer(Saved, Algorithm):
 
         Notes
         -----
-        The count of the parameter's steps goes on, unless every row is new. Bound gradients are the caller's to
-        exchange, before the next step.
+        The count of the parameter's steps goes on, unless every row is new. Bound gradients are the caller's to exchange.
 
         Examples
         --------
@@ -220,8 +219,7 @@ class Optimizer(Saved, Algorithm):
         Parameters
         ----------
         names : sequence of str, optional
-            The parameters that begin anew, called as in `state_dict`, as ``["layers.0.W"]``; the counts t and skipped
-            stay then. By default all.
+            The parameters that begin anew, called as in `state_dict`; the counts t and skipped stay then. By default all.
         """
         self.core.reset([names] if isinstance(names, str) else names)
 
@@ -267,10 +265,7 @@ class Optimizer(Saved, Algorithm):
 
     @property
     def state(self) -> States:
-        """Name of a state -> its arrays, one a parameter (None where the parameter's group has no such state).
-
-        An array that is assigned is checked, and copied into the state: ``opt.state["m"][0] = numpy.zeros(3)``.
-        """
+        """Name of a state -> its arrays, one a parameter, None where it has none; what is assigned is copied."""
         return States(self.core.store, self.core.held)
 
     def __repr__(self) -> str:

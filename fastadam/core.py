@@ -25,6 +25,8 @@ from .tree import Tree
 class Core(Follower):
     """What an optimizer of the class `kind` is made of, in one object that makes its steps."""
 
+    tree: Tree
+
     def __init__(
         self, kind: Any, settings: dict[str, Any], structure: Tree, groups: Groups, store: Store, origins: Any = None
     ) -> None:
@@ -66,7 +68,8 @@ class Core(Follower):
             none_bound = " and none are bound; call step(grads), or construct with grads="
             way = none_bound if self.owner is None else ", and the object's .grad is None"
             raise RuntimeError(f"grads: none were given{way}")
-        return self.tree.flatten(grads, self.groups.frozen)
+        flat: list[Any] = self.tree.flatten(grads, self.groups.frozen)
+        return flat
 
     def refresh(self) -> None:
         """Give the plan, which is held, the options as they are now, and the rates of its next step."""
@@ -79,8 +82,7 @@ class Core(Follower):
         ]
         for k, own_hyper in enumerate(hyper):
             self.plan.set_hyper(k, own_hyper)
-        is_frozen = [own["frozen"] for own in values for _ in own["params"]]
-        self.frozen = [k for k, out in enumerate(is_frozen) if out]
+        self.frozen = [k for k, is_out in enumerate(self.groups.frozen_params) if is_out]
         self.follow_names()
         self.rates = t, numbers
         self.took = None if any(map(callable, rates)) else values
@@ -158,7 +160,7 @@ class Core(Follower):
             near = meant(str(key), self.tree.keys)
             way = f"there are {checks.shown(self.tree.keys)}" if near is None else f"did you mean {near!r}?"
             raise ValueError(f"{checks.shown(key)}: no parameter is called so; {way}")
-        return self.tree.keys.index(key)
+        return list(self.tree.keys).index(key)
 
     def reset(self, keys: Sequence[str] | None) -> None:
         """Begin anew; see `Optimizer.reset`."""
@@ -274,7 +276,6 @@ class Core(Follower):
         """Go on from a snapshot that fits; nothing can fail here."""
         plan = self.plan
         plan.begin_change()
-        self.take_masters()  # of what the snapshot has not
         fit.copy_arrays()
         self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))

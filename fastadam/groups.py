@@ -58,6 +58,11 @@ class Groups(Telling, Sequence["Group"]):
         """Which groups are left out of steps."""
         return [values["frozen"] for values in self.values]
 
+    @property
+    def frozen_params(self) -> list[bool]:
+        """The same of each parameter."""
+        return [values["frozen"] for values in self.values for _ in values["params"]]
+
     def __len__(self) -> int:
         return len(self.values)
 

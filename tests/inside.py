@@ -63,8 +63,8 @@ def state_arrays(opt: Any) -> list[np.ndarray]:
 
 
 def named_states(opt: Any) -> list[dict[str, np.ndarray]]:
-    """Of each parameter its states by name, master weights among them, as a step would find them."""
-    return opt.core.states()
+    """Of each parameter its states by name, master weights among them."""
+    return opt.core.store.states
 
 
 def bound(opt: Any) -> Sequence[np.ndarray] | None:

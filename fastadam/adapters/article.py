@@ -42,7 +42,7 @@ class _Article(Strict):
 
     timestep: int
     _rule: Rule
-    _names: ClassVar = {"lr": "alpha", "eps": "epsilon"}  # the rule's name of a hyper-parameter -> the article's
+    names_there: ClassVar = {"lr": "alpha", "eps": "epsilon"}  # the rule's name of a hyper-parameter -> the article's
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
@@ -71,7 +71,7 @@ class _Article(Strict):
         grad = _gradient(self.instance.grad, p)
         hyper = self._hyper(self.timestep + 1)
         if hyper != self._hyper_values[0] or not self._hyper_values[1]:
-            names = [(name, self._names.get(name, name)) for name in self._rule.hyper]
+            names = [(name, self.names_there.get(name, name)) for name in self._rule.hyper]
             self._hyper_values = hyper, tuple(_number(own, hyper.get(name, 0.0)) for name, own in names)
         stepper = self._stepper or Stepper(self._rule, threads.default())
         stepper.lay([p], [list(states.values())], ["instance.parameters"])
@@ -200,7 +200,7 @@ class RMSprop(_Article):
     """RMSprop with ε within the root: ``v = β₂ v + (1 - β₂) g²``, ``θ = θ - α g / √(v + ε)``."""
 
     _rule = RULES["rmsprop"]
-    _names: ClassVar = {**_Article._names, "alpha": "beta2"}
+    names_there: ClassVar = {**_Article.names_there, "alpha": "beta2"}
     v = _State("v")
 
     def __init__(self, instance: Any, alpha: float = 0.001, beta2: float = 0.9, epsilon: float = 1e-8) -> None:

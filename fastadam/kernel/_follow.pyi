@@ -16,7 +16,7 @@ class Follower:
     owner: Any
     cell: Cell
     took: Any
-    late_masters: Any
+    frozen: list[int]
     def __init__(self, plan: Plan, cell: Cell) -> None: ...
     def step(
         self,

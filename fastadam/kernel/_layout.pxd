@@ -1,3 +1,4 @@
+cimport numpy as cnp
 from libc.stdint cimport int64_t
 
 from ._segments cimport Bundle, Cohort, Extent, Job, Segment, sweep_t
@@ -45,6 +46,7 @@ cdef class Layout:
     cdef int admit_segment(self, Kernel kernel, p, states) except -1
     cdef int take_pieces(self) except -1
     cdef int fill_segment(self, Py_ssize_t i) except -1
+    cdef void fill_axes(self, Segment* segment, cnp.ndarray p) noexcept
     cdef int set_origins(self, origins) except -1
     cdef void cut_tiles(self) noexcept
     cdef int note_extents(self) except -1

@@ -226,17 +226,7 @@ cdef class Layout:
         segment.p_shape, segment.shape, segment.axes = numbers, numbers + ndim, numbers + 2 * ndim
         for k in range(n_operands):
             segment.operands[k].strides = numbers + (3 + k) * ndim
-        for k in range(segment.p_ndim):
-            segment.p_shape[k] = cnp.PyArray_DIM(p, k)
-        memory_order(p, segment.axes)
-        for k in range(segment.p_ndim):
-            if segment.p_shape[segment.axes[k]] != 1:
-                segment.axes[segment.ndim] = segment.axes[k]
-                segment.shape[segment.ndim] = segment.p_shape[segment.axes[k]]
-                segment.ndim += 1
-        if segment.is_complex:
-            segment.axes[segment.ndim], segment.shape[segment.ndim] = -1, 2
-            segment.ndim += 1
+        self.fill_axes(segment, p)
         segment.whole = i
         set_operand(segment, segment.n_operands if segment.has_master else 0, p)
         set_operand(segment, 1, p)  # the layout that a gradient most likely has
@@ -252,6 +242,21 @@ cdef class Layout:
         for k in range(segment.n_operands):
             segment.others_direct &= k == 1 or segment.operands[k].direct
         return 0
+
+    cdef void fill_axes(self, Segment* segment, cnp.ndarray p) noexcept:
+        """The axes of a segment: those of p that have more or less than one element, and that of complex numbers."""
+        cdef int k
+        for k in range(segment.p_ndim):
+            segment.p_shape[k] = cnp.PyArray_DIM(p, k)
+        memory_order(p, segment.axes)
+        for k in range(segment.p_ndim):
+            if segment.p_shape[segment.axes[k]] != 1:
+                segment.axes[segment.ndim] = segment.axes[k]
+                segment.shape[segment.ndim] = segment.p_shape[segment.axes[k]]
+                segment.ndim += 1
+        if segment.is_complex:
+            segment.axes[segment.ndim], segment.shape[segment.ndim] = -1, 2
+            segment.ndim += 1
 
     cdef int set_origins(self, origins) except -1:
         """Of which parameter each segment is a part, and how many elements of that stand before it: so that random

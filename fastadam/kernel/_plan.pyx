@@ -83,8 +83,7 @@ cdef class Plan(Entry):
     """The arrays of one optimizer, once `lay` has laid them out, and the compiled call that steps them.
 
     It owns `counts`: whether a step is under way, t (the steps done), the steps skipped for a gradient that was not
-    finite, and the steps that each parameter has done. Nothing else stores these. Parameters of a group with equal
-    counts are a cohort: they share the scalars of a step.
+    finite, the steps of each parameter. Parameters of a group with equal counts are a cohort: they share scalars.
     """
 
     def __cinit__(self, int n_threads=1, unsigned long long seed=0):
@@ -190,8 +189,6 @@ cdef class Plan(Entry):
 
     def rename(self, list names not None):
         """Call the parameters so from now on."""
-        if len(names) != self.layout.job.n_segments:
-            raise ValueError(f"names: expected {self.layout.job.n_segments}, one a parameter, got {len(names)}")
         self.layout.names = names
 
     @property
@@ -321,8 +318,7 @@ cdef class Plan(Entry):
         """Refuse arrays that a rule in Python, by an error in the middle of a sweep, has left half stepped."""
         if self.count is not NULL and self.count[UNDER_WAY]:
             raise RuntimeError(
-                "a step failed half-way, so parameters and states are of two steps; load a checkpoint, or make a new "
-                "optimizer"
+                "a step failed half-way, so parameters and states are of two steps; load a checkpoint, or begin anew"
             )
 
     cdef int admit_held(self, grads) except -1:
@@ -353,9 +349,8 @@ cdef class Plan(Entry):
         exchange=None,
     ):
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing.
-        (A sweep in Python, of a rule of one's own, can fail within: then `torn` stays set.)
-
-        `before` is called first, when no other thread can be inside; it may lay the plan out anew.
+        (A sweep in Python, of a rule of one's own, can fail within: then `torn` stays set.) A gradient of None leaves
+        its parameter out. `before` is called first, when no other thread can be inside; it may lay the plan out anew.
 
         Gradients are multiplied by ``factor / grad_scale``; then, if their norm, over all arrays, is above `max_norm`,
         by what brings it down to that; then each element is clipped to ±`clip_value`. With `skip_nonfinite` a NaN or
@@ -470,12 +465,11 @@ cdef class Plan(Entry):
         """Count a step of the parameters that had gradients; where a cohort has others, it is split."""
         cdef Py_ssize_t i
         cdef bint is_split = False
-        cdef Segment* segment
+        cdef Segment* segments = layout.job.segments
         self.count[T] += 1
         for i in range(layout.job.n_segments):
-            segment = &layout.job.segments[i]
-            self.count[STEPS + i] += not segment.absent
-            is_split |= segment.absent != layout.job.segments[segment.cohort.first].absent
+            self.count[STEPS + i] += not segments[i].absent
+            is_split |= segments[i].absent != segments[segments[i].cohort.first].absent
         if is_split:
             layout.form_cohorts(self.count + STEPS)
 

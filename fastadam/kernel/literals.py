@@ -9,6 +9,7 @@ import builtins
 import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from itertools import pairwise
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -62,7 +63,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, (bool, Enum))
 
 
 def _number(value: Any, real: Real) -> Any:

@@ -34,6 +34,9 @@ class Whole:
         #: of each group the options that it sets for itself
         self.options = [branch.options or {} for branch in self.tree.branches]
         checks.parameters(self.names, self.params)
+        for name, p in zip(self.names, self.params, strict=True):
+            if p.dtype.kind == "c":
+                raise TypeError(f"{name}: complex arrays are not divided among ranks; pass the real view, .view(float)")
 
     def refuse_doubles(self, option: str) -> None:
         """Refuse an option that float64 parameters cannot have."""

@@ -2,7 +2,7 @@
 It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from inspect import signature
@@ -295,13 +295,14 @@ class Sharded(Optimizer):
 
             def begin() -> None:
                 numbers = shards.numbers(core.plan.t, core.plan.seed, self._hyper())
-                self._exchange.weigh(agree({"number": self._number, **numbers, **extras}, weight))
+                of_step = {"number": self._number, "frozen": core.groups.frozen, **numbers, **extras}
+                self._exchange.weigh(agree(of_step, weight))
                 if given:
                     _copy(given)
 
             with self._exchange.for_step(begin, zero_grads):
                 core.plan.step(
-                    core.bound,
+                    [None if is_out else g for g, is_out in zip(core.bound, core.groups.frozen_params, strict=True)],
                     grad_scale,
                     max_norm,
                     clip_value,
@@ -322,8 +323,9 @@ class Sharded(Optimizer):
                 continue
             if grads is None:
                 raise TypeError(f"grads: that of {name} is another array now; write to it, as opt.grads[…][...] = …")
-            g = np.asarray(g) if isinstance(g, np.generic) else g
-            checks.gradient(name, g, p)
+            if g is None:
+                raise TypeError(f"gradient of {name}: is None; to leave it out, freeze its group on every rank")
+            g = checks.gradient(name, g, p)
             is_among = any(np.may_share_memory(g, memory.grads) for memory in self._memories)
             found.append((view, g.copy() if is_among else g))
         return found
@@ -337,6 +339,22 @@ class Sharded(Optimizer):
     def add_param_group(self, group: Mapping[str, Any]) -> NoReturn:
         """Not of a sharded optimizer: its shares are cut when it is made."""
         raise ValueError("add_param_group: a sharded optimizer is cut into shares when it is made; make a new one")
+
+    def replace(self, name: str, array: np.ndarray, rows: Any = None) -> NoReturn:
+        """Not of a sharded optimizer: its shares are cut when it is made."""
+        raise ValueError("replace: a sharded optimizer is cut into shares when it is made; make a new one")
+
+    def reset(self, names: Sequence[str] | None = None) -> None:
+        """Begin anew on every rank: see `Optimizer.reset`. The names are those of whole parameters."""
+        with deferred_signals(), self._ranks.all_or_none("reset") as agree:
+            given = [names] if isinstance(names, str) else names
+            known = self._whole.keys
+            for name in given or ():
+                if name not in known:
+                    raise ValueError(f"{shown(name)}: no parameter is called so; there are {shown(known)}")
+            agree({"number": self._number, "names": given and list(given)})
+            pairs = zip(self.core.tree.keys, self._own, strict=True)
+            self.core.reset(None if given is None else [key for key, piece in pairs if known[piece.param] in given])
 
     def state_dict(self) -> dict[str, Any]:
         """What the plain optimizer's `state_dict` is: whole states, on every rank. For those that fit: else `save`."""

@@ -117,18 +117,22 @@ def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np
             )
         checks.like(name, new, old)
         return None
-    if np.ndim(rows) == 0 and not isinstance(rows, (bool, np.bool_)) and rows == -1:
+    if type(rows) is int and rows == -1:
         return np.full(new.shape[:1], -1)
-    numbers = np.asarray(rows, None if np.size(rows) else np.intp)
-    if numbers.dtype.kind not in "iu":
-        hint = "; of a mask, pass numpy.flatnonzero(mask)" if numbers.dtype == bool else ""
-        raise TypeError(f"rows: expected whole numbers, one a row of the new array, got {numbers.dtype}{hint}")
-    if new.ndim == 0 or numbers.shape != new.shape[:1]:
+    numbers = _row_numbers(rows)
+    if numbers.ndim != 1 or new.ndim == 0 or len(numbers) != len(new):
         raise ValueError(f"rows: expected one number a row of the new {new.shape}, got the shape {numbers.shape}")
-    if numbers.size and not (numbers.min() >= -1 and numbers.max() < len(old)):
-        bad = numbers[(numbers < -1) | (numbers >= len(old))][0]
+    for bad in numbers[(numbers < -1) | (numbers >= len(old))]:
         raise ValueError(f"rows: expected -1 … {len(old) - 1}, the rows of the old {name}, got {bad}")
     if (numbers >= 0).any() and (new.shape[1:] != old.shape[1:] or new.dtype != old.dtype):
         was, now = (f"{a.dtype} of shape {('…', *a.shape[1:])}".replace("'", "") for a in (old, new))
         raise ValueError(f"rows: {name} was {was}, and would be {now}; only rows of equal ones go on, -1 begins anew")
     return numbers
+
+
+def _row_numbers(rows: Any) -> np.ndarray:
+    numbers = np.asarray(rows, None if np.size(rows) else np.intp)
+    if numbers.dtype.kind not in "iu":
+        hint = "; of a mask, pass numpy.flatnonzero(mask)" if numbers.dtype == bool else ""
+        raise TypeError(f"rows: expected whole numbers, one a row of the new array, got {numbers.dtype}{hint}")
+    return numbers.astype(np.intp)

@@ -58,9 +58,8 @@ class StateArrays(Sequence[np.ndarray | None]):
         return [arrays.get(self._name) for arrays in self._store.states][index]
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
-        numbers = range(len(self))[index]
-        values = [value] if isinstance(numbers, int) else list(value)
-        numbers = [numbers] if isinstance(numbers, int) else numbers
+        numbers: Sequence[int] = range(len(self))[index] if isinstance(index, slice) else [range(len(self))[index]]
+        values = list(value) if isinstance(index, slice) else [value]
         if len(values) != len(numbers):
             wanted = checks.counted(len(numbers), "array")
             raise ValueError(f"state[{self._name!r}]: expected {wanted}, one a parameter, got {len(values)}")

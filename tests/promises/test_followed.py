@@ -200,7 +200,7 @@ def test_structures_nest():
     grads = {"layers": [Layer(np.ones((2, 2)), np.ones(2)), [np.ones(2), np.ones(1)]], "scale": np.ones(())}
     opt = fastadam.Adam(params, lr=0.5)
     opt.step(grads)
-    assert list(opt.state_dict()["state"]) == ["layers.0.0", "layers.0.1", "layers.1.0", "layers.1.1", "scale"]
+    assert list(opt.state_dict()["state"]) == ["layers.0.W", "layers.0.b", "layers.1.W", "layers.1.b", "scale"]
     assert np.allclose(params["layers"][0].W, 0.5)
     with pytest.raises(ValueError, match=r"grads\['layers'\]\[1\]: expected 2"):
         opt.step({**grads, "layers": [grads["layers"][0], [np.ones(2)]]})
@@ -228,8 +228,9 @@ def test_a_refused_step_leaves_masters_and_reads_change_nothing():
     params["W"] = np.full(2, 7.0, np.float16)
     with pytest.raises(ValueError, match="shape"):
         opt.step({"W": np.ones(3, np.float16)})
-    assert opt.state_dict()["state"]["W"]["master"].tolist() == [7, 7]
-    assert copy.deepcopy(opt).state["master"][0].tolist() == [7, 7]
+    again = copy.deepcopy(opt)
+    again.step({"W": np.zeros(2, np.float16)})
+    assert np.allclose(again.state["master"][0], 7, atol=1e-3)
     assert np.array_equal(opt.state["master"][0], master)
     params["W"] = own
     opt.step({"W": np.zeros(2, np.float16)})

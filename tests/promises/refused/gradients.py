@@ -41,7 +41,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "sparse": (lambda w: scipy.sparse.coo_array(ones(4, "f4")), TypeError, "expected real numbers, got coo_array"),
     "text": (lambda w: "1234", TypeError, "expected real numbers, got <U4"),
     "function": (lambda w: ones, TypeError, "expected real numbers, got "),
-    "ragged": (lambda w: [1.0, [2.0], 3.0, 4.0], TypeError, "expected real numbers, got [1.0, [2.0], 3.0, 4.0] of type l"),
+    "ragged": (lambda w: [1.0, [2.0], 3.0, 4.0], TypeError, "expected real numbers, got [1.0, [2.0], 3.0, 4.0] of"),
     "longdouble": (lambda w: ones(4, np.longdouble), TypeError, f"{DTYPE}float128; convert with .astype("),
     "parameter": (lambda w: w.params[56], ValueError, "shares memory with a parameter or a state, which it changes; p"),
     "another's": (
@@ -63,8 +63,8 @@ NOT_ZEROED: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
         ValueError,
         "several of its elements share one place",
     ),
-    "integers": (lambda w: ones(4, int), TypeError, "zero_grads: the gradient of …came as ndarray, and was read as anot"),
-    "list": (lambda w: [1.0] * 4, TypeError, "zero_grads: the gradient of …came as list, and was read as another array"),
+    "integers": (lambda w: ones(4, int), TypeError, "zero_grads: the gradient of …came as ndarray, and was read a"),
+    "list": (lambda w: [1.0] * 4, TypeError, "zero_grads: the gradient of …came as list, and was read as an"),
     "another": (lambda w: w.good[51], ValueError, "gradient of …share memory"),
 }  # fmt: skip
 
@@ -119,7 +119,7 @@ STRUCTURES = [
      OSError, GONE),
     Case("mapping without the 57th", partial(a_hundred, shape=as_mapping),
      lambda w: w.opt.step({key: g for key, g in w.given.items() if key != "layer56"}, **ALL), ValueError,
-     "grads: expected the keys of params; missing: ['layer56'], unknown: []; pass None for a parameter that has no gradient"),
+     "grads: expected the keys of params; missing: ['layer56'], unknown: []; pass None for a parameter"),
     Case("mapping of other names", in_mapping, lambda w: w.opt.step(dict(zip("abc", w.good, strict=True))), ValueError,
      "grads: expected the keys of params; missing: ['layer0', 'layer1', 'layer2'], unknown: ['a', 'b', 'c']"),
     Case("mapping of none", partial(a_hundred, shape=as_mapping), lambda w: w.opt.step({}), ValueError,
