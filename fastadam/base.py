@@ -199,7 +199,7 @@ class Optimizer(Saved, Algorithm):
 
         Notes
         -----
-        The count of the parameter's steps goes on, unless every row is new. Bound gradients are the caller's to exchange.
+        The count of the parameter's steps goes on, unless every row is new. The caller exchanges bound gradients.
 
         Examples
         --------
@@ -219,7 +219,7 @@ class Optimizer(Saved, Algorithm):
         Parameters
         ----------
         names : sequence of str, optional
-            The parameters that begin anew, called as in `state_dict`; the counts t and skipped stay then. By default all.
+            The parameters that begin anew, called as in `state_dict`; t and skipped stay then. By default all.
         """
         self.core.reset([names] if isinstance(names, str) else names)
 

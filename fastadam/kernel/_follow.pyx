@@ -47,8 +47,8 @@ cdef class Follower:
     `source` is the structure as it was given, `source_node` its node, `grads_node` that of its gradients; `bound` are
     gradients that were given once, `owner` an object that brings them as ``.grad``. A subclass brings the slower ways:
     ``follow()`` when another array stands in the structure, ``refresh()`` when the options are others than those that
-    it `took`, which also says which parameters are `frozen`, and ``flatten(grads)`` for gradients in a structure that is
-    not of plain lists, tuples and dicts.
+    it `took`, which also says which parameters are `frozen`, and ``flatten(grads)`` for gradients in a structure that
+    is not of plain lists, tuples and dicts.
     """
 
     cdef readonly Plan plan

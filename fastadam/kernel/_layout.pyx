@@ -203,7 +203,8 @@ cdef class Layout:
             n_operands = segment.n_operands + segment.has_master
             n_written += n_operands - 1
             n_empty += n_operands - 1 if segment.n == 0 else 0
-            size += padded(n_operands, sizeof(Operand)) + padded(most_axes(segment) * (3 + n_operands), sizeof(Py_ssize_t))
+            size += padded(n_operands, sizeof(Operand))
+            size += padded(most_axes(segment) * (3 + n_operands), sizeof(Py_ssize_t))
         if self.n_bundles + n_written != len(self.held):
             raise RuntimeError("the lists of states were changed while they were laid out")
         self.n_extents = n_written - n_empty

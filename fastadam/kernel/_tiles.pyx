@@ -220,7 +220,9 @@ cdef inline void views(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* b
         let_master_follow(segment, begin, n, buffer, <uint32_t*> arrays[0])
 
 
-cdef void let_master_follow(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, uint32_t* master) noexcept nogil:
+cdef void let_master_follow(
+    Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, uint32_t* master
+) noexcept nogil:
     """Where a parameter is not its master weight, rounded, others have changed it: the master weight becomes it.
 
     A slot of the buffer holds two chunks of float32: the master's has room for its rounded bits, the parameter's for
@@ -250,6 +252,7 @@ cdef inline void* view(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t
 
 cdef inline void put_back(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t n, void** arrays) noexcept nogil:
     """Store what the sweep wrote, where that is not where it lies; and zeros as gradient, where asked for."""
+    cdef uint64_t key = segment.cohort.noise + segment.whole * MAX_OPERANDS
     cdef int k
     if job.zero_grads:
         memset(arrays[1], 0, n * segment.itemsize)
@@ -257,7 +260,7 @@ cdef inline void put_back(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize
         return
     for k in range(segment.n_operands):
         if not segment.operands[k].direct and (k != 1 or job.zero_grads):
-            copy_out(segment, k, begin, n, <char*> arrays[k], mixed(segment.cohort.noise + segment.whole * MAX_OPERANDS + k))
+            copy_out(segment, k, begin, n, <char*> arrays[k], mixed(key + k))
     if segment.has_master:
         copy_out(segment, segment.n_operands, begin, n, <char*> arrays[0], 0)
 

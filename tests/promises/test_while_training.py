@@ -1,5 +1,5 @@
-"""What changes while an optimizer trains: missing gradients, frozen groups, arrays that grow or are exchanged, states that
-begin anew. Each is compared, bit for bit, with a run that never was changed so.
+"""What changes while an optimizer trains: missing gradients, frozen groups, arrays that grow or are exchanged, states
+that begin anew. Each is compared, bit for bit, with a run that never was changed so.
 """
 
 import copy
@@ -350,8 +350,8 @@ def test_a_master_weight_follows_its_rows():
     [
         (np.ones((3, 3)), None, ValueError, "rows: params\\['E'\\] had the shape"),
         (np.ones((3, 3)), [0, 1], ValueError, "rows: expected one number a row"),
-        (np.ones((3, 3)), [0, 1, 2], ValueError, "rows: expected -1 … 1, .* got 2"),
-        (np.ones((3, 3)), [0, 1, -2], ValueError, "rows: expected -1 … 1, .* got -2"),
+        (np.ones((3, 3)), [0, 1, 2], ValueError, r"rows: expected -1 … 1, .* got 2"),
+        (np.ones((3, 3)), [0, 1, -2], ValueError, r"rows: expected -1 … 1, .* got -2"),
         (np.ones((1, 3)), [True, False], TypeError, "numpy.flatnonzero"),
         (np.ones((2, 3)), [0.0, 1.0], TypeError, "rows: expected whole numbers"),
         (np.ones((2, 4)), [0, 1], ValueError, "rows: params\\['E'\\] was float64 of shape \\(…, 3\\)"),
@@ -368,7 +368,7 @@ def test_a_replacement_that_does_not_fit_changes_nothing(array, rows, error, mes
     before, had = everything(opt), dict(params)
     with pytest.raises(error, match=message):
         opt.replace("E", array, rows)
-    with pytest.raises(ValueError, match="did you mean 'E'|no parameter is called so"):
+    with pytest.raises(ValueError, match=r"did you mean 'E'|no parameter is called so"):
         opt.replace("e", np.ones((2, 3)))
     with pytest.raises(ValueError, match="share memory"):
         opt.replace("b", params["E"][0, :2])
