@@ -12,7 +12,19 @@ from pathlib import Path
 from mpi4py import MPI
 
 sys.path.append(str(Path(__file__).parents[1]))
-from scenes import checkpoints, endings, faults, files, lives, meaning, memory, network, steps, weights  # noqa: F401
+from scenes import (  # noqa: F401
+    changes,
+    checkpoints,
+    endings,
+    faults,
+    files,
+    lives,
+    meaning,
+    memory,
+    network,
+    steps,
+    weights,
+)
 from scenes.stage import ENDINGS, SCENES, tell
 
 #: seconds after which a rank that hangs shows where, and ends
