@@ -4,7 +4,7 @@
 cimport numpy as cnp
 from libc.math cimport isfinite, ldexp, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from ._codecs cimport squares32, squares64, squares_t
 from ._layout cimport Kernel, Layout
@@ -233,8 +233,10 @@ cdef void let_master_follow(
     cdef uint32_t* now = <uint32_t*> (buffer + segment.n_operands * CHUNK * sizeof(double))
     cdef uint32_t* stepped = now + CHUNK
     cdef Py_ssize_t k
-    copy_in(segment, segment.n_operands, begin, n, <char*> now)
     operand.codec.store(n, bits, operand.codec.itemsize, <char*> master, 0, 0)
+    if operand.contiguous and memcmp(bits, operand.data + begin * operand.step, n * operand.step) == 0:
+        return
+    copy_in(segment, segment.n_operands, begin, n, <char*> now)
     operand.codec.load(n, bits, operand.codec.itemsize, <char*> stepped)
     for k in range(n):
         master[k] = master[k] if stepped[k] == now[k] else now[k]
