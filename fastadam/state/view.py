@@ -55,7 +55,8 @@ class StateArrays(Sequence[np.ndarray | None]):
         return len(self._store.states)
 
     def __getitem__(self, index: Any) -> Any:
-        return [arrays.get(self._name) for arrays in self._store.states][index]
+        found = self._store.states[index]
+        return [arrays.get(self._name) for arrays in found] if isinstance(index, slice) else found.get(self._name)
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
         numbers: Sequence[int] = range(len(self))[index] if isinstance(index, slice) else [range(len(self))[index]]
