@@ -154,18 +154,20 @@ class Core(Follower):
 
     # Changes between steps.
 
-    def number_of(self, key: str) -> int:
+    def number_of(self, argument: str, key: str) -> int:
         """The place of the parameter that checkpoints call so."""
         if key not in self.tree.keys:
             near = meant(str(key), self.tree.keys)
             way = f"there are {checks.shown(self.tree.keys)}" if near is None else f"did you mean {near!r}?"
-            raise ValueError(f"{checks.shown(key)}: no parameter is called so; {way}")
+            raise ValueError(f"{argument}: no parameter is called {checks.shown(key)}; {way}")
         return list(self.tree.keys).index(key)
 
     def reset(self, keys: Sequence[str] | None) -> None:
         """Begin anew; see `Optimizer.reset`."""
         with self.held_whole() as plan:
-            numbers = list(range(len(self.tree.keys))) if keys is None else [self.number_of(key) for key in keys]
+            numbers = (
+                list(range(len(self.tree.keys))) if keys is None else [self.number_of("names", key) for key in keys]
+            )
             initial, steps = _all_initial(self.kind, self.settings, self.groups), plan.steps.copy()
             steps[numbers] = 0
             plan.begin_change()
@@ -178,7 +180,7 @@ class Core(Follower):
         with deferred_signals(), self.plan as plan:
             plan.need_whole()
             self.follow_names()
-            k, arrays = self.number_of(key), self.tree.read_again()
+            k, arrays = self.number_of("name", key), self.tree.read_again()
             self._need_fitting(arrays, but=k)
             before, arrays[k] = arrays[k], array
             _check_params(self.tree.names, arrays, self.settings)

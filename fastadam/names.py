@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 #: names of one thing in each row; where one of them is not known, the first of its row that is was meant
@@ -146,6 +146,7 @@ def _declares(kind: type, name: str) -> bool:
     if values and hasattr(values[0], "__set__"):
         return True
     hints = [str(found[name]) for base in kind.__mro__ if name in (found := inspect.get_annotations(base))]
-    if any("ClassVar" in hint for hint in hints) or any(isinstance(value, classmethod) for value in values):
+    of_class = any(isinstance(value, (classmethod, FunctionType)) for value in values)
+    if of_class or any("ClassVar" in hint for hint in hints):
         return False
     return bool(values or hints) or name in inspect.signature(kind).parameters

@@ -243,7 +243,7 @@ def group_name(name: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name}: expected text or None, got {shown(value)} of type {type(value).__name__}")
     if value is not None and (not value or value.isdecimal()):
-        raise ValueError(f"{name}: expected text that is no number, got {shown(value)}")
+        raise ValueError(f"{name}: expected text, and no number, got {shown(value)}")
     return value
 
 

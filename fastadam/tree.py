@@ -147,6 +147,8 @@ class Tree:
         try:
             found = list(_flatten(self.source_node, self.source, "params"))
             again = list(_flatten(self.source_node, self.source, "params"))
+        except RecursionError:  # of a signal's handler, say, and not of the structure
+            raise
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             what = "params:" if self.owner is None else "params: .parameters"
             text = f"{what} has not the structure that it had at construction: {error}"

@@ -181,6 +181,7 @@ cdef class Layout:
             if not (
                 is_usual(state)
                 and cnp.PyArray_TYPE(<cnp.ndarray> state) == segment.typenum
+                and not segment.is_complex
                 and same_shape(<cnp.ndarray> state, <cnp.ndarray> p)
             ):
                 name = f"a state of {self.names[i]}"

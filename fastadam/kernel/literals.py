@@ -95,6 +95,7 @@ class _Code:
             if now.opname in ("LOAD_GLOBAL", "LOAD_DEREF"):
                 self.found, self.begin = self.names.get(now.argval, vars(builtins).get(now.argval)), now.offset
                 self._check_power(now, self.found is pow)
+                self._check_wide(now)
             elif now.opname in ("LOAD_ATTR", "LOAD_METHOD"):
                 self._attribute(now.argval, after.offset)
             elif now.opcode in dis.hasconst or now.opname == "LOAD_SMALL_INT":
@@ -135,6 +136,14 @@ class _Code:
                 f"{self.code.co_name!r}, line {line} of {self.code.co_filename}: a power other than x ** 2, which "
                 "NumPy and Numba round each in its own way; write x * x * x or numpy.sqrt(x), or, where the two may "
                 "differ, numpy.power(x, y)"
+            )
+
+    def _check_wide(self, now: dis.Instruction) -> None:
+        if any(self.found is wide for wide in (sum, float, round)):  # sum begins with a whole 0
+            line = now.positions and now.positions.lineno
+            raise ValueError(
+                f"{self.code.co_name!r}, line {line} of {self.code.co_filename}: {now.argval}(…), which is float64 under "
+                "Numba; write the sum with +, and numbers as literals"
             )
 
     def _load(self, opcode: int, number: Any, offset: int) -> None:

@@ -351,7 +351,7 @@ class Sharded(Optimizer):
             known = self._whole.keys
             for name in given or ():
                 if name not in known:
-                    raise ValueError(f"{shown(name)}: no parameter is called so; there are {shown(known)}")
+                    raise ValueError(f"names: no parameter is called {shown(name)}; there are {shown(known)}")
             agree({"number": self._number, "names": given and list(given)})
             pairs = zip(self.core.tree.keys, self._own, strict=True)
             self.core.reset(None if given is None else [key for key, piece in pairs if known[piece.param] in given])

@@ -190,7 +190,9 @@ def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarr
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
     need_version("state_dict", given.get("version"))  # another library's dict is told as that
     state = mapping("state_dict['state']", given.get("state"))
-    keys = own.state if strict else mapping("state_dict: steps", given.get("steps"))
+    if not strict:
+        given = _of_parameters(state, given)
+    keys = own.state if strict else given["steps"]
     need_names("state_dict['state']", state, keys)
     found: dict[str, Any] = {}
     for key in keys:
@@ -204,6 +206,16 @@ def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarr
         return array.copy() if isinstance(array, np.ndarray) and is_own(array) else array
 
     return fit(own, "state_dict", given, found, fetch, check, strict)
+
+
+def _of_parameters(keys: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of these parameters alone: a user may have taken others out of ``"state"``."""
+    steps = {key: count for key, count in mapping("state_dict: steps", given.get("steps")).items() if key in keys}
+    groups = [
+        {**group, "params": [key for key in group.get("params", ()) if key in keys]}
+        for group in given.get("param_groups", ())
+    ]
+    return {**given, "steps": steps, "param_groups": groups}
 
 
 def has_params(entries: Collection[str]) -> bool:

@@ -7,17 +7,21 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..kernel import checks
+from ..names import Telling
 from .store import Store
 
 #: keeps steps out, within a ``with``
 Held = Callable[[], AbstractContextManager[Any]]
 
 
-class States(MutableMapping[str, "StateArrays"]):
+class States(Telling, MutableMapping[str, "StateArrays"]):
     """Name of a state -> its arrays. They are the live ones: what is assigned is checked and copied into them."""
 
     def __init__(self, store: Store, held: Held) -> None:
         self._store, self._held = store, held
+
+    def _no_such(self, name: str, has: str) -> str:
+        return f"states have no attributes; they are {', '.join(self)}: write opt.state[{next(iter(self), '')!r}][0] = array"
 
     def _names(self) -> Mapping[str, None]:
         return dict.fromkeys(name for arrays in self._store.states for name in arrays)
@@ -45,11 +49,16 @@ class States(MutableMapping[str, "StateArrays"]):
         return repr({name: list(arrays) for name, arrays in self.items()})
 
 
-class StateArrays(Sequence[np.ndarray | None]):
+class StateArrays(Telling, Sequence[np.ndarray | None]):
     """The arrays of one state, one a parameter; None where the parameter's group has no such state."""
 
     def __init__(self, store: Store, held: Held, name: str) -> None:
         self._store, self._held, self._name = store, held, name
+
+    def _no_such(self, name: str, has: str) -> str:
+        return (
+            f"arrays of a state are as many as parameters; write opt.state[{self._name!r}][0] = array, or opt.reset()"
+        )
 
     def __len__(self) -> int:
         return len(self._store.states)
@@ -59,6 +68,8 @@ class StateArrays(Sequence[np.ndarray | None]):
         return [arrays.get(self._name) for arrays in found] if isinstance(index, slice) else found.get(self._name)
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
+        if not isinstance(index, (int, np.integer, slice)):
+            raise TypeError(f"state[{self._name!r}][{index!r}]: expected the number of a parameter, from 0")
         numbers: Sequence[int] = range(len(self))[index] if isinstance(index, slice) else [range(len(self))[index]]
         values = list(value) if isinstance(index, slice) else [value]
         if len(values) != len(numbers):
@@ -79,7 +90,11 @@ class StateArrays(Sequence[np.ndarray | None]):
         new = checks.real(where, value, kinds="biufc" if own.dtype.kind == "c" else "biuf")
         if new.shape != own.shape:
             raise ValueError(f"{where}: expected the shape {own.shape} of the parameter, got {new.shape}")
-        return own, new.copy() if np.may_share_memory(own, new) else new
+        with np.errstate(over="ignore"):
+            kept = new.astype(own.dtype)
+        if (np.isfinite(new) & ~np.isfinite(kept)).any():
+            raise ValueError(f"{where}: expected numbers of {own.dtype}, got larger ones: {checks.shown(value)}")
+        return own, kept
 
     def __repr__(self) -> str:
         return repr(list(self))
