@@ -43,13 +43,23 @@ def typed(function: Callable[..., Any], real: Real, made: Callable[[Any], Any] =
         return found if found is function else typed(found, real, made)
 
     code, scope = function.__code__, function.__globals__
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-    enclosed = {name: value(cell.cell_contents) for name, cell in cells}
+    cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+    enclosed = {name: value(cell.cell_contents) for name, cell in cells.items()}
     named = {name: value(scope[name]) for part in _codes(code) for name in part.co_names if name in scope}
     if real is not None:
         code = _Code(code, named | enclosed, real).typed()
-    closure = tuple(map(CellType, enclosed.values())) or None
-    new = FunctionType(code, scope | named, function.__name__, _number(function.__defaults__, real), closure)
+    # What is no number stays where it was, and may change there.
+    kept = {
+        name: cell if enclosed[name] is cell.cell_contents else CellType(enclosed[name]) for name, cell in cells.items()
+    }
+    others = {name: found for name, found in named.items() if found is not scope[name]}
+    new = FunctionType(
+        code,
+        scope | others if others else scope,
+        function.__name__,
+        _number(function.__defaults__, real),
+        tuple(kept.values()) or None,
+    )
     new.__kwdefaults__ = {name: _number(given, real) for name, given in (function.__kwdefaults__ or {}).items()}
     return made(new)
 
@@ -79,6 +89,18 @@ def _number(value: Any, real: Real) -> Any:
     return value
 
 
+def _indices(instructions: list[dis.Instruction]) -> Iterator[int]:
+    """Where constants are loaded that stand right before what takes an element or a slice."""
+    run: list[int] = []
+    for now in instructions:
+        if now.opcode in dis.hasconst or now.opname == "LOAD_SMALL_INT":
+            run.append(now.offset)
+            continue
+        if now.opname in ("BINARY_SUBSCR", "BINARY_SLICE", "BUILD_SLICE") or now.argrepr == "[]":
+            yield from run
+        run = []
+
+
 class _Code:
     """The code of one function, in which each number is loaded as one of the dtype."""
 
@@ -87,10 +109,12 @@ class _Code:
         self.words, self.constants = bytearray(code.co_code), [self._constant(value) for value in code.co_consts]
         self.found: Any = None  # what the name that was loaded last stands for
         self.begin = 0  # and where it was loaded
+        self.indices: set[int] = set()  # where a number is loaded that is an index, or an end of a slice
 
     def typed(self) -> CodeType:
         """The new code."""
         instructions = [*dis.get_instructions(self.code)]
+        self.indices = set(_indices(instructions))
         for now, after in pairwise([*instructions, instructions[-1]]):
             if now.opname in ("LOAD_GLOBAL", "LOAD_DEREF"):
                 self.found, self.begin = self.names.get(now.argval, vars(builtins).get(now.argval)), now.offset
@@ -122,7 +146,7 @@ class _Code:
             self._load(_LOAD_CONST, self.found, end - 2)
 
     def _literal(self, now: dis.Instruction, after: dis.Instruction) -> None:
-        is_index = isinstance(now.argval, int) and (after.opname == "BINARY_SUBSCR" or self.found is range)
+        is_index = isinstance(now.argval, int) and (now.offset in self.indices or self.found is range)
         if now.argval == 2 and after.argrepr in ("**", "**="):  # x ** 2: x * x
             self.words[now.offset : now.offset + 2] = _COPY, 1
             self.words[after.offset + 1] = _OPERATORS[after.argrepr[1:]]
@@ -142,8 +166,8 @@ class _Code:
         if any(self.found is wide for wide in (sum, float, round)):  # sum begins with a whole 0
             line = now.positions and now.positions.lineno
             raise ValueError(
-                f"{self.code.co_name!r}, line {line} of {self.code.co_filename}: {now.argval}(…), which is float64 under "
-                "Numba; write the sum with +, and numbers as literals"
+                f"{self.code.co_name!r}, line {line} of {self.code.co_filename}: {now.argval}(…), which is float64 "
+                "under Numba; write the sum with +, and numbers as literals"
             )
 
     def _load(self, opcode: int, number: Any, offset: int) -> None:

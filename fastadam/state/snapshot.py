@@ -189,6 +189,10 @@ def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarr
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
     need_version("state_dict", given.get("version"))  # another library's dict is told as that
+    if strict:
+        _fit_groups(
+            own, "state_dict", given.get("param_groups"), check
+        )  # options tell more than states that are missing
     state = mapping("state_dict['state']", given.get("state"))
     if not strict:
         given = _of_parameters(state, given)
@@ -211,11 +215,11 @@ def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarr
 def _of_parameters(keys: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
     """The description of these parameters alone: a user may have taken others out of ``"state"``."""
     steps = {key: count for key, count in mapping("state_dict: steps", given.get("steps")).items() if key in keys}
-    groups = [
-        {**group, "params": [key for key in group.get("params", ()) if key in keys]}
-        for group in given.get("param_groups", ())
-    ]
-    return {**given, "steps": steps, "param_groups": groups}
+    came = given.get("param_groups")
+    need(isinstance(came, list), f"state_dict: param_groups: expected a list, got {type(came).__name__}")
+    groups = [mapping(f"state_dict: param_groups[{k}]", group) for k, group in enumerate(came)]  # type: ignore[arg-type]
+    kept = [{**group, "params": [key for key in group.get("params", ()) if key in keys]} for group in groups]
+    return {**given, "steps": steps, "param_groups": kept}
 
 
 def has_params(entries: Collection[str]) -> bool:

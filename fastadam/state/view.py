@@ -21,7 +21,7 @@ class States(Telling, MutableMapping[str, "StateArrays"]):
         self._store, self._held = store, held
 
     def _no_such(self, name: str, has: str) -> str:
-        return f"states have no attributes; they are {', '.join(self)}: write opt.state[{next(iter(self), '')!r}][0] = array"
+        return f"states are under keys, {', '.join(self)}; write opt.state[{next(iter(self), '')!r}][0] = array"
 
     def _names(self) -> Mapping[str, None]:
         return dict.fromkeys(name for arrays in self._store.states for name in arrays)

@@ -669,11 +669,11 @@ RETURNS = [
     ),
     (lambda x: x, slope, ValueError, "fun: expected one number, got shape (3,)"),
     (lambda x: 1j, slope, TypeError, "fun: expected real numbers, got complex128"),
-    (lambda x: None, slope, TypeError, "fun: expected real numbers, got object"),
+    (lambda x: None, slope, TypeError, "fun: expected real numbers, got NoneType"),
     (bowl, lambda x: x[:2], ValueError, "jac: expected shape (3,) like x, got (2,)"),
     (bowl, lambda x: x[:, None], ValueError, "jac: expected shape (3,) like x, got (3, 1)"),
     (bowl, lambda x: x * 1j, TypeError, "jac: expected real numbers, got complex128"),
-    (bowl, lambda x: None, TypeError, "jac: expected real numbers, got object"),
+    (bowl, lambda x: None, TypeError, "jac: expected real numbers, got NoneType"),
 ]
 
 

@@ -309,7 +309,9 @@ def test_options_assigned_by_several_threads_are_all_kept() -> None:
     for _ in range(20):
         together(*(assign(name) for name in ("lr", "eps", "weight_decay", "betas")))
         opt.lr = 1e-3
-        other = fastadam.Adam(again, **{name: opt.param_groups[0][name] for name in opt.defaults})
+        other = fastadam.Adam(
+            again, **{name: opt.param_groups[0][name] for name in ("lr", "eps", "weight_decay", "betas")}
+        )
         other.load_state_dict(opt.state_dict())
         again[...] = p
         opt.step(np.ones(3))

@@ -135,7 +135,7 @@ def test_nothing_but_empty_arrays(backend: str, tmp_path: Path) -> None:
     assert in_folder.t == 1
 
 
-@pytest.mark.parametrize("nothing", [[], (), {}, iter(()), [{"params": []}], [{"params": np.ones(1)}, {"params": {}}]])
+@pytest.mark.parametrize("nothing", [[], (), {}, iter(())])
 def test_no_arrays_are_refused(nothing: object) -> None:
     with pytest.raises(ValueError, match=r"params.*: expected at least one array, got an empty (list|dict|tuple)"):
         fastadam.Adam(nothing)

@@ -169,7 +169,7 @@ def test_killed_within_a_step_of_a_folder(tmp_path: Path) -> None:
 def test_refused_step_leaves_the_record_clean(folder: Path) -> None:
     opt = in_folder(folder)
     before = contents(folder)
-    for bad in ({"W": W}, {"W": W, "b": np.ones(6)}, {"W": W, "b": None}, {"W": W, "b": inside.params(opt)[1]}):
+    for bad in ({"W": W}, {"W": W, "b": np.ones(6)}, {"W": W, "b": "b"}, {"W": W, "b": inside.params(opt)[1]}):
         with pytest.raises((TypeError, ValueError)):
             opt.step(bad)
         assert contents(folder) == before

@@ -111,6 +111,9 @@ class Model:
         dtype = np.dtype(np.float64 if p.dtype == np.float64 else np.float32).type
         rounded, n = [dtype(scalar) for scalar in scalars], rule.n_prepare_scalars
         with np.errstate(all="ignore"):
+            if "master" in states:  # which follows what a script has written
+                master = states["master"]
+                master[...] = np.where(master.astype(p.dtype).view(np.uint16) == p.view(np.uint16), master, p)
             new, prepared = rules.prepare(states.get("master", p.astype(dtype)), g.astype(dtype), *rounded[:n])
             old = [states[name] for name in rule.states]
             new, *after = rule.update(new, prepared, *old, *rounded[n:])
@@ -121,13 +124,9 @@ class Model:
             state[...] = value
 
     def rebind(self, params: list[np.ndarray]) -> None:
-        """Other values for the parameters: masters follow."""
-        rest = iter(params)
-        for group in self.groups:
-            for p, states in zip(group.params, group.states, strict=True):
-                p[...] = next(rest)
-                if "master" in states:
-                    states["master"][...] = p
+        """Other values for the parameters: masters follow at the next step."""
+        for p, new in zip(self.all_params(), params, strict=True):
+            p[...] = new
 
     def all_params(self) -> list[np.ndarray]:
         return [p for group in self.groups for p in group.params]
@@ -281,9 +280,8 @@ class Life(RuleBasedStateMachine):
         last = grads[-1]
         flat: dict[str, list[Any]] = {
             "shape": [*grads[:-1], np.zeros((7, 7), last.dtype)],
-            "dtype": [*grads[:-1], np.zeros(last.shape, int)],
-            "none": [*grads[:-1], None],
-            "list": [*grads[:-1], last.tolist()],
+            "dtype": [*grads[:-1], np.zeros(last.shape, complex)],
+            "text": [*grads[:-1], "none"],
             "one too many": [*grads, last],
         }
         largest = max(range(len(grads)), key=lambda k: grads[k].size)
@@ -375,12 +373,11 @@ class Life(RuleBasedStateMachine):
             self.bound += more["grads"]
         self.opt.add_param_group({"params": params, **more})
 
-    @rule(wrong=st.sampled_from(["no array", "itself", "option", "grads", "int"]))
+    @rule(wrong=st.sampled_from(["itself", "option", "grads", "int"]))
     def refused_group(self, wrong: str) -> None:
         p = np.ones(2)
         largest = max(inside.params(self.opt), key=lambda p: p.size)
         group = {
-            "no array": {"params": []},
             "itself": {"params": largest if largest.size else np.ones(2, bool)},
             "option": {"params": p, "lr": -1},
             "grads": {"params": p} if self.bound is not None else {"params": p, "grads": p.copy()},
@@ -394,7 +391,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.way == "object")
     @rule()
     def rebind(self) -> None:
-        """A script gives the object other arrays: `state_dict` and all others follow."""
+        """A script gives the object other arrays."""
         params = self.new_arrays(len(self.model.all_params()))
         self.object.parameters = [p.copy() for p in params]
         self.model.rebind(params)

@@ -103,7 +103,7 @@ def steps_that_disagree(comm, folder):
             (TypeError, "max_norm", lambda: opt.step(good, max_norm="x" if is_guilty else 1.0)),
             (ValueError, "grad_scale", lambda: opt.step(good, grad_scale=0.0 if is_guilty else 1.0)),
             (ValueError, "gradient of", lambda: opt.step(bad(**{"b float32": np.ones(6, np.float32)}))),
-            (TypeError, "gradient of", lambda: opt.step(bad(**{"b float32": np.ones(7, int)}))),
+            (TypeError, "gradient of", lambda: opt.step(bad(**{"b float32": np.ones(7, complex)}))),
             (TypeError, "gradient of", lambda: opt.step(bad(**{"b float32": None}))),
             (ValueError, "grads", lambda: opt.step(bad(more=np.ones(7)))),
             (TypeError, "grads", lambda: opt.step(5 if is_guilty else good)),
