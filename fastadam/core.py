@@ -33,7 +33,7 @@ class Core(Follower):
         super().__init__(Plan(settings["n_threads"], settings["seed"]), groups.cell)
         self.kind, self.settings, self.groups, self.store = kind, settings, groups, store
         self.origins = origins
-        self.rates: tuple[int, list[float]] = (0, [])  # of which step, and of each group
+        self.rates: tuple[int, list[float]] = (0, [])  # since which step, and of each group
         self._lay(structure, [p for values in groups.values for p in values["params"]], store.states, store.counts)
         self.set_tree(structure)
 
@@ -92,8 +92,9 @@ class Core(Follower):
         t = self.plan.t
         if t == 0:
             return None
-        of, numbers = self.rates
-        return numbers[0] if of == t else options.rate_at(self.kind.schedule(self.groups.values[0]), t)  # a load came
+        since, numbers = self.rates
+        is_known = bool(numbers) and since <= t
+        return numbers[0] if is_known else options.rate_at(self.kind.schedule(self.groups.values[0]), t)
 
     def follow_names(self) -> None:
         """Call the parameters of each group after the name that it has now."""
@@ -281,6 +282,7 @@ class Core(Follower):
         fit.copy_arrays()
         self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))
+        self.rates = 0, []
         plan.set_counts(fit.t, fit.skipped, fit.steps, fit.seed)
 
     # Copies.

@@ -508,6 +508,13 @@ def test_the_rate_of_the_last_step():
     again = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=2))
     again.load_state_dict(opt.state_dict())
     assert again.rate == 0.5
+    plain = fastadam.Adam(np.ones(2), lr=0.25)
+    for _ in range(3):
+        plain.step(np.ones(2))
+    plain.lr = 0.125
+    assert plain.rate == 0.25
+    plain.step(np.ones(2))
+    assert plain.rate == copy.deepcopy(plain).rate == 0.125
 
 
 @pytest.mark.parametrize("layout", ["C", "F", "strided", "reversed"])
