@@ -221,7 +221,7 @@ class Optimizer(Saved, Algorithm):
         names : sequence of str, optional
             The parameters that begin anew, called as in `state_dict`; t and skipped stay then. By default all.
         """
-        self.core.reset([names] if isinstance(names, str) else names)
+        self.core.reset(options.names_or_none("names", names))
 
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""

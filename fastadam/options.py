@@ -144,6 +144,11 @@ class Declared(Strict):
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The value of every field, given the arguments of the constructor."""
+        for name in kwargs:
+            if name in cls.options and name not in cls.declared.parameters:
+                raise TypeError(
+                    f"{name}: no argument of {cls.__name__}; write it into a group, {{'params': …, {name!r}: …}}"
+                )
         refuse_unknown(kwargs, cls.declared.parameters, f"option of {cls.__name__}")
         try:
             given = cls.declared.bind(*args, **kwargs).arguments
@@ -245,6 +250,15 @@ def group_name(name: str, value: Any) -> str | None:
     if value is not None and (not value or value.isdecimal()):
         raise ValueError(f"{name}: expected text, and no number, got {shown(value)}")
     return value
+
+
+def names_or_none(name: str, value: Any) -> list[str] | None:
+    """Names of parameters, one or several; None for all."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, Sequence)):
+        raise TypeError(f"{name}: expected names of parameters, or None for all, got {came(value)}")
+    return [value] if isinstance(value, str) else list(value)
 
 
 def in_bfloat16(option: str, value: Any) -> bool:

@@ -160,7 +160,7 @@ def array(name: str, value: Any) -> None:
 def _need_usual_arithmetic(name: str, value: Any) -> None:
     """Refuse arrays that mean more than their numbers: with a mask, with units."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; use .filled(0)")
+        raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; fill it with .filled(…)")
     if isinstance(value, np.ndarray) and type(value).__array_ufunc__ is not np.ndarray.__array_ufunc__:
         raise TypeError(
             f"{name}: {type(value).__name__} has an arithmetic of its own; pass its numbers as a plain array"

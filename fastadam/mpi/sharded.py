@@ -347,12 +347,12 @@ class Sharded(Optimizer):
     def reset(self, names: Sequence[str] | None = None) -> None:
         """Begin anew on every rank: see `Optimizer.reset`. The names are those of whole parameters."""
         with deferred_signals(), self._ranks.all_or_none("reset") as agree:
-            given = [names] if isinstance(names, str) else names
+            given = options.names_or_none("names", names)
             known = self._whole.keys
             for name in given or ():
                 if name not in known:
                     raise ValueError(f"names: no parameter is called {shown(name)}; there are {shown(known)}")
-            agree({"number": self._number, "names": given and list(given)})
+            agree({"number": self._number, "names": given})
             pairs = zip(self.core.tree.keys, self._own, strict=True)
             self.core.reset(None if given is None else [key for key, piece in pairs if known[piece.param] in given])
 

@@ -131,7 +131,12 @@ def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np
 
 
 def _row_numbers(rows: Any) -> np.ndarray:
-    numbers = np.asarray(rows, None if np.size(rows) else np.intp)
+    try:
+        numbers = np.asarray(rows, None if np.size(rows) else np.intp)
+    except ValueError as error:  # lists of several lengths
+        raise TypeError(
+            f"rows: expected whole numbers, one a row of the new array, got {checks.shown(rows)}"
+        ) from error
     if numbers.dtype.kind not in "iu":
         hint = "; of a mask, pass numpy.flatnonzero(mask)" if numbers.dtype == bool else ""
         raise TypeError(f"rows: expected whole numbers, one a row of the new array, got {numbers.dtype}{hint}")

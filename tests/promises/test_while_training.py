@@ -173,6 +173,11 @@ def test_freezing_and_thawing_leave_the_bits_of_a_run_without_the_frozen_steps()
     assert bits(opt.state["v"][1]) == bits(other.state["v"][1])
 
 
+def test_what_belongs_to_groups_is_no_argument():
+    with pytest.raises(TypeError, match="frozen: no argument of Adam; write it into a group"):
+        fastadam.Adam(np.ones(3), frozen=True)
+
+
 def test_a_frozen_parameter_may_be_read_only():
     p = np.ones(3)
     opt = fastadam.Adam(p)
@@ -354,6 +359,7 @@ def test_a_master_weight_follows_its_rows():
         (np.ones((3, 3)), [0, 1, -2], ValueError, r"rows: expected -1 … 1, .* got -2"),
         (np.ones((1, 3)), [True, False], TypeError, "numpy.flatnonzero"),
         (np.ones((2, 3)), [0.0, 1.0], TypeError, "rows: expected whole numbers"),
+        (np.ones((2, 3)), [[0], [0, 1]], TypeError, "rows: expected whole numbers"),
         (np.ones((2, 4)), [0, 1], ValueError, "rows: params\\['E'\\] was float64 of shape \\(…, 3\\)"),
         (np.ones((2, 3), "f4"), None, TypeError, "dtype"),
         (np.ones((2, 3), "f4"), [0, 1], ValueError, "was float64"),
@@ -465,6 +471,8 @@ def test_reset_of_some_parameters():
     opt.step(g)
     with pytest.raises(ValueError, match=r"names: no parameter is called 'layers.1.w'"):
         opt.reset(["layers.1.w"])
+    with pytest.raises(TypeError, match="names: expected names of parameters, or None for all, got 0"):
+        opt.reset(0)
     opt.reset("layers.1.W")
     assert list(inside.plan(opt).steps) == [1, 0]
 
