@@ -70,7 +70,7 @@ class Optimizer(Saved, Algorithm):
     grad_norm : float or None
         The norm of the last step's gradients, where it was asked to measure it.
     state : mapping
-        Name of a state (``"m"``, ``"v"``, …) -> its arrays, one a parameter; what is assigned is copied.
+        Name of a state (``"m"``, ``"v"``, …) -> its arrays, one for each parameter; what is assigned is copied.
     param_groups : sequence
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
@@ -127,12 +127,13 @@ class Optimizer(Saved, Algorithm):
         Parameters
         ----------
         grads : optional
-            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout and of
-            any dtype of parameters (for a float32 parameter a float64 number beyond float32 is infinite). All else
-            that ``numpy.asarray`` reads as real numbers will do: integers, lists, arrays of JAX, tensors of PyTorch on
-            the CPU, a number for a parameter without axes. A complex parameter takes complex ones, by torch's
-            convention. None, for a parameter or for a whole part of the structure, leaves what stands there as it is,
-            states and counts of steps included. May be left out where gradients were bound or the object brings them.
+            Gradients in the structure of the parameters, each of its parameter's shape, in any memory layout. Its dtype
+            may be any that a parameter can have (a float64 number too large for a float32 parameter is infinite).
+            Whatever else ``numpy.asarray`` reads as real numbers will do: integers, lists, arrays of JAX, tensors of
+            PyTorch on the CPU, a number for a parameter without axes. A complex parameter takes complex ones, by
+            torch's convention. None, for a parameter or for a whole part of the structure, leaves what stands there as
+            it is, states and counts of steps included. May be left out where gradients were bound or the object brings
+            them.
         grad_scale : float, default 1
             The gradients are this many times too large, from a scaled loss or a sum over as many batches: divide.
             In [2**-126, 2**126].
@@ -178,8 +179,8 @@ class Optimizer(Saved, Algorithm):
     def replace(self, name: str, array: np.ndarray, rows: Any = None) -> None:
         """Step another array in the place of a parameter, of another length if need be.
 
-        The array is put into the structure that was given; where that is a tuple, a new one takes its place there, or
-        as ``opt.params``.
+        The array is put into the structure that was given. A tuple cannot be changed, so a new tuple takes its place in
+        the structure; if the whole structure is that tuple, the new one is ``opt.params``.
 
         Parameters
         ----------

@@ -22,7 +22,7 @@ class Saved:
         ``"optimizer"``, ``"t"``, ``"skipped"``, ``"seed"``; ``"param_groups"``: options by group, with the keys of its
         parameters; ``"steps"``: key of a parameter -> the steps that it has done; ``"state"``: key of a parameter ->
         name of a state -> array. A key is the path in the structure, as ``layers.0.W``; with several groups the group's
-        number and a dot come first.
+        name, or its number where it has none, and a dot come first.
         """
         with self.core.held_whole():
             return self.core.snapshot().as_dict()
