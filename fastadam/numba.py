@@ -18,12 +18,12 @@ import inspect
 from typing import Any
 
 import numpy as np
-from llvmlite import binding
-from numba import types
-from numba.extending import models, register_model
 
 try:
     import numba
+    from llvmlite import binding
+    from numba import types
+    from numba.extending import models, register_model
 except ImportError as error:
     raise ImportError("fastadam.numba needs Numba: pip install 'fastadam[numba]'") from error
 
