@@ -42,7 +42,6 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "text": (lambda w: "1234", TypeError, "expected real numbers, got <U4"),
     "function": (lambda w: ones, TypeError, "expected real numbers, got "),
     "ragged": (lambda w: [1.0, [2.0], 3.0, 4.0], TypeError, "expected real numbers, got [1.0, [2.0], 3.0, 4.0] of"),
-    "longdouble": (lambda w: ones(4, np.longdouble), TypeError, f"{DTYPE}float128; convert with .astype("),
     "parameter": (lambda w: w.params[56], ValueError, "shares memory with a parameter or a state, which it changes; p"),
     "another's": (
         lambda w: w.params[6],
