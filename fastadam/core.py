@@ -82,7 +82,8 @@ class Core(Follower):
         ]
         for k, own_hyper in enumerate(hyper):
             self.plan.set_hyper(k, own_hyper)
-        self.frozen = [k for k, is_out in enumerate(self.groups.frozen_params) if is_out]
+        is_any = any(self.groups.frozen)  # mostly none is, and a schedule asks at every step
+        self.frozen = [k for k, is_out in enumerate(self.groups.frozen_params) if is_out] if is_any else []
         self.follow_names()
         self.rates = t, numbers
         self.took = None if any(map(callable, rates)) else values
@@ -349,7 +350,7 @@ def _arrays_of(parts: Mapping[str, Any]) -> Iterator[Any]:
         yield from values["params"]
     for named in parts["states"]:
         yield from named.values()
-    yield from () if bound is None else structure.flatten(bound)
+    yield from () if bound is None else structure.flatten(bound, parts["groups"].frozen)
 
 
 def _check_params(names: Sequence[str], arrays: Sequence[Any], settings: Mapping[str, Any]) -> None:
