@@ -99,7 +99,7 @@ class Run:
         file.touch()
         for call in (
             lambda: self.opt.step([]),
-            lambda: self.opt.step([None] * len(self.shapes)),
+            lambda: self.opt.step(["no gradient"] * len(self.shapes)),
             lambda: setattr(self.opt, "lr", -1),
             lambda: self.opt.load(file),
             lambda: self.opt.load_state_dict({"optimizer": "Adam"}),
