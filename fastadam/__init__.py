@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from . import names, optimizers, schedules
 from .base import Optimizer
 from .custom import optimizer
-from .optimizers import *  # noqa: F403  its `__all__` names the optimizers
+from .optimizers.adam import *  # noqa: F403  each module's `__all__` names its optimizers
+from .optimizers.descent import *  # noqa: F403
+from .optimizers.recent import *  # noqa: F403
 
 
 def get_include() -> str:
@@ -23,4 +25,4 @@ else:
 
 __version__ = "0.1.0"
 __all__ = ["Optimizer", "get_include", "optimizer", "schedules"]
-__all__ += optimizers.__all__
+__all__ += optimizers.CLASSES
