@@ -57,6 +57,7 @@ class Schedule(Telling):
     factory: "Factory[...]"
     values: tuple[Any, ...]
     depth: int  # of the nesting: 1, and 1 more than the deepest part
+    _changes = "a schedule is immutable"
 
     def __init__(self, factory: "Factory[...]", values: tuple[Any, ...], depth: int) -> None:
         for name, value in (("factory", factory), ("values", values), ("depth", depth)):
@@ -67,7 +68,7 @@ class Schedule(Telling):
 
     def _no_such(self, name: str, has: str) -> str:
         argument = name if name in self.arguments else meant(name, self.arguments) or next(iter(self.arguments))
-        return f"a schedule is immutable; read .arguments[{argument!r}], or make another: {self.name}({argument}=…, …)"
+        return f"{self._changes}; read .arguments[{argument!r}], or make another: {self.name}({argument}=…, …)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):
@@ -138,7 +139,7 @@ class Schedule(Telling):
         """
         loss = _loss("loss", loss)
         if not self.following:
-            raise TypeError(f"report: {self!r} follows no loss, but t alone; schedules.plateau is one that does")
+            raise TypeError(f"report: {self!r} follows no loss, but t alone; schedules.plateau follows one")
         for part in {id(part): part for part in self.following}.values():  # each once, wherever it stands
             part.hear(loss)
 
@@ -185,6 +186,7 @@ class Following(Schedule):
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
+    _changes = "it changes by .report(loss) alone"
 
     @property
     def following(self) -> tuple["Following", ...]:
@@ -217,6 +219,8 @@ class Factory(Protocol[P]):
 
     __name__: str
     formula: Callable[Concatenate[int, P], float]
+    #: of arguments that are not what others of their names are
+    checks: dict[str, Check]
     #: of schedules that follow a loss: given one and the values, the next state
     after: Callable[Concatenate[float, P], tuple[Any, ...]]
 
@@ -300,7 +304,7 @@ def _factory(formula: Callable[..., float], first: str, kind: type[Schedule], ch
         return made
 
     made_by = cast(Factory[...], factory)
-    made_by.formula = formula
+    made_by.formula, made_by.checks = formula, checks
     made_by.__signature__ = signature  # type: ignore[attr-defined]
     SCHEDULES[name] = made_by
     return made_by
@@ -356,7 +360,9 @@ def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
     factory = SCHEDULES[name]
     known, given = arguments(factory), {}
     for key, value in data.items():
-        if key in known:
+        if key in factory.checks:  # it looks at anything
+            given[key] = value
+        elif key in known:
             given[key] = _read(f"{place}[{key!r}]", value, depth + 1)
         elif key != "schedule":
             own = offer(key if isinstance(key, str) else "", known)
@@ -375,6 +381,6 @@ def _read(place: str, value: Any, depth: int) -> Any:
         return [_read(f"{place}[{k}]", part, depth + 1) for k, part in enumerate(value)]
     if isinstance(value, dict):
         return _read_schedule(place, value, depth)
-    if value is not None and not isinstance(value, (int, float, str)):
-        raise ValueError(f"{place}: expected a number, text, or a schedule, got {type(value).__name__}")
+    if not isinstance(value, (int, float)):
+        raise ValueError(f"{place}: expected a number or a schedule, got {type(value).__name__}")
     return value

@@ -22,8 +22,8 @@ class Rates:
     """
 
     def __init__(self) -> None:
+        #: the optimizer's own, and what each is to become, by identity
         self._becoming: dict[int, tuple[Following, Following]] = {}
-        self._new: list[Following] = []
 
     def decoded(self, name: str, value: Any, own: Any) -> Any:
         """What is to be the optimizer's rate: it has `own`, which stays where a function was not kept."""
@@ -33,7 +33,7 @@ class Rates:
         came = from_json(value) if isinstance(value, dict) else value
         if not isinstance(came, Schedule):
             return came
-        return own if self._can_become(own, came) else _with(came, self._known)
+        return own if self._can_become(own, came) else _with(came, self._own)
 
     def commit(self) -> None:
         """Change the schedules that stay. Nothing can fail here."""
@@ -51,10 +51,10 @@ class Rates:
         self._becoming = becoming
         return True
 
-    def _known(self, came: Following) -> Following:
-        found = next((one for one in self._new if one == came), None)
-        if found is None:
-            self._new.append(found := copy.copy(came))
+    def _own(self, came: Following) -> Following:
+        """The optimizer's own that becomes this, or else a new one."""
+        found = next((own for own, theirs in self._becoming.values() if theirs == came), None) or copy.copy(came)
+        self._becoming[id(found)] = found, came
         return found
 
 
