@@ -32,7 +32,7 @@ HEADER = """\
 
 /* What a function returns; unless it is FASTADAM_OK, nothing was touched. */
 #define FASTADAM_OK 0
-#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, larger than this fastadam knows, or too small for this rule */
+#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, or of a size that this fastadam does not know */
 #define FASTADAM_BAD_LENGTH (-2)   /* n < 0 */
 #define FASTADAM_NULL_POINTER (-3) /* an array is NULL, and n > 0 */
 #define FASTADAM_BAD_STEP (-4)     /* t < 1 */
@@ -120,14 +120,21 @@ cdef extern from "denormals.h":
     uint64_t denormals_off() nogil
     void denormals_restore(uint64_t mode) nogil
 
+cdef enum:
+    OF_THE_FIRST_HEADER = 13  # members, beside the size
+
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
 
-cdef inline int refused(const fastadam_options* options, size_t n_read, int64_t t, int64_t n) noexcept nogil:
-    """The first `n_read` members must be there; an older header has fewer than this one."""
-    if options is NULL or options.size > sizeof(fastadam_options) or options.size % sizeof(double):
-        return FASTADAM_BAD_OPTIONS
-    if options.size < sizeof(size_t) + n_read * sizeof(double):
+cdef inline size_t size_of(int n_members) noexcept nogil:
+    return <size_t> (&(<const fastadam_options*> NULL).lr + n_members)
+
+cdef inline double member(const fastadam_options* options, int k) noexcept nogil:
+    """The member number k; zero where the caller's header is older than that."""
+    return (&options.lr)[k] if options.size >= size_of(k + 1) else 0.0
+
+cdef inline int refused(const fastadam_options* options, int64_t t, int64_t n) noexcept nogil:
+    if options is NULL or not size_of(OF_THE_FIRST_HEADER) <= options.size <= sizeof(fastadam_options):
         return FASTADAM_BAD_OPTIONS
     return FASTADAM_BAD_LENGTH if n < 0 else FASTADAM_BAD_STEP if t < 1 else FASTADAM_OK
 
@@ -138,7 +145,7 @@ cdef step_t {name}_step_{suffix} = <step_t> <size_t> backends.sweep_addresses("{
 cdef sweep_t {name}_sweep_{suffix} = <sweep_t> <size_t> backends.sweep_addresses("{name}")[{place}]
 
 {signature}:
-    cdef int status = refused(options, {n_read}, t, n)
+    cdef int status = refused(options, t, n)
     cdef double hyper[{n_hyper}]
     cdef double scalars[{n_scalars}]
     cdef {real} rounded[{n_scalars}]
@@ -212,7 +219,8 @@ def function(rule: Rule, suffix: str, names: list[str]) -> str:
     arrays = ["p", "g", *rule.states]
     own = members(rule)
     values = [
-        f"options.{name}" if name in own else literal(rule.defaults[name]) for name in (*OF_THE_STEP, *rule.hyper)
+        f"member(options, {names.index(name)})  # {name}" if name in own else literal(rule.defaults[name])
+        for name in (*OF_THE_STEP, *rule.hyper)
     ]
     return FUNCTION.format(
         name=rule.name,
@@ -220,7 +228,6 @@ def function(rule: Rule, suffix: str, names: list[str]) -> str:
         real=DTYPES[suffix],
         place=1 + [*DTYPES].index(suffix),
         signature=signature(rule, suffix),
-        n_read=1 + max(map(names.index, own)),
         n_hyper=len(values),
         n_scalars=rule.n_scalars,
         n_arrays=len(arrays),
