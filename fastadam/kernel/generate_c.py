@@ -32,7 +32,7 @@ HEADER = """\
 
 /* What a function returns; unless it is FASTADAM_OK, nothing was touched. */
 #define FASTADAM_OK 0
-#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, or of a size that this fastadam does not know */
+#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, larger than this fastadam knows, or too small for this rule */
 #define FASTADAM_BAD_LENGTH (-2)   /* n < 0 */
 #define FASTADAM_NULL_POINTER (-3) /* an array is NULL, and n > 0 */
 #define FASTADAM_BAD_STEP (-4)     /* t < 1 */
@@ -123,8 +123,11 @@ cdef extern from "denormals.h":
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
 
-cdef inline int refused(const fastadam_options* options, int64_t t, int64_t n) noexcept nogil:
-    if options is NULL or options.size != sizeof(fastadam_options):
+cdef inline int refused(const fastadam_options* options, size_t n_read, int64_t t, int64_t n) noexcept nogil:
+    """The first `n_read` members must be there; an older header has fewer than this one."""
+    if options is NULL or options.size > sizeof(fastadam_options) or options.size % sizeof(double):
+        return FASTADAM_BAD_OPTIONS
+    if options.size < sizeof(size_t) + n_read * sizeof(double):
         return FASTADAM_BAD_OPTIONS
     return FASTADAM_BAD_LENGTH if n < 0 else FASTADAM_BAD_STEP if t < 1 else FASTADAM_OK
 
@@ -135,7 +138,7 @@ cdef step_t {name}_step_{suffix} = <step_t> <size_t> backends.sweep_addresses("{
 cdef sweep_t {name}_sweep_{suffix} = <sweep_t> <size_t> backends.sweep_addresses("{name}")[{place}]
 
 {signature}:
-    cdef int status = refused(options, t, n)
+    cdef int status = refused(options, {n_read}, t, n)
     cdef double hyper[{n_hyper}]
     cdef double scalars[{n_scalars}]
     cdef {real} rounded[{n_scalars}]
@@ -170,7 +173,7 @@ def generate() -> dict[str, str]:
     return {
         "include/fastadam.h": fill(HEADER, members="\n".join(in_header), functions=" \\\n".join(map(row, every))),
         "capi.pxd": fill(PXD, members=in_pxd, functions="\n".join(signature(*one) for one in both)),
-        "capi.pyx": PYX + "".join(function(*one) for one in both),
+        "capi.pyx": PYX + "".join(function(*one, [*names]) for one in both),
     }
 
 
@@ -204,8 +207,8 @@ def signature(rule: Rule, suffix: str) -> str:
     )
 
 
-def function(rule: Rule, suffix: str) -> str:
-    """The rule's function for one dtype: check, compute the scalars, sweep."""
+def function(rule: Rule, suffix: str, names: list[str]) -> str:
+    """The rule's function for one dtype: check, compute the scalars, sweep. `names` are the members of the options."""
     arrays = ["p", "g", *rule.states]
     own = members(rule)
     values = [
@@ -217,6 +220,7 @@ def function(rule: Rule, suffix: str) -> str:
         real=DTYPES[suffix],
         place=1 + [*DTYPES].index(suffix),
         signature=signature(rule, suffix),
+        n_read=1 + max(map(names.index, own)),
         n_hyper=len(values),
         n_scalars=rule.n_scalars,
         n_arrays=len(arrays),
