@@ -242,7 +242,9 @@ def draw_adopt(steps: int = 3000) -> None:
         "ADOPT": (fastadam.ADOPT, {}),
         "Adam": (fastadam.Adam, {}),
     }
-    for axes, (title, (cls, options)) in zip(figure.subplots(1, 3, sharey=True), shown.items(), strict=True):
+    panels = figure.subplots(1, 3, sharey=True)
+    panels[0].set_ylabel("parameter")
+    for axes, (title, (cls, options)) in zip(panels, shown.items(), strict=True):
         for beta2, colour in zip((0.1, 0.5, 0.9, 0.99), EACH, strict=True):
             p = np.zeros(RUNS)
             opt = cls(p, lr=0.01, betas=(0.9, beta2), bounds=(-1, 1), **options)
