@@ -164,6 +164,22 @@ def adadelta_scalars(t, lr, beta1, beta2, eps, accumulate_lr: bool = False):
     return lr, accumulated, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
 
 
+# ---------------------------------------------------------------- averages of weights
+
+
+def average(p, g, weight, rest):
+    p = where(rest, p + weight * (g - p), g)  # p is the average, g what is averaged; with nothing left of p, a copy
+    return (p,)
+
+
+def average_scalars(t, decay, equal: bool, first=1.0):
+    """Up to update `first` a copy; then each counts 1 - decay, or as much as every one since."""
+    since = t - first
+    weight = 1.0 / (since + 1.0) if equal else 1.0 - decay
+    weight = weight if since > 0.0 else 1.0
+    return weight, 1.0 - weight
+
+
 # ---------------------------------------------------------------- the registry
 
 
@@ -242,5 +258,6 @@ RULES = {
         Rule(rmsprop_centered, rmsprop_scalars, ("v", "m")),
         Rule(rmsprop_centered_momentum, rmsprop_momentum_scalars, ("v", "m", "b")),
         Rule(adadelta, adadelta_scalars, ("v", "d")),
+        Rule(average, average_scalars, ()),
     )
 }

@@ -139,8 +139,7 @@ def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> st
     assert isinstance(definition, ast.FunctionDef)
     statements = [s for s in definition.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     returned = statements[-1].value if isinstance(statements[-1], ast.Return) else None
-    count = len(returned.elts) if isinstance(returned, ast.Tuple) else 1
-    result = f"({', '.join([ctype] * count)})" if count > 1 else ctype
+    result = f"({f'{ctype}, ' * len(returned.elts)})" if isinstance(returned, ast.Tuple) else ctype
     arguments = ", ".join(f"{ctype} {name}" for name in rules.arguments(function))
     assigned = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     declared = [f"cdef {ctype} {name}" for name in sorted(assigned - set(rules.arguments(function)))]

@@ -26,7 +26,7 @@ from fastadam.rules import OF_THE_STEP, RULES, arguments
 DOC = ROOT / "docs/embedding.md"
 #: of fastadam_options, after its size; a new one comes last
 MEMBERS = ["lr", "weight_decay", "decoupled", "maximize", "beta1", "beta2", "eps", "eps_hat"]
-MEMBERS += ["lr_decay", "alpha", "eps_in_sqrt", "momentum", "accumulate_lr"]
+MEMBERS += ["lr_decay", "alpha", "eps_in_sqrt", "momentum", "accumulate_lr", "decay", "equal"]
 OK, BAD_OPTIONS, BAD_LENGTH, NULL_POINTER, BAD_STEP = 0, -1, -2, -3, -4
 #: functions beyond one a rule
 ALSO = {"adamw": (fastadam.AdamW, {})}
@@ -113,7 +113,7 @@ def problem(case: str, n: int, steps: int, dtype: str):
     opt = make(case, p.copy(), n_threads=1)
     grads = np.array(gradients(rng, n, steps, dtype), dtype).reshape(steps, n)
     states = np.array([opt.state[name][0] for name in rule_of(opt).states], dtype)
-    return opt, p, grads, states
+    return opt, p, grads, states.reshape(-1, n)
 
 
 # those that a C client can ask for: rates by function and decaying betas are the caller's own there
@@ -184,7 +184,7 @@ def test_client_on_many_threads(client):
 def test_version_and_size(clients):
     for client in clients.values():
         assert client.VERSION == 1
-        assert client.SIZE == 14 * 8
+        assert (1 + len(MEMBERS)) * 8 == client.SIZE
 
 
 def test_client_adds_the_step_with_its_rate(client):
@@ -218,7 +218,7 @@ def test_header_and_pxd_have_every_rule():
     }
     assert re.findall(r"^    double (\w+);", header, re.M) == MEMBERS
     assert re.findall(r"^        double (\w+)$", pxd, re.M) == MEMBERS
-    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr"}
+    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr", "equal"}
     assert {*re.findall(r"^    double (\w+); /\* a flag", header, re.M)} == flags
 
 
@@ -335,10 +335,10 @@ from fastadam.numba import {name}, {name}_scalars, {name}_step
 
 @njit(cache=True)
 def fit_{name}(p, g, {states}):
-    {name}_step(p, g, {states}, 1, {own})
+    {name}_step(p, g, {states}1, {own})
     {scalars} = {name}_scalars(2.0, {own})
     for i in range(p.size):
-        p[i], {elements} = {name}(p[i], g[i], {elements}, {scalars})
+        p[i], {elements} = {name}(p[i], g[i], {elements}{scalars})
 
 arrays = np.array([np.linspace(-1, 1, 5), np.linspace(1, 2, 5), *np.full(({n_states}, 5), {first})])
 fit_{name}(*arrays)
@@ -351,14 +351,14 @@ def test_numba_keeps_what_calls_the_rules(tmp_path):
     parts, expected = [CACHED], []
     for name in sorted(BY_RULE):
         opt = make(name, np.linspace(-1, 1, 5), lr=0.1)
-        states, first = rule_of(opt).states, float(opt.state[rule_of(opt).states[0]][0][0])
+        states, first = rule_of(opt).states, next((float(arrays[0][0]) for arrays in opt.state.values()), 0.0)
         lists = {
             "states": states,
             "elements": (f"{state}[i]" for state in states),
             "own": map(repr, taken_by_step(opt)[0]),
             "scalars": arguments(rule_of(opt).update)[2 + len(states) :],
         }
-        joined = {what: ", ".join(words) for what, words in lists.items()}
+        joined = {what: "".join(f"{word}, " for word in words) for what, words in lists.items()}
         parts.append(CACHED_RULE.format(name=name, first=first, n_states=len(states), **joined))
         for _ in range(2):
             opt.step(np.linspace(1, 2, 5))

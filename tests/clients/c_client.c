@@ -18,6 +18,7 @@
         if (!strcmp(rule, "rmsprop_centered_momentum"))                                                          \
             return fastadam_rmsprop_centered_momentum_##suffix(o, t, n, p, g, s[0], s[1], s[2]);                 \
         if (!strcmp(rule, "adadelta")) return fastadam_adadelta_##suffix(o, t, n, p, g, s[0], s[1]);             \
+        if (!strcmp(rule, "average")) return fastadam_average_##suffix(o, t, n, p, g);                           \
         return 1;                                                                                                \
     }                                                                                                            \
     static int all_##suffix(const char *rule, const fastadam_options *o, int64_t t, int64_t n, real *p, real *g, \
@@ -44,9 +45,10 @@ static PyObject *steps(PyObject *self, PyObject *args) {
     Py_ssize_t size;
     int null, code = 0, taken = 0;
     memset(&o, 0, sizeof o);
-    if (!PyArg_ParseTuple(args, "sOOO(ddddddddddddd)LLni", &rule, &given[0], &given[1], &given[2], &o.lr,
+    if (!PyArg_ParseTuple(args, "sOOO(ddddddddddddddd)LLni", &rule, &given[0], &given[1], &given[2], &o.lr,
                           &o.weight_decay, &o.decoupled, &o.maximize, &o.beta1, &o.beta2, &o.eps, &o.eps_hat,
-                          &o.lr_decay, &o.alpha, &o.eps_in_sqrt, &o.momentum, &o.accumulate_lr, &t, &n, &size, &null))
+                          &o.lr_decay, &o.alpha, &o.eps_in_sqrt, &o.momentum, &o.accumulate_lr, &o.decay, &o.equal,
+                          &t, &n, &size, &null))
         return NULL;
     o.size = (size_t)size;
     while (taken < 3 &&

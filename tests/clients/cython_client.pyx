@@ -11,6 +11,7 @@ from fastadam.capi cimport (
     fastadam_adam_f32, fastadam_adam_f64,
     fastadam_adamax_f32, fastadam_adamax_f64,
     fastadam_amsgrad_f32, fastadam_amsgrad_f64,
+    fastadam_average_f32, fastadam_average_f64,
     fastadam_options,
     fastadam_rmsprop_centered_f32, fastadam_rmsprop_centered_f64,
     fastadam_rmsprop_centered_momentum_f32, fastadam_rmsprop_centered_momentum_f64,
@@ -24,7 +25,7 @@ ctypedef fused real:
 
 RULES = [
     "adam", "amsgrad", "adamax", "adagrad",
-    "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum", "adadelta",
+    "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum", "adadelta", "average",
 ]
 VERSION = FASTADAM_VERSION
 SIZE = sizeof(fastadam_options)
@@ -48,7 +49,9 @@ cdef int one(int rule, const fastadam_options* o, int64_t t, int64_t n, real* p,
             return fastadam_rmsprop_centered_f32(o, t, n, p, g, s[0], s[1])
         if rule == 7:
             return fastadam_rmsprop_centered_momentum_f32(o, t, n, p, g, s[0], s[1], s[2])
-        return fastadam_adadelta_f32(o, t, n, p, g, s[0], s[1])
+        if rule == 8:
+            return fastadam_adadelta_f32(o, t, n, p, g, s[0], s[1])
+        return fastadam_average_f32(o, t, n, p, g)
     else:
         if rule == 0:
             return fastadam_adam_f64(o, t, n, p, g, s[0], s[1])
@@ -66,7 +69,9 @@ cdef int one(int rule, const fastadam_options* o, int64_t t, int64_t n, real* p,
             return fastadam_rmsprop_centered_f64(o, t, n, p, g, s[0], s[1])
         if rule == 7:
             return fastadam_rmsprop_centered_momentum_f64(o, t, n, p, g, s[0], s[1], s[2])
-        return fastadam_adadelta_f64(o, t, n, p, g, s[0], s[1])
+        if rule == 8:
+            return fastadam_adadelta_f64(o, t, n, p, g, s[0], s[1])
+        return fastadam_average_f64(o, t, n, p, g)
 
 
 def steps(
@@ -86,7 +91,8 @@ def steps(
     options.size = size
     options.lr, options.weight_decay, options.decoupled, options.maximize = members[:4]
     options.beta1, options.beta2, options.eps, options.eps_hat, options.lr_decay = members[4:9]
-    options.alpha, options.eps_in_sqrt, options.momentum, options.accumulate_lr = members[9:]
+    options.alpha, options.eps_in_sqrt, options.momentum, options.accumulate_lr = members[9:13]
+    options.decay, options.equal = members[13:]
     for k in range(3):
         s[k] = NULL if null == k + 2 or k >= states.shape[0] else &states[k, 0]
     with nogil:
