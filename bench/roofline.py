@@ -8,7 +8,7 @@ from pathlib import Path
 from contestants import Arrays, Step
 
 from fastadam.kernel import backends, threads
-from fastadam.rules import Rule
+from fastadam.rule import Rule
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from inside import Plan, state_like

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .options import Declared, Rate
-from .rules import RULES, Rule
+from .rule import Rule
+from .rules import RULES
 
 
 class Algorithm(Declared):
@@ -36,9 +37,13 @@ class Algorithm(Declared):
         return values["lr"]  # type: ignore[no-any-return]
 
     @classmethod
-    def initial(cls, values: Mapping[str, Any]) -> float:
-        """What the states hold at first."""
-        return 0.0
+    def check(cls, values: Mapping[str, Any]) -> None:
+        """Refuse options that are right by themselves, but not together."""
+
+    @classmethod
+    def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
+        """What states of the parameter `p` hold before its first step, by name: a number or `p`; others hold zeros."""
+        return {}
 
     @classmethod
     def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> tuple[float, ...]:

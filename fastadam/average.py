@@ -15,7 +15,7 @@ from .kernel._plan import state_like
 from .kernel._signals import deferred_signals
 from .optimizers import CLASSES
 from .options import Rate, option
-from .rules import Rule
+from .rule import Rule
 from .state.places import Place
 from .state.snapshot import Loaded, Snapshot
 from .state.store import continued_rows

@@ -3,6 +3,7 @@ said by the classes of `optimizers`.
 """
 
 from collections.abc import Mapping
+from math import inf
 from os import PathLike
 from typing import Any, NoReturn
 
@@ -34,6 +35,9 @@ class Optimizer(Stepped):
         The factor of the decay: L2 (added to the gradient), but decoupled in `AdamW`.
     maximize : bool
         Step up the gradient instead of down.
+    bounds : (float or None, float or None), default (-inf, inf)
+        The smallest and the largest value of each element of a parameter. The step clips to them what it has computed,
+        in the same pass, as ``numpy.clip`` would; a NaN stays one. Of a complex parameter both parts are clipped.
     grads : optional
         Gradients in the structure of `params`, bound once: the structure is read at each ``step()`` without arguments.
     backend : {"cython", "numba", "numpy"}
@@ -97,6 +101,9 @@ class Optimizer(Stepped):
     seed: int = setting(default=0, check=options.seed, kw_only=True)
     lr: Rate = option(check=options.rate_or_schedule)
     maximize: bool = option(default=False, check=options.flag, kw_only=True)
+    bounds: tuple[float | None, float | None] | None = option(
+        default=(-inf, inf), check=options.bounds, kw_only=True, hyper=("low", "high")
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:

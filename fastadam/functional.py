@@ -36,7 +36,8 @@ from .kernel._stepper import Steppers
 from .kernel._tiles import FEWEST_SHARED
 from .names import offer
 from .optimizers import CLASSES
-from .rules import RULES, Rule
+from .rule import Rule
+from .rules import RULES
 from .stepped import Stepped
 
 
@@ -57,6 +58,7 @@ class _Function:
             if name not in self.taken:
                 raise TypeError(f"{name}: {self.name}() has no such option; {self.way(name, given)}")
         values = {**self.values, **{name: self.taken[name].check(name, value) for name, value in given.items()}}
+        self.kind.check(values)
         return self.kind.hyper_values(self.rule, values, options.rate("lr", values.get("lr", 0.0)))  # type: ignore[no-any-return]
 
     def way(self, name: str, given: dict[str, Any]) -> str:
@@ -126,8 +128,8 @@ class _Function:
 def _choices(kind: Any) -> dict[str, dict[str, Any]]:
     """Name of a rule of this class -> the options that choose it."""
     defaults = {name: option.default for name, option in kind.options.items()}
-    usual = kind.rule(defaults)
-    deciding = [name for name in defaults if kind.rule({**defaults, name: True}) is not usual]
+    every = [defaults, *({**defaults, name: True} for name in defaults)]
+    deciding = [name for name in defaults if any(kind.rule({**own, name: True}) is not kind.rule(own) for own in every)]
     chosen = [dict.fromkeys(some, True) for k in range(len(deciding) + 1) for some in combinations(deciding, k)]
     return {kind.rule(defaults | own).name: own for own in chosen}
 

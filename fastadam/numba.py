@@ -27,12 +27,12 @@ try:
 except ImportError as error:
     raise ImportError("fastadam.numba needs Numba: pip install 'fastadam[numba]'") from error
 
-from . import rules
 from .kernel import generate
 from .kernel._tiles import DENORMALS
 from .kernel.jit import functions, jit
 from .names import offer
-from .rules import Rule
+from .rule import OF_THE_STEP, Rule, arguments
+from .rules import RULES
 
 _STEP_SOURCE = """
 def loop(n, s, {arrays}):
@@ -82,20 +82,16 @@ def _whole_step(rule: Rule) -> Any:
     arrays, names = generate.arrays(rule), ("p", "g", *rule.states)
     own = [str(p.replace(annotation=p.empty)) for p in inspect.signature(rule.scalars).parameters.values()][1:]
     nothing = dict.fromkeys(rule.hyper, 0.0) | dict.fromkeys(rule.flags, False) | rule.defaults
-    shared = [
-        f"{name}={nothing[name]}"
-        for name in (*rule.hyper, *rules.OF_THE_STEP)
-        if name not in rules.arguments(rule.scalars)
-    ]
+    shared = [f"{name}={nothing[name]}" for name in (*rule.hyper, *OF_THE_STEP) if name not in arguments(rule.scalars)]
     source = _STEP_SOURCE.format(
         name=rule.name,
         arrays=", ".join(arrays),
         sweep_body=generate.sweep_body(rule, "update"),
         taken=", ".join((*names, "t", *own, *shared)),
         checks="".join(_CHECK.format(name, rule.name) for name in names),
-        hyper=", ".join((*rules.OF_THE_STEP, *rule.hyper)),
+        hyper=", ".join((*OF_THE_STEP, *rule.hyper)),
         n_scalars=rule.n_scalars,
-        step_body=generate.step_body(rules, rule, "scalars_of_step"),
+        step_body=generate.step_body(rule, "scalars_of_step"),
         rounded=", ".join(f"real(out[{k}])" for k in range(rule.n_scalars)),
         flat=", ".join(f"{name}.reshape(-1)" for name in names),
     )
@@ -107,11 +103,9 @@ def _whole_step(rule: Rule) -> Any:
 
 def __getattr__(name: str) -> Any:
     """``adam``, ``adam_scalars``, ``adam_step``, …: compiled when first asked for."""
-    rule = rules.RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
+    rule = RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
     if rule is None:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}; {offer(name, rules.RULES, 'it has rules')}"
-        )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {offer(name, RULES, 'it has rules')}")
     made = _whole_step(rule) if name.endswith("_step") else jit(rule.scalars if "_scalars" in name else rule.update)
     globals()[name] = made
     return made

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, cast
 from . import options
 from .kernel.checks import came, scalar, shown
 from .names import Telling, meant, offer, refuse_unknown
-from .rules import arguments
+from .rule import arguments
 
 P = ParamSpec("P")
 

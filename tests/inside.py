@@ -17,7 +17,7 @@ from fastadam.kernel._plan import Plan
 from fastadam.kernel._segments import state_like
 from fastadam.kernel._signals import deferred_signals
 from fastadam.kernel._tiles import MAX_THREADS
-from fastadam.rules import Rule
+from fastadam.rule import Rule
 from fastadam.state import entries, folder, snapshot
 
 __all__ = [

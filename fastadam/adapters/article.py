@@ -19,7 +19,8 @@ from ..kernel._segments import state_like
 from ..kernel._stepper import Stepper
 from ..kernel.arrived import make_writeable
 from ..names import Strict
-from ..rules import RULES, Rule
+from ..rule import Rule
+from ..rules import RULES
 
 
 class _State:

@@ -51,7 +51,7 @@ from ..kernel import backends, checks, threads
 from ..kernel._entry import Entry
 from ..kernel._plan import Plan
 from ..kernel._signals import deferred_signals
-from ..rules import Rule
+from ..rule import Rule
 from ._tensors import Watch, read_by
 from .tensors import steppable, view
 from .torch_average import Average as Average
@@ -226,8 +226,8 @@ class _TensorPlan:
         for k, params in enumerate(stepped):
             if params:
                 rule = self.rule_of(groups[k])
-                initial = ours.initial(self.checked(k, self.given(groups[k])))
-                states = [_states(ours, rule, initial, f"the state of {named[p]}", p, held[p]) for p in params]
+                values = self.checked(k, self.given(groups[k]))
+                states = [_states(ours, rule, values, f"the state of {named[p]}", p, held[p]) for p in params]
                 views = [
                     [steppable(f"a state of {named[p]}", tensor) for tensor in tensors.values()]
                     for p, tensors in zip(params, states, strict=True)
@@ -318,17 +318,20 @@ def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
 
 
 def _states(
-    ours: type[Optimizer], rule: Rule, initial: float, name: str, p: torch.Tensor, state: Mapping[str, Any]
+    ours: type[Optimizer], rule: Rule, values: dict[str, Any], name: str, p: torch.Tensor, state: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
     found = {}
     dtype = torch.float32 if p.dtype in _HALVES else p.dtype
-    for key in (ours.torch_names[own] for own in rule.states):
+    initial = ours.initial(values, p)
+    for own in rule.states:
+        key = ours.torch_names[own]
         tensor = state.get(key)
         if tensor is None and steps_done(name, state):
             raise ValueError(f"{name}: expected {key!r} after step {steps_done(name, state)}, got {list(state)}")
         if tensor is None:
-            tensor = torch.full_like(p, initial, dtype=dtype, memory_format=torch.preserve_format)
+            tensor = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
+            tensor += initial.get(own, 0.0)
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
         if tensor.is_complex() != p.is_complex():

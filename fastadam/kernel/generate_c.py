@@ -3,9 +3,9 @@ A hyper-parameter of a rule is a member of the options, in the order in which th
 """
 
 from itertools import chain
-from math import inf
-from types import ModuleType
-from typing import Any
+
+from ..rule import OF_THE_STEP, Rule
+from ..rules import RULES
 
 #: the ends of the functions' names, and what they step
 DTYPES = {"f32": "float", "f64": "double"}
@@ -159,9 +159,9 @@ cdef sweep_t {name}_sweep_{suffix} = <sweep_t> <size_t> backends.sweep_addresses
 """
 
 
-def generate(rules: ModuleType) -> dict[str, str]:
+def generate() -> dict[str, str]:
     """The interface's texts, by the paths of their files below ``fastadam/``."""
-    every = [*rules.RULES.values()]
+    every = [*RULES.values()]
     names = dict.fromkeys(chain.from_iterable(map(members, every)))
     flags = {name for rule in every for name in rule.flags}
     in_header = [f"    double {name};{' /* a flag: zero or not */' if name in flags else ''}" for name in names]
@@ -170,11 +170,11 @@ def generate(rules: ModuleType) -> dict[str, str]:
     return {
         "include/fastadam.h": fill(HEADER, members="\n".join(in_header), functions=" \\\n".join(map(row, every))),
         "capi.pxd": fill(PXD, members=in_pxd, functions="\n".join(signature(*one) for one in both)),
-        "capi.pyx": PYX + "".join(function(rules, *one) for one in both),
+        "capi.pyx": PYX + "".join(function(*one) for one in both),
     }
 
 
-def members(rule: Any) -> list[str]:
+def members(rule: Rule) -> list[str]:
     """The options that the rule reads: those of its hyper-parameters that do nothing at zero, or have no default."""
     return [name for name in rule.hyper if not rule.defaults.get(name)]
 
@@ -186,14 +186,14 @@ def fill(template: str, **texts: str) -> str:
     return template
 
 
-def row(rule: Any) -> str:
+def row(rule: Rule) -> str:
     """The rule's function in the header's table."""
     states = "".join(f", real *{name}" for name in rule.states)
     read = ", ".join(members(rule))
     return f"    /* {read} */ \\\n    X({rule.name}_##suffix, (FASTADAM_ARGS(real){states}))"
 
 
-def signature(rule: Any, suffix: str) -> str:
+def signature(rule: Rule, suffix: str) -> str:
     """The head of the rule's function in Cython."""
     real = DTYPES[suffix]
     states = "".join(f", {real}* {name}" for name in rule.states)
@@ -204,12 +204,12 @@ def signature(rule: Any, suffix: str) -> str:
     )
 
 
-def function(rules: ModuleType, rule: Any, suffix: str) -> str:
+def function(rule: Rule, suffix: str) -> str:
     """The rule's function for one dtype: check, compute the scalars, sweep."""
     arrays = ["p", "g", *rule.states]
     own = members(rule)
     values = [
-        f"options.{name}" if name in own else literal(rule.defaults[name]) for name in (*rules.OF_THE_STEP, *rule.hyper)
+        f"options.{name}" if name in own else literal(rule.defaults[name]) for name in (*OF_THE_STEP, *rule.hyper)
     ]
     return FUNCTION.format(
         name=rule.name,
@@ -227,4 +227,4 @@ def function(rules: ModuleType, rule: Any, suffix: str) -> str:
 
 def literal(value: float) -> str:
     """The number in C."""
-    return "INFINITY" if value == inf else repr(float(value))
+    return repr(float(value)).replace("inf", "INFINITY")

@@ -21,7 +21,8 @@ from places import ROOT
 import fastadam
 import fastadam.numba
 from fastadam import functional
-from fastadam.rules import OF_THE_STEP, RULES, arguments
+from fastadam.rule import OF_THE_STEP, arguments
+from fastadam.rules import RULES
 
 DOC = ROOT / "docs/embedding.md"
 #: of fastadam_options, after its size; a new one comes last
@@ -198,7 +199,7 @@ def test_client_adds_the_step_with_its_rate(client):
         given = tuple(float(values[name]) for name in MEMBERS)
         assert client.steps("adadelta", mine, g[None], into, given, 1, 5, client.SIZE, -2) == OK
         hyper = [values.get(name, 0.0) for name in rule.hyper]
-        scalars = rule.step_scalars(1, [*OF_THE_STEP.values(), *hyper])[rule.n_prepare_scalars :]
+        _, scalars, _ = rule.divided(rule.step_scalars(1, [*OF_THE_STEP.values(), *hyper]))
         for ours, theirs in zip([mine, *into], rule.update(p, g, *states, *scalars), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         accumulated.append(into[1])

@@ -5,6 +5,7 @@
 import copy
 import io
 import pickle
+import shutil
 import signal
 import threading
 import tracemalloc
@@ -19,7 +20,6 @@ import torch
 from torch.optim import swa_utils
 
 import fastadam
-from fastadam.stepped import Swapping
 
 Pair = namedtuple("Pair", "W b")
 DTYPES = ["float32", "float64", "float16", ml_dtypes.bfloat16, "complex64", "complex128"]
@@ -333,23 +333,6 @@ def test_a_checkpoint_fits_in_part(tmp_path):
 
 # ---------------------------------------------------------------- swapped
 
-RULE = {"states": ["a"], "lr": 0.5}
-
-
-def toward(p, g, a, lr, share):
-    p = p - lr * g
-    return p, a + share * (p - a)
-
-
-class Averaging(Swapping, fastadam.optimizer(toward, lambda t, lr: (lr, 1 / t), **RULE)):
-    """An optimizer that keeps the average of its parameters."""
-
-    average = "a"
-
-
-def kept(opt):
-    return opt.state["a"] if isinstance(opt, Averaging) else inside.planned(opt)
-
 
 def of_average(arrays, n_threads):
     avg = fastadam.Average(arrays, n_threads=n_threads)
@@ -357,8 +340,17 @@ def of_average(arrays, n_threads):
     return avg
 
 
-def of_optimizer(arrays, n_threads, **how):
-    return Averaging(arrays, backend="numpy", n_threads=n_threads, **how)
+def of_asgd(arrays, n_threads, **how):
+    return fastadam.ASGD(arrays, lr=0.5, t0=0, n_threads=n_threads, **how)
+
+
+def of_schedule_free(arrays, n_threads):
+    return fastadam.ScheduleFreeAdamW(arrays, n_threads=n_threads)
+
+
+def kept(opt):
+    """The averages."""
+    return opt.state[opt.average] if opt.average else inside.planned(opt)
 
 
 def strange(shape, dtype, layout):
@@ -370,7 +362,7 @@ def strange(shape, dtype, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
-@pytest.mark.parametrize("make", [of_average, of_optimizer])
+@pytest.mark.parametrize("make", [of_average, of_asgd, of_schedule_free])
 def test_exchanges_every_bit_and_back(make, dtype, layout):
     for n_threads in (1, 2):
         arrays = [strange(shape, dtype, LAYOUTS[layout]) for shape in SHAPES]
@@ -414,11 +406,11 @@ def test_narrow_parameters_are_copied_aside(dtype):
 )
 def test_optimizers_of_16_bits(dtype, how):
     arrays = [np.linspace(-1, 1, 3000).astype(dtype), np.ones((3, 4), dtype)[:, ::2]]
-    opt = of_optimizer(arrays, 2, **how)
+    opt = of_asgd(arrays, 2, **how)
     for _ in range(3):
         opt.step([np.full(p.shape, 0.001, np.float32) for p in arrays])
     before = [a.tobytes() for a in (*arrays, *inside.state_arrays(opt))]
-    averages = [a.astype("float32").astype(dtype) for a in opt.state["a"]]
+    averages = [a.astype("float32").astype(dtype) for a in opt.state["ax"]]
     with opt.swapped():
         same(arrays, averages)
     assert [a.tobytes() for a in (*arrays, *inside.state_arrays(opt))] == before
@@ -445,7 +437,7 @@ def test_an_array_replaced_within_the_block():
     assert avg.params["W"].tolist() == [5.0] * 3
 
 
-@pytest.mark.parametrize("make", [of_average, of_optimizer])
+@pytest.mark.parametrize("make", [of_average, of_asgd, of_schedule_free])
 def test_nothing_is_allocated(make):
     arrays = [np.ones((1000, 1000), np.float32), np.ones((300, 300), np.float32).T]
     opt = make(arrays, 2)
@@ -461,8 +453,8 @@ def test_nothing_is_allocated(make):
 
 def test_a_second_thread_is_kept_out_and_the_block_ends():
     arrays = [np.zeros(1000)]
-    opt = of_optimizer(arrays, 1)
-    opt.state["a"][0][...] = 1
+    opt = of_asgd(arrays, 1)
+    opt.state["ax"][0][...] = 1
     refused, stop = [], threading.Event()
 
     def other():
@@ -529,7 +521,41 @@ def test_an_array_made_read_only_within_the_block_is_an_error_and_no_silence():
 
 
 def test_only_classes_that_keep_averages_have_it():
-    assert not hasattr(fastadam.Adam, "swapped")
+    found = [name for name, cls in vars(fastadam).items() if isinstance(cls, type) and hasattr(cls, "swapped")]
+    assert sorted(found) == ["ASGD", "Average", "ScheduleFreeAdamW"]
+
+
+@pytest.mark.parametrize("make", [of_asgd, of_schedule_free])
+def test_an_optimizer_shows_its_averages_and_goes_on(make):
+    """Looked at or not, the steps are the same; what is shown is the state; before any step it is the parameter."""
+    plain, looked = ([np.linspace(-1, 1, 5000)] for _ in range(2))
+    one, other = make(plain, 1), make(looked, 2)
+    for t in range(5):
+        before, average = looked[0].copy(), kept(other)[0].copy()
+        with other.swapped():
+            np.testing.assert_array_equal(looked[0], average)
+            assert t or (looked[0] == before).all()
+            for call in (lambda: other.step([looked[0]]), other.state_dict, lambda: copy.deepcopy(other), other.reset):
+                with pytest.raises(RuntimeError, match="exchanged until the block of swapped"):
+                    call()
+            other.lr = 0.25  # options may be assigned
+        one.lr = 0.25
+        one.step([np.cos(plain[0] + t)])
+        other.step([np.cos(looked[0] + t)])
+    same([*plain, *inside.state_arrays(one)], [*looked, *inside.state_arrays(other)])
+
+
+def test_states_in_a_folder_are_exchanged_and_a_death_within_is_seen(tmp_path):
+    p = np.zeros(5000)
+    opt = of_asgd([p], 1, state_dir=tmp_path / "states")
+    opt.step([np.ones(5000)])
+    opt.state["ax"][0][...] = 7
+    with opt.swapped():
+        assert (p == 7).all()
+        shutil.copytree(tmp_path / "states", tmp_path / "died")
+    assert (p == -0.5).all()
+    with pytest.raises(ValueError, match="step"):
+        of_asgd([p], 1, state_dir=tmp_path / "died")
 
 
 # ---------------------------------------------------------------- other libraries
