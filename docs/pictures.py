@@ -66,6 +66,25 @@ def descend(name: str, lr: float) -> np.ndarray:
     return np.array(path)
 
 
+def averaged() -> dict[str, np.ndarray]:
+    """The points of Adam with noisy gradients, and those of averages of them."""
+    rng, p = np.random.default_rng(0), np.array(START)
+    opt = fastadam.Adam(p, lr=0.1)
+    averages = {
+        "decay=0.9": fastadam.Average(p, 0.9),
+        "decay=0.97": fastadam.Average(p, 0.97),
+        "decay=None, first=150": fastadam.Average(p, None, first=150),
+    }
+    paths = {name: [p.copy()] for name in (*averages, "the weights")}
+    for _ in range(STEPS):
+        opt.step(gradient(p) + rng.normal(scale=8, size=2))
+        paths["the weights"].append(p.copy())
+        for name, average in averages.items():
+            average.update()
+            paths[name].append(average.params.copy())
+    return {name: np.array(path) for name, path in paths.items()}
+
+
 def draw(file: str, title: str, paths: dict[str, np.ndarray], colours: tuple[str, ...]) -> None:
     """One picture: the paths in the valley, and the loss at each step."""
     figure = Figure(figsize=(7.6, 3.1), layout="constrained")
@@ -101,6 +120,7 @@ def main() -> None:
             chosen = ", ".join(f"{option}={value}" for option, value in options.items())
             draw(name, f"{cls.__name__}{f', {chosen}' if chosen else ''}", paths, SLOW_TO_FAST)
             fitting[f"{cls.__name__}, {list(paths)[2]}"] = list(paths.values())[2]
+        draw("averages", "Adam, lr = 0.1, noisy gradients", averaged(), (*SLOW_TO_FAST[:3], INK))
         draw("all", "each at a rate that fits", fitting, EACH)
 
 
