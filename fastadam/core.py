@@ -286,7 +286,7 @@ class Core(Follower):
         """Go on from a snapshot that fits; nothing can fail here."""
         plan = self.plan
         plan.begin_change()
-        fit.copy_arrays()
+        fit.copy_states()
         self.settings["seed"] = fit.seed
         self.groups.assign(dict(enumerate(fit.options)))
         self.rates = 0, []

@@ -130,6 +130,20 @@ def flag(name: str, value: Any) -> bool:
     return value if type(value) is bool else _plain(name, value, bool, "True or False")
 
 
+def one_of(*words: str) -> Check:
+    """A check for one of these words."""
+    allowed = " or ".join(map(repr, words))
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: expected {allowed}, got {came(value)}")
+        if value not in words:
+            raise ValueError(f"{name}: expected {allowed}, got {shown(value, 100)}")
+        return value
+
+    return check
+
+
 #: what may stand in a step's arguments, beside None
 scale = number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
 norm = number("> 0, or infinity", lambda x: x > 0)

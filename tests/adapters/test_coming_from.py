@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,28 @@ def test_schedules_of_thinc_count_from_0():
     expected = THERE["thinc"]("thinc.api.Adam(thinc.api.warmup_linear(0.1, 10, 30), grad_clip=0.0)")
     p = here(f"fastadam.Adam(p, lr={recipe}, eps_hat=True)", "", schedule=schedule)
     np.testing.assert_allclose(p, expected, rtol=0, atol=STEPS * 2.5e-7)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cooldown", [1, 4])
+def test_a_plateau_as_of_keras(cooldown):
+    in_keras("keras.optimizers.Adam()")  # or it is not installed
+    keras = pytest.importorskip("keras")
+    f, n, d, c, lr = 0.5, 3, 0.1, cooldown, 0.1
+    recipe = re.search(r"Keras's `ReduceLROnPlateau\(.*?\| `lr=(.*?)`.*?less: `(cooldown=.*?)`", PAGE)
+    scope = {"schedules": fastadam.schedules, "lr": lr, "f": f, "n": n, "d": d, "c": c}
+    ours = eval(f"{recipe[1][:-1]}, {recipe[2]})", scope)
+    optimizer = keras.optimizers.SGD(lr)
+    theirs = keras.callbacks.ReduceLROnPlateau("loss", factor=f, patience=n, min_delta=d, cooldown=c, mode="min")
+    theirs.set_model(SimpleNamespace(optimizer=optimizer))
+    theirs.on_train_begin()
+    rates = set()
+    for epoch, loss in enumerate(np.random.default_rng(0).uniform(0, 1, 60) + np.linspace(2, 0, 60) ** 2):
+        theirs.on_epoch_end(epoch, {"loss": loss})
+        ours.report(loss)
+        assert ours(1) == pytest.approx(float(keras.ops.convert_to_numpy(optimizer.learning_rate)), rel=1e-6)
+        rates.add(ours(1))
+    assert len(rates) > 2
 
 
 def test_decay_of_scikit_learns_weights():

@@ -3,16 +3,28 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import inf, nan, ones
+from numpy.ma import masked
 
 import fastadam
 from fastadam import schedules
 
 from .case import ALL, ARRAY, DTYPE, RATE, Case, good_rate, zero_division
 from .worlds import as_groups, running
+
+COUNT = "a whole number >= 0 and < 2**62"
+
+
+def following(folder: Path) -> Any:
+    """An optimizer whose rate follows the loss, and has heard one."""
+    w = running(folder, lr=schedules.plateau(0.1))
+    w.opt.lr.report(1.0)
+    return w
+
 
 ADDED: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("list", lambda w: [ones(2)], TypeError, "params[1]: expected a group as a dict with the key 'params', got list"),
@@ -93,6 +105,36 @@ GROUPS = [
      f"start: expected {RATE}, got '0.1' of type str"),
     Case("schedules in disorder", running, lambda w: setattr(w.opt, "lr", schedules.join([good_rate] * 3, [5, 5])),
      ValueError, "boundaries: expected whole numbers, each larger than the one before, got [5, 5]"),
+    *(
+        Case(f"plateau of {argument} {value!r}", running,
+             partial(lambda w, own: setattr(w.opt, "lr", schedules.plateau(0.1, **own)), own={argument: value}), error,
+             f"{argument}: expected {allowed}, got {value!r}")
+        for argument, value, error, allowed in (
+            ("mode", "mean", ValueError, "'min' or 'max'"), ("mode", None, TypeError, "'min' or 'max'"),
+            ("factor", 1.0, ValueError, "a number >= 0 and < 1"), ("factor", -0.1, ValueError, "a number >= 0 and < 1"),
+            ("patience", -1, ValueError, f"{COUNT}"), ("patience", 0.5, TypeError, f"{COUNT}"),
+            ("threshold", nan, ValueError, "a number that is finite"),
+            ("threshold_mode", "relative", ValueError, "'rel' or 'abs'"), ("cooldown", "1", TypeError, f"{COUNT}"),
+            ("min_lr", [0.1, 0.2], TypeError, RATE), ("min_lr", -1, ValueError, RATE), ("eps", inf, ValueError, RATE),
+            ("state", "", TypeError, "a list"),
+        )
+    ),
+    *(
+        Case(f"loss {name}", following, lambda w, loss=loss: w.opt.lr.report(loss), error,
+             f"loss: expected a number or NaN, got {got}")
+        for name, loss, error, got in (
+            ("None", None, TypeError, "None of type NoneType"), ("text", "0.1", TypeError, "'0.1' of type str"),
+            ("flag", True, TypeError, "True of type bool"), ("complex", 1j, TypeError, "1j of type complex"),
+            ("array", ones(1), TypeError, "an array of shape (1,)"), ("too large", 10**400, ValueError, "1000"),
+            ("masked", masked, TypeError, "masked of type MaskedConstant"),
+        )
+    ),
+    Case("report that nobody follows", partial(running, lr=good_rate * 0.5), lambda w: w.opt.lr.report(0.1), TypeError,
+     "report: product(schedules=(cosine(lr=0.5, steps=10…)) follows no loss, but t alone; schedules.plateau fol"),
+    Case("report as torch has it", following, lambda w: w.opt.lr.step(0.1), AttributeError,
+     "step: it changes by .report(loss) alone; read .arguments['lr'], or make another: plateau(lr=…, …)"),
+    Case("patience of a plateau", following, lambda w: setattr(w.opt.lr, "patience", 3), AttributeError,
+     "patience: it changes by .report(loss) alone; read .arguments['patience'], or make another: plateau(patience="),
 ]  # fmt: skip
 
 CASES = [
