@@ -38,7 +38,7 @@ MACROS += [("FASTADAM_NO_THREADS", None)] if os.environ.get("FASTADAM_NO_THREADS
 
 # The modules of fastadam/kernel that are Cython; each has its sources beside it.
 KERNEL = ["_bfloat16", "_codecs", "_cpu", "_entry", "_follow", "_gradients"]
-KERNEL += ["_layout", "_plan", "_segments", "_signals", "_stepper", "_tiles"]
+KERNEL += ["_layout", "_plan", "_segments", "_signals", "_stepper", "_swapped", "_tiles"]
 
 
 def load(name: str) -> ModuleType:

@@ -351,6 +351,22 @@ def power_sum(n, power):
     return total
 
 
+# ---------------------------------------------------------------- averages of weights
+
+
+def average(p, g, weight, rest):
+    p = where(rest, p + weight * (g - p), g)  # p is the average, g what is averaged; with nothing left of p, a copy
+    return (p,)
+
+
+def average_scalars(t, decay, equal: bool, first=1.0):
+    """Up to update `first` a copy; then each counts 1 - decay, or as much as every one since."""
+    since = t - first
+    weight = 1.0 / (since + 1.0) if equal else 1.0 - decay
+    weight = weight if since > 0.0 else 1.0
+    return weight, 1.0 - weight
+
+
 # ---------------------------------------------------------------- the registry
 
 #: a new rule comes last: its new hyper-parameters are then the last members of the C options
@@ -377,5 +393,6 @@ RULES = {
         Rule(ademamix, ademamix_scalars, ("m", "v", "s")),
         Rule(adopt, adopt_scalars, ("m", "v")),
         Rule(schedule_free, schedule_free_scalars, ("v", "z", "x")),
+        Rule(average, average_scalars, ()),
     )
 }

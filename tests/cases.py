@@ -7,6 +7,20 @@ import numpy as np
 
 import fastadam
 
+
+class Averaging(fastadam.Optimizer):
+    """The rule of `fastadam.Average` as an optimizer: what is given as gradients is averaged in the parameters."""
+
+    lr: float = inside.options.option(default=0.0, check=inside.options.rate_or_schedule)
+    decay, first = fastadam.Average.decay, fastadam.Average.first
+    rules = ("average",)
+
+    @classmethod
+    def hyper_values(cls, rule, values, rate):
+        decay = values["decay"]
+        return super().hyper_values(rule, {**values, "decay": (decay or 0.0, decay is None)}, rate)
+
+
 #: the rule's name -> the optimizer and the options that choose it
 BY_RULE = {
     "adam": (fastadam.Adam, {}),
@@ -29,6 +43,7 @@ BY_RULE = {
     "ademamix": (fastadam.AdEMAMix, {"alpha_warmup": 4, "beta3_warmup": 5}),
     "adopt": (fastadam.ADOPT, {}),
     "schedule_free": (fastadam.ScheduleFreeAdamW, {"warmup_steps": 3, "weight_decay": 0.1}),
+    "average": (Averaging, {}),
 }
 
 #: options that take another way through a formula

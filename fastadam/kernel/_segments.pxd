@@ -77,6 +77,7 @@ cdef struct Job:            # all that a thread needs to work on a tile
     bint zero_grads             # leave zeros in the gradients
     double* sums                # of each tile's squares: high and low parts
     double scale                # of what is squared
+    int which                   # the operand that is exchanged with the parameter
 
 cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept
 cdef Extent extent_of(Segment* segment, int which) noexcept

@@ -1,5 +1,7 @@
 # cython: language_level=3, cdivision=True
-"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, and their gradients' norm."""
+"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, their gradients' norm, and the
+exchange of two operands.
+"""
 
 cimport numpy as cnp
 from libc.math cimport isfinite, ldexp, sqrt
@@ -66,6 +68,23 @@ cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) 
                 sweep_in_python(job, &job.segments[i])
     finally:
         leave(job, mode)
+    return 0
+
+
+cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, int n_threads) except -1:
+    """Exchange what the parameters of the segments first … last hold with what another operand of each holds.
+
+    Both are stored as they are computed, so that no bit is lost. There are buffers for so many threads.
+    """
+    cdef Job* job = &layout.job
+    if first >= last:
+        return 0
+    job.work = exchange_range
+    job.which = which
+    job.keeps_denormals = True
+    job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].n
+    if job.begin < job.end:
+        call_run(job, n_threads)
     return 0
 
 
@@ -175,6 +194,24 @@ cdef void sweep_range(
         views(segment, begin, n, buffer, arrays)
         segment.sweep(n, arrays, scalars)
         put_back(job, segment, begin, n, arrays)
+        begin += n
+
+
+cdef void exchange_range(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """Exchange the elements begin … end of two operands; a parameter is stored from its new master weight."""
+    cdef char* other = buffer + job.which * CHUNK * sizeof(double)
+    cdef Py_ssize_t n
+    while begin < end:
+        n = min(end - begin, <Py_ssize_t> CHUNK)
+        copy_in(segment, 0, begin, n, buffer)
+        copy_in(segment, job.which, begin, n, other)
+        if segment.has_master:
+            let_master_follow(segment, begin, n, buffer, <uint32_t*> buffer)
+            copy_out(segment, segment.n_operands, begin, n, other, 0)
+        copy_out(segment, 0, begin, n, other, 0)
+        copy_out(segment, job.which, begin, n, buffer, 0)
         begin += n
 
 

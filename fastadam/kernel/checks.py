@@ -21,7 +21,8 @@ _FEW = 64
 _FEW_NUMBERS = 8
 #: library -> how what it keeps comes to be stepped
 _OF_LIBRARY = {
-    "torch": "; PyTorch's tensors and models are stepped by fastadam.adapters.torch, as its Adam(model.parameters())",
+    "torch": "; PyTorch's tensors and models are stepped and averaged by fastadam.adapters.torch, as by its "
+    "Adam(model.parameters())",
     "jax": "; JAX's arrays never change: step a copy, numpy.array(x), and hand that to JAX again",
     "tensorflow": "; step copies, numpy.array(x) or model.get_weights(), and write them back, x.assign(…) or "
     "model.set_weights(…)",
@@ -30,6 +31,7 @@ _OF_LIBRARY = {
     "pandas": "; step the array that .to_numpy(copy=True) gives",
     "polars": "; step the array that .to_numpy(writable=True) gives",
     "sklearn": "; scikit-learn's perceptrons are trained within fastadam.adapters.sklearn.accelerated()",
+    "fastadam": "; pass its .params",
     "thinc": "; thinc's models are trained by the optimizers of fastadam.adapters.thinc",
 }
 _OF_LIBRARY |= {"jaxlib": _OF_LIBRARY["jax"], "keras": _OF_LIBRARY["tensorflow"]}
