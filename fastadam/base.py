@@ -120,6 +120,7 @@ class Optimizer(Saved, Algorithm):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        max_norm_each: float | None = None,
         **unknown: NoReturn,
     ) -> None:
         """One step of every parameter, in place; `grads` are left untouched unless `zero_grads`.
@@ -157,7 +158,7 @@ class Optimizer(Saved, Algorithm):
         """
         if unknown:
             names.refuse_arguments(unknown, self.step)
-        self.core.step(grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        self.core.step(grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.

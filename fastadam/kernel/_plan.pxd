@@ -1,19 +1,8 @@
 from libc.stdint cimport int64_t
 
 from ._entry cimport Entry
+from ._extras cimport Extras
 from ._layout cimport Layout
-
-cdef struct Extras:         # what a step does to its gradients, checked: `read_extras` fills it
-    double factor           # they are multiplied by it;
-    bint has_max_norm       # then, if their norm is above this, by what brings it down to that;
-    double max_norm
-    double clip_value       # then each element is clipped; infinity where it is not
-    bint skip_nonfinite     # a step with a NaN or an infinity in a gradient is left out
-    bint zero_grads         # the gradients are left zero
-
-cdef int read_extras(
-    Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads
-) except -1
 
 cdef class Plan(Entry):
     cdef Layout layout              # never None

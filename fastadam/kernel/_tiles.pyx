@@ -1,8 +1,10 @@
 # cython: language_level=3, cdivision=True
-"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, and their gradients' norm."""
+"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, and the squares of their
+gradients.
+"""
 
 cimport numpy as cnp
-from libc.math cimport isfinite, ldexp, sqrt
+from libc.math cimport ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
@@ -69,35 +71,21 @@ cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) 
     return 0
 
 
-cdef int measure(Layout layout, int n_threads, exchange, bint* finite, double* norm) except -1:
-    """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
-    cdef int exponent = 0
-    cdef double high = sum_of_squares(&layout.job, 1.0, n_threads, exchange)
-    if not isfinite(high) or high < ldexp(1.0, -900):  # of float64, squares overflow and vanish before numbers do
-        exponent = -700 if high < 1 else 600
-        high = sum_of_squares(&layout.job, ldexp(1.0, -exponent), n_threads, exchange)
-    finite[0] = isfinite(high)
-    norm[0] = ldexp(sqrt(high), exponent)
+cdef int sum_squares(Layout layout, bint again, int n_threads) except -1:
+    """Sum the squares of each gradient, in parts; `again`: of those alone that have another exponent than 0."""
+    cdef Job* job = &layout.job
+    job.begin, job.end = 0, job.n_elements
+    job.work = measure_scaled if again else measure_range
+    job.keeps_denormals = False
+    memset(job.sums, 0, layout.n_slots() * 2 * sizeof(double))
+    call_run(job, n_threads)
     return 0
 
 
-cdef double sum_of_squares(Job* job, double scale, int n_threads, exchange) except? -1:
-    cdef double high = 0.0, low = 0.0, total, part
-    cdef int64_t tile
-    job.begin, job.end = 0, job.n_elements
-    job.work = measure_range
-    job.keeps_denormals = False
-    job.scale = scale
-    memset(job.sums, 0, (job.n_elements // TILE + 1) * 2 * sizeof(double))
-    call_run(job, n_threads)
-    for tile in range(n_tiles(job)):
-        total = high + job.sums[2 * tile]
-        part = total - high
-        low += (high - (total - part)) + (job.sums[2 * tile] - part) + job.sums[2 * tile + 1]
-        high = total
-    if exchange is not None:
-        return exchange.total(high, low)
-    return high + low if isfinite(high) else high
+cdef double* slot(Job* job, Segment* segment, int64_t tile) noexcept nogil:
+    """Where the sum over the part of a segment on a tile is: of one part and the next, in the order of the plan,
+    the tile or the segment is the next one, or both."""
+    return &job.sums[2 * (tile + (segment - job.segments))]
 
 
 cdef int64_t n_tiles(Job* job) noexcept nogil:
@@ -166,9 +154,7 @@ cdef void sweep_range(
 ) noexcept nogil:
     """Step the elements begin … end of a segment: in place where all operands are direct, else chunk by chunk."""
     cdef void* arrays[MAX_OPERANDS]
-    cdef const void* scalars = (
-        <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
-    )
+    cdef const void* scalars = scalars_of(job, segment)
     cdef Py_ssize_t n
     while begin < end:
         n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> CHUNK)
@@ -178,6 +164,13 @@ cdef void sweep_range(
         begin += n
 
 
+cdef inline const void* scalars_of(Job* job, Segment* segment) noexcept nogil:
+    """What its sweep takes, in the type that it is computed in."""
+    if job.clips_each:
+        return segment.own_scalars
+    return <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
+
+
 cdef int sweep_in_python(Job* job, Segment* segment) except -1:
     cdef void* arrays[MAX_OPERANDS]
     cdef Py_ssize_t begin = 0
@@ -185,9 +178,8 @@ cdef int sweep_in_python(Job* job, Segment* segment) except -1:
     cdef int k
     cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
     cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
-    cdef double* scalars64 = segment.cohort.scalars64
-    cdef float* scalars32 = segment.cohort.scalars32
-    scalars = [scalars32[k] if is_float else scalars64[k] for k in range(kernel.n_scalars)]
+    cdef const void* given = scalars_of(job, segment)
+    scalars = [(<float*> given)[k] if is_float else (<double*> given)[k] for k in range(kernel.n_scalars)]
     while begin < segment.n:
         n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
         views(segment, begin, n, job.buffers, arrays)
@@ -203,13 +195,21 @@ cdef int sweep_in_python(Job* job, Segment* segment) except -1:
 cdef void measure_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """Add the squares of the gradient's elements begin … end to the tile's sum."""
+    """Sum the squares of the gradient's elements begin … end."""
     cdef squares_t squares = squares32 if segment.itemsize == 4 else squares64
+    cdef double scale = ldexp(1.0, -<int> segment.squares.exponent)
     cdef Py_ssize_t n
     while begin < end:
         n = end - begin if segment.operands[1].direct else min(end - begin, <Py_ssize_t> CHUNK)
-        squares(n, view(segment, 1, begin, n, buffer), job.scale, &job.sums[2 * tile])
+        squares(n, view(segment, 1, begin, n, buffer), scale, slot(job, segment, tile))
         begin += n
+
+
+cdef void measure_scaled(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    if segment.squares.exponent != 0:
+        measure_range(job, segment, begin, end, buffer, tile)
 
 
 cdef inline void views(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, void** arrays) noexcept nogil:
