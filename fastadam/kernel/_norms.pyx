@@ -127,11 +127,8 @@ cdef double norm(const Squares* squares) noexcept:
     return ldexp(sqrt(squares.high + squares.low), <int> squares.exponent)
 
 
-cdef void clip_each(Layout layout, double factor, double max_norm, double norm_of_all) noexcept:
-    """Give each segment scalars of its own, by which its gradient, times `factor`, has a norm of `max_norm` at most.
-
-    Denormals are kept as if all gradients were clipped together: the other processes decide the same.
-    """
+cdef void clip_each(Layout layout, double factor, double max_norm) noexcept:
+    """Give each segment scalars of its own, by which its gradient, times `factor`, has a norm of `max_norm` at most."""
     cdef Py_ssize_t i
     cdef Segment* segment
     cdef Cohort* cohort
@@ -148,4 +145,5 @@ cdef void clip_each(Layout layout, double factor, double max_norm, double norm_o
         else:
             memcpy(segment.own_scalars, cohort.scalars64, n_scalars * sizeof(double))
             (<double*> segment.own_scalars)[FACTOR] = own
-    layout.job.keeps_denormals |= fabs(factor) * own_clip_factor(norm_of_all, max_norm) < FLT_MIN
+        segment.keeps_denormals = layout.job.keeps_denormals or fabs(own) < FLT_MIN
+    layout.job.keeps_denormals = True  # outside of the ranges

@@ -385,7 +385,7 @@ cdef class Plan(Entry):
     cdef int step_admitted(self, Extras* extras, exchange) except -1:
         """A step with the gradients that the layout has noted."""
         cdef Layout layout = self.layout
-        cdef double factor = extras.factor, norm = 0
+        cdef double factor = extras.factor, norm
         cdef Squares squares
         cdef Py_ssize_t first = 0, last
         if exchange is not None:
@@ -406,7 +406,7 @@ cdef class Plan(Entry):
         self.prepare_scalars(layout, factor, extras.clip_value)  # where it is Python, it may raise
         layout.job.clips_each = extras.clips_by == OF_EACH
         if layout.job.clips_each:
-            _norms.clip_each(layout, factor, extras.max_norm, norm)
+            _norms.clip_each(layout, factor, extras.max_norm)
         self.grad_norm = grad_norm
         self.changes += 1
         layout.job.zero_grads = extras.zero_grads

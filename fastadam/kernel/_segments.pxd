@@ -64,7 +64,8 @@ cdef struct Segment:        # one parameter with its gradient and states
     Py_ssize_t* axes        # the axis of the arrays that stands at each place; -1: the parts of complex numbers
     Operand* operands       # p, g, states
     Squares squares         # of its gradient, where they were measured
-    void* own_scalars       # its cohort's, with a factor of its own, in a step that clips each gradient by its norm
+    void* own_scalars       # in a step that clips each gradient by its norm: its cohort's, with a factor of its own,
+    bint keeps_denormals    # and what a job has for all
 
 cdef struct Extent:         # a range of addresses
     char* low
@@ -80,7 +81,7 @@ cdef struct Job:            # all that a thread needs to work on a tile
     Py_ssize_t n_bytes          # of the parameters
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
-    bint keeps_denormals        # in this step, for a factor or a clip value that is one
+    bint keeps_denormals        # in this step, for a factor or a clip value that is one; or each range sees to that
     bint zero_grads             # leave zeros in the gradients
     bint clips_each             # segments are swept with their own scalars
     double* sums                # of squares, high and low parts, where segments meet tiles: `slot` says where

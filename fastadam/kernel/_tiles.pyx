@@ -49,25 +49,20 @@ FEWEST_SHARED = ALONE
 cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
     """Step the segments first … last; where kernels are Python, these are called with arrays that view chunks."""
     cdef Py_ssize_t i
-    cdef uint64_t mode
     cdef Job* job = &layout.job
     cdef Segment* segment
     if first >= last:
         return 0
     if layout.compiled:
         segment = &job.segments[last - 1]
-        job.work = sweep_range
+        job.work = sweep_clipped if job.clips_each else sweep_range
         job.begin, job.end = job.segments[first].first, segment.first + segment.n
         if job.begin < job.end:
             call_run(job, n_threads)
         return 0
-    mode = enter(job)
-    try:
-        for i in range(first, last):
-            if not job.segments[i].absent:
-                sweep_in_python(job, &job.segments[i])
-    finally:
-        leave(job, mode)
+    for i in range(first, last):
+        if not job.segments[i].absent:
+            sweep_in_python(job, &job.segments[i])
     return 0
 
 
@@ -124,7 +119,7 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     cdef char* buffer = NULL
     cdef Py_ssize_t begin, end
     cdef Segment* segment
-    cdef uint64_t mode = enter(job)
+    cdef uint64_t mode = enter(job.keeps_denormals)
     tile += job.begin // TILE
     begin, end = max(tile * TILE, job.begin), min((tile + 1) * TILE, job.end)
     segment = &job.segments[job.tile_segment[tile]]
@@ -137,24 +132,39 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
             job.work(job, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
         begin = segment.first + segment.n
         segment += 1
-    leave(job, mode)
+    leave(job.keeps_denormals, mode)
 
 
-cdef inline uint64_t enter(Job* job) noexcept nogil:
-    return 0 if job.keeps_denormals else denormals_off()
+cdef inline uint64_t enter(bint keeps_denormals) noexcept nogil:
+    return 0 if keeps_denormals else denormals_off()
 
 
-cdef inline void leave(Job* job, uint64_t mode) noexcept nogil:
-    if not job.keeps_denormals:
+cdef inline void leave(bint keeps_denormals, uint64_t mode) noexcept nogil:
+    if not keeps_denormals:
         denormals_restore(mode)
 
 
 cdef void sweep_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """Step the elements begin … end of a segment: in place where all operands are direct, else chunk by chunk."""
+    """Step the elements begin … end of a segment by its cohort's scalars."""
+    sweep_by(scalars_of_cohort(segment), job, segment, begin, end, buffer)
+
+
+cdef void sweep_clipped(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """The same by its own."""
+    cdef uint64_t mode = enter(segment.keeps_denormals)
+    sweep_by(segment.own_scalars, job, segment, begin, end, buffer)
+    leave(segment.keeps_denormals, mode)
+
+
+cdef inline void sweep_by(
+    const void* scalars, Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer
+) noexcept nogil:
+    """In place where all operands are direct, else chunk by chunk."""
     cdef void* arrays[MAX_OPERANDS]
-    cdef const void* scalars = scalars_of(job, segment)
     cdef Py_ssize_t n
     while begin < end:
         n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> CHUNK)
@@ -164,10 +174,8 @@ cdef void sweep_range(
         begin += n
 
 
-cdef inline const void* scalars_of(Job* job, Segment* segment) noexcept nogil:
-    """What its sweep takes, in the type that it is computed in."""
-    if job.clips_each:
-        return segment.own_scalars
+cdef inline const void* scalars_of_cohort(Segment* segment) noexcept nogil:
+    """In the type that the segment is computed in."""
     return <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
 
 
@@ -178,17 +186,23 @@ cdef int sweep_in_python(Job* job, Segment* segment) except -1:
     cdef int k
     cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
     cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
-    cdef const void* given = scalars_of(job, segment)
+    cdef const void* given = segment.own_scalars if job.clips_each else scalars_of_cohort(segment)
+    cdef bint keeps_denormals = segment.keeps_denormals if job.clips_each else job.keeps_denormals
+    cdef uint64_t mode
     scalars = [(<float*> given)[k] if is_float else (<double*> given)[k] for k in range(kernel.n_scalars)]
-    while begin < segment.n:
-        n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
-        views(segment, begin, n, job.buffers, arrays)
-        kernel.python_sweep(
-            scalars,
-            *[cnp.PyArray_SimpleNewFromData(1, &n, segment.typenum, arrays[k]) for k in range(segment.n_operands)],
-        )
-        put_back(job, segment, begin, n, arrays)
-        begin += n
+    mode = enter(keeps_denormals)
+    try:
+        while begin < segment.n:
+            n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
+            views(segment, begin, n, job.buffers, arrays)
+            kernel.python_sweep(
+                scalars,
+                *[cnp.PyArray_SimpleNewFromData(1, &n, segment.typenum, arrays[k]) for k in range(segment.n_operands)],
+            )
+            put_back(job, segment, begin, n, arrays)
+            begin += n
+    finally:
+        leave(keeps_denormals, mode)
     return 0
 
 
