@@ -141,6 +141,9 @@ class Optimizer(Saved, Algorithm):
         max_norm : float, optional
             If the norm over all gradients, after that, is larger, scale them down to it, as torch's
             ``clip_grad_norm_`` does. Costs one more read of the gradients. ``opt.grad_norm`` tells the norm.
+        max_norm_each : float, optional
+            The same for each parameter's gradient by its own norm, without torch's 1e-6, as Keras's ``clipnorm`` does.
+            Not together with `max_norm`. ``opt.grad_norm`` is the norm over all gradients, too.
         clip_value : float, optional
             Then clip each element to [-clip_value, clip_value].
         skip_nonfinite : bool, default False

@@ -161,7 +161,7 @@ def of_step(
 
 
 def _norm_or_none(name: str, value: Any) -> float | None:
-    return None if value is None else norm(name, value)  # type: ignore[no-any-return]
+    return None if value is None else norm(name, value)
 
 
 def advice(value: Any) -> str:

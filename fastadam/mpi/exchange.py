@@ -75,7 +75,7 @@ class Exchange:
 
     def add_up(self, sums: np.ndarray) -> None:
         """Put the sums of all ranks' sums, rounded once, in the places of this rank's: see `Plan.step`."""
-        every = self._ranks.all_gather(sums.ravel()).reshape(-1, *sums.shape)
+        every = self._ranks.all_gather(sums.ravel().tolist()).reshape(-1, *sums.shape)
         exponent = sums[:, 2] = every[..., 2].max(axis=0)
         parts = np.ldexp(every[..., :2], 2 * (every[..., 2:] - exponent[:, None]).astype(int))
         sums[:, 1] = 0
