@@ -67,7 +67,7 @@ cdef int measure_segments(Layout layout, int n_threads) except -1:
     sum_squares(layout, False, n_threads)
     for i in range(job.n_segments):
         collect(job, &job.segments[i])
-        again |= scale(&job.segments[i])
+        again |= rescale(&job.segments[i])
     if again:
         sum_squares(layout, True, n_threads)
     for i in range(job.n_segments):
@@ -89,7 +89,7 @@ cdef void collect(Job* job, Segment* segment) noexcept:
         tile += 1
 
 
-cdef bint scale(Segment* segment) noexcept:
+cdef bint rescale(Segment* segment) noexcept:
     """Whether the gradient is to be squared at another scale, which it has then: squares of float32 never are."""
     cdef double high = segment.squares.high
     if segment.itemsize == 4 or segment.absent or segment.n == 0 or SMALL <= high <= LARGE:

@@ -320,9 +320,11 @@ cdef class Plan(Entry):
         `n_params` whole parameters, of which `origins` spoke. ``parts()`` yields numbers of segments: the gradients of
         those before have come, and they are stepped before the next number is asked for.
         """
-        cdef Extras extras
+        cdef Extras extras = PLAIN
         cdef tuple given = tuple(grads)  # keeps them alive, whoever changes a list
-        read_named(&extras, factor, of_step)
+        extras.factor = factor
+        if of_step:
+            read_named(&extras, factor, of_step)
         if self.layout.compiled or exchange is not None:
             self.hold_and_step(given, &extras, before, exchange)
         else:  # in Python, where handlers of signals run: they may step or save, when it is done
