@@ -14,6 +14,11 @@ cdef int read_extras(
     Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each
 ) except -1:
     """Read what `checks.of_step` takes, in its order: in C what is beyond doubt, by that what is not."""
+    cdef bint is_clipped = max_norm is not None or clip_value is not None or max_norm_each is not None
+    if not is_clipped and skip_nonfinite is False and zero_grads is False and is_within(grad_scale, 1, 1):
+        extras[0] = PLAIN
+        extras.factor = factor
+        return 0
     if not (
         is_within(grad_scale, LEAST_SCALE, LARGEST_SCALE)
         and is_norm(max_norm)
@@ -52,4 +57,4 @@ cdef inline double or_infinity(value) noexcept:
     return INFINITY if value is None else PyFloat_AS_DOUBLE(value)
 
 
-read_named(&PLAIN, 1.0, {})
+PLAIN = Extras(1.0, NO_NORM, INFINITY, INFINITY, False, False)
