@@ -7,7 +7,8 @@ their (torch's) conventions and defaults, into the same frame; installing fastad
 and ``fastadam.Adadelta.v1``. The frame is thinc's:
 
 - ``learn_rate``, ``L2``, ``grad_clip``, ``eps``, ``beta1`` and ``beta2`` are numbers >= 0 or thinc's schedules.
-- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is.
+- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is. A NaN in it is then a
+  NaN in all of it; in thinc it stays alone.
 - With ``L2_is_weight_decay`` (the default) the weights shrink by ``learn_rate * lr_scale * L2`` after the step,
   otherwise ``L2`` times the weights is added to the gradient, before it is clipped.
 - ``use_averages`` (the default, too) keeps in ``optimizer.averages`` a running mean of the weights.
@@ -61,6 +62,7 @@ from ..names import refuse_unknown
 from ..optimizers import CLASSES
 from ..optimizers import Adam as _Adam
 from ..optimizers import AdamW as _AdamW
+from ..rule import own_clip_factor
 
 try:
     import thinc.optimizers
@@ -174,7 +176,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         average = self._average_of(key, stepped)
         learn_rate, beta1, beta2, eps, L2, grad_clip = self._now(key)
         hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, beta1, beta2, eps, L2, grad_clip)
-        factor, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else (1.0, hyper)
+        clip, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else ({}, hyper)
         t = self.nr_update.get(key, 0)
         if stepped.is_resized:
             warnings.warn(
@@ -183,7 +185,7 @@ class Optimizer(thinc.optimizers.Optimizer):
                 stacklevel=2,
             )
             t = 0
-        stepped.stepper.step([gradient], t + 1, hyper, factor=factor, zero_grads=True)
+        stepped.stepper.step([gradient], t + 1, hyper, zero_grads=True, **clip)
         self.nr_update[key] = t + 1
         if self._stepped.get(key) is not stepped:
             self._keep(stepped, key)
@@ -237,12 +239,14 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     def _clipped(
         self, hyper: tuple[float, ...], weights: np.ndarray, gradient: np.ndarray, L2: float, grad_clip: float
-    ) -> tuple[float, tuple[float, ...]]:
-        """What scales the gradient, and the hyper-parameters with it."""
+    ) -> tuple[dict[str, float], tuple[float, ...]]:
+        """What the step does to its gradient, and the hyper-parameters with that."""
         if self.L2_is_weight_decay or not L2:
-            return _clip_factor(gradient, grad_clip), hyper
-        factor = _clip_factor(gradient + L2 * weights, grad_clip)  # the kernel makes the sum of both, clipped
-        return factor, self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
+            return {"max_norm_each": grad_clip}, hyper
+        flat = (gradient + L2 * weights).ravel(order="K")  # the kernel makes this sum, of both parts clipped
+        factor = own_clip_factor(math.sqrt(flat.dot(flat)), grad_clip)
+        decay = hyper[self._rule.hyper.index("weight_decay")] * factor
+        return {"factor": factor}, self._replaced(hyper, "weight_decay", decay)
 
     # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
 
@@ -375,13 +379,6 @@ def _is_same_memory(one: np.ndarray, other: Any) -> bool:
         and one.__array_interface__["data"] == other.__array_interface__["data"]
         and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
     )
-
-
-def _clip_factor(gradient: np.ndarray, threshold: float) -> float:
-    """What scales a gradient down to a norm of `threshold`; a norm that is not a number, as in thinc, does nothing."""
-    flat = gradient.ravel(order="K")
-    norm = math.sqrt(flat.dot(flat))
-    return threshold / norm if norm >= threshold else 1.0
 
 
 def _average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
