@@ -127,6 +127,7 @@ class ASGD(Optimizer):
 
     rules: ClassVar = ("asgd",)
     torch_names: ClassVar = {"ax": "ax"}
+    average: ClassVar = "ax"
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:

@@ -214,6 +214,7 @@ class ScheduleFreeAdamW(Optimizer):
     weight_lr_power: float = option(default=2.0, check=non_negative)
 
     rules: ClassVar = ("schedule_free",)
+    average: ClassVar = "x"
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
