@@ -175,15 +175,13 @@ class Optimizer(thinc.optimizers.Optimizer):
                 stacklevel=2,
             )
             t = 0
-        ahead = 1 if self.use_radam else 0  # thinc's RAdam begins with the second step
-        stepped.stepper.step([gradient], t + 1 + ahead, hyper, factor=factor, zero_grads=True)
+        # thinc's RAdam begins with its second step
+        stepped.stepper.step([gradient], t + 1 + self.use_radam, hyper, factor=factor, zero_grads=True)
         self.nr_update[key] = t + 1
         if self._stepped.get(key) is not stepped:
             self._keep(stepped, key)
         if average is not None:
-            if not self.kind.average:  # which the rule has stepped
-                take_average(average, weights, t + 1)
-            self.averages[key] = average
+            self._average(key, average, weights, t + 1)
         return weights, gradient
 
     def _now(self, key: tuple[int, str]) -> list[Any]:
@@ -322,6 +320,12 @@ class Optimizer(thinc.optimizers.Optimizer):
                 )
             stepped.average = average
         return average  # type: ignore[no-any-return]
+
+    def _average(self, key: tuple[int, str], average: np.ndarray, weights: np.ndarray, t: int) -> None:
+        """Average the weights after step `t`, where the rule has not done so."""
+        if not self.kind.average:
+            take_average(average, weights, t)
+        self.averages[key] = average
 
     def _begin_anew(self) -> None:
         self._rule = self.kind.rule(self._fixed)
