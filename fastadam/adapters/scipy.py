@@ -58,7 +58,8 @@ class Method:
         one, SciPy's forward differences within the bounds: ``x0.size`` more evaluations of `fun` an iteration, and
         about half the digits, so `tol` should not be too small. SciPy hands "2-point", "3-point" and "cs" on as None.
     bounds : `scipy.optimize.Bounds`, or pairs (low, high) with None for no bound
-        After each step x is clipped to them; `fun` is never evaluated outside, by differences neither.
+        After each step x is clipped to them; `fun` is never evaluated outside, by differences neither. Where all
+        elements have one pair, the step itself clips, by the option ``bounds`` of the class.
     callback : callable
         After each iteration, ``callback(x)``, or, where its one argument has that name,
         ``callback(intermediate_result)``, an OptimizeResult with ``x``, ``fun``, ``jac``, ``nit`` and ``optimality``.
@@ -92,7 +93,7 @@ class Method:
         message says so where the rate was too small; 2: at x0 all finite differences were exactly 0, which is no sign
         of a minimum; 3: x, `fun` or the gradient was not finite; 99: the callback raised StopIteration. ``x`` is the
         point that converged, otherwise, since these methods do not go down at every step, that of the lowest `fun`
-        among all iterates where it and the gradient were finite. ``fun``, ``jac`` and ``optimality`` (what is compared
+        among all iterates where it and the gradient were finite; but see the notes on averages. ``fun``, ``jac`` and ``optimality`` (what is compared
         with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` count steps and evaluations.
 
     Raises
@@ -102,6 +103,10 @@ class Method:
 
     Notes
     -----
+    Where the class keeps an average of its iterates, that is the result: the state ``"x"`` of `ScheduleFreeAdamW`, and
+    ``"ax"`` of `ASGD`, clipped to the bounds. It is evaluated where the iterate has converged, and has converged itself
+    if its own gradient is as small; and once more at the end, with status 1 or 99. A callback gets the iterates.
+
     The iterates are those of ``opt = cls(x)`` and ``opt.step(jac(x))``, to the bit. Weight decay and its like change
     the steps, hence where they lead, but neither `fun` nor the test of convergence.
 

@@ -339,6 +339,18 @@ def test_the_config_in_the_docs():
     assert (train(optimizer, 1)[KEY] != before[KEY]).any()
 
 
+def test_the_table_in_the_docs():
+    """Names every optimizer, and exactly the options that it has beside those of the heading."""
+    page = (ROOT / "docs/adapters.md").read_text()
+    rows = re.findall(r"^\| `fastadam\.(\w+)\.v1` \| .* \| (.*) \|$", page, re.M)
+    assert {name for name, _ in rows} == set(OURS)
+    in_heading = {"learn_rate", "L2", "grad_clip", "use_averages"}
+    for name, own in rows:
+        assert (
+            set(re.findall(r"`(\w+)`", own)) == inspect.signature(getattr(adapter, name)).parameters.keys() - in_heading
+        )
+
+
 def test_a_config_of_wrong_arguments():
     with pytest.raises(thinc.api.ConfigValidationError, match="momentum"):
         registry.resolve({"optimizer": {"@optimizers": "fastadam.Adam.v1", "momentum": 0.9}})
