@@ -89,7 +89,7 @@ class Rule:
         """The functions that give a step's scalars, in their order."""
         return prepare_scalars, self.scalars, finish_scalars
 
-    @property
+    @cached_property
     def defaults(self) -> dict[str, float]:
         """What does nothing, by name: `OF_THE_STEP`, and those of `hyper` that a caller may leave out."""
         return OF_THE_STEP | {p.name: p.default for p in self._parameters() if p.default is not p.empty}
