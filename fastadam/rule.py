@@ -36,6 +36,11 @@ def clip_factor(norm, max_norm):
     return min(1.0, max_norm / (norm + 1e-6)) if norm == norm else norm
 
 
+def own_clip_factor(norm, max_norm):
+    """The same for one array by its own norm, without a constant, as in Keras and thinc. A NaN stays one."""
+    return 1.0 if norm <= max_norm else max_norm / norm
+
+
 # ---------------------------------------------------------------- what every rule ends with
 
 

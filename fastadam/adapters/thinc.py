@@ -7,7 +7,8 @@ name; installing fastadam registers them all, as ``fastadam.Adam.v1`` and so on.
 
 - ``learn_rate``, ``L2``, ``grad_clip``, ``eps``, ``beta1``, ``beta2`` and ``beta3`` are numbers >= 0 or thinc's
   schedules; but ``learn_rate`` is a number where the optimizer takes no schedule (`Rprop`, `ScheduleFreeAdamW`).
-- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is.
+- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is. A NaN in it is then a
+  NaN in all of it; in thinc it stays alone.
 - With ``L2_is_weight_decay`` (the default) the weights shrink by ``learn_rate * lr_scale * L2`` after the step,
   otherwise ``L2`` times the weights is added to the gradient, before it is clipped.
 - ``use_averages`` (the default, too) keeps in ``optimizer.averages`` a running mean of the weights; of `ASGD` and
@@ -59,6 +60,7 @@ from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
 from ..kernel.arrived import make_writeable
 from ..names import refuse_unknown
+from ..rule import own_clip_factor
 
 try:
     import thinc.optimizers
@@ -166,7 +168,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         average = self._average_of(key, stepped)
         learn_rate, *betas_and_eps, L2, grad_clip = self._now(key)
         hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, *betas_and_eps, L2, grad_clip)
-        factor, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else (1.0, hyper)
+        clip, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else ({}, hyper)
         t = self.nr_update.get(key, 0)
         if stepped.is_resized:
             warnings.warn(
@@ -176,7 +178,7 @@ class Optimizer(thinc.optimizers.Optimizer):
             )
             t = 0
         # thinc's RAdam begins with its second step
-        stepped.stepper.step([gradient], t + 1 + self.use_radam, hyper, factor=factor, zero_grads=True)
+        stepped.stepper.step([gradient], t + 1 + self.use_radam, hyper, zero_grads=True, **clip)
         self.nr_update[key] = t + 1
         if self._stepped.get(key) is not stepped:
             self._keep(stepped, key)
@@ -233,12 +235,14 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     def _clipped(
         self, hyper: tuple[float, ...], weights: np.ndarray, gradient: np.ndarray, L2: float, grad_clip: float
-    ) -> tuple[float, tuple[float, ...]]:
-        """What scales the gradient, and the hyper-parameters with it."""
+    ) -> tuple[dict[str, float], tuple[float, ...]]:
+        """What the step does to its gradient, and the hyper-parameters with that."""
         if self.L2_is_weight_decay or not L2:
-            return _clip_factor(gradient, grad_clip), hyper
-        factor = _clip_factor(gradient + L2 * weights, grad_clip)  # the kernel makes the sum of both, clipped
-        return factor, self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
+            return {"max_norm_each": grad_clip}, hyper
+        flat = (gradient + L2 * weights).ravel(order="K")  # the kernel makes this sum, of both parts clipped
+        factor = own_clip_factor(math.sqrt(flat.dot(flat)), grad_clip)
+        decay = hyper[self._rule.hyper.index("weight_decay")] * factor
+        return {"factor": factor}, self._replaced(hyper, "weight_decay", decay)
 
     # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
 
@@ -355,13 +359,6 @@ class _Stepped:
     ) -> None:
         self.stepper, self.weights, self.states, self.is_resized = stepper, weights, states, is_resized
         self.average: Any = None
-
-
-def _clip_factor(gradient: np.ndarray, threshold: float) -> float:
-    """What scales a gradient down to a norm of `threshold`; a norm that is not a number, as in thinc, does nothing."""
-    flat = gradient.ravel(order="K")
-    norm = math.sqrt(flat.dot(flat))
-    return threshold / norm if norm >= threshold else 1.0
 
 
 # ---------------------------------------------------------------- what a config file names
