@@ -93,7 +93,7 @@ class ASGD(Swapping, Optimizer):
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`. ``bounds`` hold for θ, not for its average.
     lr : float or callable, default 1e-2
     lambd : float, default 1e-4
         λ, a decay of the parameters and of the rate.

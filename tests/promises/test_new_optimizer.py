@@ -1,4 +1,4 @@
-"""The promise that a new optimizer is a rule in rules.py and a class in optimizers.py, and that every door follows.
+"""The promise that a new optimizer is a rule in rules.py and a class in a module of optimizers/: every door follows.
 A copy of the sources gets both, is built, and is used through each door by another process.
 """
 
@@ -28,10 +28,9 @@ def sign_descent_scalars(t, lr, beta1, slowness=1.0, twice: bool = False):
 """
 REGISTERED = '        Rule(sign_descent, sign_descent_scalars, ("m",)),\n'
 
-#: into optimizers.py, above the table of classes; its name, as the first of `__all__`
+#: into a module of optimizers/, above a class that is there; its name, as the first of `__all__`
 NAME = '"SignDescent", '
-CLASS = '''
-class SignDescent(Optimizer):
+CLASS = '''class SignDescent(Optimizer):
     """Steps of one size: the sign of the first moment."""
 
     lr: Rate = option(default=1e-3, check=rate_or_schedule)
@@ -41,6 +40,7 @@ class SignDescent(Optimizer):
 
     rules: ClassVar = ("sign_descent",)
     constants: ClassVar = {"slowness": 1.0}
+
 
 '''
 
@@ -153,8 +153,8 @@ def tree(tmp_path_factory):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     insert(folder / "fastadam/rules.py", RULE, "^# -+ the registry")
     insert(folder / "fastadam/rules.py", REGISTERED, r"^    \)\n\}")
-    insert(folder / "fastadam/optimizers.py", CLASS, r"^#: .*\nCLASSES")
-    insert(folder / "fastadam/optimizers.py", NAME, r"(?<=^__all__ = \[)")
+    insert(folder / "fastadam/optimizers/descent.py", CLASS, "^class Rprop")
+    insert(folder / "fastadam/optimizers/descent.py", NAME, r"(?<=^__all__ = \[)")
     insert(folder / "pyproject.toml", ENTRY, '^"fastadam.Adam.v1"')
     python("setup.py", "-q", "build_ext", "--inplace", "-j2", cwd=folder, path=folder)
     return folder

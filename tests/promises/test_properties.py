@@ -63,7 +63,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "alpha_warmup": small,
     "beta3_warmup": small,
     "use_clipping": flags,
-    "warmup_steps": small,
+    "warmup_steps": st.integers(0, 5),
     "r": small,
     "weight_lr_power": small,
 }

@@ -3,6 +3,7 @@ that begin anew. Each is compared, bit for bit, with a run that never was change
 """
 
 import copy
+import inspect
 import pickle
 from collections import namedtuple
 
@@ -575,13 +576,18 @@ def test_complex_numbers_in_functional_checkpoints_and_groups(tmp_path):
         fastadam.Adam(np.ones(2)).step(g)
 
 
-@pytest.mark.parametrize("name", functional.__all__)
+def states_of(name):
+    """The states that a function takes: its arguments between g and t."""
+    places = [*inspect.signature(getattr(functional, name)).parameters]
+    return places[2 : places.index("t")]
+
+
+@pytest.mark.parametrize("name", filter(states_of, functional.__all__))
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_real_states_of_complex_parameters_are_refused(name, dtype):
     """They are half as long: a step would write behind them."""
-    n_states = len(fastadam.rules.RULES[name if name in fastadam.rules.RULES else "adam"].states)
     real = np.empty(0, dtype).real.dtype
-    memory = np.zeros((n_states, 20), real)
+    memory = np.zeros((len(states_of(name)), 20), real)
     states = [row[:10] for row in memory]
     for arguments in (
         (np.ones(10, dtype), np.ones(10, dtype), *states),

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inside import options
 from matplotlib import image
 from places import ROOT
 
 import fastadam
 from fastadam import schedules
+from fastadam.optimizers import CLASSES
 from fastadam.schedule import DEEPEST, SCHEDULES
 from fastadam.schedules import (
     constant,
@@ -745,7 +747,10 @@ def test_inverse_sqrt_is_alpha_decay_to_the_bit(dtype):
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("cls", [fastadam.Adam, fastadam.AdamW, fastadam.RMSprop, fastadam.Adagrad, fastadam.Adadelta])
+SCHEDULED = [cls for cls in CLASSES.values() if cls.options["lr"].check is options.rate_or_schedule]
+
+
+@pytest.mark.parametrize("cls", SCHEDULED)
 def test_scheduled_steps_are_those_of_the_assigned_rates(cls):
     rate = join([warmup(0.5, 5), product([cosine(0.5, 10, 0.1), exponential(1.0, 0.9)])], [5])
     mine, theirs = np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)
