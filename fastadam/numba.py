@@ -11,7 +11,8 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
     one step of whole contiguous arrays, in place, on the calling thread: the arrays, the step count from 1, the
     arguments of the rule's scalars function, then by name what all rules share: ``weight_decay=0.0,
     decoupled=False, maximize=False, low=-inf, high=inf``, the bounds of p, and ``factor=1.0, clip_value=inf``, the
-    gradients' factor and bound. The bits are those of the class. Arrays of another dtype, shape or order than p's, and t < 1, are refused.
+    gradients' factor and bound. The bits are those of the class. Arrays of another dtype, shape or order than p's, and
+    t < 1, are refused.
 """
 
 import inspect
