@@ -17,6 +17,8 @@ class Algorithm(Declared):
     rules: ClassVar[tuple[str, ...]] = ()
     #: own name of a state -> the name that torch's optimizer of this class gives it; empty where torch has none
     torch_names: ClassVar[dict[str, str]] = {}
+    #: the state that is an average of the parameter, and what shall be used in its place; empty where there is none
+    average: ClassVar[str] = ""
     #: hyper-parameters of the rules that no option gives; others are 0
     constants: ClassVar[dict[str, float]] = {}
     #: name of a rule -> for each of its hyper-parameters the option that gives it, and which of a pair's values

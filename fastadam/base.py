@@ -118,6 +118,7 @@ class Optimizer(Stepped):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        max_norm_each: float | None = None,
         **unknown: NoReturn,
     ) -> None:
         """One step of every parameter, in place; `grads` are left untouched unless `zero_grads`.
@@ -138,6 +139,9 @@ class Optimizer(Stepped):
         max_norm : float, optional
             If the norm over all gradients, after that, is larger, scale them down to it, as torch's
             ``clip_grad_norm_`` does. Costs one more read of the gradients. ``opt.grad_norm`` tells the norm.
+        max_norm_each : float, optional
+            The same for each parameter's gradient by its own norm, without torch's 1e-6, as Keras's ``clipnorm`` does.
+            Not together with `max_norm`. ``opt.grad_norm`` is the norm over all gradients, too.
         clip_value : float, optional
             Then clip each element to [-clip_value, clip_value].
         skip_nonfinite : bool, default False
@@ -155,7 +159,7 @@ class Optimizer(Stepped):
         """
         if unknown:
             names.refuse_arguments(unknown, self.step)
-        self.core.step(grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        self.core.step(grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.

@@ -213,7 +213,9 @@ def three_betas(name: str, value: Any) -> tuple[float, float, float]:
 
 def etas(name: str, value: Any) -> tuple[float, float]:
     """A factor below 1, and one above 1."""
-    return _each(name, value, number("> 0 and < 1", lambda x: 0 < x < 1), number("> 1 and finite", lambda x: x > 1))
+    return _each(
+        name, value, number("> 0 and < 1", lambda x: 0 < x < 1), number("> 1 and finite", lambda x: 1 < x < inf)
+    )
 
 
 def step_sizes(name: str, value: Any) -> tuple[float, float]:

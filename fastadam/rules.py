@@ -305,15 +305,15 @@ def adopt_scalars(t, lr, beta1, beta2, eps, use_clipping: bool):
 # ---------------------------------------------------------------- Schedule-Free AdamW
 
 
-def schedule_free(p, g, v, z, x, first, c, one_minus_c, z_step, p_step, root, beta2, one_minus_beta2, eps, decay):
+def schedule_free(p, g, v, z, x, first, c, z_step, p_step, root, beta2, one_minus_beta2, eps, decay):
     z = where(first, p, z)
     v = beta2 * v + one_minus_beta2 * (g * g)
     u = root * g / (sqrt(v) + eps)
     if decay:
         u = u + decay * p
-    p = one_minus_c * p + c * z - p_step * u
+    p = p + c * (z - p) - p_step * u
     z = z - z_step * u
-    x = where(first, z, one_minus_c * x + c * z)
+    x = where(first, z, x + c * (z - x))
     return p, v, z, x
 
 
@@ -329,7 +329,7 @@ def schedule_free_scalars(t, lr, beta1, beta2, eps, decay, warmup_steps, r, weig
     root = sqrt(1.0 - beta2**t)
     first, z_step = 1.0 if t == 1.0 else 0.0, lr * part
     p_step = z_step * (1.0 - beta1 * (1.0 - c))
-    return first, c, 1.0 - c, z_step, p_step, root, beta2, 1.0 - beta2, eps * root, decay
+    return first, c, z_step, p_step, root, beta2, 1.0 - beta2, eps * root, decay
 
 
 def power_sum(n, power):
@@ -346,6 +346,8 @@ def power_sum(n, power):
         total = total + power * (n ** (power - 1.0) - end ** (power - 1.0)) / 12.0
         third = power * (power - 1.0) * (power - 2.0)
         total = total - third * (n ** (power - 3.0) - end ** (power - 3.0)) / 720.0
+        fifth = third * (power - 3.0) * (power - 4.0)
+        total = total + fifth * (n ** (power - 5.0) - end ** (power - 5.0)) / 30240.0
     return total
 
 

@@ -9,7 +9,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
-from ._plan cimport Extras, read_extras
+from ._extras cimport Extras, read_extras
 from ._segments cimport Segment
 
 from ._signals import deferred_signals
@@ -54,12 +54,10 @@ cdef class Follower:
         self.cell = cell
         self.frozen = []
 
-    def step(
-        self, grads=None, grad_scale=1.0, max_norm=None, clip_value=None, skip_nonfinite=False, zero_grads=False
-    ):
+    def step(self, grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each):
         """One step; see `Optimizer.step`."""
         cdef Extras extras
-        read_extras(&extras, 1.0, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        read_extras(&extras, 1.0, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
         if grads is None:
             grads = self.bound if self.owner is None else self.owner.grad
         flat = self.flat(grads)

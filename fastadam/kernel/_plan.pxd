@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from ._entry cimport Entry
+from ._extras cimport Extras
 from ._layout cimport Layout
 
 cdef enum:                  # places of the counts
@@ -12,18 +13,6 @@ cdef enum:                  # places of the counts
 cdef enum:                  # what `counts` says under way: a change, of which the arrays are half; or that parameters
     CHANGE = 1              # and averages have exchanged contents, which `_swapped` undoes
     SWAPPED = 2
-
-cdef struct Extras:         # what a step does to its gradients, checked: `read_extras` fills it
-    double factor           # they are multiplied by it;
-    bint has_max_norm       # then, if their norm is above this, by what brings it down to that;
-    double max_norm
-    double clip_value       # then each element is clipped; infinity where it is not
-    bint skip_nonfinite     # a step with a NaN or an infinity in a gradient is left out
-    bint zero_grads         # the gradients are left zero
-
-cdef int read_extras(
-    Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads
-) except -1
 
 cdef class Plan(Entry):
     cdef Layout layout              # never None

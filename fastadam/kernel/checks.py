@@ -151,6 +151,35 @@ norm = number("> 0, or infinity", lambda x: x > 0)
 weight = number("from 0 to 2**126", lambda x: 0 <= x <= 2.0**126)
 
 
+def of_step(
+    grad_scale: Any = 1.0,
+    max_norm: Any = None,
+    clip_value: Any = None,
+    skip_nonfinite: Any = False,
+    zero_grads: Any = False,
+    max_norm_each: Any = None,
+) -> dict[str, Any]:
+    """What a step may do to its gradients (see `Optimizer.step`), checked, in the order of these arguments."""
+    checked = {
+        "grad_scale": scale("grad_scale", grad_scale),
+        "max_norm": _norm_or_none("max_norm", max_norm),
+        "clip_value": _norm_or_none("clip_value", clip_value),
+        "skip_nonfinite": flag("skip_nonfinite", skip_nonfinite),
+        "zero_grads": flag("zero_grads", zero_grads),
+        "max_norm_each": _norm_or_none("max_norm_each", max_norm_each),
+    }
+    if max_norm is not None and max_norm_each is not None:
+        raise ValueError(
+            f"max_norm_each: expected None beside max_norm={shown(max_norm)}, got {shown(max_norm_each)}; give one of "
+            "them: which clips first makes a difference"
+        )
+    return checked
+
+
+def _norm_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else norm(name, value)
+
+
 def advice(value: Any) -> str:
     """How a message goes on that expected an array: what to do with what came; nothing where no array was meant."""
     libraries = [kind.__module__.partition(".")[0] for kind in type(value).__mro__]

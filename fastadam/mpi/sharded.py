@@ -255,6 +255,7 @@ class Sharded(Optimizer):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        max_norm_each: float | None = None,
         weight: float = 1.0,
         **unknown: NoReturn,
     ) -> None:
@@ -268,9 +269,9 @@ class Sharded(Optimizer):
         grads : optional
             This rank's gradients in the structure of the parameters, where they are not in ``.grads`` already: they are
             copied there.
-        grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads :
-            As in `Optimizer.step`, the same on every rank; the norm, the clipping and what is finite are of the
-            average, and `zero_grads` zeroes ``.grads``.
+        grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each :
+            As in `Optimizer.step`, the same on every rank; norms, of whole parameters, the clipping and what is finite
+            are of the average, and `zero_grads` zeroes ``.grads``.
         weight : float, default 1
             What this rank's gradients weigh in the average, from 0 to 2**126; it may differ from rank to rank. 0 is for
             a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything.
@@ -282,13 +283,7 @@ class Sharded(Optimizer):
         """
         with deferred_signals(), self._ranks.all_or_none("step") as agree:
             names.refuse_arguments(unknown, self.step)
-            extras = {
-                "grad_scale": checks.scale("grad_scale", grad_scale),
-                "max_norm": None if max_norm is None else checks.norm("max_norm", max_norm),
-                "clip_value": None if clip_value is None else checks.norm("clip_value", clip_value),
-                "skip_nonfinite": checks.flag("skip_nonfinite", skip_nonfinite),
-                "zero_grads": checks.flag("zero_grads", zero_grads),
-            }
+            extras = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
             weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
             self._whole.need_writeable()
@@ -305,13 +300,10 @@ class Sharded(Optimizer):
             with self._exchange.for_step(begin, zero_grads):
                 core.plan.step(
                     [None if is_out else g for g, is_out in zip(core.bound, core.groups.frozen_params, strict=True)],
-                    grad_scale,
-                    max_norm,
-                    clip_value,
-                    skip_nonfinite,
                     factor=1.0 / self._ranks.size,
                     before=core.prepare_step,
                     exchange=self._exchange,
+                    **{**extras, "zero_grads": False},  # the exchange leaves them, in `.grads`
                 )
 
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:

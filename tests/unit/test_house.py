@@ -112,4 +112,4 @@ def test_a_limit_that_is_broken(house, package, capsys, monkeypatch):
 @pytest.mark.skipif(not (ROOT / "fastadam").exists(), reason="the sources are not here")
 def test_rooms_of_this_tree():
     printed = subprocess.run([sys.executable, TOOL, "--rooms"], capture_output=True, text=True, check=True).stdout
-    assert "| formulas | `rules` |  |" in printed
+    assert "| formulas | `rules` | `rule` |" in printed
