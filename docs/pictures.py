@@ -169,7 +169,7 @@ BESIDE: dict[str, tuple[Problem, dict[str, Run]]] = {
         },
     ),
     "averages": (
-        valley("Adam in the valley, noisy gradients", losses=(2e-3, 1e1), noise=8),
+        bowl(4, "Adam, noisy gradients", (-3, 1.5), (-3.3, 1.5), (-1.1, 1.7), 400, (1e-2, 1e1), noise=4),
         {
             "decay=0.9": Run(fastadam.Adam, {"lr": 0.1}, average={"decay": 0.9}),
             "decay=0.97": Run(fastadam.Adam, {"lr": 0.1}, average={"decay": 0.97}),

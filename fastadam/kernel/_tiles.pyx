@@ -6,7 +6,7 @@ and the exchange of two operands.
 cimport numpy as cnp
 from libc.math cimport ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from ._codecs cimport squares32, squares64, squares_t
 from ._layout cimport Kernel, Layout
@@ -199,6 +199,15 @@ cdef void exchange_range(
     cdef Py_ssize_t n
     while begin < end:
         n = min(end - begin, <Py_ssize_t> CHUNK)
+        if segment.operands[0].direct and segment.operands[job.which].direct and not segment.has_master:
+            exchange_bytes(
+                segment.operands[0].data + begin * segment.itemsize,
+                segment.operands[job.which].data + begin * segment.itemsize,
+                buffer,
+                n * segment.itemsize,
+            )
+            begin += n
+            continue
         copy_in(segment, 0, begin, n, buffer)
         copy_in(segment, job.which, begin, n, other)
         if segment.has_master:
@@ -207,6 +216,12 @@ cdef void exchange_range(
         copy_out(segment, 0, begin, n, other, 0)
         copy_out(segment, job.which, begin, n, buffer, 0)
         begin += n
+
+
+cdef inline void exchange_bytes(char* one, char* other, char* spare, Py_ssize_t n) noexcept nogil:
+    memcpy(spare, one, n)
+    memcpy(one, other, n)
+    memcpy(other, spare, n)
 
 
 cdef inline const void* scalars_of_cohort(Segment* segment) noexcept nogil:
