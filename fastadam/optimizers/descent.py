@@ -63,6 +63,7 @@ class SGD(Optimizer):
 
     rules: ClassVar = ("sgd", "sgd_momentum", "sgd_nesterov")
     torch_names: ClassVar = {"b": "momentum_buffer"}
+    torch_scalars: ClassVar = ()
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
@@ -127,6 +128,7 @@ class ASGD(Optimizer):
 
     rules: ClassVar = ("asgd",)
     torch_names: ClassVar = {"ax": "ax"}
+    torch_scalars: ClassVar = ("step", "eta", "mu")
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
