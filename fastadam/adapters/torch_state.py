@@ -202,7 +202,7 @@ def _exported(
     """The state of a parameter as torch has it."""
     torch = _torch()
     numbers: dict[str, Any] = {"step": (np.float32 if steps <= _MAX_FLOAT32 else np.float64)(steps)}
-    dtype = np.finfo(checks.computed_in(p)).dtype  # torch's load_state_dict, too, makes these numbers what their parameter is
+    dtype = np.finfo(checks.computed_in(p)).dtype  # into the parameter's, torch's load_state_dict would cast them
     numbers |= {name: scalar.after(steps, values, dtype) for name, scalar in scalars_of(cls).items()}
     named = {theirs: _tensor(arrays[ours]) for ours, theirs in cls.torch_names.items() if ours in arrays}
     return {name: torch.tensor(numbers[name], device="cpu") for name in cls.torch_scalars} | named

@@ -484,13 +484,15 @@ def untaken(optim):
 
 #: the first column of the page's table: what is done, and here its error, or what it gives in torch and here
 DIFFERENCES = {
-    "a rate, ε or decay assigned that is negative or not finite": [
+    "a rate, ε, decay or momentum assigned that is negative or not finite": [
         (with_option(lr=value), ValueError, "'lr'.: expected a number >= 0 and finite")
         for value in (-1.0, float("inf"), float("nan"))
     ]
     + [
         (with_option(eps=float("inf")), ValueError, "'eps'.: expected"),
         (with_option(weight_decay=float("inf")), ValueError, "'weight_decay'.: expected"),
+        (with_option("SGD", momentum=-0.5), ValueError, "'momentum'.: expected"),
+        (with_option("ASGD", lambd=-0.5), ValueError, "'lambd'.: expected"),
     ],
     "RMSprop's `alpha` above 1": [(with_option("RMSprop", alpha=1.5), ValueError, "'alpha'.: expected a number >= 0")],
     "numbers for flags, flags for numbers (`amsgrad=1`, `lr=True`)": [
@@ -508,7 +510,11 @@ DIFFERENCES = {
         (sparse_gradient("Adagrad"), TypeError, r"is sparse .*\.to_dense\(\)"),
         (sparse_gradient("SGD"), TypeError, r"is sparse .*\.to_dense\(\)"),
     ],
-    "Rprop where the product of two gradients is too small for their dtype": [(tiny_products, 0.0, 2.0)],
+    "Rprop where the product of two gradients is too small for their dtype": [(tiny_products, 1.0, 2.0)],
+    "Rprop's step sizes of 0 or less, or the larger first": [
+        (with_option("Rprop", step_sizes=(0.0, 1.0)), ValueError, "'step_sizes'.*: expected a number > 0"),
+        (with_option("Rprop", step_sizes=(2.0, 1.0)), ValueError, "'step_sizes'.: expected the smaller number first"),
+    ],
     "a tensor that needs a gradient and cannot be stepped": [(untaken, "stepped", "given")],
     "states of float16 and bfloat16 tensors": [(states_of_16_bits, torch.bfloat16, torch.float32)],
     "denormal numbers": [(denormal, True, False)],
