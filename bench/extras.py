@@ -102,7 +102,7 @@ def decayed(cls: type, state: float) -> Contestant:
 
 LOOPS = [Contestant("in the pass", fused), Contestant("separate NumPy passes", separate)]
 LOOPS.append(Contestant("PyTorch", torch_fused, "torch"))
-SINGLE = [one(), *(one(**{name: value}) for name, value in ALL.items())]
+SINGLE = [one(), one(max_norm_each=1.0), *(one(**{name: value}) for name, value in ALL.items())]
 PRECISIONS = [
     stored("float32", "float32", "float32"),
     stored("float32, float16 gradients", "float32", "float16"),

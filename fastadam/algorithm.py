@@ -19,6 +19,8 @@ class Algorithm(Declared):
     torch_names: ClassVar[dict[str, str]] = {}
     #: the numbers that torch keeps of each parameter beside its states
     torch_scalars: ClassVar[tuple[str, ...]] = ("step",)
+    #: the state that is an average of the parameter, and what shall be used in its place; empty where there is none
+    average: ClassVar[str] = ""
     #: hyper-parameters of the rules that no option gives; others have the rule's default, or 0
     constants: ClassVar[dict[str, float]] = {}
     #: name of a rule -> for each of its hyper-parameters the option that gives it, and which of a pair's values

@@ -9,9 +9,10 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
     the scalars of a step, in float64; t is a float;
 ``adam_step(p, g, m, v, t, lr, beta1, …, weight_decay=0.0, …)``
     one step of whole contiguous arrays, in place, on the calling thread: the arrays, the step count from 1, the
-    arguments of the rule's scalars function, then by name what every rule begins with: ``weight_decay=0.0,
-    decoupled=False, maximize=False, factor=1.0, clip_value=inf``, the gradients' factor and bound. The bits
-    are those of the class. Arrays of another dtype, shape or order than p's, and t < 1, are refused.
+    arguments of the rule's scalars function, then by name what all rules share: ``weight_decay=0.0,
+    decoupled=False, maximize=False, low=-inf, high=inf``, the bounds of p, and ``factor=1.0, clip_value=inf``, the
+    gradients' factor and bound. The bits are those of the class. Arrays of another dtype, shape or order than p's,
+    and t < 1, are refused.
 """
 
 import inspect
@@ -45,7 +46,7 @@ def {name}_step(
     if not t >= 1:
         raise ValueError("{name}_step: t: expected a count of steps, which begins at 1, got less")
     n = p.size
-    real = p.dtype.type
+    real = p.real.dtype.type
     hyper = ({hyper},)
     out = np.empty({n_scalars})
     t = float(t)
@@ -93,7 +94,7 @@ def _whole_step(rule: Rule) -> Any:
         n_scalars=rule.n_scalars,
         step_body=generate.step_body(rule, "scalars_of_step"),
         rounded=", ".join(f"real(out[{k}])" for k in range(rule.n_scalars)),
-        flat=", ".join(f"{name}.reshape(-1)" for name in names),
+        flat=", ".join(f"{name}.reshape(-1).real" for name in names),
     )
     scope = functions(rule) | _SET_MODE | {"np": np, "inf": np.inf}
     exec(source, scope)

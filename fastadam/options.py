@@ -213,7 +213,9 @@ def three_betas(name: str, value: Any) -> tuple[float, float, float]:
 
 def etas(name: str, value: Any) -> tuple[float, float]:
     """A factor below 1, and one above 1."""
-    return _each(name, value, number("> 0 and < 1", lambda x: 0 < x < 1), number("> 1 and finite", lambda x: x > 1))
+    return _each(
+        name, value, number("> 0 and < 1", lambda x: 0 < x < 1), number("> 1 and finite", lambda x: 1 < x < inf)
+    )
 
 
 def step_sizes(name: str, value: Any) -> tuple[float, float]:
@@ -243,6 +245,12 @@ finite = number("that is finite", isfinite)
 not_nan = number("or None, and no NaN", lambda x: x == x)
 below_one = number(">= 0 and < 1", lambda x: 0 <= x < 1)
 up_to_one = number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
+
+
+def decay(name: str, value: Any) -> float | None:
+    """What an average keeps of itself at an update; None where all updates count equally."""
+    return value if value is None else up_to_one(name, value)
+
 
 #: check of a learning rate that is a number, as a schedule must return it
 rate = non_negative

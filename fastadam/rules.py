@@ -310,15 +310,15 @@ def adopt_scalars(t, lr, beta1, beta2, eps, use_clipping: bool):
 # ---------------------------------------------------------------- Schedule-Free AdamW
 
 
-def schedule_free(p, g, v, z, x, first, c, one_minus_c, z_step, p_step, root, beta2, one_minus_beta2, eps, decay):
+def schedule_free(p, g, v, z, x, first, c, z_step, p_step, root, beta2, one_minus_beta2, eps, decay):
     z = where(first, p, z)
     v = beta2 * v + one_minus_beta2 * (g * g)
     u = root * g / (sqrt(v) + eps)
     if decay:
         u = u + decay * p
-    p = one_minus_c * p + c * z - p_step * u
+    p = p + c * (z - p) - p_step * u
     z = z - z_step * u
-    x = where(first, z, one_minus_c * x + c * z)
+    x = where(first, z, x + c * (z - x))
     return p, v, z, x
 
 
@@ -334,7 +334,7 @@ def schedule_free_scalars(t, lr, beta1, beta2, eps, decay, warmup_steps, r, weig
     root = sqrt(1.0 - beta2**t)
     first, z_step = 1.0 if t == 1.0 else 0.0, lr * part
     p_step = z_step * (1.0 - beta1 * (1.0 - c))
-    return first, c, 1.0 - c, z_step, p_step, root, beta2, 1.0 - beta2, eps * root, decay
+    return first, c, z_step, p_step, root, beta2, 1.0 - beta2, eps * root, decay
 
 
 def power_sum(n, power):
@@ -351,7 +351,25 @@ def power_sum(n, power):
         total = total + power * (n ** (power - 1.0) - end ** (power - 1.0)) / 12.0
         third = power * (power - 1.0) * (power - 2.0)
         total = total - third * (n ** (power - 3.0) - end ** (power - 3.0)) / 720.0
+        fifth = third * (power - 3.0) * (power - 4.0)
+        total = total + fifth * (n ** (power - 5.0) - end ** (power - 5.0)) / 30240.0
     return total
+
+
+# ---------------------------------------------------------------- averages of weights
+
+
+def average(p, g, weight, rest):
+    p = where(rest, p + weight * (g - p), g)  # p is the average, g what is averaged; with nothing left of p, a copy
+    return (p,)
+
+
+def average_scalars(t, decay, equal: bool, first=1.0):
+    """Up to update `first` a copy; then each counts 1 - decay, or as much as every one since."""
+    since = t - first
+    weight = 1.0 / (since + 1.0) if equal else 1.0 - decay
+    weight = weight if since > 0.0 else 1.0
+    return weight, 1.0 - weight
 
 
 # ---------------------------------------------------------------- the registry
@@ -380,5 +398,6 @@ RULES = {
         Rule(ademamix, ademamix_scalars, ("m", "v", "s")),
         Rule(adopt, adopt_scalars, ("m", "v")),
         Rule(schedule_free, schedule_free_scalars, ("v", "z", "x")),
+        Rule(average, average_scalars, ()),
     )
 }

@@ -54,6 +54,8 @@ from ..kernel._plan import Plan
 from ..kernel._signals import deferred_signals
 from ..rule import Rule
 from ._tensors import Watch, read_by
+from .tensors import steppable, view
+from .torch_average import Average as Average
 from .torch_scalars import Carried, Scalar, plain_value, scalars_of, steps_done
 from .torch_state import export_state, import_state, torch_classes, torch_defaults
 
@@ -345,7 +347,7 @@ class _Found:
     ) -> None:
         self.ours, self.p, self.state, self.values = ours, p, state, values
         self.name = f"the state of {name}"
-        self.array = _steppable(name, p)
+        self.array = steppable(name, p)
         self.done = steps_done(ours, self.name, state)
         self.numbers = [self.number(key, scalar) for key, scalar in scalars_of(ours).items()]
 
@@ -387,7 +389,7 @@ class _Found:
 
     def views(self, states: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
         """The memory of these tensors of the state."""
-        return [_steppable(f"a {self.name.removeprefix('the ')}", tensor) for tensor in states.values()]
+        return [steppable(f"a {self.name.removeprefix('the ')}", tensor) for tensor in states.values()]
 
 
 def _computed(tensor: torch.Tensor) -> torch.Tensor:
@@ -402,45 +404,7 @@ def _gradient(tensor: Any, what: str) -> np.ndarray:
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError):
-        return _view(what, _computed(tensor))
-
-
-def _steppable(what: str, tensor: Any) -> np.ndarray:
-    """The memory of a tensor that is to be stepped, as an array."""
-    array = _view(what, tensor)
-    if array.dtype.name not in checks.DTYPES:
-        raise _unfit(what, tensor)
-    if checks.repeats(array):
-        raise ValueError(f"{what}: several of its elements share one place in memory; use .contiguous()")
-    return array
-
-
-def _view(what: str, tensor: Any) -> np.ndarray:
-    """The tensor's memory as an array."""
-    try:
-        return tensor.numpy()  # type: ignore[no-any-return]
-    except (TypeError, RuntimeError) as error:  # not worth asking before: this is called for every gradient
-        if tensor.layout == torch.strided and tensor.device.type == "cpu":
-            if tensor.dtype == torch.bfloat16:
-                from ml_dtypes import bfloat16
-
-                return tensor.detach().view(torch.int16).numpy().view(bfloat16)  # type: ignore[no-any-return]
-            if tensor.requires_grad:
-                return _view(what, tensor.detach())
-        raise _unfit(what, tensor) from error
-
-
-def _unfit(what: str, tensor: torch.Tensor) -> TypeError:
-    """Why a tensor cannot be stepped, in torch's words."""
-    if tensor.layout != torch.strided:
-        why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
-    elif tensor.device.type != "cpu":
-        why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
-    elif tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
-        why, way = "has values that are not computed yet", ".resolve_conj()" if tensor.is_conj() else ".clone()"
-    else:
-        why, way = f"is of {tensor.dtype}", "torch.optim" if tensor.is_complex() else ".to(torch.float32)"
-    return TypeError(f"{what} {why}; fastadam steps dense CPU tensors of {', '.join(checks.DTYPES)}: use {way}")
+        return view(what, _computed(tensor))
 
 
 def _refused_ways(ours: type[Optimizer]) -> set[str]:
@@ -460,7 +424,7 @@ def _check_groups(ours: type[Optimizer], groups: list[dict[str, Any]]) -> None:
     for k, group in enumerate(groups):
         _refuse_ways(f"param_groups[{k}]", group, _refused_ways(ours))
     named = {name: p for p, name in _named(groups).items() if _needs_gradient(p)}
-    checks.parameters(list(named), [_steppable(name, p) for name, p in named.items()])
+    checks.parameters(list(named), [steppable(name, p) for name, p in named.items()])
 
 
 def _needs_gradient(p: torch.Tensor) -> bool:

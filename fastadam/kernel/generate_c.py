@@ -120,11 +120,22 @@ cdef extern from "denormals.h":
     uint64_t denormals_off() nogil
     void denormals_restore(uint64_t mode) nogil
 
+cdef enum:
+    OF_THE_FIRST_HEADER = 13  # members, beside the size
+    OF_ALL = @n_members
+
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
 
+cdef inline size_t size_of(int n_members) noexcept nogil:
+    return sizeof(fastadam_options) - (OF_ALL - n_members) * sizeof(double)
+
+cdef inline double member(const fastadam_options* options, int k) noexcept nogil:
+    """The member number k; zero where the caller's header is older than that."""
+    return (&options.lr)[k] if options.size >= size_of(k + 1) else 0.0
+
 cdef inline int refused(const fastadam_options* options, int64_t t, int64_t n) noexcept nogil:
-    if options is NULL or options.size != sizeof(fastadam_options):
+    if options is NULL or not size_of(OF_THE_FIRST_HEADER) <= options.size <= sizeof(fastadam_options):
         return FASTADAM_BAD_OPTIONS
     return FASTADAM_BAD_LENGTH if n < 0 else FASTADAM_BAD_STEP if t < 1 else FASTADAM_OK
 
@@ -170,7 +181,7 @@ def generate() -> dict[str, str]:
     return {
         "include/fastadam.h": fill(HEADER, members="\n".join(in_header), functions=" \\\n".join(map(row, every))),
         "capi.pxd": fill(PXD, members=in_pxd, functions="\n".join(signature(*one) for one in both)),
-        "capi.pyx": PYX + "".join(function(*one) for one in both),
+        "capi.pyx": PYX.replace("@n_members", str(len(names))) + "".join(function(*one, [*names]) for one in both),
     }
 
 
@@ -204,12 +215,13 @@ def signature(rule: Rule, suffix: str) -> str:
     )
 
 
-def function(rule: Rule, suffix: str) -> str:
-    """The rule's function for one dtype: check, compute the scalars, sweep."""
+def function(rule: Rule, suffix: str, names: list[str]) -> str:
+    """The rule's function for one dtype: check, compute the scalars, sweep. `names` are the members of the options."""
     arrays = ["p", "g", *rule.states]
     own = members(rule)
     values = [
-        f"options.{name}" if name in own else literal(rule.defaults[name]) for name in (*OF_THE_STEP, *rule.hyper)
+        f"member(options, {names.index(name)})  # {name}" if name in own else literal(rule.defaults[name])
+        for name in (*OF_THE_STEP, *rule.hyper)
     ]
     return FUNCTION.format(
         name=rule.name,

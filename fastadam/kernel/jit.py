@@ -61,7 +61,13 @@ def functions(rule: Rule, real: literals.Real = None) -> dict[str, Any]:
 
 def jit(function: Callable[..., Any], real: literals.Real = None) -> Any:
     """The function under Numba, and with it what Python functions it calls."""
-    return literals.typed(function, real, numba.njit(inline="always", error_model="numpy"))
+    made = numba.njit(inline="always", error_model="numpy")
+    return literals.typed(function, real, made, [(np.where, _where)])
+
+
+def _where(condition, a, b):  # type: ignore[no-untyped-def]
+    """numpy.where of numbers, for which Numba makes an array where the condition is a comparison."""
+    return a if condition else b
 
 
 def check_counters(rule: Rule) -> None:

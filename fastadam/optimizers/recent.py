@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..base import Optimizer
-from ..options import Rate, flag, non_negative, option, rate, rate_or_schedule, three_betas, two_betas
+from ..options import Rate, count, flag, non_negative, option, rate, rate_or_schedule, three_betas, two_betas
+from ..stepped import Swapping
 
 __all__ = ["ADOPT", "AdEMAMix", "Lion", "ScheduleFreeAdamW"]
 
@@ -133,7 +134,8 @@ class ADOPT(Optimizer):
     Notes
     -----
     States ``m`` and ``v``. Source: Taniguchi et al., arXiv:2411.02853, Algorithm 2 with the clipping of its third
-    version. Numbers and defaults are those of the authors' code and of ``optax.contrib.adopt``.
+    version. Numbers and defaults are those of the authors' code and of ``optax.contrib.adopt``; but decoupled decay,
+    which optax has not, begins with the first step here, and with the second in the authors' code.
 
     Examples
     --------
@@ -155,7 +157,7 @@ class ADOPT(Optimizer):
     rules: ClassVar = ("adopt",)
 
 
-class ScheduleFreeAdamW(Optimizer):
+class ScheduleFreeAdamW(Swapping, Optimizer):
     r"""AdamW without a schedule: gradients are taken between its iterates and their average, which is the result.
 
     .. math::
@@ -180,7 +182,7 @@ class ScheduleFreeAdamW(Optimizer):
         Added to the root of the corrected second moment.
     weight_decay : float, default 0
         λ, decoupled: times the rate.
-    warmup_steps : float, default 0
+    warmup_steps : int, default 0
         The rate of step t is ``lr * min(1, t / warmup_steps)``.
     r : float, default 0
         The power of t in the weights of the average.
@@ -209,11 +211,12 @@ class ScheduleFreeAdamW(Optimizer):
     betas: tuple[float, float] = option(default=(0.9, 0.999), check=two_betas, hyper=("beta1", "beta2"))
     eps: float = option(default=1e-8, check=non_negative)
     weight_decay: float = option(default=0.0, check=non_negative, hyper=("decay",))
-    warmup_steps: float = option(default=0.0, check=non_negative)
+    warmup_steps: int = option(default=0, check=count)
     r: float = option(default=0.0, check=non_negative)
     weight_lr_power: float = option(default=2.0, check=non_negative)
 
     rules: ClassVar = ("schedule_free",)
+    average: ClassVar = "x"
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
