@@ -384,11 +384,8 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
 
 def _initial(kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray) -> dict[str, Any]:
     """What the states of a parameter hold at first, by name: a number, or the parameter itself."""
-    own = kind.initial(values, p)
-    found = {name: own.get(name, 0.0) for name in rule.states}
-    if p.dtype.kind == "c":  # whose states are of pairs of numbers
-        found = {name: complex(first, first) if type(first) is float else first for name, first in found.items()}
-    return found | ({"master": p} if settings["master_weights"] and p.itemsize == 2 else {})
+    master = {"master": p} if settings["master_weights"] and p.itemsize == 2 else {}
+    return kind.first_states(rule, values, p) | master  # type: ignore[no-any-return]
 
 
 def _all_initial(kind: Any, settings: Mapping[str, Any], groups: Groups) -> list[dict[str, Any]]:

@@ -64,6 +64,7 @@ class SGD(Optimizer):
 
     rules: ClassVar = ("sgd", "sgd_momentum", "sgd_nesterov")
     torch_names: ClassVar = {"b": "momentum_buffer"}
+    torch_scalars: ClassVar = ()
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
@@ -129,6 +130,7 @@ class ASGD(Swapping, Optimizer):
     rules: ClassVar = ("asgd",)
     average: ClassVar = "ax"
     torch_names: ClassVar = {"ax": "ax"}
+    torch_scalars: ClassVar = ("step", "eta", "mu")
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
