@@ -22,6 +22,9 @@ from .state.store import continued_rows
 from .stepped import Stepped, Swapping
 from .tree import Tree
 
+#: what a step does to its gradients: nothing
+_PLAIN = tuple(checks.of_step().values())
+
 
 class Averages(Core):
     """The core of an `Average`: `bound` is the structure of the model."""
@@ -196,7 +199,7 @@ class Average(Swapping, Stepped):
         RuntimeError
             Within a block of `swapped`, and if another thread is inside an update.
         """
-        self.core.step()
+        self.core.step(None, *_PLAIN)
 
     def replace(self, name: str, array: np.ndarray, rows: Any = None) -> None:
         """Average another array in the place of a parameter, of another length if need be: as `Optimizer.replace`.

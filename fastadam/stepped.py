@@ -75,6 +75,7 @@ class Swapping:
 
     __slots__ = ()
     core: Core
+    average: ClassVar[str]  # an `Algorithm` says which state it is
 
     def swapped(self) -> swapped:
         """A context manager: within its block, the model has the averages for weights.

@@ -94,8 +94,8 @@ class Method:
         of a minimum; 3: x, `fun` or the gradient was not finite; 99: the callback raised StopIteration. ``x`` is the
         point that converged, otherwise, since these methods do not go down at every step, that of the lowest `fun`
         among all iterates where it and the gradient were finite; but see the notes on averages. ``fun``, ``jac`` and
-        ``optimality`` (what is compared with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` count steps
-        and evaluations.
+        ``optimality`` (what is compared with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` count steps and
+        evaluations.
 
     Raises
     ------

@@ -21,12 +21,9 @@ cdef int read_extras(
         return 0
     if not (
         is_within(grad_scale, LEAST_SCALE, LARGEST_SCALE)
-        and is_norm(max_norm)
-        and is_norm(clip_value)
+        and are_norms(max_norm, clip_value, max_norm_each)
         and PyBool_Check(skip_nonfinite)
         and PyBool_Check(zero_grads)
-        and is_norm(max_norm_each)
-        and (max_norm is None or max_norm_each is None)
     ):
         checked = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
         return read_named(extras, factor, checked)
@@ -47,6 +44,13 @@ cdef int read_named(Extras* extras, double factor, dict named) except -1:
 
 cdef inline bint is_within(value, double low, double high) noexcept:
     return PyFloat_CheckExact(value) and low <= PyFloat_AS_DOUBLE(value) <= high
+
+
+cdef inline bint are_norms(max_norm, clip_value, max_norm_each) noexcept:
+    """Whether each may be what it is, and all together."""
+    if max_norm is not None and max_norm_each is not None:
+        return False
+    return is_norm(max_norm) and is_norm(clip_value) and is_norm(max_norm_each)
 
 
 cdef inline bint is_norm(value) noexcept:

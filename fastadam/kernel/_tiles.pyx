@@ -221,9 +221,11 @@ cdef int sweep_in_python(Job* job, Segment* segment) except -1:
     cdef int k
     cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
     cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
-    cdef const void* given = segment.own_scalars if job.clips_each else scalars_of_cohort(segment)
+    cdef const void* given = segment.own_scalars
     cdef bint keeps_denormals = segment.keeps_denormals if job.clips_each else job.keeps_denormals
     cdef uint64_t mode
+    if not job.clips_each:
+        given = scalars_of_cohort(segment)
     scalars = [(<float*> given)[k] if is_float else (<double*> given)[k] for k in range(kernel.n_scalars)]
     mode = enter(keeps_denormals)
     try:
