@@ -185,6 +185,33 @@ def test_a_plateau_as_of_keras(cooldown):
     assert len(rates) > 2
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_averages_as_of_keras_and_optax():
+    """Keras's begins with the first step, and is put into the weights at the end; optax's, here, with the weights."""
+    os.environ |= {"KERAS_BACKEND": "torch", "KERAS_HOME": os.devnull}
+    keras = pytest.importorskip("keras")
+    keras.config.set_floatx("float64")
+    variable = keras.Variable(START.copy())
+    optimizer = keras.optimizers.Adam(0.1, epsilon=1e-8, use_ema=True, ema_momentum=0.75)
+    optimizer.build([variable])
+    jax, optax = pytest.importorskip("jax"), pytest.importorskip("optax")
+    p = START.copy()
+    opt = fastadam.Adam(p, lr=0.1, eps_hat=True)
+    average, with_first = fastadam.Average(p, 0.75), fastadam.Average(p, 0.75)
+    with_first.update()
+    with jax.enable_x64(True):
+        theirs = jax.numpy.array(START)
+        for g in GRADIENTS:
+            optimizer.apply([keras.ops.convert_to_tensor(g)], [variable])
+            opt.step(g)
+            average.update()
+            with_first.update()
+            theirs = optax.incremental_update(jax.numpy.array(p), theirs, 0.25)
+        np.testing.assert_allclose(with_first.params, np.array(theirs), rtol=1e-12)
+    optimizer.finalize_variable_values([variable])
+    np.testing.assert_allclose(average.params, keras.ops.convert_to_numpy(variable), rtol=1e-6)
+
+
 def test_decay_of_scikit_learns_weights():
     """A network without hidden layers, three steps of its full batch."""
     X, alpha = np.random.default_rng(0).standard_normal((20, 3)), 0.5
