@@ -4,16 +4,22 @@ Shared by the pytest-benchmark suites and by report.py; a library that is not in
 
 import importlib
 import importlib.util
+import inspect
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 import fastadam
 from fastadam.plain import PlainAdam
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from cases import BY_RULE
 
 Arrays = list[np.ndarray]
 Step = Callable[[], object]
@@ -222,24 +228,24 @@ CONTESTANTS = [
 ]
 
 
-#: the other rules: title, class (ours and torch's), options, and torch's variants of it on the CPU
-RULES = [
-    ("AMSGrad", "Adam", {"amsgrad": True}, ("fused", "foreach")),
-    ("Adamax", "Adamax", {}, ("foreach", "single")),
-    ("Adagrad", "Adagrad", {}, ("fused", "foreach", "single")),
-    ("RMSprop", "RMSprop", {}, ("foreach", "single")),
-    ("RMSprop, centered, momentum", "RMSprop", {"centered": True, "momentum": 0.9}, ("foreach", "single")),
-    ("Adadelta", "Adadelta", {}, ("foreach", "single")),
-]
-
-
-def rule_contestants(name: str, options: dict[str, object], variants: tuple[str, ...]) -> list["Contestant"]:
-    """fastadam and torch's variants of one rule."""
+def rule_contestants(rule: str) -> list["Contestant"]:
+    """fastadam and torch's variants of one rule, with the options of the tests' case of it."""
+    cls, options = BY_RULE[rule]
+    name = cls.__name__
     found = [Contestant("fastadam", of_fastadam(name, **options))]
-    for variant in variants:
+    for variant in torch_variants(name):
         how = {"foreach": False} if variant == "single" else {variant: True}
         found.append(Contestant(f"PyTorch {variant}", over_tensors("torch.optim", name, **options, **how), "torch"))
-    return [c for c in found if c.installed]
+    return found
+
+
+def torch_variants(name: str) -> list[str]:
+    """The ways in which torch's optimizer of this name steps on a CPU; none where it has none."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    theirs = getattr(importlib.import_module("torch.optim"), name, None)
+    known = () if theirs is None else (*inspect.signature(theirs).parameters, "single")
+    return [variant for variant in ("fused", "foreach", "single") if variant in known]
 
 
 def contestants(*names: str) -> list[Contestant]:

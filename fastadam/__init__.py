@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import names, optimizers, schedules
+from .average import Average
 from .base import Optimizer
 from .custom import optimizer
-from .optimizers import *  # noqa: F403  its `__all__` names the optimizers
+from .optimizers.adam import *  # noqa: F403  each module's `__all__` names its optimizers
+from .optimizers.descent import *  # noqa: F403
+from .optimizers.recent import *  # noqa: F403
 
 
 def get_include() -> str:
@@ -22,5 +25,5 @@ else:
     __getattr__, __dir__ = names.modules(__name__, "adapters", "functional", "mpi", "numba")
 
 __version__ = "0.1.0"
-__all__ = ["Optimizer", "get_include", "optimizer", "schedules"]
-__all__ += optimizers.__all__
+__all__ = ["Average", "Optimizer", "get_include", "optimizer", "schedules"]
+__all__ += optimizers.CLASSES

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .options import Declared, Rate
-from .rules import RULES, Rule
+from .rule import Rule
+from .rules import RULES
 
 
 class Algorithm(Declared):
@@ -16,6 +17,8 @@ class Algorithm(Declared):
     rules: ClassVar[tuple[str, ...]] = ()
     #: own name of a state -> the name that torch's optimizer of this class gives it; empty where torch has none
     torch_names: ClassVar[dict[str, str]] = {}
+    #: the state that is an average of the parameter, and what shall be used in its place; empty where there is none
+    average: ClassVar[str] = ""
     #: hyper-parameters of the rules that no option gives; others are 0
     constants: ClassVar[dict[str, float]] = {}
     #: name of a rule -> for each of its hyper-parameters the option that gives it, and which of a pair's values
@@ -36,9 +39,13 @@ class Algorithm(Declared):
         return values["lr"]  # type: ignore[no-any-return]
 
     @classmethod
-    def initial(cls, values: Mapping[str, Any]) -> float:
-        """What the states hold at first."""
-        return 0.0
+    def check(cls, values: Mapping[str, Any]) -> None:
+        """Refuse options that are right by themselves, but not together."""
+
+    @classmethod
+    def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
+        """What states of the parameter `p` hold before its first step, by name: a number or `p`; others hold zeros."""
+        return {}
 
     @classmethod
     def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> tuple[float, ...]:

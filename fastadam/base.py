@@ -2,24 +2,22 @@
 said by the classes of `optimizers`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from math import inf
 from os import PathLike
 from typing import Any, NoReturn
 
 import numpy as np
 
 from . import names, options
-from .algorithm import Algorithm
-from .core import Core, Unchanged
-from .groups import Groups
-from .kernel import backends, threads
+from .core import Core
 from .options import Rate, option, setting
-from .saved import Saved
 from .state.view import States
-from .tree import Grads, Params
+from .stepped import Stepped
+from .tree import Grads
 
 
-class Optimizer(Saved, Algorithm):
+class Optimizer(Stepped):
     """What all optimizers share. Not used by itself: take `Adam` or one of its relatives.
 
     Parameters
@@ -37,6 +35,9 @@ class Optimizer(Saved, Algorithm):
         The factor of the decay: L2 (added to the gradient), but decoupled in `AdamW`.
     maximize : bool
         Step up the gradient instead of down.
+    bounds : (float or None, float or None), default (-inf, inf)
+        The smallest and the largest value of each element of a parameter. The step clips to them what it has computed,
+        in the same pass, as ``numpy.clip`` would; a NaN stays one. Of a complex parameter both parts are clipped.
     grads : optional
         Gradients in the structure of `params`, bound once: the structure is read at each ``step()`` without arguments.
     backend : {"cython", "numba", "numpy"}
@@ -92,25 +93,22 @@ class Optimizer(Saved, Algorithm):
     has data of the caller's own.
     """
 
-    __slots__ = ("core",)
-    params: Params = setting()
+    __slots__ = ()
     grads: Grads | None = setting(default=None, kw_only=True)
-    backend: str = setting(default="cython", check=backends.check, kw_only=True)
-    n_threads: int | None = setting(default=None, check=threads.resolve, kw_only=True)
     master_weights: bool = setting(default=False, check=options.flag, kw_only=True)
     state_dtype: str | None = setting(default=None, check=options.state_dtype, kw_only=True)
     state_dir: str | PathLike[str] | None = setting(default=None, kw_only=True)
     seed: int = setting(default=0, check=options.seed, kw_only=True)
     lr: Rate = option(check=options.rate_or_schedule)
     maximize: bool = option(default=False, check=options.flag, kw_only=True)
-    frozen: bool = option(default=False, check=options.flag, kw_only=True, init=False)
-    name: str | None = option(default=None, check=options.group_name, kw_only=True, init=False, own=True)
-    extra: Any = option(default=None, check=options.anything, kw_only=True, init=False, own=True)
+    bounds: tuple[float | None, float | None] | None = option(
+        default=(-inf, inf), check=options.bounds, kw_only=True, hyper=("low", "high")
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
             raise TypeError(f"{type(self).__name__} has no rule; use a class of fastadam.optimizers, such as Adam")
-        self.core: Core = Core.make(type(self), self.bind(args, kwargs))
+        self.core: Core = self.made_of.make(type(self), self.bind(args, kwargs))
 
     def step(
         self,
@@ -218,16 +216,6 @@ class Optimizer(Saved, Algorithm):
         """
         self.core.replace(name, array, rows)
 
-    def reset(self, names: Sequence[str] | None = None) -> None:
-        """Begin anew: states, master weights and counts are those of a new optimizer; parameters and options stay.
-
-        Parameters
-        ----------
-        names : sequence of str, optional
-            The parameters that begin anew, called as in `state_dict`; t and skipped stay then. By default all.
-        """
-        self.core.reset(options.names_or_none("names", names))
-
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""
         self.core.zero_grads()
@@ -237,21 +225,6 @@ class Optimizer(Saved, Algorithm):
         if self.core.store.is_open:
             with self.core.plan:
                 self.core.store.close()
-
-    @property
-    def param_groups(self) -> Groups:
-        """A mapping of options for each group, to assign to. `add_param_group` adds one."""
-        return self.core.groups
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The options of a group that does not set its own."""
-        return self.core.groups.defaults
-
-    @property
-    def t(self) -> int:
-        """The number of steps done."""
-        return self.core.plan.t
 
     @property
     def rate(self) -> float | None:
@@ -272,19 +245,3 @@ class Optimizer(Saved, Algorithm):
     def state(self) -> States:
         """Name of a state -> its arrays, one a parameter, None where it has none; what is assigned is copied."""
         return States(self.core.store, self.core.held)
-
-    def __repr__(self) -> str:
-        groups = "\n".join(f"  {group}" for group in self.param_groups)
-        return f"{type(self).__name__} at t = {self.t}, backend {self.backend}\n{groups}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        with self.core.held_whole() as plan:
-            return {**self._attributes(), "core": self.core.parts(), "unchanged": Unchanged(plan)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in state.keys() - {"core", "unchanged"}:
-            setattr(self, name, state[name])
-        self.core = Core.of_parts(type(self), state["core"])
-
-    def __copy__(self) -> "Optimizer":
-        raise TypeError("a shallow copy would step the same arrays with the same states; use copy.deepcopy")

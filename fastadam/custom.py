@@ -13,7 +13,7 @@ from .base import Optimizer
 from .kernel import backends, literals
 from .kernel.checks import counted, scalar, shown
 from .options import option, setting
-from .rules import OF_THE_STEP, Rule, arguments, prepare_scalars
+from .rule import OF_THE_STEP, Rule, arguments, finish_scalars, prepare_scalars
 
 #: what every rule begins with, under the names that options have
 _SHARED = {*Optimizer.options, "weight_decay"}
@@ -129,8 +129,9 @@ def _check_arguments(rule: Rule) -> None:
 
 def _check_names(rule: Rule, values: dict[str, Any]) -> None:
     name, own = rule.name, arguments(rule.scalars)[1:]
+    shared = {*arguments(prepare_scalars), *arguments(finish_scalars), *OF_THE_STEP}
     for hyper in values.keys() - _SHARED:
-        is_taken = hasattr(Optimizer, hyper) or hyper in {*arguments(prepare_scalars), *OF_THE_STEP}
+        is_taken = hasattr(Optimizer, hyper) or hyper in shared
         if is_taken or hyper.startswith("_"):
             raise ValueError(f"{hyper}: means something else in an optimizer; give this hyper-parameter another name")
     for state in {"params", "master"} & set(rule.states):

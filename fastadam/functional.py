@@ -30,12 +30,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import options
+from .average import Average
 from .kernel import checks, threads
 from .kernel._stepper import Steppers
 from .kernel._tiles import FEWEST_SHARED
 from .names import offer
 from .optimizers import CLASSES
-from .rules import RULES, Rule
+from .rule import Rule
+from .rules import RULES
+from .stepped import Stepped
 
 
 class _Function:
@@ -46,6 +49,8 @@ class _Function:
         self.places = ("p", "g", *rule.states, "t")
         self.taken = {n: o for n, o in kind.options.items() if o.init and set(o.hyper) <= set(rule.hyper)}
         self.values = {name: option.default for name, option in kind.options.items()}
+        #: the options that choose the rule
+        self.chosen = _choices(kind)[rule.name]
         self.defaults = self.hyper_of({})
         self.steppers = Steppers(rule, FEWEST_SHARED)
 
@@ -54,14 +59,16 @@ class _Function:
         for name in given:
             if name not in self.taken:
                 raise TypeError(f"{name}: {self.name}() has no such option; {self.way(name, given)}")
-        values = {**self.values, **{name: self.taken[name].check(name, value) for name, value in given.items()}}
-        return self.kind.hyper_values(self.rule, values, options.rate("lr", values["lr"]))  # type: ignore[no-any-return]
+        given = {name: self.taken[name].check(name, value) for name, value in given.items()}
+        self.kind.check(self.values | self.chosen | given)
+        values = self.values | given
+        return self.kind.hyper_values(self.rule, values, options.rate("lr", values.get("lr", 0.0)))  # type: ignore[no-any-return]
 
     def way(self, name: str, given: dict[str, Any]) -> str:
         """What to do where an option is given that is none of this function: it may choose another rule."""
         if name in self.kind.options and self.name == self.rule.name:
             value = self.kind.options[name].check(name, given[name])
-            rule = self.kind.rule(self.values | _choices(self.kind)[self.name] | {name: value})
+            rule = self.kind.rule(self.values | self.chosen | {name: value})
             if rule is not self.rule:
                 return f"call {rule.name}(), which takes the states {', '.join(rule.states)}"
         return offer(name, [*self.taken, "n_threads"])
@@ -122,12 +129,12 @@ class _Function:
 
 
 def _choices(kind: Any) -> dict[str, dict[str, Any]]:
-    """Name of a rule of this class -> the options that choose it."""
+    """Name of a rule of this class -> the fewest options that choose it."""
     defaults = {name: option.default for name, option in kind.options.items()}
-    usual = kind.rule(defaults)
-    deciding = [name for name in defaults if kind.rule({**defaults, name: True}) is not usual]
+    every = [defaults, *({**defaults, name: True} for name in defaults)]
+    deciding = [name for name in defaults if any(kind.rule({**own, name: True}) is not kind.rule(own) for own in every)]
     chosen = [dict.fromkeys(some, True) for k in range(len(deciding) + 1) for some in combinations(deciding, k)]
-    return {kind.rule(defaults | own).name: own for own in chosen}
+    return {kind.rule(defaults | own).name: own for own in reversed(chosen)}
 
 
 def _names(place: str, count: int) -> list[str]:
@@ -160,7 +167,8 @@ def _function(name: str, kind: Any, rule: Rule) -> Callable[..., None]:
 def _functions() -> dict[str, Callable[..., None]]:
     """A function for each rule, called after it; and for each class of no rule of its own, called after the class."""
     found: dict[str, Callable[..., None]] = {}
-    for kind in CLASSES.values():
+    kinds: tuple[type[Stepped], ...] = (*CLASSES.values(), Average)
+    for kind in kinds:
         own = {name: RULES[name] for name in kind.rules if "rules" in vars(kind)}
         for name, rule in (own or {kind.__name__.lower(): RULES[kind.rules[0]]}).items():
             found[name] = _function(name, kind, rule)

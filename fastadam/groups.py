@@ -12,7 +12,7 @@ from .kernel._follow import Cell
 from .kernel.checks import counted, shown
 from .names import Telling, meant, offer
 from .options import Option
-from .rules import Rule
+from .rule import Rule
 
 Values = dict[str, Any]
 
@@ -21,6 +21,9 @@ class Declaration(Protocol):
     """What groups know of an optimizer's class: which options it has, and which rule they choose."""
 
     options: dict[str, Option]
+
+    def check(self, values: Mapping[str, Any], /) -> None:
+        """Refuse options that do not go together."""
 
     def rule(self, values: Mapping[str, Any], /) -> Rule:
         """The rule that these options choose."""
@@ -88,7 +91,9 @@ class Groups(Telling, Sequence["Group"]):
         self._need_unused(label, own.get("name"), self.values)
         options = self.declaration.options
         found = {name: options[name].check(_named(label, name), value) for name, value in own.items()}
-        return {"params": tuple(arrays), **self.defaults, **found}
+        values = {"params": tuple(arrays), **self.defaults, **found}
+        self.declaration.check(values)
+        return values
 
     def add(self, label: str, values: Values) -> None:
         """Take one more group, whose values were `checked`."""
@@ -110,8 +115,10 @@ class Groups(Telling, Sequence["Group"]):
         option, own = self.declaration.options[name], self.values[k]
         value = option.check(_named(label, name), value)
         is_other = option.fixed and value != own[name]
-        if is_other or self.declaration.rule({**own, name: value}) is not self.rules[k]:
+        changed = {**own, name: value}
+        if is_other or self.declaration.rule(changed) is not self.rules[k]:
             raise ValueError(f"{_named(label, name)}: {shown(value)} needs other states; it is chosen at construction")
+        self.declaration.check(changed)
         return value
 
     def assign(self, changes: Mapping[int, Mapping[str, Any]]) -> None:

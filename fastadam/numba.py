@@ -9,9 +9,10 @@ For every rule, ``adam`` say, three jitted functions can be imported from here a
     the scalars of a step, in float64; t is a float;
 ``adam_step(p, g, m, v, t, lr, beta1, …, weight_decay=0.0, …)``
     one step of whole contiguous arrays, in place, on the calling thread: the arrays, the step count from 1, the
-    arguments of the rule's scalars function, then by name what every rule begins with: ``weight_decay=0.0,
-    decoupled=False, maximize=False, factor=1.0, clip_value=inf``, the gradients' factor and bound. The bits
-    are those of the class. Arrays of another dtype, shape or order than p's, and t < 1, are refused.
+    arguments of the rule's scalars function, then by name what all rules share: ``weight_decay=0.0,
+    decoupled=False, maximize=False, low=-inf, high=inf``, the bounds of p, and ``factor=1.0, clip_value=inf``, the
+    gradients' factor and bound. The bits are those of the class. Arrays of another dtype, shape or order than p's,
+    and t < 1, are refused.
 """
 
 import inspect
@@ -27,12 +28,12 @@ try:
 except ImportError as error:
     raise ImportError("fastadam.numba needs Numba: pip install 'fastadam[numba]'") from error
 
-from . import rules
 from .kernel import generate
 from .kernel._tiles import DENORMALS
 from .kernel.jit import functions, jit
 from .names import offer
-from .rules import Rule
+from .rule import OF_THE_STEP, Rule, arguments
+from .rules import RULES
 
 _STEP_SOURCE = """
 def loop(n, s, {arrays}):
@@ -45,7 +46,7 @@ def {name}_step(
     if not t >= 1:
         raise ValueError("{name}_step: t: expected a count of steps, which begins at 1, got less")
     n = p.size
-    real = p.dtype.type
+    real = p.real.dtype.type
     hyper = ({hyper},)
     out = np.empty({n_scalars})
     t = float(t)
@@ -82,22 +83,18 @@ def _whole_step(rule: Rule) -> Any:
     arrays, names = generate.arrays(rule), ("p", "g", *rule.states)
     own = [str(p.replace(annotation=p.empty)) for p in inspect.signature(rule.scalars).parameters.values()][1:]
     nothing = dict.fromkeys(rule.hyper, 0.0) | dict.fromkeys(rule.flags, False) | rule.defaults
-    shared = [
-        f"{name}={nothing[name]}"
-        for name in (*rule.hyper, *rules.OF_THE_STEP)
-        if name not in rules.arguments(rule.scalars)
-    ]
+    shared = [f"{name}={nothing[name]}" for name in (*rule.hyper, *OF_THE_STEP) if name not in arguments(rule.scalars)]
     source = _STEP_SOURCE.format(
         name=rule.name,
         arrays=", ".join(arrays),
         sweep_body=generate.sweep_body(rule, "update"),
         taken=", ".join((*names, "t", *own, *shared)),
         checks="".join(_CHECK.format(name, rule.name) for name in names),
-        hyper=", ".join((*rules.OF_THE_STEP, *rule.hyper)),
+        hyper=", ".join((*OF_THE_STEP, *rule.hyper)),
         n_scalars=rule.n_scalars,
-        step_body=generate.step_body(rules, rule, "scalars_of_step"),
+        step_body=generate.step_body(rule, "scalars_of_step"),
         rounded=", ".join(f"real(out[{k}])" for k in range(rule.n_scalars)),
-        flat=", ".join(f"{name}.reshape(-1)" for name in names),
+        flat=", ".join(f"{name}.reshape(-1).real" for name in names),
     )
     scope = functions(rule) | _SET_MODE | {"np": np, "inf": np.inf}
     exec(source, scope)
@@ -107,11 +104,9 @@ def _whole_step(rule: Rule) -> Any:
 
 def __getattr__(name: str) -> Any:
     """``adam``, ``adam_scalars``, ``adam_step``, …: compiled when first asked for."""
-    rule = rules.RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
+    rule = RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
     if rule is None:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}; {offer(name, rules.RULES, 'it has rules')}"
-        )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {offer(name, RULES, 'it has rules')}")
     made = _whole_step(rule) if name.endswith("_step") else jit(rule.scalars if "_scalars" in name else rule.update)
     globals()[name] = made
     return made

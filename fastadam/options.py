@@ -5,8 +5,8 @@ error that says what is allowed.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
+from math import inf, isfinite
 from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
@@ -190,21 +190,67 @@ def positive_count(name: str, value: Any) -> int:
     return checks.whole(name, value, 1)
 
 
-def two_betas(name: str, value: Any) -> tuple[float, float]:
-    """A pair of decay rates."""
+def _each(name: str, value: Any, *allowed: Check) -> tuple[Any, ...]:
+    """As many values as there are checks, each of them checked."""
+    expected = {2: "a pair of numbers", 3: "three numbers"}[len(allowed)]
     is_ordered = isinstance(value, Sequence) or getattr(value, "ndim", None)  # a set is not
     if isinstance(value, (str, bytes)) or not is_ordered:
-        raise TypeError(f"{name}: expected a pair of numbers, got {came(value)}")
-    if len(value) != 2:
-        raise ValueError(f"{name}: expected a pair of numbers, got {len(value)} of them")
-    return below_one(f"{name}[0]", value[0]), below_one(f"{name}[1]", value[1])
+        raise TypeError(f"{name}: expected {expected}, got {came(value)}")
+    if len(value) != len(allowed):
+        raise ValueError(f"{name}: expected {expected}, got {len(value)} of them")
+    return tuple(check(f"{name}[{k}]", value[k]) for k, check in enumerate(allowed))
 
 
-non_negative = number(">= 0 and finite", lambda x: 0 <= x < math.inf)
-positive = number("> 0 and finite", lambda x: 0 < x < math.inf)
-finite = number("that is finite", math.isfinite)
+def two_betas(name: str, value: Any) -> tuple[float, float]:
+    """A pair of decay rates."""
+    return _each(name, value, below_one, below_one)
+
+
+def three_betas(name: str, value: Any) -> tuple[float, float, float]:
+    """Three decay rates."""
+    return _each(name, value, below_one, below_one, below_one)
+
+
+def etas(name: str, value: Any) -> tuple[float, float]:
+    """A factor below 1, and one above 1."""
+    return _each(
+        name, value, number("> 0 and < 1", lambda x: 0 < x < 1), number("> 1 and finite", lambda x: 1 < x < inf)
+    )
+
+
+def step_sizes(name: str, value: Any) -> tuple[float, float]:
+    """The smallest and the largest step."""
+    return _in_order(name, *_each(name, value, positive, positive))
+
+
+def bounds(name: str, value: Any) -> tuple[float, float]:
+    """The smallest and the largest value of a parameter; None where there is none."""
+    low, high = (None, None) if value is None else _each(name, value, _end, _end)
+    return _in_order(name, -inf if low is None else low, inf if high is None else high)
+
+
+def _end(name: str, value: Any) -> float | None:
+    return value if value is None else not_nan(name, value)
+
+
+def _in_order(name: str, low: float, high: float) -> tuple[float, float]:
+    if low > high:
+        raise ValueError(f"{name}: expected the smaller number first, got {(low, high)}")
+    return low, high
+
+
+non_negative = number(">= 0 and finite", lambda x: 0 <= x < inf)
+positive = number("> 0 and finite", lambda x: 0 < x < inf)
+finite = number("that is finite", isfinite)
+not_nan = number("or None, and no NaN", lambda x: x == x)
 below_one = number(">= 0 and < 1", lambda x: 0 <= x < 1)
 up_to_one = number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
+
+
+def decay(name: str, value: Any) -> float | None:
+    """What an average keeps of itself at an update; None where all updates count equally."""
+    return value if value is None else up_to_one(name, value)
+
 
 #: check of a learning rate that is a number, as a schedule must return it
 rate = non_negative

@@ -1,4 +1,4 @@
-"""Every formula of fastadam, written once, for one element.
+"""Every algorithm's formula, written once, for one element.
 Called on arrays it is NumPy; the build translates it to Cython, and Numba compiles it as it stands.
 
 An *update* is one algorithm's step of one element, in the paper's letters: parameter ``p``, gradient ``g``, its
@@ -6,51 +6,47 @@ states, then the scalars of the step; it returns the new ``p`` and states. It ho
 (a literal would widen float32). A *scalars* function computes, in float64, what all elements of a step share, from
 the step count ``t`` = 1.0, 2.0, … and the hyper-parameters. A `Rule` pairs the two.
 
+States begin at zero; a scalar of the first step tells an update that is to begin them otherwise.
+
 An argument of a scalars function that is a flag says ``bool``. The C interface has no defaults: there a caller begins
 with zeros. So an argument that does nothing at another value than zero has that value as its default here; C leaves it
 out.
 """
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from math import log
 
-from numpy import absolute, inf, maximum, minimum, sqrt, where
+from numpy import absolute, inf, maximum, minimum, sign, sqrt, where
 
-# ---------------------------------------------------------------- what every rule begins with
+from .rule import Rule
+
+# ---------------------------------------------------------------- SGD: plain, with momentum, with Nesterov's
 
 
-def prepare(p, g, factor, clip_value, weight_decay, shrink):
-    """The step's gradient, scaled, clipped and with L2 decay added, and parameter, shrunk by decoupled decay."""
-    g = minimum(clip_value, factor * g)
-    g = -minimum(clip_value, -g)  # not maximum: its care for NaN in both arguments doubles the time under AVX2
-    if weight_decay:  # not added when zero: 0 * inf would be NaN
-        g = g + weight_decay * p
-    p = shrink * p
-    return p, g
+def sgd(p, g, lr):
+    p = p - lr * g
+    return (p,)
 
 
-def prepare_scalars(factor, clip_value, lr, weight_decay, decoupled: bool, maximize: bool):
-    factor = -factor if maximize else factor
-    coupled = 0.0 if decoupled else weight_decay
-    shrink = 1.0 - lr * weight_decay if decoupled else 1.0
-    return factor, clip_value, coupled, shrink
+def sgd_momentum(p, g, b, lr, momentum, one_minus_dampening):
+    b = momentum * b + one_minus_dampening * g
+    p = p - lr * b
+    return p, b
 
 
-def clip_factor(norm, max_norm):
-    """What brings gradients of this norm down to `max_norm`; the constant is torch's."""
-    return min(1.0, max_norm / (norm + 1e-6)) if norm == norm else norm
+def sgd_nesterov(p, g, b, lr, momentum, one_minus_dampening):
+    b = momentum * b + one_minus_dampening * g
+    p = p - lr * (g + momentum * b)
+    return p, b
 
 
-def own_clip_factor(norm, max_norm):
-    """The same for one array by its own norm, without a constant, as in Keras and thinc. A NaN stays one."""
-    return 1.0 if norm <= max_norm else max_norm / norm
+def sgd_scalars(t, lr):
+    return (lr,)
 
 
-#: what a step may bring beside its gradients (the first arguments of `prepare_scalars`), and what changes nothing
-OF_THE_STEP = {"factor": 1.0, "clip_value": inf}
+def sgd_momentum_scalars(t, lr, momentum, dampening):
+    """The first step is not dampened."""
+    one_minus_dampening = 1.0 if t == 1.0 else 1.0 - dampening
+    return lr, momentum, one_minus_dampening
 
 
 # ---------------------------------------------------------------- Adam, AdamW, AMSGrad
@@ -169,70 +165,209 @@ def adadelta_scalars(t, lr, beta1, beta2, eps, accumulate_lr: bool = False):
     return lr, accumulated, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
 
 
+# ---------------------------------------------------------------- NAdam, RAdam: other weights of Adam's moments
+
+
+def nadam(p, g, m, v, g_step, m_step, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
+    m = beta1 * m + one_minus_beta1 * g
+    v = beta2 * v + one_minus_beta2 * (g * g)
+    p = p - (g_step * g + m_step * m) / (sqrt(v) + eps)
+    return p, m, v
+
+
+def nadam_scalars(t, lr, beta1, beta2, eps, momentum_decay):
+    """The product of all μ so far is zero beside 1 long before t is large."""
+    mu = beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
+    mu_next = beta1 * (1.0 - 0.5 * 0.96 ** ((t + 1.0) * momentum_decay))
+    k, power, product = 0.0, 1.0, 1.0
+    while k < t and product > 1e-17:
+        k = k + 1.0
+        power = power * 0.96**momentum_decay
+        product = product * beta1 * (1.0 - 0.5 * power)
+    root = sqrt(1.0 - beta2**t)
+    g_step = lr * root * (1.0 - mu) / (1.0 - product)
+    m_step = lr * root * mu_next / (1.0 - product * mu_next)
+    return g_step, m_step, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps * root
+
+
+def radam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, is_adaptive, eps):
+    m = beta1 * m + one_minus_beta1 * g
+    v = beta2 * v + one_minus_beta2 * (g * g)
+    p = p - step_size * m / (where(is_adaptive, sqrt(v), is_adaptive) + eps)
+    return p, m, v
+
+
+def radam_scalars(t, lr, beta1, beta2, eps):
+    """While the variance of v cannot be told, the denominator is 1."""
+    decayed = beta2**t
+    longest = 2.0 / (1.0 - beta2) - 1.0
+    length = longest - 2.0 * t * decayed / (1.0 - decayed)
+    is_adaptive = 1.0 if length > 5.0 else 0.0
+    variance = (longest - 4.0) * (longest - 2.0) * length / ((length - 4.0) * (length - 2.0) * longest)
+    rectified = sqrt((1.0 - decayed) / variance) if length > 5.0 else 1.0
+    step_size = rectified * lr / (1.0 - beta1**t)
+    return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, is_adaptive, eps if length > 5.0 else 1.0
+
+
+# ---------------------------------------------------------------- ASGD
+
+
+def asgd(p, g, ax, step_size, decay, weight):
+    p = decay * p - step_size * g
+    ax = where(weight, ax + weight * (p - ax), p)
+    return p, ax
+
+
+def asgd_scalars(t, lr, lambd, alpha, t0):
+    """The weight of the average is 0 while it is the parameter itself."""
+    step_size = lr / (1.0 + lambd * lr * (t - 1.0)) ** alpha
+    averaged = t - 1.0 - t0
+    return step_size, 1.0 - lambd * step_size, 1.0 / averaged if averaged > 1.0 else 0.0
+
+
+# ---------------------------------------------------------------- Rprop
+
+
+def rprop(p, g, prev, step_size, first, eta_minus, eta_plus, shortest, longest, one):
+    same = sign(g) * sign(prev)  # 1, 0, or -1 where the sign has turned: no step is made there
+    step_size = where(first, first, step_size)
+    step_size = where(same, where(one + same, eta_plus, eta_minus), one) * step_size
+    step_size = minimum(longest, step_size)
+    step_size = -minimum(-shortest, -step_size)
+    prev = where(one + same, g, one + same)
+    p = p - step_size * sign(prev)
+    return p, prev, step_size
+
+
+def rprop_scalars(t, lr, eta_minus, eta_plus, shortest, longest):
+    return lr if t == 1.0 else 0.0, eta_minus, eta_plus, shortest, longest, 1.0
+
+
+# ---------------------------------------------------------------- Lion
+
+
+def lion(p, g, m, lr, beta1, one_minus_beta1, beta2, one_minus_beta2):
+    p = p - lr * sign(beta1 * m + one_minus_beta1 * g)
+    m = beta2 * m + one_minus_beta2 * g
+    return p, m
+
+
+def lion_scalars(t, lr, beta1, beta2):
+    return lr, beta1, 1.0 - beta1, beta2, 1.0 - beta2
+
+
+# ---------------------------------------------------------------- AdEMAMix
+
+
+def ademamix(
+    p, g, m, v, s, m_step, s_step, beta1, one_minus_beta1, beta2, one_minus_beta2, beta3, one_minus_beta3, eps
+):
+    m = beta1 * m + one_minus_beta1 * g
+    v = beta2 * v + one_minus_beta2 * (g * g)
+    s = beta3 * s + one_minus_beta3 * g
+    p = p - (m_step * m + s_step * s) / (sqrt(v) + eps)
+    return p, m, v, s
+
+
+def ademamix_scalars(t, lr, beta1, beta2, beta3, eps, alpha, alpha_warmup, beta3_warmup):
+    """In its warm-up 1 / log β₃ grows along a line, and with it how far back the slow average looks."""
+    root = sqrt(1.0 - beta2**t)
+    if t < alpha_warmup:
+        alpha = alpha * t / alpha_warmup
+    if t < beta3_warmup:
+        done = t / beta3_warmup
+        ratio = log(max(beta3, 1e-300)) / log(max(beta1, 1e-300))
+        beta3 = beta3 ** (1.0 / ((1.0 - done) * ratio + done))
+    m_step = lr * root / (1.0 - beta1**t)
+    return m_step, lr * root * alpha, beta1, 1.0 - beta1, beta2, 1.0 - beta2, beta3, 1.0 - beta3, eps * root
+
+
+# ---------------------------------------------------------------- ADOPT
+
+
+def adopt(p, g, m, v, lr, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, clip):
+    u = minimum(clip, g / maximum(sqrt(v), eps))
+    u = -minimum(clip, -u)
+    m = beta1 * m + one_minus_beta1 * u
+    p = p - lr * m
+    v = beta2 * v + one_minus_beta2 * (g * g)
+    return p, m, v
+
+
+def adopt_scalars(t, lr, beta1, beta2, eps, use_clipping: bool):
+    """The first step gives v its first value, and nothing else."""
+    clip = (t - 1.0) ** 0.25 if use_clipping else inf
+    if t == 1.0:
+        lr, beta2, clip = 0.0, 0.0, 0.0
+    return lr, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, clip
+
+
+# ---------------------------------------------------------------- Schedule-Free AdamW
+
+
+def schedule_free(p, g, v, z, x, first, c, z_step, p_step, root, beta2, one_minus_beta2, eps, decay):
+    z = where(first, p, z)
+    v = beta2 * v + one_minus_beta2 * (g * g)
+    u = root * g / (sqrt(v) + eps)
+    if decay:
+        u = u + decay * p
+    p = p + c * (z - p) - p_step * u
+    z = z - z_step * u
+    x = where(first, z, x + c * (z - x))
+    return p, v, z, x
+
+
+def schedule_free_scalars(t, lr, beta1, beta2, eps, decay, warmup_steps, r, weight_lr_power):
+    """c is the weight of step t in the average: its part of the sum of all weights."""
+    part = t / warmup_steps if t < warmup_steps else 1.0
+    weight = t**r * part**weight_lr_power
+    warm = min(t, warmup_steps)
+    total = power_sum(t, r) - power_sum(warm, r)
+    if warm > 0.0:
+        total = total + power_sum(warm, r + weight_lr_power) / warmup_steps**weight_lr_power
+    c = weight / total
+    root = sqrt(1.0 - beta2**t)
+    first, z_step = 1.0 if t == 1.0 else 0.0, lr * part
+    p_step = z_step * (1.0 - beta1 * (1.0 - c))
+    return first, c, z_step, p_step, root, beta2, 1.0 - beta2, eps * root, decay
+
+
+def power_sum(n, power):
+    """1 + 2**power + … + n**power: term by term up to 16, then by the formula of Euler and Maclaurin."""
+    if power == 0.0:
+        return n
+    k, total, end = 1.0, 0.0, min(n, 16.0)
+    while k <= end:
+        total = total + k**power
+        k = k + 1.0
+    if n > end:
+        total = total + (n ** (power + 1.0) - end ** (power + 1.0)) / (power + 1.0)
+        total = total + (n**power - end**power) / 2.0
+        total = total + power * (n ** (power - 1.0) - end ** (power - 1.0)) / 12.0
+        third = power * (power - 1.0) * (power - 2.0)
+        total = total - third * (n ** (power - 3.0) - end ** (power - 3.0)) / 720.0
+        fifth = third * (power - 3.0) * (power - 4.0)
+        total = total + fifth * (n ** (power - 5.0) - end ** (power - 5.0)) / 30240.0
+    return total
+
+
+# ---------------------------------------------------------------- averages of weights
+
+
+def average(p, g, weight, rest):
+    p = where(rest, p + weight * (g - p), g)  # p is the average, g what is averaged; with nothing left of p, a copy
+    return (p,)
+
+
+def average_scalars(t, decay, equal: bool, first=1.0):
+    """Up to update `first` a copy; then each counts 1 - decay, or as much as every one since."""
+    since = t - first
+    weight = 1.0 / (since + 1.0) if equal else 1.0 - decay
+    weight = weight if since > 0.0 else 1.0
+    return weight, 1.0 - weight
+
+
 # ---------------------------------------------------------------- the registry
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An update, the scalars of its step, and the names of its states (the update's arguments after p and g)."""
-
-    update: Callable[..., Any]
-    scalars: Callable[..., Any]
-    states: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The update's name."""
-        return self.update.__name__
-
-    @cached_property
-    def hyper(self) -> tuple[str, ...]:
-        """The hyper-parameters of a group, `prepare_scalars`' first; kernels take `OF_THE_STEP`, then these."""
-        shared = arguments(prepare_scalars)[len(OF_THE_STEP) :]
-        return shared + tuple(name for name in arguments(self.scalars)[1:] if name not in shared)
-
-    @property
-    def defaults(self) -> dict[str, float]:
-        """What does nothing, by name: `OF_THE_STEP`, and those of `hyper` that a caller may leave out."""
-        own = inspect.signature(self.scalars).parameters.values()
-        return OF_THE_STEP | {p.name: p.default for p in own if p.default is not p.empty}
-
-    @property
-    def flags(self) -> set[str]:
-        """Those of `hyper` that are True or False."""
-        functions: tuple[Callable[..., Any], ...] = (prepare_scalars, self.scalars)
-        return {p.name for f in functions for p in inspect.signature(f).parameters.values() if p.annotation is bool}
-
-    @property
-    def n_prepare_scalars(self) -> int:
-        """How many of a step's scalars are `prepare`'s; they come first."""
-        return len(arguments(prepare)) - len(("p", "g"))
-
-    @cached_property
-    def kernels(self) -> dict[str, Any]:
-        """By backend, what runs the rule there, once it was asked for (see `kernel.backends`)."""
-        return {}
-
-    @cached_property
-    def n_scalars(self) -> int:
-        """How many scalars a step has: `prepare`'s, then the update's."""
-        return self.n_prepare_scalars + len(arguments(self.update)) - len(("p", "g", *self.states))
-
-    def step_scalars(self, t: int, hyper: Any) -> list[float]:
-        """All scalars of step `t`, given the values of `OF_THE_STEP` and `hyper` in their order."""
-        values = dict(zip((*OF_THE_STEP, *self.hyper), hyper, strict=True), t=float(t))
-        functions: tuple[Callable[..., Any], ...] = (prepare_scalars, self.scalars)
-        return [
-            float(scalar)
-            for function in functions
-            for scalar in function(*(values[name] for name in arguments(function)))
-        ]
-
-
-def arguments(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a function's arguments, in order."""
-    return tuple(inspect.signature(function).parameters)
-
 
 #: a new rule comes last: its new hyper-parameters are then the last members of the C options
 RULES = {
@@ -247,5 +382,17 @@ RULES = {
         Rule(rmsprop_centered, rmsprop_scalars, ("v", "m")),
         Rule(rmsprop_centered_momentum, rmsprop_momentum_scalars, ("v", "m", "b")),
         Rule(adadelta, adadelta_scalars, ("v", "d")),
+        Rule(sgd, sgd_scalars, ()),
+        Rule(sgd_momentum, sgd_momentum_scalars, ("b",)),
+        Rule(sgd_nesterov, sgd_momentum_scalars, ("b",)),
+        Rule(nadam, nadam_scalars, ("m", "v")),
+        Rule(radam, radam_scalars, ("m", "v")),
+        Rule(asgd, asgd_scalars, ("ax",)),
+        Rule(rprop, rprop_scalars, ("prev", "step_size")),
+        Rule(lion, lion_scalars, ("m",)),
+        Rule(ademamix, ademamix_scalars, ("m", "v", "s")),
+        Rule(adopt, adopt_scalars, ("m", "v")),
+        Rule(schedule_free, schedule_free_scalars, ("v", "z", "x")),
+        Rule(average, average_scalars, ()),
     )
 }

@@ -116,6 +116,12 @@ class Saved:
         ValueError
             If it is damaged, no checkpoint, or one of other parameters: nothing has changed then.
 
+        Notes
+        -----
+        A schedule that follows a loss (`fastadam.schedules.plateau`) stays the object that it is, and becomes what was
+        saved: all who report to it, or share it, go on with it. Where the optimizer has another kind of rate, it gets a
+        new one.
+
         Examples
         --------
         A new head on an old body:

@@ -1,4 +1,5 @@
 """What a schedule is: a formula and its arguments, made by `schedule`, written as JSON and read again.
+One that follows a loss, made by `following`, has its state among its arguments.
 The formulas themselves, and the public names, are in `fastadam.schedules`.
 """
 
@@ -12,21 +13,24 @@ from numbers import Real
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, cast
 
 from . import options
-from .kernel.checks import came, scalar, shown
+from .kernel.checks import Check, came, number, scalar, shown
 from .names import Telling, meant, offer, refuse_unknown
-from .rules import arguments
+from .rule import arguments
 
 P = ParamSpec("P")
 
 #: how deep compositions may nest: far below Python's own limit, so that no schedule is too deep to be used
 DEEPEST = 32
+#: what a report may tell: a run that diverged has such losses, too
+_loss = number("or NaN", lambda _: True)
 
 
 class Schedule(Telling):
     """A formula and its arguments: a function of the step count, made by `cosine` and its relatives.
 
     Schedules are immutable; two are equal where formula and arguments are. They can be hashed, pickled and copied, and
-    `repr` gives the call that makes them. ``rate * 0.5``, ``rate / 2`` and ``rate * other`` are products.
+    `repr` gives the call that makes them. ``rate * 0.5``, ``rate / 2`` and ``rate * other`` are products. One that
+    follows a loss, as `plateau` does, changes with each `report`, so it cannot be hashed; a copy goes its own way.
 
     Attributes
     ----------
@@ -34,6 +38,8 @@ class Schedule(Telling):
         The formula's name.
     arguments : dict
         Name of an argument -> value, defaults included.
+    parts : tuple of Schedule
+        Those that it is composed of.
 
     Examples
     --------
@@ -51,6 +57,7 @@ class Schedule(Telling):
     factory: "Factory[...]"
     values: tuple[Any, ...]
     depth: int  # of the nesting: 1, and 1 more than the deepest part
+    _changes = "a schedule is immutable"
 
     def __init__(self, factory: "Factory[...]", values: tuple[Any, ...], depth: int) -> None:
         for name, value in (("factory", factory), ("values", values), ("depth", depth)):
@@ -61,7 +68,7 @@ class Schedule(Telling):
 
     def _no_such(self, name: str, has: str) -> str:
         argument = name if name in self.arguments else meant(name, self.arguments) or next(iter(self.arguments))
-        return f"a schedule is immutable; read .arguments[{argument!r}], or make another: {self.name}({argument}=…, …)"
+        return f"{self._changes}; read .arguments[{argument!r}], or make another: {self.name}({argument}=…, …)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):
@@ -97,6 +104,44 @@ class Schedule(Telling):
     def arguments(self) -> dict[str, Any]:
         """Name of an argument -> value, defaults included."""
         return dict(zip(arguments(self.factory), self.values, strict=True))
+
+    @property
+    def parts(self) -> tuple["Schedule", ...]:
+        """The schedules that it is composed of."""
+        return self.arguments.get("schedules", ())  # type: ignore[no-any-return]
+
+    @property
+    def following(self) -> tuple["Following", ...]:
+        """Those that follow a loss among its parts, theirs, and itself."""
+        return tuple(found for part in self.parts for found in part.following)
+
+    def report(self, loss: float) -> None:
+        """Tell a loss to all that follow one: to the schedule itself, or to its parts. The next step has the new rate.
+
+        Parameters
+        ----------
+        loss : float
+            Anything that is one real number. NaN and infinity are losses, too: no good ones.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For anything else, and where no part follows a loss.
+
+        Examples
+        --------
+        >>> from fastadam.schedules import plateau
+        >>> rate = plateau(1.0, factor=0.5, patience=0)
+        >>> for loss in (3.0, 2.0, 2.0):
+        ...     rate.report(loss)
+        >>> rate(4)
+        0.5
+        """
+        loss = _loss("loss", loss)
+        if not self.following:
+            raise TypeError(f"report: {self!r} follows no loss, but t alone; schedules.plateau follows one")
+        for part in {id(part): part for part in self.following}.values():  # each once, wherever it stands
+            part.hear(loss)
 
     def to_json(self) -> dict[str, Any]:
         """The schedule as a dict of JSON's types, for `from_json`.
@@ -136,6 +181,30 @@ class Schedule(Telling):
         return self.factory, self.values
 
 
+class Following(Schedule):
+    """A schedule that follows a loss. The last of its values is its state; they are replaced whole."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+    _changes = "it changes by .report(loss) alone"
+
+    @property
+    def following(self) -> tuple["Following", ...]:
+        """Itself."""
+        return (self,)
+
+    def hear(self, loss: float) -> None:
+        """Take one more loss into account."""
+        self._set((*self.values[:-1], self.factory.after(loss, *self.values)))
+
+    def become(self, other: "Following") -> None:
+        """Be what the other one is: its arguments, and what it has heard."""
+        self._set(other.values)
+
+    def _set(self, values: tuple[Any, ...]) -> None:
+        object.__setattr__(self, "values", values)
+
+
 def _to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_to_json(part) for part in value]
@@ -150,6 +219,10 @@ class Factory(Protocol[P]):
 
     __name__: str
     formula: Callable[Concatenate[int, P], float]
+    #: of arguments that are not what others of their names are
+    checks: dict[str, Check]
+    #: of schedules that follow a loss: given one and the values, the next state
+    after: Callable[Concatenate[float, P], tuple[Any, ...]]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Schedule:
         """The schedule of these arguments."""
@@ -182,32 +255,56 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Factory[P]:
     >>> [harmonic(1.0, decay=1)(t) for t in (1, 2, 4, 8)]
     [1.0, 0.5, 0.25, 0.125]
     """
+    return cast(Factory[P], _factory(formula, "t", Schedule, {}))
+
+
+def following(**checks: Check) -> Callable[[Callable[Concatenate[float, P], tuple[Any, ...]]], Factory[P]]:
+    """Decorates ``name(loss, lr, …, state) -> state``, which becomes ``name(lr, …, state=()) -> Following``.
+
+    It says what a loss makes of the state, a tuple that begins with the rate. Before any loss the state is empty, and
+    the rate is `lr`. `checks` are those of its arguments, by name.
+    """
+
+    def define(after: Callable[Concatenate[float, P], tuple[Any, ...]]) -> Factory[P]:
+        @wraps(after)
+        def formula(t: int, lr: float, *others: Any) -> float:
+            return others[-1][0] if others[-1] else lr
+
+        made_by = _factory(formula, "loss", Following, checks)
+        made_by.after = after
+        return cast(Factory[P], made_by)
+
+    return define
+
+
+def _factory(formula: Callable[..., float], first: str, kind: type[Schedule], checks: dict[str, Check]) -> Factory[...]:
+    """What makes the schedules of this kind; `first` is the formula's argument that is none of theirs."""
     name, names = formula.__name__, arguments(formula)
-    if names[:1] != ("t",) or "schedule" in names:  # to_json keeps the name under "schedule"
-        raise TypeError(f"{name}: expected t as its first argument and none called schedule, got {names}")
+    if names[:1] != (first,) or "schedule" in names:  # to_json keeps the name under "schedule"
+        raise TypeError(f"{name}: expected {first} as its first argument and none called schedule, got {names}")
     if name in SCHEDULES and SCHEDULES[name].formula.__module__ != formula.__module__:
         raise ValueError(f"{name}: there is a schedule of that name in {SCHEDULES[name].formula.__module__}")
     _, *shown = inspect.signature(formula).parameters.values()
     signature = inspect.Signature(shown, return_annotation=Schedule)
 
     @wraps(formula)
-    def factory(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+    def factory(*args: Any, **kwargs: Any) -> Schedule:
         refuse_unknown(kwargs, signature.parameters, f"argument of {name}()")
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{name}{signature}: {error}") from None
         bound.apply_defaults()
-        values = {argument: _check(argument, value) for argument, value in bound.arguments.items()}
+        values = {key: checks.get(key, _check)(key, value) for key, value in bound.arguments.items()}
         depth = 1 + max((part.depth for part in values.get("schedules", ())), default=0)
         if depth > DEEPEST:
             raise ValueError(f"{name}: schedules may be nested {DEEPEST} deep, not {depth}")
-        made = Schedule(made_by, tuple(values.values()), depth)
+        made = kind(made_by, tuple(values.values()), depth)
         made(1)  # what the formula itself refuses is refused before any step
         return made
 
-    made_by = cast(Factory[P], factory)
-    made_by.formula = formula
+    made_by = cast(Factory[...], factory)
+    made_by.formula, made_by.checks = formula, checks
     made_by.__signature__ = signature  # type: ignore[attr-defined]
     SCHEDULES[name] = made_by
     return made_by
@@ -263,7 +360,9 @@ def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
     factory = SCHEDULES[name]
     known, given = arguments(factory), {}
     for key, value in data.items():
-        if key in known:
+        if key in factory.checks:  # it looks at anything
+            given[key] = value
+        elif key in known:
             given[key] = _read(f"{place}[{key!r}]", value, depth + 1)
         elif key != "schedule":
             own = offer(key if isinstance(key, str) else "", known)

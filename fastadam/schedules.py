@@ -1,5 +1,6 @@
 """Learning-rate schedules: for ``lr=`` of every optimizer, functions of the step count t.
-Each is one formula; its name, called with the arguments after t, makes the `Schedule`.
+Each is one formula; its name, called with the arguments after t, makes the `Schedule`. `plateau` alone follows a loss
+instead, which ``opt.lr.report(loss)`` tells it.
 
 The first step is t = 1, with k = t - 1 steps behind it: the rate of step t is that of torch's scheduler after k calls
 of its ``step()``, and that of optax's schedule at count k. A schedule with an end stays at its final rate after it.
@@ -26,8 +27,11 @@ True
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Any
 
-from .schedule import Schedule, from_json, schedule
+from . import options
+from .kernel.checks import came, number, one_of
+from .schedule import Schedule, following, from_json, schedule
 
 __all__ = [
     "Schedule",
@@ -39,6 +43,7 @@ __all__ = [
     "join",
     "linear",
     "one_cycle",
+    "plateau",
     "polynomial",
     "product",
     "schedule",
@@ -326,6 +331,111 @@ def one_cycle(t: int, lr: float, steps: int, warmup: float = 0.3, div: float = 2
     if t < peak:
         return _half_wave(lr / div, lr, (t - 1) / (peak - 1.0))
     return _half_wave(lr, lr / div / final_div, min((t - peak) / (steps - peak), 1.0))
+
+
+# ---------------------------------------------------------------- what follows a loss
+
+
+def _state(name: str, value: Any) -> tuple[Any, ...]:
+    """The state of a `plateau`: empty, or the rate, the best loss, the bad ones since, the rest of the cooldown."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected a list, got {came(value)}")
+    if len(value) not in (0, 4):
+        raise ValueError(f"{name}: expected nothing, or 4 values, got {len(value)} of them")
+    if not value:
+        return ()
+    rate, best, bad, cooling = value
+    return (
+        options.rate(f"{name}[0]", rate),
+        None if best is None else number("that is not NaN", lambda x: x == x)(f"{name}[1]", best),
+        options.count(f"{name}[2]", bad),
+        options.count(f"{name}[3]", cooling),
+    )
+
+
+@following(
+    mode=one_of("min", "max"),
+    factor=options.below_one,
+    patience=options.count,
+    threshold=options.finite,
+    threshold_mode=one_of("rel", "abs"),
+    cooldown=options.count,
+    min_lr=options.rate,
+    eps=options.non_negative,
+    state=_state,
+)
+def plateau(
+    loss: float,
+    lr: float,
+    mode: str = "min",
+    factor: float = 0.1,
+    patience: int = 10,
+    threshold: float = 1e-4,
+    threshold_mode: str = "rel",
+    cooldown: int = 0,
+    min_lr: float = 0.0,
+    eps: float = 1e-8,
+    state: Sequence[Any] = (),
+) -> tuple[Any, ...]:
+    r"""A stair that the loss decides: where more than `patience` losses in a row are no better, the rate falls.
+
+    .. math::
+        η ← \max(factor · η, \; min\_lr) \quad \text{after more than } patience \text{ bad losses in a row}
+
+    A loss is good if it is below ``best * (1 - threshold)``, where best is the last good one; the first finite one is
+    good. Any other is bad, NaN too. ``opt.lr.report(loss)`` tells a loss, whenever you have measured one.
+
+    Parameters
+    ----------
+    lr : float
+        The rate until the first fall.
+    mode : {"min", "max"}
+        With "max" larger is better, as of an accuracy: good is what is above ``best * (1 + threshold)``.
+    factor : float, default 0.1
+        What the rate is multiplied by, >= 0 and < 1.
+    patience : int, default 10
+        How many bad losses in a row change nothing; the next one does.
+    threshold : float, default 1e-4
+        How much better a good loss is: a part of the best one, or with `threshold_mode` "abs" a difference.
+    threshold_mode : {"rel", "abs"}
+        With "abs", good is what is below ``best - threshold``, or above ``best + threshold``.
+    cooldown : int, default 0
+        How many losses after a fall are not counted as bad.
+    min_lr : float, default 0
+        The rate falls no lower.
+    eps : float, default 1e-8
+        A fall by no more than this is left out.
+    state : tuple, default ()
+        What it has made of the losses: the rate, the best one (None: none was good), the bad ones in a row, the rest of
+        the cooldown. ``opt.lr.arguments["state"]`` reads it; JSON, checkpoints and pickles keep it.
+
+    Notes
+    -----
+    ``torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, …)``, with its order of arguments, defaults and numbers; its
+    ``step(loss)`` is `Schedule.report`. ``optax.contrib.reduce_on_plateau`` scales updates, by averages of losses.
+
+    Examples
+    --------
+    >>> import numpy as np, fastadam
+    >>> opt = fastadam.Adam(np.ones(3), lr=plateau(0.1, factor=0.5, patience=1))
+    >>> for loss in (3.0, 2.0, 2.0, 2.0):
+    ...     opt.step(np.ones(3))
+    ...     opt.lr.report(loss)
+    >>> opt.rate, opt.lr(opt.t + 1)
+    (0.1, 0.05)
+    """
+    sign, best_of_none = (1, math.inf) if mode == "min" else (-1, -math.inf)
+    rate, best, bad, cooling = state or (lr, None, 0, 0)
+    bar = best_of_none if best is None else best
+    bar = bar * (1.0 - sign * threshold) if threshold_mode == "rel" else bar - sign * threshold
+    best, bad = (loss, 0) if sign * loss < sign * bar else (best, bad + 1)
+    if cooling:
+        cooling, bad = cooling - 1, 0
+    if bad > patience:
+        lower = max(rate * factor, min_lr)
+        rate = lower if rate - lower > eps else rate
+        cooling, bad = cooldown, 0
+    return rate, best, bad, cooling
 
 
 # ---------------------------------------------------------------- compositions

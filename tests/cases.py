@@ -10,7 +10,21 @@ import inside
 import numpy as np
 
 import fastadam
-from fastadam.rules import clip_factor, own_clip_factor
+from fastadam.rule import clip_factor, own_clip_factor
+
+
+class Averaging(fastadam.Optimizer):
+    """The rule of `fastadam.Average` as an optimizer: what is given as gradients is averaged in the parameters."""
+
+    lr: float = inside.options.option(default=0.0, check=inside.options.rate_or_schedule)
+    decay, first = fastadam.Average.decay, fastadam.Average.first
+    rules = ("average",)
+
+    @classmethod
+    def hyper_values(cls, rule, values, rate):
+        decay = values["decay"]
+        return super().hyper_values(rule, {**values, "decay": (decay or 0.0, decay is None)}, rate)
+
 
 #: the rule's name -> the optimizer and the options that choose it
 BY_RULE = {
@@ -23,6 +37,18 @@ BY_RULE = {
     "rmsprop_centered": (fastadam.RMSprop, {"centered": True}),
     "rmsprop_centered_momentum": (fastadam.RMSprop, {"centered": True, "momentum": 0.9}),
     "adadelta": (fastadam.Adadelta, {}),
+    "sgd": (fastadam.SGD, {}),
+    "sgd_momentum": (fastadam.SGD, {"momentum": 0.9, "dampening": 0.1}),
+    "sgd_nesterov": (fastadam.SGD, {"momentum": 0.9, "nesterov": True}),
+    "nadam": (fastadam.NAdam, {}),
+    "radam": (fastadam.RAdam, {}),
+    "asgd": (fastadam.ASGD, {"t0": 3}),
+    "rprop": (fastadam.Rprop, {}),
+    "lion": (fastadam.Lion, {}),
+    "ademamix": (fastadam.AdEMAMix, {"alpha_warmup": 4, "beta3_warmup": 5}),
+    "adopt": (fastadam.ADOPT, {}),
+    "schedule_free": (fastadam.ScheduleFreeAdamW, {"warmup_steps": 3, "weight_decay": 0.1}),
+    "average": (Averaging, {}),
 }
 
 #: options that take another way through a formula
@@ -35,6 +61,12 @@ VARIANTS = {
     "adagrad-decay": (fastadam.Adagrad, {"lr_decay": 0.1, "weight_decay": 0.01}),
     "rmsprop-in-sqrt": (fastadam.RMSprop, {"eps_in_sqrt": True, "centered": True}),
     "adadelta-maximize": (fastadam.Adadelta, {"maximize": True, "weight_decay": 0.01}),
+    "sgd-bounds": (fastadam.SGD, {"bounds": (-0.5, 1.0)}),
+    "nadam-decoupled": (fastadam.NAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True, "momentum_decay": 0.1}),
+    "radam-decoupled": (fastadam.RAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True, "betas": (0.5, 0.9)}),
+    "lion-decay": (fastadam.Lion, {"weight_decay": 0.1, "maximize": True}),
+    "adopt-unclipped": (fastadam.ADOPT, {"use_clipping": False, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "schedule_free-r": (fastadam.ScheduleFreeAdamW, {"warmup_steps": 3, "r": 0.5, "bounds": (None, 1.0)}),
     "schedule": (fastadam.Adam, {"lr": lambda t: 0.1 / (1 + t)}),
 }
 

@@ -17,7 +17,7 @@ from fastadam.kernel._plan import Plan
 from fastadam.kernel._segments import state_like
 from fastadam.kernel._signals import deferred_signals
 from fastadam.kernel._tiles import MAX_THREADS
-from fastadam.rules import Rule
+from fastadam.rule import Rule
 from fastadam.state import entries, folder, snapshot
 
 __all__ = [
@@ -68,8 +68,8 @@ def named_states(opt: Any) -> list[dict[str, np.ndarray]]:
 
 
 def bound(opt: Any) -> Sequence[np.ndarray] | None:
-    """The gradients that were bound, one a parameter."""
-    return None if opt.core.bound is None else opt.core.tree.flatten(opt.core.bound)
+    """The gradients that were bound, one a parameter; of averages, whose model it is, None."""
+    return None if opt.core.bound is None or opt.core.tree.model is not None else opt.core.tree.flatten(opt.core.bound)
 
 
 def held_object(opt: Any) -> Any:

@@ -37,6 +37,8 @@ _ADAM_OPTIONS = (
     {"lr": 0.05, "maximize": True},
 )
 _ADAM_COMBINED = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 0.01, "weight_decay": 0.1, "amsgrad": True, "maximize": True}
+_RADAM_COMBINED = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 0.01, "weight_decay": 0.1, "maximize": True}
+_NADAM_COMBINED = {**_RADAM_COMBINED, "momentum_decay": 0.1}
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "Adam": (
@@ -102,6 +104,65 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
         {"eps": 0.0001, "maximize": True},
         {"lr": 0.5, "rho": 0.8, "eps": 0.0001, "weight_decay": 0.1, "maximize": True},
     ),
+    "SGD": (
+        {},
+        {"lr": 0.1},
+        {"lr": 0.1, "weight_decay": 0.3},
+        {"lr": 0.1, "maximize": True},
+        {"lr": 0.1, "momentum": 0.8},
+        {"lr": 0.1, "momentum": 0.8, "dampening": 0.4},
+        {"lr": 0.1, "momentum": 0.8, "dampening": -0.5},
+        {"lr": 0.1, "momentum": 0.8, "nesterov": True},
+        {"lr": 0.1, "momentum": 1.1, "dampening": 1.0},
+        {"lr": 0.1, "momentum": 0.5, "dampening": 0.3, "weight_decay": 0.1, "maximize": True},
+        {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "nesterov": True, "maximize": True},
+    ),
+    "NAdam": (
+        {},
+        {"lr": 0.05},
+        {"lr": 0.05, "betas": (0.5, 0.9)},
+        {"lr": 0.05, "betas": (0.0, 0.99)},
+        {"lr": 0.05, "eps": 0.1},
+        {"lr": 0.05, "weight_decay": 0.3},
+        {"lr": 0.05, "weight_decay": 0.3, "decoupled_weight_decay": True},
+        {"lr": 0.05, "momentum_decay": 0.0},
+        {"lr": 0.05, "momentum_decay": 0.5},
+        {"lr": 0.05, "maximize": True},
+        _NADAM_COMBINED,
+        {**_NADAM_COMBINED, "decoupled_weight_decay": True},
+    ),
+    "RAdam": (
+        {},
+        {"lr": 0.05},
+        {"lr": 0.05, "betas": (0.5, 0.9)},
+        {"lr": 0.05, "betas": (0.0, 0.99)},
+        {"lr": 0.05, "betas": (0.5, 0.6)},  # never adaptive
+        {"lr": 0.05, "eps": 0.1},
+        {"lr": 0.05, "weight_decay": 0.3},
+        {"lr": 0.05, "weight_decay": 0.3, "decoupled_weight_decay": True},
+        {"lr": 0.05, "maximize": True},
+        _RADAM_COMBINED,
+        {**_RADAM_COMBINED, "decoupled_weight_decay": True},
+    ),
+    "ASGD": (
+        {},
+        {"lr": 0.1},
+        {"lr": 0.1, "lambd": 0.1},
+        {"lr": 0.1, "lambd": 0.1, "alpha": 0.5},
+        {"lr": 0.1, "t0": 0},
+        {"lr": 0.1, "t0": 5},
+        {"lr": 0.1, "weight_decay": 0.3},
+        {"lr": 0.1, "maximize": True},
+        {"lr": 0.1, "lambd": 0.05, "alpha": 0.9, "t0": 3, "weight_decay": 0.1, "maximize": True},
+    ),
+    "Rprop": (
+        {},
+        {"lr": 0.1},
+        {"lr": 0.1, "etas": (0.3, 1.1)},
+        {"lr": 0.1, "step_sizes": (0.01, 0.2)},
+        {"lr": 0.1, "maximize": True},
+        {"lr": 0.5, "etas": (0.6, 1.5), "step_sizes": (0.02, 0.3), "maximize": True},
+    ),
 }
 CASES = [Case(optimizer, options) for optimizer, several in OPTIONS.items() for options in several]
 
@@ -129,6 +190,29 @@ GROUPS: dict[str, tuple[dict[str, Any], ...]] = {
         {"maximize": True},
     ),
     "Adadelta": ({"lr": 0.5, "rho": 0.5}, {"weight_decay": 0.2, "eps": 0.01}, {"maximize": True}),
+    "SGD": (
+        {"lr": 0.1, "momentum": 0.5, "dampening": 0.2},
+        {"weight_decay": 0.2, "momentum": 0.9, "nesterov": True},
+        {"maximize": True},
+    ),
+    "NAdam": (
+        {"lr": 0.1, "betas": (0.5, 0.9), "momentum_decay": 0.1},
+        {"weight_decay": 0.2, "decoupled_weight_decay": True, "eps": 0.01},
+        {"maximize": True},
+    ),
+    "RAdam": (
+        {"lr": 0.1, "betas": (0.5, 0.9)},
+        {"weight_decay": 0.2, "decoupled_weight_decay": True, "eps": 0.01},
+        {"maximize": True},
+    ),
+    "ASGD": ({"lr": 0.1, "lambd": 0.1, "t0": 4}, {"weight_decay": 0.2, "alpha": 0.5, "t0": 0}, {"maximize": True}),
+    "Rprop": ({"lr": 0.1, "etas": (0.3, 1.1)}, {"step_sizes": (0.01, 0.2)}, {"maximize": True}),
+}
+#: options that are assigned between two steps, to the second and to the third of these groups
+ASSIGNED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    **dict.fromkeys(GROUPS, ({"lr": 0.01}, {"weight_decay": 0.5})),
+    "ASGD": ({"maximize": True}, {"weight_decay": 0.5}),  # in torch a rate counts one step later
+    "Rprop": ({"etas": (0.4, 1.1)}, {"step_sizes": (0.001, 0.1)}),
 }
 
 

@@ -18,13 +18,13 @@ from typing import Any
 
 #: the rooms from the ground up, and the modules in each; ``folder.`` is all that is in it
 ROOMS = {
-    "formulas": ("rules",),
+    "formulas": ("rule", "rules"),
     "kernel": ("kernel.",),
     "options, schedules": ("names", "options", "schedule", "schedules", "algorithm"),
     "tree, groups, state": ("tree", "structure", "groups", "state.", "checkpoint"),
     "core": ("core",),
-    "optimizer": ("optimizer", "saved", "base"),
-    "optimizers": ("optimizers",),
+    "optimizer": ("optimizer", "saved", "stepped", "base"),
+    "optimizers": ("optimizers", "optimizers.", "average"),
     "doors": ("functional", "custom", "numba", "capi"),
     "adapters, mpi": ("adapters.", "mpi."),
     "the package": ("__init__",),

@@ -1,8 +1,11 @@
 """Records what torch.optim makes of the cases of `torch_cases.py` in data/torch-2.13.npz: python tools/record_torch.py
 An array for each case and dtype, of the parameters, flat, after each of STEPS; and "torch", the version that made them.
+torch keeps NAdam's product of momenta and ASGD's rate and weight in its default dtype: here that is the parameters'.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,16 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 import torch
 from torch_cases import CASES, DTYPES, RECORDED, Case, follow, key, start
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class TorchOptimizer:
@@ -25,7 +38,8 @@ class TorchOptimizer:
     def step(self, grads: list[np.ndarray]) -> None:
         for tensor, grad in zip(self.tensors, grads, strict=True):
             tensor.grad = torch.from_numpy(grad)
-        self.optimizer.step()
+        with default_dtype(self.tensors[0].dtype):
+            self.optimizer.step()
 
     def states(self) -> dict[str, list[np.ndarray | None]]:
         """torch's name of a state -> its arrays, one a parameter, or None where a parameter has no such state."""

@@ -51,8 +51,10 @@ from ..kernel import backends, checks, threads
 from ..kernel._entry import Entry
 from ..kernel._plan import Plan
 from ..kernel._signals import deferred_signals
-from ..rules import Rule
+from ..rule import Rule
 from ._tensors import Watch, read_by
+from .tensors import steppable, view
+from .torch_average import Average as Average
 from .torch_state import (
     export_state,
     import_state,
@@ -224,13 +226,13 @@ class _TensorPlan:
         for k, params in enumerate(stepped):
             if params:
                 rule = self.rule_of(groups[k])
-                initial = ours.initial(self.checked(k, self.given(groups[k])))
-                states = [_states(ours, rule, initial, f"the state of {named[p]}", p, held[p]) for p in params]
+                values = self.checked(k, self.given(groups[k]))
+                states = [_states(ours, rule, values, f"the state of {named[p]}", p, held[p]) for p in params]
                 views = [
-                    [_steppable(f"a state of {named[p]}", tensor) for tensor in tensors.values()]
+                    [steppable(f"a state of {named[p]}", tensor) for tensor in tensors.values()]
                     for p, tensors in zip(params, states, strict=True)
                 ]
-                planned.append((backends.kernel(rule), [_steppable(named[p], p) for p in params], views))
+                planned.append((backends.kernel(rule), [steppable(named[p], p) for p in params], views))
                 self.states += states
                 self.rules.append((k, rule))
         names = [named[p] for p in self.params]
@@ -316,17 +318,20 @@ def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
 
 
 def _states(
-    ours: type[Optimizer], rule: Rule, initial: float, name: str, p: torch.Tensor, state: Mapping[str, Any]
+    ours: type[Optimizer], rule: Rule, values: dict[str, Any], name: str, p: torch.Tensor, state: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
     found = {}
     dtype = torch.float32 if p.dtype in _HALVES else p.dtype
-    for key in (ours.torch_names[own] for own in rule.states):
+    initial = ours.initial(values, p)
+    for own in rule.states:
+        key = ours.torch_names[own]
         tensor = state.get(key)
         if tensor is None and steps_done(name, state):
             raise ValueError(f"{name}: expected {key!r} after step {steps_done(name, state)}, got {list(state)}")
         if tensor is None:
-            tensor = torch.full_like(p, initial, dtype=dtype, memory_format=torch.preserve_format)
+            tensor = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
+            tensor += initial.get(own, 0.0)
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
         if tensor.is_complex() != p.is_complex():
@@ -347,45 +352,7 @@ def _gradient(tensor: Any, what: str) -> np.ndarray:
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError):
-        return _view(what, _computed(tensor))
-
-
-def _steppable(what: str, tensor: Any) -> np.ndarray:
-    """The memory of a tensor that is to be stepped, as an array."""
-    array = _view(what, tensor)
-    if array.dtype.name not in checks.DTYPES:
-        raise _unfit(what, tensor)
-    if checks.repeats(array):
-        raise ValueError(f"{what}: several of its elements share one place in memory; use .contiguous()")
-    return array
-
-
-def _view(what: str, tensor: Any) -> np.ndarray:
-    """The tensor's memory as an array."""
-    try:
-        return tensor.numpy()  # type: ignore[no-any-return]
-    except (TypeError, RuntimeError) as error:  # not worth asking before: this is called for every gradient
-        if tensor.layout == torch.strided and tensor.device.type == "cpu":
-            if tensor.dtype == torch.bfloat16:
-                from ml_dtypes import bfloat16
-
-                return tensor.detach().view(torch.int16).numpy().view(bfloat16)  # type: ignore[no-any-return]
-            if tensor.requires_grad:
-                return _view(what, tensor.detach())
-        raise _unfit(what, tensor) from error
-
-
-def _unfit(what: str, tensor: torch.Tensor) -> TypeError:
-    """Why a tensor cannot be stepped, in torch's words."""
-    if tensor.layout != torch.strided:
-        why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
-    elif tensor.device.type != "cpu":
-        why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
-    elif tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
-        why, way = "has values that are not computed yet", ".resolve_conj()" if tensor.is_conj() else ".clone()"
-    else:
-        why, way = f"is of {tensor.dtype}", "torch.optim" if tensor.is_complex() else ".to(torch.float32)"
-    return TypeError(f"{what} {why}; fastadam steps dense CPU tensors of {', '.join(checks.DTYPES)}: use {way}")
+        return view(what, _computed(tensor))
 
 
 def _refused_ways(ours: type[Optimizer]) -> set[str]:
@@ -405,7 +372,7 @@ def _check_groups(ours: type[Optimizer], groups: list[dict[str, Any]]) -> None:
     for k, group in enumerate(groups):
         _refuse_ways(f"param_groups[{k}]", group, _refused_ways(ours))
     named = {name: p for p, name in _named(groups).items() if _needs_gradient(p)}
-    checks.parameters(list(named), [_steppable(name, p) for name, p in named.items()])
+    checks.parameters(list(named), [steppable(name, p) for name, p in named.items()])
 
 
 def _needs_gradient(p: torch.Tensor) -> bool:

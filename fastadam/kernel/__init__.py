@@ -1,3 +1,3 @@
 """Generic machinery that knows no algorithm: plans, checks, and the rules made runnable.
-Imports nothing of fastadam but `rules`.
+Imports nothing of fastadam but `rule` and `rules`.
 """

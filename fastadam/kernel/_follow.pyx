@@ -10,7 +10,6 @@ from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
 from ._extras cimport Extras, read_extras
-from ._plan cimport Plan
 from ._segments cimport Segment
 
 from ._signals import deferred_signals
@@ -25,8 +24,6 @@ cdef enum:  # the kinds of nodes, as `fastadam.tree` has them
 
 cdef class Cell:
     """A value that is replaced whole: by whoever knows the value that was there."""
-
-    cdef public object value
 
     def __init__(self, value):
         self.value = value
@@ -51,12 +48,6 @@ cdef class Follower:
     it `took`, which also says which parameters are `frozen`, and ``flatten(grads)`` for gradients in a structure that
     is not of plain lists, tuples and dicts.
     """
-
-    cdef readonly Plan plan
-    cdef public object source, source_node, grads_node, bound, owner
-    cdef public Cell cell
-    cdef public object took
-    cdef public list frozen     # their numbers
 
     def __init__(self, Plan plan, Cell cell):
         self.plan = plan

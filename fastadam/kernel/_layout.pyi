@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from ..rules import Rule
+from ..rule import Rule
 
 class Kernel:
     rule: Rule

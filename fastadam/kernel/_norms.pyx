@@ -18,7 +18,7 @@ import numpy as np
 
 cnp.import_array()
 
-include "clip_factors.pxi"  # of rules.py, by setup.py
+include "clip_factors.pxi"  # of rule.py, by setup.py
 
 cdef enum:                  # exponents of what is squared where squares of float64 vanish or overflow, and sums of them
     LEAST = -700

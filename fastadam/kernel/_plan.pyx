@@ -30,11 +30,7 @@ cnp.import_array()
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject*)
 
-cdef enum:                  # places of the counts
-    UNDER_WAY = 0
-    T = 1
-    SKIPPED = 2
-    STEPS = 3
+
 
 cdef inline bint all_floats(values) noexcept:
     """Whether this is a tuple of Python's floats."""
@@ -192,14 +188,14 @@ cdef class Plan(Entry):
     @property
     def torn(self):
         """Whether a sweep was begun and not ended: the arrays may be of two steps."""
-        return self.count is not NULL and self.count[UNDER_WAY] != 0
+        return self.count is not NULL and self.count[UNDER_WAY] == CHANGE
 
     def begin_change(self):
         """Say that the arrays are being changed, until `set_counts`: they are of two steps meanwhile."""
         self.need_layout()
         self.need_outside()
         self.changes += 1
-        self.count[UNDER_WAY] = 1
+        self.count[UNDER_WAY] = CHANGE
 
     def set_counts(self, int64_t t, int64_t skipped, steps, seed=None):
         """Set all counts; `steps` is one number, or one for each parameter. No step is under way then.
@@ -217,14 +213,14 @@ cdef class Plan(Entry):
         if each.shape != (self.layout.job.n_segments,):
             n = self.layout.job.n_segments
             raise ValueError(f"steps: expected {n} numbers, one a parameter, got {checks.shown(steps)}")
-        self.count[UNDER_WAY] = 1  # while they are of two minds
+        self.count[UNDER_WAY] = CHANGE  # while they are of two minds
         (<object> self.counts)[STEPS:] = each
         self.end_counts(t, skipped)
 
     cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1:
         """The same, where all parameters have done as many steps."""
         cdef Py_ssize_t i
-        self.count[UNDER_WAY] = 1
+        self.count[UNDER_WAY] = CHANGE
         for i in range(self.layout.job.n_segments):
             self.count[STEPS + i] = steps
         self.end_counts(t, skipped)
@@ -237,11 +233,8 @@ cdef class Plan(Entry):
 
     # Hyper-parameters.
 
-    def set_hyper(self, Py_ssize_t group, values):
+    cpdef int set_hyper(self, Py_ssize_t group, values) except -1:
         """The hyper-parameters of a group, in the order of its rule's `hyper`; they hold from the next step on."""
-        self.set_values(group, values)
-
-    cdef int set_values(self, Py_ssize_t group, values) except -1:
         cdef Bundle* bundle = &self.layout.bundles[self.number(group)]
         cdef _layout.Kernel kernel = <_layout.Kernel> bundle.kernel
         cdef Py_ssize_t i
@@ -264,6 +257,16 @@ cdef class Plan(Entry):
         return group
 
     # The step.
+
+    cdef int hold(self) except -1:
+        """Also refuse all that steps, changes or copies the arrays while they are exchanged."""
+        Entry.hold(self)
+        if self.count is not NULL and self.count[UNDER_WAY] == SWAPPED:
+            self.release()
+            raise RuntimeError(
+                "parameters and averages are exchanged until the block of swapped() is over; step, save, copy after it"
+            )
+        return 0
 
     cdef int need_outside(self) except -1:
         """Refuse a change of the layout from within a step."""
@@ -412,7 +415,7 @@ cdef class Plan(Entry):
         self.grad_norm = grad_norm
         self.changes += 1
         layout.job.zero_grads = extras.zero_grads
-        self.count[UNDER_WAY] = 1
+        self.count[UNDER_WAY] = CHANGE
         if exchange is None:
             _tiles.sweep(layout, 0, layout.job.n_segments, self.n_threads)
         else:

@@ -85,6 +85,7 @@ cdef struct Job:            # all that a thread needs to work on a tile
     bint zero_grads             # leave zeros in the gradients
     bint clips_each             # segments are swept with their own scalars
     double* sums                # of squares, high and low parts, where segments meet tiles: `slot` says where
+    int which                   # the operand that is exchanged with the parameter
 
 cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept
 cdef Extent extent_of(Segment* segment, int which) noexcept

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from ..rules import Rule
+from ..rule import Rule
 
 class Stepper:
     n_threads: int

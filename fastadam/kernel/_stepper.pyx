@@ -70,7 +70,7 @@ cdef class Stepper:
         try:
             self.plan.need_layout()
             if hyper is not self.hyper:
-                self.plan.set_values(0, hyper)
+                self.plan.set_hyper(0, hyper)
                 self.hyper = hyper
             if self.plan.t != t - 1:
                 self.plan.set_counts_held(t - 1, 0, t - 1)
@@ -90,7 +90,7 @@ cdef class Stepper:
         self.plan.hold()
         try:
             self.plan.lay_held([(self.kernel, params, states)], names, None, None)
-            self.plan.set_values(0, hyper)
+            self.plan.set_hyper(0, hyper)
             self.plan.set_counts_held(t - 1, 0, t - 1)
             self.plan.step_held(grads, &PLAIN, None, None)
         finally:

@@ -1,6 +1,6 @@
 # cython: language_level=3, cdivision=True
-"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, and the squares of their
-gradients.
+"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, the squares of their gradients,
+and the exchange of two operands.
 """
 
 cimport numpy as cnp
@@ -63,6 +63,23 @@ cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) 
     for i in range(first, last):
         if not job.segments[i].absent:
             sweep_in_python(job, &job.segments[i])
+    return 0
+
+
+cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, int n_threads) except -1:
+    """Exchange what the parameters of the segments first … last hold with what another operand of each holds.
+
+    Both are stored as they are computed, so that no bit is lost. There are buffers for so many threads.
+    """
+    cdef Job* job = &layout.job
+    if first >= last:
+        return 0
+    job.work = exchange_range
+    job.which = which
+    job.keeps_denormals = True
+    job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].n
+    if job.begin < job.end:
+        call_run(job, n_threads)
     return 0
 
 
@@ -174,6 +191,24 @@ cdef inline void sweep_by(
         begin += n
 
 
+cdef void exchange_range(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """Exchange the elements begin … end of two operands; a parameter is stored from its new master weight."""
+    cdef char* other = buffer + job.which * CHUNK * sizeof(double)
+    cdef Py_ssize_t n
+    while begin < end:
+        n = min(end - begin, <Py_ssize_t> CHUNK)
+        copy_in(segment, 0, begin, n, buffer)
+        copy_in(segment, job.which, begin, n, other)
+        if segment.has_master:
+            let_master_follow(segment, begin, n, buffer, <uint32_t*> buffer)
+            copy_out(segment, segment.n_operands, begin, n, other, 0)
+        copy_out(segment, 0, begin, n, other, 0)
+        copy_out(segment, job.which, begin, n, buffer, 0)
+        begin += n
+
+
 cdef inline const void* scalars_of_cohort(Segment* segment) noexcept nogil:
     """In the type that the segment is computed in."""
     return <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
@@ -186,9 +221,11 @@ cdef int sweep_in_python(Job* job, Segment* segment) except -1:
     cdef int k
     cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
     cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
-    cdef const void* given = segment.own_scalars if job.clips_each else scalars_of_cohort(segment)
+    cdef const void* given = segment.own_scalars
     cdef bint keeps_denormals = segment.keeps_denormals if job.clips_each else job.keeps_denormals
     cdef uint64_t mode
+    if not job.clips_each:
+        given = scalars_of_cohort(segment)
     scalars = [(<float*> given)[k] if is_float else (<double*> given)[k] for k in range(kernel.n_scalars)]
     mode = enter(keeps_denormals)
     try:

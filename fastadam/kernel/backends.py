@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import rules
-from ..rules import Rule
+from ..rule import Rule, finish, prepare
+from ..rules import RULES
 from . import _codecs, _cpu, checks, literals, threads
 from ._layout import Kernel
 
@@ -52,7 +52,7 @@ def sweep_addresses(name: str) -> tuple[int, int, int]:
 
 
 def _is_built_in(rule: Rule) -> bool:
-    return rules.RULES.get(rule.name) is rule
+    return RULES.get(rule.name) is rule
 
 
 def _cython(rule: Rule) -> Kernel:
@@ -75,14 +75,14 @@ def _numba(rule: Rule) -> Kernel:
 
 
 def _numpy(rule: Rule) -> Kernel:
-    n_shared = rule.n_prepare_scalars
     update = rule.update if _is_built_in(rule) else _on_arrays(rule)
 
     def sweep(scalars: list[float], p: np.ndarray, g: np.ndarray, *states: np.ndarray) -> None:
         with np.errstate(all="ignore"):
-            rounded = [p.dtype.type(scalar) for scalar in scalars]
-            new_p, g = rules.prepare(p, g, *rounded[:n_shared])
-            for old, new in zip((p, *states), update(new_p, g, *states, *rounded[n_shared:]), strict=True):
+            before, own, after = rule.divided([p.dtype.type(scalar) for scalar in scalars])
+            new_p, g = prepare(p, g, *before)
+            new_p, *new_states = update(new_p, g, *states, *own)
+            for old, new in zip((p, *states), (finish(new_p, *after), *new_states), strict=True):
                 old[...] = new
 
     def scalars(t: int, hyper: list[float]) -> list[float]:
@@ -94,7 +94,7 @@ def _numpy(rule: Rule) -> Kernel:
 
 def _on_arrays(rule: Rule) -> Callable[..., list[Any]]:
     """The update of a user's own rule on arrays, which are to be to it what numbers are: values that do not change."""
-    n_arrays, n_scalars = 2 + len(rule.states), rule.n_scalars - rule.n_prepare_scalars
+    n_arrays, n_scalars = 2 + len(rule.states), len(rule.divided(range(rule.n_scalars))[1])
     of_dtype = {real: literals.typed(rule.update, real) for real in (np.float32, np.float64)}
 
     def update(*given: Any) -> list[Any]:

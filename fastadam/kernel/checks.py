@@ -21,7 +21,8 @@ _FEW = 64
 _FEW_NUMBERS = 8
 #: library -> how what it keeps comes to be stepped
 _OF_LIBRARY = {
-    "torch": "; PyTorch's tensors and models are stepped by fastadam.adapters.torch, as its Adam(model.parameters())",
+    "torch": "; PyTorch's tensors and models are stepped and averaged by fastadam.adapters.torch, as by its "
+    "Adam(model.parameters())",
     "jax": "; JAX's arrays never change: step a copy, numpy.array(x), and hand that to JAX again",
     "tensorflow": "; step copies, numpy.array(x) or model.get_weights(), and write them back, x.assign(…) or "
     "model.set_weights(…)",
@@ -30,6 +31,7 @@ _OF_LIBRARY = {
     "pandas": "; step the array that .to_numpy(copy=True) gives",
     "polars": "; step the array that .to_numpy(writable=True) gives",
     "sklearn": "; scikit-learn's perceptrons are trained within fastadam.adapters.sklearn.accelerated()",
+    "fastadam": "; pass its .params",
     "thinc": "; thinc's models are trained by the optimizers of fastadam.adapters.thinc",
 }
 _OF_LIBRARY |= {"jaxlib": _OF_LIBRARY["jax"], "keras": _OF_LIBRARY["tensorflow"]}
@@ -126,6 +128,20 @@ def number(allowed: str, test: Callable[[float], bool]) -> Check:
 def flag(name: str, value: Any) -> bool:
     """Refuse all but True and False."""
     return value if type(value) is bool else _plain(name, value, bool, "True or False")
+
+
+def one_of(*words: str) -> Check:
+    """A check for one of these words."""
+    allowed = " or ".join(map(repr, words))
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: expected {allowed}, got {came(value)}")
+        if value not in words:
+            raise ValueError(f"{name}: expected {allowed}, got {shown(value, 100)}")
+        return value
+
+    return check
 
 
 #: what may stand in a step's arguments, beside None

@@ -6,12 +6,14 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
+
+from .. import rules
+from ..rule import OF_THE_STEP, Rule, arguments, finish, prepare
 
 HEADER = '''# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, cpow=True
 """Generated from fastadam/rules.py by fastadam/kernel/generate.py: do not edit."""
-from libc.math cimport fabs, fabsf, sqrt as sqrt_f64, sqrtf
+from libc.math cimport INFINITY, fabs, fabsf, log, sqrt as sqrt_f64, sqrtf
 from libc.stdint cimport uint64_t
 
 cdef extern from *:
@@ -31,6 +33,8 @@ ctypedef fused real:
     float
     double
 
+cdef double inf = INFINITY
+
 cdef inline real sqrt(real x) noexcept nogil:
     if real is float:
         return sqrtf(x)
@@ -42,6 +46,11 @@ cdef inline real absolute(real x) noexcept nogil:
         return fabsf(x)
     else:
         return fabs(x)
+
+cdef inline real sign(real x) noexcept nogil:
+    cdef real s = 1 if x > 0 else 0
+    s = -1 if x < 0 else s
+    return s if x == x else x
 
 cdef inline real maximum(real a, real b) noexcept nogil:
     cdef real larger = a if a >= b else b  # b where one of them is NaN
@@ -85,75 +94,74 @@ cdef void {name}_step(double t, const double* hyper, double* out) noexcept nogil
 """
 
 
-def arrays(rule: Any) -> list[str]:
+def arrays(rule: Rule) -> list[str]:
     """What the loop calls the rule's arrays; a state's own name might be one of the loop's."""
     return ["p", "g", *(f"state_{name}" for name in rule.states)]
 
 
-def sweep_body(rule: Any, update: str) -> str:
+def sweep_body(rule: Rule, update: str) -> str:
     """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there."""
     scalars = [f"s{k}" for k in range(rule.n_scalars)]
-    shared, own = scalars[: rule.n_prepare_scalars], scalars[rule.n_prepare_scalars :]
+    before, own, after = rule.divided(scalars)
     states = [f"{name}[i]" for name in arrays(rule)[2:]]
     lines = [f"{name} = s[{k}]" for k, name in enumerate(scalars)]  # locals, which no store can change
     lines += [
         "for i in range(n):",
-        f"    p_, g_ = prepare({', '.join(['p[i]', 'g[i]', *shared])})",
-        f"    ({', '.join(['p[i]', *states])},) = {update}({', '.join(['p_', 'g_', *states, *own])})",
+        f"    p_, g_ = prepare({', '.join(['p[i]', 'g[i]', *before])})",
+        f"    ({', '.join(['p_', *states])},) = {update}({', '.join(['p_', 'g_', *states, *own])})",
+        f"    p[i] = finish({', '.join(['p_', *after])})",
     ]
     return textwrap.indent("\n".join(lines), "    ")
 
 
-def step_body(rules: ModuleType, rule: Any, scalars: str) -> str:
+def step_body(rule: Rule, scalars: str) -> str:
     """The scalars of step `t`, written to `out`, given the values of the rule's `hyper` and its function's name."""
-    place = {name: f"hyper[{k}]" for k, name in enumerate((*rules.OF_THE_STEP, *rule.hyper))} | {"t": "t"}
+    place = {name: f"hyper[{k}]" for k, name in enumerate((*OF_THE_STEP, *rule.hyper))} | {"t": "t"}
     out = [f"out[{k}]" for k in range(rule.n_scalars)]
-    calls = (
-        ("prepare_scalars", rules.prepare_scalars, out[: rule.n_prepare_scalars]),
-        (scalars, rule.scalars, out[rule.n_prepare_scalars :]),
-    )
+    names = ("prepare_scalars", scalars, "finish_scalars")
     lines = [
-        f"({', '.join(results)},) = {name}({', '.join(place[argument] for argument in rules.arguments(function))})"
-        for name, function, results in calls
+        f"({', '.join(results)},) = {name}({', '.join(place[argument] for argument in arguments(function))})"
+        for name, function, results in zip(names, rule.of_scalars, rule.divided(out), strict=True)
         if results
     ]
     return textwrap.indent("\n".join(lines), "    ")
 
 
-def generate(rules: ModuleType) -> str:
-    """The text of a ``.pyx`` module that holds all sweeps of `rules.RULES` and a table of their addresses."""
-    scalar_functions = dict.fromkeys(rule.scalars for rule in rules.RULES.values())
+def generate() -> str:
+    """The text of a ``.pyx`` module that holds all sweeps and a table of their addresses."""
+    every = rules.RULES.values()
+    of_scalars = dict.fromkeys(function for rule in every for function in rule.of_scalars)
+    updates: list[Callable[..., Any]] = [prepare, *(rule.update for rule in every), finish]
     parts = [HEADER]
-    parts += [_function(rules, f, "double") for f in (rules.prepare_scalars, *scalar_functions)]
-    parts += [_function(rules, f, "real") for f in (rules.prepare, *(rule.update for rule in rules.RULES.values()))]
-    for rule in rules.RULES.values():
+    parts += [_function(f, "double") for f in (rules.power_sum, *of_scalars)]
+    parts += [_function(f, "real") for f in updates]
+    for rule in every:
         parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
-        parts.append(STEP.format(name=rule.name, body=step_body(rules, rule, rule.scalars.__name__)))
-    parts += [_table(rules.RULES), _codecs()]
+        parts.append(STEP.format(name=rule.name, body=step_body(rule, rule.scalars.__name__)))
+    parts += [_table(), _codecs()]
     return "".join(parts)
 
 
-def _function(rules: ModuleType, function: Callable[..., Any], ctype: str) -> str:
+def _function(function: Callable[..., Any], ctype: str) -> str:
     """The function's own body under a C signature: all arguments and results are `ctype`."""
     definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert isinstance(definition, ast.FunctionDef)
     statements = [s for s in definition.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     returned = statements[-1].value if isinstance(statements[-1], ast.Return) else None
-    count = len(returned.elts) if isinstance(returned, ast.Tuple) else 1
-    result = f"({', '.join([ctype] * count)})" if count > 1 else ctype
-    arguments = ", ".join(f"{ctype} {name}" for name in rules.arguments(function))
+    result = f"({f'{ctype}, ' * len(returned.elts)})" if isinstance(returned, ast.Tuple) else ctype
+    taken = ", ".join(f"{ctype} {name}" for name in arguments(function))
     assigned = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    declared = [f"cdef {ctype} {name}" for name in sorted(assigned - set(rules.arguments(function)))]
+    declared = [f"cdef {ctype} {name}" for name in sorted(assigned - set(arguments(function)))]
     body = textwrap.indent("\n".join([*declared, *map(ast.unparse, statements)]), "    ")
-    return f"\ncdef inline {result} {function.__name__}({arguments}) noexcept nogil:\n{body}\n"
+    return f"\ncdef inline {result} {function.__name__}({taken}) noexcept nogil:\n{body}\n"
 
 
-def formula(rules: ModuleType, name: str) -> str:
-    """A function of `rules`, of float64 numbers, in Cython: for the kernel to include."""
-    return _function(rules, getattr(rules, name), "double")
+def formula(function: Callable[..., Any]) -> str:
+    """A function of float64 numbers, in Cython: for the kernel to include."""
+    return _function(function, "double")
 
 
-def _sweep(rule: Any, dtype: str, ctype: str) -> str:
+def _sweep(rule: Rule, dtype: str, ctype: str) -> str:
     # The pointers are parameters of a function: only there does gcc heed `restrict`, and vectorise many arrays.
     names = arrays(rule)
     return SWEEP.format(
@@ -167,10 +175,10 @@ def _sweep(rule: Any, dtype: str, ctype: str) -> str:
     )
 
 
-def _table(rules: dict[str, Any]) -> str:
+def _table() -> str:
     rows = "".join(
         f'    "{name}": (<size_t> &{name}_step, <size_t> &{name}_float32, <size_t> &{name}_float64),\n'
-        for name in rules
+        for name in rules.RULES
     )
     return f"\n#: name of the rule -> addresses of its step's scalars and of its sweeps\nADDRESSES = {{\n{rows}}}\n"
 

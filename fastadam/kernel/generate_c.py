@@ -3,9 +3,9 @@ A hyper-parameter of a rule is a member of the options, in the order in which th
 """
 
 from itertools import chain
-from math import inf
-from types import ModuleType
-from typing import Any
+
+from ..rule import OF_THE_STEP, Rule
+from ..rules import RULES
 
 #: the ends of the functions' names, and what they step
 DTYPES = {"f32": "float", "f64": "double"}
@@ -120,11 +120,22 @@ cdef extern from "denormals.h":
     uint64_t denormals_off() nogil
     void denormals_restore(uint64_t mode) nogil
 
+cdef enum:
+    OF_THE_FIRST_HEADER = 13  # members, beside the size
+    OF_ALL = @n_members
+
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
 
+cdef inline size_t size_of(int n_members) noexcept nogil:
+    return sizeof(fastadam_options) - (OF_ALL - n_members) * sizeof(double)
+
+cdef inline double member(const fastadam_options* options, int k) noexcept nogil:
+    """The member number k; zero where the caller's header is older than that."""
+    return (&options.lr)[k] if options.size >= size_of(k + 1) else 0.0
+
 cdef inline int refused(const fastadam_options* options, int64_t t, int64_t n) noexcept nogil:
-    if options is NULL or options.size != sizeof(fastadam_options):
+    if options is NULL or not size_of(OF_THE_FIRST_HEADER) <= options.size <= sizeof(fastadam_options):
         return FASTADAM_BAD_OPTIONS
     return FASTADAM_BAD_LENGTH if n < 0 else FASTADAM_BAD_STEP if t < 1 else FASTADAM_OK
 
@@ -159,9 +170,9 @@ cdef sweep_t {name}_sweep_{suffix} = <sweep_t> <size_t> backends.sweep_addresses
 """
 
 
-def generate(rules: ModuleType) -> dict[str, str]:
+def generate() -> dict[str, str]:
     """The interface's texts, by the paths of their files below ``fastadam/``."""
-    every = [*rules.RULES.values()]
+    every = [*RULES.values()]
     names = dict.fromkeys(chain.from_iterable(map(members, every)))
     flags = {name for rule in every for name in rule.flags}
     in_header = [f"    double {name};{' /* a flag: zero or not */' if name in flags else ''}" for name in names]
@@ -170,11 +181,11 @@ def generate(rules: ModuleType) -> dict[str, str]:
     return {
         "include/fastadam.h": fill(HEADER, members="\n".join(in_header), functions=" \\\n".join(map(row, every))),
         "capi.pxd": fill(PXD, members=in_pxd, functions="\n".join(signature(*one) for one in both)),
-        "capi.pyx": PYX + "".join(function(rules, *one) for one in both),
+        "capi.pyx": PYX.replace("@n_members", str(len(names))) + "".join(function(*one, [*names]) for one in both),
     }
 
 
-def members(rule: Any) -> list[str]:
+def members(rule: Rule) -> list[str]:
     """The options that the rule reads: those of its hyper-parameters that do nothing at zero, or have no default."""
     return [name for name in rule.hyper if not rule.defaults.get(name)]
 
@@ -186,14 +197,14 @@ def fill(template: str, **texts: str) -> str:
     return template
 
 
-def row(rule: Any) -> str:
+def row(rule: Rule) -> str:
     """The rule's function in the header's table."""
     states = "".join(f", real *{name}" for name in rule.states)
     read = ", ".join(members(rule))
     return f"    /* {read} */ \\\n    X({rule.name}_##suffix, (FASTADAM_ARGS(real){states}))"
 
 
-def signature(rule: Any, suffix: str) -> str:
+def signature(rule: Rule, suffix: str) -> str:
     """The head of the rule's function in Cython."""
     real = DTYPES[suffix]
     states = "".join(f", {real}* {name}" for name in rule.states)
@@ -204,12 +215,13 @@ def signature(rule: Any, suffix: str) -> str:
     )
 
 
-def function(rules: ModuleType, rule: Any, suffix: str) -> str:
-    """The rule's function for one dtype: check, compute the scalars, sweep."""
+def function(rule: Rule, suffix: str, names: list[str]) -> str:
+    """The rule's function for one dtype: check, compute the scalars, sweep. `names` are the members of the options."""
     arrays = ["p", "g", *rule.states]
     own = members(rule)
     values = [
-        f"options.{name}" if name in own else literal(rule.defaults[name]) for name in (*rules.OF_THE_STEP, *rule.hyper)
+        f"member(options, {names.index(name)})  # {name}" if name in own else literal(rule.defaults[name])
+        for name in (*OF_THE_STEP, *rule.hyper)
     ]
     return FUNCTION.format(
         name=rule.name,
@@ -227,4 +239,4 @@ def function(rules: ModuleType, rule: Any, suffix: str) -> str:
 
 def literal(value: float) -> str:
     """The number in C."""
-    return "INFINITY" if value == inf else repr(float(value))
+    return repr(float(value)).replace("inf", "INFINITY")

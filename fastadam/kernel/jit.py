@@ -10,8 +10,8 @@ import numpy as np
 from numba import types
 from numba.core import ir
 
-from .. import rules
-from ..rules import Rule
+from .. import rule as shared
+from ..rule import Rule, arguments
 from . import generate, literals
 from ._layout import Kernel
 
@@ -37,7 +37,7 @@ def compile_rule(rule: Rule) -> Kernel:
         n_scalars=rule.n_scalars,
         views="\n".join(views),
         sweep_body=generate.sweep_body(rule, "update"),
-        step_body=generate.step_body(rules, rule, "scalars_of_step"),
+        step_body=generate.step_body(rule, "scalars_of_step"),
     )
     callbacks = {}
     for dtype in ("float32", "float64"):
@@ -53,8 +53,7 @@ def compile_rule(rule: Rule) -> Kernel:
 def functions(rule: Rule, real: literals.Real = None) -> dict[str, Any]:
     """What the generated loops call, jitted; the update with its numbers in the dtype `real`."""
     return {
-        "prepare": jit(rules.prepare),
-        "prepare_scalars": jit(rules.prepare_scalars),
+        **{name: jit(getattr(shared, name)) for name in ("prepare", "prepare_scalars", "finish", "finish_scalars")},
         "update": jit(rule.update, real),
         "scalars_of_step": jit(rule.scalars),
     }
@@ -62,12 +61,18 @@ def functions(rule: Rule, real: literals.Real = None) -> dict[str, Any]:
 
 def jit(function: Callable[..., Any], real: literals.Real = None) -> Any:
     """The function under Numba, and with it what Python functions it calls."""
-    return literals.typed(function, real, numba.njit(inline="always", error_model="numpy"))
+    made = numba.njit(inline="always", error_model="numpy")
+    return literals.typed(function, real, made, [(np.where, _where)])
+
+
+def _where(condition, a, b):  # type: ignore[no-untyped-def]
+    """numpy.where of numbers, for which Numba makes an array where the condition is a comparison."""
+    return a if condition else b
 
 
 def check_counters(rule: Rule) -> None:
     """Refuse an update in which a whole number that is no literal, such as a loop's counter, widens float32."""
-    update, taken = jit(rule.update, np.float32), (types.float32,) * len(rules.arguments(rule.update))
+    update, taken = jit(rule.update, np.float32), (types.float32,) * len(arguments(rule.update))
     update.compile(taken)
     annotation = update.overloads[taken].type_annotation
     for done in (done for block in annotation.blocks.values() for done in block.find_insts(ir.Assign)):

@@ -8,7 +8,7 @@ known: a rule may be a lambda, or come from an interactive session.
 import builtins
 import dis
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
 from types import CellType, CodeType, FunctionType, ModuleType
@@ -23,8 +23,15 @@ _OPERATORS = {i.argrepr: i.arg or 0 for i in dis.get_instructions(compile("a * a
 _LOAD_CONST, _COPY, _NOP = (dis.opmap[name] for name in ("LOAD_CONST", "COPY", "NOP"))
 
 
-def typed(function: Callable[..., Any], real: Real, made: Callable[[Any], Any] = lambda function: function) -> Any:
+def typed(
+    function: Callable[..., Any],
+    real: Real,
+    made: Callable[[Any], Any] = lambda function: function,
+    instead: Sequence[tuple[Any, Any]] = (),
+) -> Any:
     """A function with its numbers in the dtype `real`, and the functions that it calls likewise; `made` of each.
+
+    `instead` pairs functions that are called by a name of their own with what is called in their place.
 
     Numbers are literals, but for indices and the arguments of range; defaults; and what names around the function
     stand for, attributes of modules and classes among them. All keep the values that they have now.
@@ -36,11 +43,12 @@ def typed(function: Callable[..., Any], real: Real, made: Callable[[Any], Any] =
     """
 
     def value(found: Any) -> Any:
+        found = next((other for usual, other in instead if found is usual), found)
         found = getattr(found, "py_func", found)  # the user jitted it
         if not inspect.isfunction(found):
             return _number(found, real)
         # Itself among its globals: numpy.sign in a function that is called sign looks like that.
-        return found if found is function else typed(found, real, made)
+        return found if found is function else typed(found, real, made, instead)
 
     code, scope = function.__code__, function.__globals__
     cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))

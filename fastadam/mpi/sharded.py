@@ -17,9 +17,11 @@ from ..core import Core
 from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
+from ..kernel._swapped import swapped
 from ..kernel.checks import shown
 from ..state.places import Place
 from ..state.snapshot import Fit, Loaded
+from ..stepped import Swapping
 from ..tree import Grads, Params
 from . import shard_files, shards
 from .exchange import Exchange
@@ -409,6 +411,41 @@ class Sharded(Optimizer):
         raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
 
 
+class _Swapping(Swapping):
+    """`swapped` of ranks: each exchanges its share, and all get what the others have."""
+
+    core: Core
+    _ranks: Ranks
+    _whole: Whole
+    _exchange: Exchange
+    _number: int
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:  # type: ignore[override]
+        """As the optimizer's own, on all ranks: they enter the block together, and leave it together.
+
+        The way in and the way out each send all parameters once, as a step does; what the block writes into
+        parameters is lost, but for a rank's own share of them.
+        """
+        share = swapped(self.core)
+        with deferred_signals(), self._ranks.all_or_none("swapped") as agree:
+            self._whole.need_same_arrays()
+            self._whole.need_writeable()
+            with self.core.held_whole():
+                agree({"number": self._number})
+            self._exchange.take()
+            share.__enter__()
+            self._exchange.gather()
+        try:
+            yield
+        finally:
+            with deferred_signals(), self._ranks.all_or_none("the end of swapped") as agree:
+                self._exchange.take()
+                share.__exit__()
+                agree({"number": self._number})
+                self._exchange.gather()
+
+
 def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """Put gradients into their places; a float64 number beyond float32 is infinite then, as in `Plan.step`."""
     with np.errstate(over="ignore"):
@@ -420,4 +457,5 @@ def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
 def _sharded(optimizer: type[Optimizer]) -> type[Sharded]:
     """The class of what is both; checkpoints know it by the optimizer's name."""
     own = {"__module__": __name__, "__doc__": Sharded.__doc__, "__signature__": signature(optimizer)}
-    return type(optimizer.__name__, (Sharded, optimizer), own)
+    shared: tuple[type, ...] = (_Swapping,) if issubclass(optimizer, Swapping) else ()
+    return type(optimizer.__name__, (*shared, Sharded, optimizer), own)

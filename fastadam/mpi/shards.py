@@ -15,7 +15,8 @@ from ..kernel.checks import counted
 from ..state.atomic import path_from
 from ..state.entries import need_version
 from ..state.mismatch import mapping, need, need_names, need_same
-from ..state.snapshot import Check, Fit, Loaded, Snapshot, encode, fit_dict
+from ..state.rates import encode
+from ..state.snapshot import Check, Fit, Loaded, Snapshot, fit_dict
 from .layout import Piece
 from .memory import Whole
 from .ranks import Disagreement, Ranks

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import options, schedules
+from .. import options
 from ..kernel.checks import counted, shown
+from ..schedule import Schedule
 from .entries import VERSION, Fetch, entry_of, in_file, need_version
 from .mismatch import mapping, need, need_names, need_same, saying
+from .rates import Rates, encode
 
 #: what a group keeps of its own when another state is taken: its arrays, and its name
 KEPT = ("params", "name")
@@ -108,7 +110,7 @@ class Fit:
     """What another state has for an optimizer, checked.
 
     `steps` are in the order of the parameters, `options` in that of the groups. `pairs` are the optimizer's own arrays
-    and the new ones. `loaded` tells what is not among them.
+    and the new ones; `rates` has the schedules that change. `loaded` tells what is not among them.
     """
 
     t: int
@@ -117,12 +119,14 @@ class Fit:
     steps: list[int]
     options: list[dict[str, Any]]
     pairs: list[tuple[np.ndarray, np.ndarray]]
+    rates: Rates
     loaded: Loaded
 
-    def copy_arrays(self) -> None:
-        """Copy the new arrays into the optimizer's own. Nothing can fail here."""
+    def copy_states(self) -> None:
+        """Copy the new states into the optimizer's own arrays and schedules. Nothing can fail here."""
         for array, new in self.pairs:
             np.copyto(array, new)
+        self.rates.commit()
 
 
 def fit(
@@ -163,21 +167,21 @@ def fit(
     with saying(source):
         t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
         seed = options.seed("seed", meta.get("seed"))
-    groups, steps = meta.get("param_groups"), mapping(f"{source}: steps", meta.get("steps"))
+    groups, steps, rates = meta.get("param_groups"), mapping(f"{source}: steps", meta.get("steps")), Rates()
     if strict:
         part, loaded = own, Loaded([], [], [], [], has_params(entries))
-        chosen = _fit_groups(own, source, groups, check)
+        chosen = _fit_groups(own, source, groups, check, rates)
         counts = _fit_steps(source, steps, own.params, t)
     else:
         counts = _fit_steps(source, steps, steps, t)
         part, arrays, loaded = _common(own, source, steps, entries, fetch)
-        chosen = _common_options(part, source, groups, steps, check, loaded.options)
+        chosen = _common_options(part, source, groups, steps, check, rates, loaded.options)
         entries, fetch = arrays, arrays.__getitem__
     pairs = _fit_arrays(part, source, entries, fetch)
     taken = [(counts if key in part.params else own.steps)[key] for key in own.params]
     if not (strict or part.params):
         t, skipped, seed = own.t, own.skipped, own.seed
-    return Fit(max([t, *taken]), skipped, seed, taken, chosen, pairs, loaded)
+    return Fit(max([t, *taken]), skipped, seed, taken, chosen, pairs, rates, loaded)
 
 
 def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarray], bool], strict: bool = True) -> Fit:
@@ -190,9 +194,8 @@ def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarr
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
     need_version("state_dict", given.get("version"))  # another library's dict is told as that
     if strict:
-        _fit_groups(
-            own, "state_dict", given.get("param_groups"), check
-        )  # options tell more than states that are missing
+        # options tell more than states that are missing
+        _fit_groups(own, "state_dict", given.get("param_groups"), check, Rates())
     state = mapping("state_dict['state']", given.get("state"))
     if not strict:
         given = _of_parameters(state, given)
@@ -252,21 +255,9 @@ def _is_json(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def encode(value: Any) -> Any:
-    """An option that JSON has no form for: a learning rate that is a function."""
-    return value.to_json() if isinstance(value, schedules.Schedule) else {"function": repr(value)}
-
-
-def _decode(name: str, value: Any, own: Any) -> Any:
-    """The option that `encode` wrote; `own` is the optimizer's, which stays where a function was not kept."""
-    if name == "extra":
-        return copy.deepcopy(value)
-    if not isinstance(value, dict):
-        return value
-    if set(value) != {"function"}:
-        return schedules.from_json(value)
-    need(callable(own), f"{name}: was a function, which a file does not keep; assign it first")
-    return own
+def _decode(name: str, value: Any, own: Any, rates: Rates) -> Any:
+    """The option that `encoded` wrote; `own` is the optimizer's."""
+    return copy.deepcopy(value) if name == "extra" else rates.decoded(name, value, own)
 
 
 def _fit_arrays(
@@ -280,7 +271,7 @@ def _fit_arrays(
     return [(array, _like(f"{source}: {entry}", fetch(entry), array)) for entry, array in arrays.items()]
 
 
-def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check) -> list[dict[str, Any]]:
+def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Rates) -> list[dict[str, Any]]:
     """The options to keep of each group."""
     count = len(groups) if isinstance(groups, list) else None
     need(count == len(own.groups), f"{source}: expected {counted(len(own.groups), 'group')}, got {count}")
@@ -292,7 +283,7 @@ def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check) -> list[d
         need_same(f"{where}['params']", came["params"], list(mine["params"]))
         with saying(where):
             names = [name for name in mine if name not in KEPT]
-            chosen.append({name: check(k, name, _decode(name, came[name], mine[name])) for name in names})
+            chosen.append({name: check(k, name, _decode(name, came[name], mine[name], rates)) for name in names})
     return chosen
 
 
@@ -334,7 +325,7 @@ def _common(
 
 
 def _common_options(
-    part: Snapshot, source: str, groups: Any, keys: Collection[str], check: Check, kept: list[str]
+    part: Snapshot, source: str, groups: Any, keys: Collection[str], check: Check, rates: Rates, kept: list[str]
 ) -> list[dict[str, Any]]:
     """The options of each group: those of the group that its parameters were in. Where its own stay, `kept` says so."""
     need(isinstance(groups, list), f"{source}: param_groups: expected a list, got {type(groups).__name__}")
@@ -348,7 +339,7 @@ def _common_options(
         for name in found if theirs else ():
             try:
                 need(name in theirs, f"{name}: missing")
-                found[name] = check(k, name, _decode(name, theirs[name], found[name]))
+                found[name] = check(k, name, _decode(name, theirs[name], found[name], rates))
             except (TypeError, ValueError):
                 kept.append(f"param_groups[{k}][{name!r}]")
         chosen.append(found)
@@ -384,7 +375,8 @@ def _array(where: str, came: Any) -> np.ndarray:
 
 def _copied(group: Mapping[str, Any]) -> dict[str, Any]:
     """The same group, sharing nothing that changes."""
-    found = {**group, "params": list(group["params"])}
+    found = {name: copy.deepcopy(value) if isinstance(value, Schedule) else value for name, value in group.items()}
+    found["params"] = list(group["params"])
     if "extra" in group:
         found["extra"] = copy.deepcopy(group["extra"])  # the user's own: it may be anything
     return found

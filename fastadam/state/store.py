@@ -9,7 +9,7 @@ import numpy as np
 from ..kernel import checks
 from ..kernel._plan import Plan
 from ..kernel._segments import state_like
-from ..rules import Rule
+from ..rule import Rule
 from .folder import Folder
 
 States = list[dict[str, np.ndarray]]
@@ -54,7 +54,7 @@ class Store:
         dtype = checks.computed_in(p) if name == "master" or self.state_dtype is None else self.state_dtype
         state: np.ndarray = state_like(p, dtype) if self.folder is None else self.folder.array(place, name, p, dtype)
         is_new = self.folder is None or self.folder.is_new
-        if is_new and (name == "master" or value):  # memory that stays zero need not be touched
+        if is_new and (value is p or value):  # memory that stays zero need not be touched
             state[...] = value
         return state
 

@@ -6,13 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import thinc.api
 from places import ROOT
-from sklearn.neural_network import MLPRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import fastadam
 
@@ -70,11 +71,17 @@ def in_thinc(call: str, scales: Sequence[float] = (1.0,)) -> np.ndarray:
     return np.squeeze(weights)
 
 
-def in_scikit_learn(_: str) -> np.ndarray:
-    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer  # what every MLPClassifier steps with
+def in_scikit_learn(call: str) -> np.ndarray:
+    from sklearn.neural_network._stochastic_optimizers import (
+        AdamOptimizer,
+        SGDOptimizer,
+    )  # what MLPClassifiers step with
 
-    p = START.copy()
-    optimizer = AdamOptimizer([p])
+    p, model = START.copy(), eval(call, {"MLPClassifier": MLPClassifier})
+    optimizer = AdamOptimizer([p], model.learning_rate_init)
+    if model.solver == "sgd":
+        given = model.learning_rate_init, model.learning_rate, model.momentum, model.nesterovs_momentum, model.power_t
+        optimizer = SGDOptimizer([p], *given)
     for g in GRADIENTS:
         optimizer.update_params([p], [g])
     return p
@@ -96,7 +103,7 @@ def test_every_library_has_a_row():
 @pytest.mark.parametrize(("there", "library", "ours", "step"), ROWS, ids=[there for there, *_ in ROWS])
 def test_both_columns_give_the_same(there, library, ours, step):
     expected = THERE[library](there)
-    modules = {name: sys.modules[name] for name in THERE if f"{name}." in ours}  # whose schedule it is
+    modules = {name: sys.modules[name] for name in THERE if f"{name}." in ours + step}  # whose schedule it is
     is_rough = "schedule" in there or "clipnorm" in there  # optax's rates and Keras's norms are float32
     dtype = np.float32 if is_rough else expected.dtype
     rounding = np.finfo(dtype).eps * np.abs(START).max()  # of a parameter, at each step
@@ -115,6 +122,14 @@ def test_clipping_by_the_norm_differs_by_torchs_millionth(there, ours):
     expected = THERE[there.partition(".")[0]](there)
     np.testing.assert_allclose(here(ours, "opt.step(g, max_norm=0.5)"), expected, rtol=0, atol=STEPS * 1e-3 * 1e-6)
     assert np.abs(here(ours, "") - expected).max() > 1e-3  # it was clipped
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rprop_of_optax_is_a_step_late(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "GRADIENTS", np.ones((STEPS, N)))
+    late = here("fastadam.Rprop(p)", "opt.t or opt.step(g)")  # one step, then no more
+    monkeypatch.setattr(sys.modules[__name__], "GRADIENTS", np.ones((2, N)))
+    np.testing.assert_allclose(in_optax("optax.rprop(1e-2)"), late, rtol=1e-15)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -146,6 +161,28 @@ def test_schedules_of_thinc_count_from_0():
     expected = THERE["thinc"]("thinc.api.Adam(thinc.api.warmup_linear(0.1, 10, 30), grad_clip=0.0)")
     p = here(f"fastadam.Adam(p, lr={recipe}, eps_hat=True)", "", schedule=schedule)
     np.testing.assert_allclose(p, expected, rtol=0, atol=STEPS * 2.5e-7)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cooldown", [1, 4])
+def test_a_plateau_as_of_keras(cooldown):
+    in_keras("keras.optimizers.Adam()")  # or it is not installed
+    keras = pytest.importorskip("keras")
+    f, n, d, c, lr = 0.5, 3, 0.1, cooldown, 0.1
+    recipe = re.search(r"Keras's `ReduceLROnPlateau\(.*?\| `lr=(.*?)`.*?less: `(cooldown=.*?)`", PAGE)
+    scope = {"schedules": fastadam.schedules, "lr": lr, "f": f, "n": n, "d": d, "c": c}
+    ours = eval(f"{recipe[1][:-1]}, {recipe[2]})", scope)
+    optimizer = keras.optimizers.SGD(lr)
+    theirs = keras.callbacks.ReduceLROnPlateau("loss", factor=f, patience=n, min_delta=d, cooldown=c, mode="min")
+    theirs.set_model(SimpleNamespace(optimizer=optimizer))
+    theirs.on_train_begin()
+    rates = set()
+    for epoch, loss in enumerate(np.random.default_rng(0).uniform(0, 1, 60) + np.linspace(2, 0, 60) ** 2):
+        theirs.on_epoch_end(epoch, {"loss": loss})
+        ours.report(loss)
+        assert ours(1) == pytest.approx(float(keras.ops.convert_to_numpy(optimizer.learning_rate)), rel=1e-6)
+        rates.add(ours(1))
+    assert len(rates) > 2
 
 
 def test_decay_of_scikit_learns_weights():

@@ -21,12 +21,16 @@ from places import ROOT
 import fastadam
 import fastadam.numba
 from fastadam import functional
-from fastadam.rules import OF_THE_STEP, RULES, arguments
+from fastadam.rule import OF_THE_STEP, arguments
+from fastadam.rules import RULES
 
 DOC = ROOT / "docs/embedding.md"
 #: of fastadam_options, after its size; a new one comes last
 MEMBERS = ["lr", "weight_decay", "decoupled", "maximize", "beta1", "beta2", "eps", "eps_hat"]
 MEMBERS += ["lr_decay", "alpha", "eps_in_sqrt", "momentum", "accumulate_lr"]
+OF_THE_FIRST_HEADER = len(MEMBERS)
+MEMBERS += ["dampening", "momentum_decay", "lambd", "t0", "eta_minus", "eta_plus", "shortest", "longest", "beta3"]
+MEMBERS += ["alpha_warmup", "beta3_warmup", "use_clipping", "decay", "warmup_steps", "r", "weight_lr_power", "equal"]
 OK, BAD_OPTIONS, BAD_LENGTH, NULL_POINTER, BAD_STEP = 0, -1, -2, -3, -4
 #: functions beyond one a rule
 ALSO = {"adamw": (fastadam.AdamW, {})}
@@ -37,13 +41,10 @@ def rule_of(opt):
 
 
 def members_of(opt) -> dict[str, float]:
-    """The options of an optimizer under the names that C and the scalars of the rules have for them."""
-    values = dict.fromkeys(MEMBERS, 0.0) | {"beta_decay": 1.0} | dict(opt.param_groups[0])
-    if "betas" in values:
-        values["beta1"], values["beta2"] = values["betas"]
-    if "rho" in values:
-        values["beta1"] = values["beta2"] = values["rho"]
-    return values | {"decoupled": values.get("decoupled_weight_decay", False)}
+    """The hyper-parameters of an optimizer under the names that C and the scalars of the rules have for them."""
+    rule, [values] = rule_of(opt), opt.param_groups
+    rate = values["lr"](1) if callable(values["lr"]) else values["lr"]
+    return dict.fromkeys(MEMBERS, 0.0) | dict(zip(rule.hyper, opt.hyper_values(rule, values, rate), strict=True))
 
 
 # ---------------------------------------------------------------- functions
@@ -61,7 +62,7 @@ def test_function_is_the_class(case, dtype):
     rule, options = rule_of(opt), dict(CASES[case][1])
     states = [[array.copy("F") for array in opt.state[name]] for name in rule.states]
     alpha_decay = options.pop("alpha_decay", False)
-    for chooses_the_rule in ("amsgrad", "centered", "initial_accumulator_value"):
+    for chooses_the_rule in ("amsgrad", "centered", "nesterov", "initial_accumulator_value"):
         options.pop(chooses_the_rule, None)
     step = functional.adamw if isinstance(opt, fastadam.AdamW) else getattr(functional, rule.name)
     for t in range(1, 6):
@@ -82,7 +83,7 @@ def test_one_array_and_the_defaults(name):
     opt = cls(theirs, **chosen)
     states = [opt.state[state][0].copy() for state in rule_of(opt).states]
     step = getattr(functional, name)
-    options = {"momentum": 0.9} if "momentum" in chosen else {}
+    options = {option: value for option, value in chosen.items() if option in inspect.signature(step).parameters}
     for t in range(1, 4):
         opt.step(np.cos(theirs + t))
         step(p, np.cos(p + t), *states, t, **options, n_threads=1)
@@ -112,12 +113,12 @@ def problem(case: str, n: int, steps: int, dtype: str):
     p = rng.standard_normal(n).astype(dtype)
     opt = make(case, p.copy(), n_threads=1)
     grads = np.array(gradients(rng, n, steps, dtype), dtype).reshape(steps, n)
-    states = np.array([opt.state[name][0] for name in rule_of(opt).states], dtype)
+    states = np.array([opt.state[name][0] for name in rule_of(opt).states], dtype).reshape(-1, n)
     return opt, p, grads, states
 
 
 # those that a C client can ask for: rates by function and decaying betas are the caller's own there
-C_CASES = sorted(CASES.keys() - {"schedule", "adam-article"})
+C_CASES = sorted(CASES.keys() - {"schedule", "adam-article", "sgd-bounds", "schedule_free-r"})
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -148,7 +149,7 @@ def test_client_gets_a_code_and_nothing_is_touched(client, case, dtype):
     opt, p, grads, states = problem(case, 9, 2, dtype)
     before = p.copy(), grads.copy(), states.copy()
     expected = {
-        BAD_OPTIONS: [{"null": -1}, {"size": 0}, {"size": client.SIZE - 8}, {"size": client.SIZE + 8}],
+        BAD_OPTIONS: [{"null": -1}, {"size": 0}, {"size": OF_THE_FIRST_HEADER * 8}, {"size": client.SIZE + 8}],
         BAD_LENGTH: [{"n": -1}, {"n": -(2**62)}],
         NULL_POINTER: [{"null": k} for k in range(2 + len(states))],
         BAD_STEP: [{"t": 0}, {"t": -5}],
@@ -184,7 +185,17 @@ def test_client_on_many_threads(client):
 def test_version_and_size(clients):
     for client in clients.values():
         assert client.VERSION == 1
-        assert client.SIZE == 14 * 8
+        assert client.SIZE == 31 * 8
+
+
+def test_members_that_an_older_header_has_not_are_zero(client):
+    opt, p, grads, states = problem("sgd_momentum", 9, 20, "float64")
+    size = (1 + OF_THE_FIRST_HEADER) * 8  # without the dampening, which it is given
+    assert of_client(client, opt, p, grads, states, size=size) == OK
+    opt.dampening = 0
+    for g in grads:
+        opt.step(g)
+    np.testing.assert_array_equal(p, inside.planned(opt)[0])
 
 
 def test_client_adds_the_step_with_its_rate(client):
@@ -198,7 +209,7 @@ def test_client_adds_the_step_with_its_rate(client):
         given = tuple(float(values[name]) for name in MEMBERS)
         assert client.steps("adadelta", mine, g[None], into, given, 1, 5, client.SIZE, -2) == OK
         hyper = [values.get(name, 0.0) for name in rule.hyper]
-        scalars = rule.step_scalars(1, [*OF_THE_STEP.values(), *hyper])[rule.n_prepare_scalars :]
+        _, scalars, _ = rule.divided(rule.step_scalars(1, [*OF_THE_STEP.values(), *hyper]))
         for ours, theirs in zip([mine, *into], rule.update(p, g, *states, *scalars), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         accumulated.append(into[1])
@@ -218,7 +229,7 @@ def test_header_and_pxd_have_every_rule():
     }
     assert re.findall(r"^    double (\w+);", header, re.M) == MEMBERS
     assert re.findall(r"^        double (\w+)$", pxd, re.M) == MEMBERS
-    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr"}
+    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr", "use_clipping", "equal"}
     assert {*re.findall(r"^    double (\w+); /\* a flag", header, re.M)} == flags
 
 
@@ -263,11 +274,11 @@ def test_logistic_regression_without_the_interpreter(dtype):
     assert np.mean((x @ w > 0) == y) > 0.9
 
 
-def taken_by_step(opt) -> tuple[list[float], list[float]]:
-    """What `<rule>_step` takes after t: the arguments of the scalars, and those of the preparation."""
+def taken_by_step(opt) -> tuple[list[float], dict[str, float]]:
+    """What `<rule>_step` takes after t: the arguments of the scalars, and what all rules share."""
     values = members_of(opt)
     own = [values[name] for name in arguments(rule_of(opt).scalars)[1:]]
-    return own, [values[name] for name in ("weight_decay", "decoupled", "maximize")]
+    return own, {name: values[name] for name in ("weight_decay", "decoupled", "maximize", "low", "high")}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -281,7 +292,7 @@ def test_numba_sweep_is_the_class(case, dtype):
         if t % 2:
             step(p, g, *states, t, *own)
         else:
-            step(p, g, *states, t, *own, *prepared)
+            step(p, g, *states, t, *own, **prepared)
     for ours, theirs in zip([p, *states], arrays_of(opt), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -293,7 +304,7 @@ def test_numba_sweep_takes_every_option(case):
     own, prepared = taken_by_step(opt)
     for t, g in enumerate(grads, 1):
         opt.step(g)
-        step(p, g, *states, t, *own, *prepared)
+        step(p, g, *states, t, *own, **prepared)
     for ours, theirs in zip([p, *states], arrays_of(opt), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -334,13 +345,13 @@ CACHED_RULE = """
 from fastadam.numba import {name}, {name}_scalars, {name}_step
 
 @njit(cache=True)
-def fit_{name}(p, g, {states}):
-    {name}_step(p, g, {states}, 1, {own})
-    {scalars} = {name}_scalars(2.0, {own})
+def fit_{name}({arrays}):
+    {name}_step({arrays}, 1, {own})
+    ({scalars},) = {name}_scalars(2.0, {own})
     for i in range(p.size):
-        p[i], {elements} = {name}(p[i], g[i], {elements}, {scalars})
+        ({results},) = {name}({elements}, {scalars})
 
-arrays = np.array([np.linspace(-1, 1, 5), np.linspace(1, 2, 5), *np.full(({n_states}, 5), {first})])
+arrays = np.array([np.linspace(-1, 1, 5), np.linspace(1, 2, 5), {first}])
 fit_{name}(*arrays)
 print(json.dumps([sum(fit_{name}.stats.cache_hits.values()), arrays.tolist()]))
 """
@@ -351,18 +362,21 @@ def test_numba_keeps_what_calls_the_rules(tmp_path):
     parts, expected = [CACHED], []
     for name in sorted(BY_RULE):
         opt = make(name, np.linspace(-1, 1, 5), lr=0.1)
-        states, first = rule_of(opt).states, float(opt.state[rule_of(opt).states[0]][0][0])
+        arrays = ["p", "g", *rule_of(opt).states]
+        elements = [f"{array}[i]" for array in arrays]
         lists = {
-            "states": states,
-            "elements": (f"{state}[i]" for state in states),
+            "arrays": arrays,
+            "elements": elements,
+            "results": [elements[0], *elements[2:]],
             "own": map(repr, taken_by_step(opt)[0]),
-            "scalars": arguments(rule_of(opt).update)[2 + len(states) :],
+            "scalars": arguments(rule_of(opt).update)[len(arrays) :],
+            "first": [str(opt.state[state][0].tolist()) for state in arrays[2:]],
         }
         joined = {what: ", ".join(words) for what, words in lists.items()}
-        parts.append(CACHED_RULE.format(name=name, first=first, n_states=len(states), **joined))
+        parts.append(CACHED_RULE.format(name=name, **joined))
         for _ in range(2):
             opt.step(np.linspace(1, 2, 5))
-        expected.append([array.tolist() for array in (inside.planned(opt)[0], *(opt.state[s][0] for s in states))])
+        expected.append([array.tolist() for array in arrays_of(opt)])
     (tmp_path / "fitting.py").write_text("".join(parts))
     for hits in (0, 1):
         came = [json.loads(line) for line in python("-W", "error", "fitting.py", cwd=tmp_path).splitlines()]

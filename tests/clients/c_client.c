@@ -3,23 +3,20 @@
 #include <fastadam.h>
 #include <string.h>
 
-#define ONE_STEP(real, suffix)                                                                                   \
-    static int one_##suffix(const char *rule, const fastadam_options *o, int64_t t, int64_t n, real *p,          \
-                            const real *g, real **s) {                                                           \
-        if (!strcmp(rule, "adam")) return fastadam_adam_##suffix(o, t, n, p, g, s[0], s[1]);                     \
-        if (!strcmp(rule, "amsgrad")) return fastadam_amsgrad_##suffix(o, t, n, p, g, s[0], s[1], s[2]);         \
-        if (!strcmp(rule, "adamax")) return fastadam_adamax_##suffix(o, t, n, p, g, s[0], s[1]);                 \
-        if (!strcmp(rule, "adagrad")) return fastadam_adagrad_##suffix(o, t, n, p, g, s[0]);                     \
-        if (!strcmp(rule, "rmsprop")) return fastadam_rmsprop_##suffix(o, t, n, p, g, s[0]);                     \
-        if (!strcmp(rule, "rmsprop_momentum"))                                                                   \
-            return fastadam_rmsprop_momentum_##suffix(o, t, n, p, g, s[0], s[1]);                                \
-        if (!strcmp(rule, "rmsprop_centered"))                                                                   \
-            return fastadam_rmsprop_centered_##suffix(o, t, n, p, g, s[0], s[1]);                                \
-        if (!strcmp(rule, "rmsprop_centered_momentum"))                                                          \
-            return fastadam_rmsprop_centered_momentum_##suffix(o, t, n, p, g, s[0], s[1], s[2]);                 \
-        if (!strcmp(rule, "adadelta")) return fastadam_adadelta_##suffix(o, t, n, p, g, s[0], s[1]);             \
-        return 1;                                                                                                \
-    }                                                                                                            \
+/* Lines for all rules, which setup.py writes. */
+static int one_f32(const char *rule, const fastadam_options *o, int64_t t, int64_t n, float *p, const float *g,
+                   float **s) {
+#include "rules_f32.inc"
+    return 1;
+}
+
+static int one_f64(const char *rule, const fastadam_options *o, int64_t t, int64_t n, double *p, const double *g,
+                   double **s) {
+#include "rules_f64.inc"
+    return 1;
+}
+
+#define ALL_STEPS(real, suffix)                                                                                  \
     static int all_##suffix(const char *rule, const fastadam_options *o, int64_t t, int64_t n, real *p, real *g, \
                             real *states, int64_t width, int64_t count, int null) {                              \
         real *s[3] = {states, states + width, states + 2 * width};                                               \
@@ -31,23 +28,24 @@
         return code;                                                                                             \
     }
 
-ONE_STEP(float, f32)
-ONE_STEP(double, f64)
+ALL_STEPS(float, f32)
+ALL_STEPS(double, f64)
 
 /* steps(rule, p, gradients, states, members, t, n, size, null): as in cython_client.pyx */
 static PyObject *steps(PyObject *self, PyObject *args) {
     const char *rule;
-    PyObject *given[3];
+    PyObject *given[3], *members;
     Py_buffer views[3];
     fastadam_options o;
     long long t, n;
     Py_ssize_t size;
     int null, code = 0, taken = 0;
     memset(&o, 0, sizeof o);
-    if (!PyArg_ParseTuple(args, "sOOO(ddddddddddddd)LLni", &rule, &given[0], &given[1], &given[2], &o.lr,
-                          &o.weight_decay, &o.decoupled, &o.maximize, &o.beta1, &o.beta2, &o.eps, &o.eps_hat,
-                          &o.lr_decay, &o.alpha, &o.eps_in_sqrt, &o.momentum, &o.accumulate_lr, &t, &n, &size, &null))
+    if (!PyArg_ParseTuple(args, "sOOOO!LLni", &rule, &given[0], &given[1], &given[2], &PyTuple_Type, &members, &t, &n,
+                          &size, &null))
         return NULL;
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(members); k++)
+        (&o.lr)[k] = PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(members, k));
     o.size = (size_t)size;
     while (taken < 3 &&
            !PyObject_GetBuffer(given[taken], &views[taken], PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT))

@@ -4,69 +4,16 @@
 
 from libc.stdint cimport int64_t
 
-from fastadam.capi cimport (
-    FASTADAM_VERSION,
-    fastadam_adadelta_f32, fastadam_adadelta_f64,
-    fastadam_adagrad_f32, fastadam_adagrad_f64,
-    fastadam_adam_f32, fastadam_adam_f64,
-    fastadam_adamax_f32, fastadam_adamax_f64,
-    fastadam_amsgrad_f32, fastadam_amsgrad_f64,
-    fastadam_options,
-    fastadam_rmsprop_centered_f32, fastadam_rmsprop_centered_f64,
-    fastadam_rmsprop_centered_momentum_f32, fastadam_rmsprop_centered_momentum_f64,
-    fastadam_rmsprop_f32, fastadam_rmsprop_f64,
-    fastadam_rmsprop_momentum_f32, fastadam_rmsprop_momentum_f64,
-)
+from fastadam.capi cimport FASTADAM_VERSION, fastadam_adam_f32, fastadam_options
 
 ctypedef fused real:
     float
     double
 
-RULES = [
-    "adam", "amsgrad", "adamax", "adagrad",
-    "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum", "adadelta",
-]
+include "rules.pxi"  # the rules' names, and a function that calls one of them: written by setup.py
+
 VERSION = FASTADAM_VERSION
 SIZE = sizeof(fastadam_options)
-
-
-cdef int one(int rule, const fastadam_options* o, int64_t t, int64_t n, real* p, real* g, real** s) noexcept nogil:
-    if real is float:
-        if rule == 0:
-            return fastadam_adam_f32(o, t, n, p, g, s[0], s[1])
-        if rule == 1:
-            return fastadam_amsgrad_f32(o, t, n, p, g, s[0], s[1], s[2])
-        if rule == 2:
-            return fastadam_adamax_f32(o, t, n, p, g, s[0], s[1])
-        if rule == 3:
-            return fastadam_adagrad_f32(o, t, n, p, g, s[0])
-        if rule == 4:
-            return fastadam_rmsprop_f32(o, t, n, p, g, s[0])
-        if rule == 5:
-            return fastadam_rmsprop_momentum_f32(o, t, n, p, g, s[0], s[1])
-        if rule == 6:
-            return fastadam_rmsprop_centered_f32(o, t, n, p, g, s[0], s[1])
-        if rule == 7:
-            return fastadam_rmsprop_centered_momentum_f32(o, t, n, p, g, s[0], s[1], s[2])
-        return fastadam_adadelta_f32(o, t, n, p, g, s[0], s[1])
-    else:
-        if rule == 0:
-            return fastadam_adam_f64(o, t, n, p, g, s[0], s[1])
-        if rule == 1:
-            return fastadam_amsgrad_f64(o, t, n, p, g, s[0], s[1], s[2])
-        if rule == 2:
-            return fastadam_adamax_f64(o, t, n, p, g, s[0], s[1])
-        if rule == 3:
-            return fastadam_adagrad_f64(o, t, n, p, g, s[0])
-        if rule == 4:
-            return fastadam_rmsprop_f64(o, t, n, p, g, s[0])
-        if rule == 5:
-            return fastadam_rmsprop_momentum_f64(o, t, n, p, g, s[0], s[1])
-        if rule == 6:
-            return fastadam_rmsprop_centered_f64(o, t, n, p, g, s[0], s[1])
-        if rule == 7:
-            return fastadam_rmsprop_centered_momentum_f64(o, t, n, p, g, s[0], s[1], s[2])
-        return fastadam_adadelta_f64(o, t, n, p, g, s[0], s[1])
 
 
 def steps(
@@ -84,9 +31,8 @@ def steps(
     cdef real* params = NULL if null == 0 else &p[0]
     cdef Py_ssize_t k
     options.size = size
-    options.lr, options.weight_decay, options.decoupled, options.maximize = members[:4]
-    options.beta1, options.beta2, options.eps, options.eps_hat, options.lr_decay = members[4:9]
-    options.alpha, options.eps_in_sqrt, options.momentum, options.accumulate_lr = members[9:]
+    for k in range(len(members)):
+        (&options.lr)[k] = members[k]
     for k in range(3):
         s[k] = NULL if null == k + 2 or k >= states.shape[0] else &states[k, 0]
     with nogil:

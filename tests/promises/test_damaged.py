@@ -138,6 +138,8 @@ NPZ: list[tuple[str, Change, str]] = [
     ("lr of no schedule", group("lr", {"schedule": "os.system", "lr": 1}), "schedule: expected one of constant"),
     ("lr of an empty dict", group("lr", {}), "schedule: expected one of"),
     ("lr of a schedule in words", group("lr", {"schedule": "constant", "lr": "x"}), "expected a number"),
+    ("lr of a state in part", group("lr", {"schedule": "plateau", "lr": 1, "state": [1]}), "state: expected nothing"),
+    ("lr of a bad state", group("lr", {"schedule": "plateau", "lr": 1, "state": [1, 1, -1, 0]}), "state[2]: expected"),
     ("lr of deep schedules", group("lr", deep_schedule(200)), "nested"),
     ("lr a function", group("lr", {"function": "<function f>"}), "lr: was a function, which a file does not keep"),
     ("lr a function and more", group("lr", {"function": "f", "x": 1}), "schedule: expected one of"),

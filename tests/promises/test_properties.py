@@ -22,7 +22,7 @@ from ml_dtypes import bfloat16
 import fastadam
 from fastadam import schedules
 
-CLASSES = [getattr(fastadam, name) for name in ("Adam", "AdamW", "Adamax", "Adagrad", "RMSprop", "Adadelta")]
+CLASSES = list(fastadam.optimizers.CLASSES.values())
 DTYPES = [np.dtype(dtype) for dtype in (np.float16, bfloat16, np.float32, np.float64)]  # the last has no 16-bit states
 STRUCTURES = ["array", "list", "dict", "pairs", "groups", "object"]
 
@@ -53,12 +53,33 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "centered": flags,
     "eps_in_sqrt": flags,
     "rho": st.just(1.0) | below_one,
+    "bounds": st.none() | st.sampled_from([(None, 0.5), (-0.25, None), (-1.0, 1.0), (0.0, -0.0)]),
+    "dampening": below_one,
+    "momentum_decay": small,
+    "lambd": small,
+    "t0": st.sampled_from([0, 1, 1e6]),
+    "etas": st.tuples(st.floats(0.01, 0.99), st.floats(1.01, 10)),
+    "step_sizes": st.tuples(st.floats(1e-6, 0.1), st.floats(0.1, 50)),
+    "alpha_warmup": small,
+    "beta3_warmup": small,
+    "use_clipping": flags,
+    "warmup_steps": small,
+    "r": small,
+    "weight_lr_power": small,
+}
+
+#: options that have another range in one class, or that depend on one another
+OWN = {
+    fastadam.SGD: {"nesterov": st.just(False)},
+    fastadam.Rprop: {"lr": small},
+    fastadam.AdEMAMix: {"betas": st.tuples(below_one, below_one, below_one)},
+    fastadam.ScheduleFreeAdamW: {"lr": small},
 }
 
 
 def test_every_option_is_drawn() -> None:
     options = [option for cls in fastadam.optimizers.CLASSES.values() for option in cls.options.values()]
-    assert set(VALUES) == {option.name for option in options} - {
+    assert {*VALUES, "nesterov"} == {option.name for option in options} - {
         "frozen",
         "name",
         "extra",
@@ -67,7 +88,9 @@ def test_every_option_is_drawn() -> None:
 
 def options_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:
     names = [name for name in inspect.signature(cls).parameters if name in VALUES]
-    return st.fixed_dictionaries({}, optional={name: VALUES[name] for name in names})
+    own = {name: VALUES[name] for name in names} | OWN.get(cls, {})
+    drawn = st.fixed_dictionaries({}, optional=own)
+    return drawn if cls is not fastadam.SGD else drawn | st.just({"momentum": 0.9, "nesterov": True})
 
 
 # what a step is given beside its gradients

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import fastadam
-from fastadam import rules, schedules
+from fastadam import schedules
+from fastadam.rule import Rule, finish, prepare
 
 #: a shape, and a dtype
 ARRAYS = [((3, 2), "f4"), ((), "f8"), ((4,), "f2"), ((0, 2), "f4"), ((5,), "f8")]
@@ -102,18 +103,17 @@ class Model:
         return True
 
     @staticmethod
-    def step_one(
-        rule: rules.Rule, scalars: list[float], p: np.ndarray, g: np.ndarray, states: dict[str, np.ndarray]
-    ) -> None:
+    def step_one(rule: Rule, scalars: list[float], p: np.ndarray, g: np.ndarray, states: dict[str, np.ndarray]) -> None:
         dtype = np.dtype(np.float64 if p.dtype == np.float64 else np.float32).type
-        rounded, n = [dtype(scalar) for scalar in scalars], rule.n_prepare_scalars
+        first, own, last = rule.divided([dtype(scalar) for scalar in scalars])
         with np.errstate(all="ignore"):
             if "master" in states:  # which follows what a script has written
                 master = states["master"]
                 master[...] = np.where(master.astype(p.dtype).view(np.uint16) == p.view(np.uint16), master, p)
-            new, prepared = rules.prepare(states.get("master", p.astype(dtype)), g.astype(dtype), *rounded[:n])
+            new, prepared = prepare(states.get("master", p.astype(dtype)), g.astype(dtype), *first)
             old = [states[name] for name in rule.states]
-            new, *after = rule.update(new, prepared, *old, *rounded[n:])
+            new, *after = rule.update(new, prepared, *old, *own)
+            new = finish(new, *last)
             p[...] = new
         if "master" in states:
             states["master"][...] = new

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_bits import say
 
 import fastadam
-from fastadam.rules import OF_THE_STEP, arguments, own_clip_factor, prepare
+from fastadam.rule import OF_THE_STEP, arguments, own_clip_factor, prepare
 
 BACKENDS = ["cython", "numba", "numpy"]
 #: small ones that share a tile, one that is empty, and some that lie on several tiles and threads

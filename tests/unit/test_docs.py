@@ -1,5 +1,5 @@
 """The examples in docstrings, in the README and in every page of docs/ run and print what they say.
-Every public class has one, and every optimizer has a page.
+Every public class has one, and every optimizer has a page and a row in the tables, with what it costs.
 """
 
 import doctest
@@ -12,8 +12,9 @@ import pytest
 from places import ROOT
 
 import fastadam
+from fastadam.optimizers import CLASSES
+from fastadam.rules import RULES
 
-OPTIMIZERS = sorted(name for name in set(fastadam.__all__) - {"Optimizer"} if isinstance(getattr(fastadam, name), type))
 README = ROOT / "README.md"
 #: docs/embedding.md is a program of many files: tests/adapters/test_embedding.py builds and runs it
 PAGES = [
@@ -28,7 +29,8 @@ MODULES = [
     if not path.name.startswith("__")
 ]
 #: modules whose docstrings must have examples
-SHOWN = {f"fastadam.{name}" for name in ("optimizers", "schedules", "custom", "functional")}
+SHOWN = {f"fastadam.{name}" for name in ("schedules", "custom", "functional")}
+SHOWN |= {f"fastadam.optimizers.{name}" for name in ("adam", "descent", "recent")}
 SHOWN |= {f"fastadam.adapters.{name}" for name in ("article", "scipy", "sklearn", "thinc", "torch", "torch_state")}
 #: modules whose examples need a package that the tests do not install; CI does
 NEED = {"fastadam.adapters.torch": "torch", "fastadam.adapters.torch_state": "torch"}
@@ -43,14 +45,39 @@ def test_docstrings(module):
     assert outcome.failed == 0
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", sorted(CLASSES))
 def test_every_optimizer_shows_an_example_and_has_a_page(name):
-    text = getattr(fastadam, name).__doc__
+    text = CLASSES[name].__doc__
     assert ">>> " in text
     assert ".. math::" in text
     page = (ROOT / f"docs/optimizers/{name.lower()}.md").read_text()
     assert f".. autoclass:: fastadam.{name}\n" in page
     assert (ROOT / f"docs/pictures/{name.lower()}.svg").is_file()
+
+
+def costs(name: str) -> tuple[str, str, str]:
+    """States, bytes kept and bytes moved by a step, for each element of float32; a range where options choose.
+
+    A step reads parameter, gradient and states, and writes parameter and states.
+    """
+    counts = {len(RULES[rule].states) for rule in CLASSES[name].rules}
+    least_and_most = sorted({min(counts), max(counts)})
+    each = (least_and_most, [4 * n for n in least_and_most], [4 * (3 + 2 * n) for n in least_and_most])
+    return tuple(" – ".join(map(str, figures)) for figures in each)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_pages_say_what_an_optimizer_costs(name):
+    states, memory, moved = costs(name)
+    promised = (
+        f"Costs for each element of float32: states {states}, memory {memory} bytes, moved by a step {moved} bytes."
+    )
+    assert promised in " ".join((ROOT / f"docs/optimizers/{name.lower()}.md").read_text().split())
+    row = rf"^\|[^|]*[`\[]{name}[`\]][^|]*\|[^|]*\| (.*) \|$"  # the costs follow the second cell
+    (cells,) = re.findall(row, (ROOT / "docs/optimizers/index.md").read_text(), re.M)
+    assert cells.split(" | ")[:3] == [states, memory, moved]
+    (cells,) = re.findall(row, README.read_text(), re.M)
+    assert cells.split(" | ") == [memory, moved]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -13,7 +13,8 @@ import pytest
 from fastadam.kernel import backends
 from fastadam.kernel._plan import Plan
 from fastadam.kernel._segments import state_like
-from fastadam.rules import RULES, Rule
+from fastadam.rule import Rule
+from fastadam.rules import RULES
 
 ADAM = backends.kernel(RULES["adam"])
 VALUES = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "beta_decay": 1.0}

@@ -99,7 +99,7 @@ def test_dict_fits() -> None:
     assert (fit.t, fit.skipped, fit.seed, fit.steps) == (5, 1, 7, [5, 4, 0])
     assert fit.options == [{"lr": 0.5, "eps": 1e-8}, {"lr": 0.25, "eps": 0.0}]
     assert all_bytes(own) == all_bytes(made(fill=0.0))  # nothing has changed yet
-    fit.copy_arrays()
+    fit.copy_states()
     assert own.state["W"]["v"].flags.f_contiguous
     for key, arrays in own.state.items():
         for name, array in arrays.items():
@@ -113,7 +113,7 @@ def test_arrays_of_the_optimizer_itself_are_copied_first() -> None:
     given = own.as_dict()
     given["state"]["b"] = {"m": own.state["b"]["v"], "v": own.state["b"]["m"]}  # exchanged
     fit_dict(own, given, is_own=lambda array: any(np.may_share_memory(array, a) for a in own.state["b"].values())
-             ).copy_arrays()  # fmt: skip
+             ).copy_states()  # fmt: skip
     assert (own.state["b"]["m"][0], own.state["b"]["v"][0]) == (2, 1)
 
 
@@ -125,7 +125,7 @@ def test_file_fits(suffix: str, params: bool, tmp_path: Path) -> None:
     with files.load(path, own, check, params=params) as fit:
         assert fit.steps == [3, 2, 0]
         assert fit.loaded == Loaded([], [], [], [], params)
-        fit.copy_arrays()
+        fit.copy_states()
     assert (own.state["W"]["m"] == 1).all()
     assert (own.params["W"] == params).all()
 
@@ -145,7 +145,7 @@ def test_bfloat16_goes_through_files_as_its_bits(suffix: str, tmp_path: Path) ->
         one.state["b"]["m"] = array
     files.save(tmp_path / f"a{suffix}", other, False)
     with files.load(tmp_path / f"a{suffix}", own, check, params=False) as fit:
-        fit.copy_arrays()
+        fit.copy_states()
     assert own.state["b"]["m"].tobytes() == values.tobytes()
 
 
@@ -242,7 +242,7 @@ def test_read_only_arrays_are_refused_before_any_is_written(suffix: str, tmp_pat
     with pytest.raises(ValueError, match="params/c: the optimizer's array is read-only"), files.load(path, own, check):
         pass
     with files.load(path, own, check, params=False) as fit:
-        fit.copy_arrays()
+        fit.copy_states()
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -281,7 +281,7 @@ def test_complex_arrays(suffix: str, dtype: Any, tmp_path: Path) -> None:
         one.params["c"] = np.full((), factor, dtype)
     files.save(path, other, True)
     with files.load(path, own, check) as fit:
-        fit.copy_arrays()
+        fit.copy_states()
     assert all_bytes(own) == all_bytes(other)
     own.state["b"]["m"] = np.zeros((2,), dtype().real.dtype)
     with pytest.raises(ValueError, match=r"m/b: expected shape \(2,\), got \(\)"), files.load(path, own, check):

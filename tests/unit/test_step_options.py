@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastadam
-from fastadam.rules import Rule, clip_factor
+from fastadam.rule import Rule, clip_factor
 
 SHAPES = [(7,), (3, 5), (), (0,), (20_003,), (2, 3, 4)]
 BACKENDS = ["cython", "numba", "numpy"]

@@ -96,6 +96,39 @@ def going_on_from_a_checkpoint(comm, folder):
 
 
 @scene
+def a_rate_that_follows_the_loss(comm, folder):
+    """Each rank reports the same losses: the rates are the plain optimizer's, through a checkpoint and a dict too."""
+
+    def rate():
+        return schedules.plateau(0.1, factor=0.5, patience=1)
+
+    def report(twins, losses):
+        for loss in losses:
+            twins.sharded.lr.report(loss)
+            twins.plain.lr.report(loss)
+
+    twins = Twins(comm, params_of, lr=rate()).steps(2)
+    twins.plain.lr = rate()  # the same object would hear each loss twice
+    report(twins, [2.0, 1.0, 1.0])
+    twins.sharded.save(folder / "following")
+    for again in (Sharded(fastadam.Adam, params_of(), comm, **own) for own in ({"lr": rate()}, {})):
+        again.load(folder / "following", params=False)
+        assert again.lr == twins.sharded.lr
+        again.lr.report(1.0)
+        assert again.lr(3) == 0.05
+    report(twins, [1.0])
+    assert twins.steps(1).sharded.lr(4) == 0.05
+    twins.check()
+    again.load_state_dict(twins.plain.state_dict())
+    assert again.lr == twins.plain.lr
+    if comm.rank:
+        report(twins, [2.0, 2.0, 2.0])
+    if comm.size > 1:
+        with refused(comm, "step: the ranks disagree in lr of group 0"):
+            twins.sharded.step(like(twins.params, draw(twins.params, 0, comm.rank, whole=True)))
+
+
+@scene
 def dicts_of_the_plain_optimizer(comm, folder):
     def make():
         return params_of(("float32", bfloat16, "float64"))

@@ -27,6 +27,7 @@ def of_rows(table: str, world: Callable[[Path], Any], rows: list[Any]) -> list[C
 
 
 RATE, BELOW_ONE, UP_TO_ONE = "a number >= 0 and finite", "a number >= 0 and < 1", "a number >= 0 and <= 1"
+FINITE, END = "a number that is finite", "a number or None, and no NaN"
 NORM, FLAG, THREADS = "a number > 0, or infinity", "True or False", "a whole number >= 1"
 ARRAY = "expected a numpy array, got "
 DTYPE = "expected dtype float16, bfloat16, float32, float64, complex64 or complex128, got "

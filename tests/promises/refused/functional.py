@@ -59,6 +59,17 @@ FUNCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "momentum: adam() has no such option; did you mean betas?"),
     ("learning_rate", of_function(learning_rate=lambda a: 0.9), TypeError,
      "learning_rate: adam() has no such option; did you mean lr?"),
+    ("bounds", of_function(bounds=lambda a: (1, 0)), ValueError, "bounds: expected the smaller number first, got (1"),
+    ("nesterov of sgd", lambda w: functional.sgd(ones(2), ones(2), 1, nesterov=True), TypeError,
+     "nesterov: sgd() has no such option; it has lr, weight_decay,"),
+    ("momentum of sgd", lambda w: functional.sgd(ones(2), ones(2), 1, momentum=0.9), TypeError,
+     "momentum: sgd() has no such option; call sgd_momentum(), which takes the states b"),
+    ("nesterov of sgd_momentum", lambda w: functional.sgd_momentum(*[ones(2)] * 3, 1, nesterov=True), TypeError,
+     "nesterov: sgd_momentum() has no such option; call sgd_nesterov(), which takes the states b"),
+    ("nesterov dampened", lambda w: functional.sgd_nesterov(*[ones(2)] * 3, 1, momentum=0.5, dampening=0.1), ValueError,
+     "nesterov: needs a momentum above 0 and a dampening of 0, got momentum=0.5, dampening=0.1"),
+    ("schedule of schedule_free", lambda w: functional.schedule_free(*[ones(2)] * 5, 1, lr=good_rate), TypeError,
+     f"lr: expected {RATE}, got cosine("),
 ]  # fmt: skip
 
 CASES = of_rows("functional", function, FUNCTION)

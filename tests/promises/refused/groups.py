@@ -3,16 +3,28 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import inf, nan, ones
+from numpy.ma import masked
 
 import fastadam
 from fastadam import schedules
 
 from .case import ALL, ARRAY, DTYPE, RATE, Case, good_rate, zero_division
 from .worlds import as_groups, running
+
+COUNT = "a whole number >= 0 and < 2**62"
+
+
+def following(folder: Path) -> Any:
+    """An optimizer whose rate follows the loss, and has heard one."""
+    w = running(folder, lr=schedules.plateau(0.1))
+    w.opt.lr.report(1.0)
+    return w
+
 
 ADDED: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("list", lambda w: [ones(2)], TypeError, "params[1]: expected a group as a dict with the key 'params', got list"),
@@ -75,6 +87,29 @@ GROUPS = [
     Case("accumulators that have begun", partial(running, cls=fastadam.Adagrad),
      lambda w: setattr(w.opt, "initial_accumulator_value", 0.5), ValueError,
      "initial_accumulator_value: 0.5 needs other states; it is chosen at construction"),
+    Case("first steps that are made", partial(running, cls=fastadam.Rprop), lambda w: setattr(w.opt, "lr", 0.5),
+     ValueError, "lr: 0.5 needs other states; it is chosen at construction"),
+    Case("momentum that begins", partial(running, cls=fastadam.SGD), lambda w: setattr(w.opt, "momentum", 0.5),
+     ValueError, "momentum: 0.5 needs other states; it is chosen at construction"),
+    Case("momentum without", partial(running, cls=fastadam.SGD, momentum=0.5, nesterov=True),
+     lambda w: setattr(w.opt, "momentum", 0.0), ValueError,
+     "momentum: 0.0 needs other states; it is chosen at construction"),
+    Case("nesterov that begins", partial(running, cls=fastadam.SGD, momentum=0.5),
+     lambda w: setattr(w.opt, "nesterov", True), ValueError,
+     "nesterov: True needs other states; it is chosen at construction"),
+    *(
+        Case(f"nesterov: {name}", partial(running, cls=fastadam.SGD, momentum=0.5, nesterov=True), call, ValueError,
+             f"nesterov: needs a momentum above 0 and a dampening of 0, got momentum={momentum}, dampening={dampening}")
+        for name, call, momentum, dampening in (
+            ("dampened", lambda w: setattr(w.opt, "dampening", 0.25), 0.5, 0.25),
+            ("dampened in a group", lambda w: w.opt.param_groups[0].update(dampening=0.25), 0.5, 0.25),
+            ("added with dampening", lambda w: w.opt.add_param_group({"params": ones(2), "dampening": 1}), 0.5, 1.0),
+            ("added without momentum", lambda w: w.opt.add_param_group({"params": ones(2), "momentum": 0}), 0.0, 0.0),
+        )
+    ),
+    Case("nesterov added to none", partial(running, cls=fastadam.SGD),
+     lambda w: w.opt.add_param_group({"params": ones(2), "nesterov": True}), ValueError,
+     "nesterov: needs a momentum above 0 and a dampening of 0, got momentum=0.0, dampening=0.0"),
     Case("parameters of a group", running, lambda w: w.opt.param_groups[0].update(params=[ones(2)]), ValueError,
      "params: unknown option; a group has lr, betas"),
     Case("option taken out", running, lambda w: w.opt.param_groups[0].pop("lr"), TypeError,
@@ -93,6 +128,36 @@ GROUPS = [
      f"start: expected {RATE}, got '0.1' of type str"),
     Case("schedules in disorder", running, lambda w: setattr(w.opt, "lr", schedules.join([good_rate] * 3, [5, 5])),
      ValueError, "boundaries: expected whole numbers, each larger than the one before, got [5, 5]"),
+    *(
+        Case(f"plateau of {argument} {value!r}", running,
+             partial(lambda w, own: setattr(w.opt, "lr", schedules.plateau(0.1, **own)), own={argument: value}), error,
+             f"{argument}: expected {allowed}, got {value!r}")
+        for argument, value, error, allowed in (
+            ("mode", "mean", ValueError, "'min' or 'max'"), ("mode", None, TypeError, "'min' or 'max'"),
+            ("factor", 1.0, ValueError, "a number >= 0 and < 1"), ("factor", -0.1, ValueError, "a number >= 0 and < 1"),
+            ("patience", -1, ValueError, f"{COUNT}"), ("patience", 0.5, TypeError, f"{COUNT}"),
+            ("threshold", nan, ValueError, "a number that is finite"),
+            ("threshold_mode", "relative", ValueError, "'rel' or 'abs'"), ("cooldown", "1", TypeError, f"{COUNT}"),
+            ("min_lr", [0.1, 0.2], TypeError, RATE), ("min_lr", -1, ValueError, RATE), ("eps", inf, ValueError, RATE),
+            ("state", "", TypeError, "a list"),
+        )
+    ),
+    *(
+        Case(f"loss {name}", following, lambda w, loss=loss: w.opt.lr.report(loss), error,
+             f"loss: expected a number or NaN, got {got}")
+        for name, loss, error, got in (
+            ("None", None, TypeError, "None of type NoneType"), ("text", "0.1", TypeError, "'0.1' of type str"),
+            ("flag", True, TypeError, "True of type bool"), ("complex", 1j, TypeError, "1j of type complex"),
+            ("array", ones(1), TypeError, "an array of shape (1,)"), ("too large", 10**400, ValueError, "1000"),
+            ("masked", masked, TypeError, "masked of type MaskedConstant"),
+        )
+    ),
+    Case("report that nobody follows", partial(running, lr=good_rate * 0.5), lambda w: w.opt.lr.report(0.1), TypeError,
+     "report: product(schedules=(cosine(lr=0.5, steps=10…)) follows no loss, but t alone; schedules.plateau fol"),
+    Case("report as torch has it", following, lambda w: w.opt.lr.step(0.1), AttributeError,
+     "step: it changes by .report(loss) alone; read .arguments['lr'], or make another: plateau(lr=…, …)"),
+    Case("patience of a plateau", following, lambda w: setattr(w.opt.lr, "patience", 3), AttributeError,
+     "patience: it changes by .report(loss) alone; read .arguments['patience'], or make another: plateau(patience="),
 ]  # fmt: skip
 
 CASES = [

@@ -24,8 +24,8 @@ NUMBA: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      f"{STEP}p: expected float32 or float64, the same for"),
     ("complex", lambda w: w.step(**{name: ones((2, 3), complex) for name in "pgmv"}), TypeError,
      f"{STEP}p: expected float32 or float64, the same for"),
-    ("another rule", lambda w: __import__("fastadam.numba").numba.sgd_step, AttributeError,
-     "module 'fastadam.numba' has no attribute 'sgd_step'; it has rules adam, amsgrad,"),
+    ("another rule", lambda w: __import__("fastadam.numba").numba.lamb_step, AttributeError,
+     "module 'fastadam.numba' has no attribute 'lamb_step'; it has rules adam, amsgrad,"),
 ]  # fmt: skip
 
 CASES = of_rows("numba", jitted, NUMBA)

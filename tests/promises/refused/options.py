@@ -4,15 +4,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy import inf, nan, ones
+from numpy import inf, nan, ones, zeros
 
 import fastadam
 from fastadam import Adam, schedules
 
-from .case import BELOW_ONE, RATE, UP_TO_ONE, Case
+from .case import BELOW_ONE, END, FINITE, FLAG, RATE, UP_TO_ONE, Case
 from .worlds import fresh, running
 
-SCHEDULE = "a function of the step count t alone"
+SCHEDULE, WHOLE = "a function of the step count t alone", "a whole number >= 0 and < 2**62"
 
 
 class Odd:
@@ -62,13 +62,13 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (Adam, "eps", -1e-8, ValueError, RATE, ""),
     (Adam, "weight_decay", -0.1, ValueError, RATE, ""),
     (Adam, "weight_decay", lambda t: 0.1, TypeError, RATE, "<function"),
-    (Adam, "amsgrad", 1, TypeError, "True or False", ""),
-    (Adam, "amsgrad", np.array(1), TypeError, "True or False", "array(1) of type ndarray"),
-    (Adam, "maximize", "no", TypeError, "True or False", ""),
-    (Adam, "decoupled_weight_decay", None, TypeError, "True or False", ""),
+    (Adam, "amsgrad", 1, TypeError, FLAG, ""),
+    (Adam, "amsgrad", np.array(1), TypeError, FLAG, "array(1) of type ndarray"),
+    (Adam, "maximize", "no", TypeError, FLAG, ""),
+    (Adam, "decoupled_weight_decay", None, TypeError, FLAG, ""),
     (Adam, "beta_decay", 1.5, ValueError, UP_TO_ONE, ""),
-    (Adam, "alpha_decay", 0, TypeError, "True or False", ""),
-    (Adam, "eps_hat", None, TypeError, "True or False", ""),
+    (Adam, "alpha_decay", 0, TypeError, FLAG, ""),
+    (Adam, "eps_hat", None, TypeError, FLAG, ""),
     (fastadam.AdamW, "weight_decay", inf, ValueError, RATE, ""),
     (fastadam.AdamW, "lr", -1, ValueError, RATE, ""),
     (fastadam.Adamax, "betas", (0.9, 1), ValueError, BELOW_ONE, "1"),
@@ -77,10 +77,55 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (fastadam.Adagrad, "initial_accumulator_value", -1, ValueError, RATE, ""),
     (fastadam.RMSprop, "alpha", 1.5, ValueError, UP_TO_ONE, ""),
     (fastadam.RMSprop, "momentum", -0.5, ValueError, RATE, ""),
-    (fastadam.RMSprop, "centered", "yes", TypeError, "True or False", ""),
-    (fastadam.RMSprop, "eps_in_sqrt", 2, TypeError, "True or False", ""),
+    (fastadam.RMSprop, "centered", "yes", TypeError, FLAG, ""),
+    (fastadam.RMSprop, "eps_in_sqrt", 2, TypeError, FLAG, ""),
     (fastadam.Adadelta, "rho", -0.1, ValueError, UP_TO_ONE, ""),
     (fastadam.Adadelta, "rho", [], TypeError, UP_TO_ONE, ""),
+    (Adam, "bounds", 1.0, TypeError, "a pair of numbers", ""),
+    (Adam, "bounds", (1.0,), ValueError, "a pair of numbers", "1 of them"),
+    (Adam, "bounds", (-1.0, 0.0, 1.0), ValueError, "a pair of numbers", "3 of them"),
+    (Adam, "bounds", {-1.0, 1.0}, TypeError, "a pair of numbers", ""),
+    (Adam, "bounds", (-1.0, nan), ValueError, END, "nan"),
+    (Adam, "bounds", ("0", None), TypeError, END, "'0' of type str"),
+    (Adam, "bounds", (False, True), TypeError, END, "False of type bool"),
+    (Adam, "bounds", (zeros(2), ones(2)), TypeError, END, "an array of shape (2,)"),
+    (Adam, "bounds", (1.0, -1.0), ValueError, "the smaller number first", ""),
+    (fastadam.SGD, "lr", -0.1, ValueError, RATE, ""),
+    (fastadam.SGD, "momentum", -0.1, ValueError, RATE, ""),
+    (fastadam.SGD, "dampening", inf, ValueError, FINITE, ""),
+    (fastadam.SGD, "dampening", nan, ValueError, FINITE, ""),
+    (fastadam.SGD, "nesterov", 1, TypeError, FLAG, ""),
+    (fastadam.NAdam, "momentum_decay", -1e-3, ValueError, RATE, ""),
+    (fastadam.NAdam, "betas", (1.0, 0.9), ValueError, BELOW_ONE, "1.0"),
+    (fastadam.NAdam, "decoupled_weight_decay", 0, TypeError, FLAG, ""),
+    (fastadam.RAdam, "eps", -1.0, ValueError, RATE, ""),
+    (fastadam.ASGD, "lambd", -1e-4, ValueError, RATE, ""),
+    (fastadam.ASGD, "alpha", inf, ValueError, FINITE, ""),
+    (fastadam.ASGD, "t0", nan, ValueError, FINITE, ""),
+    (fastadam.Rprop, "lr", schedules.constant(0.1), TypeError, RATE, "constant(lr=0.1)"),
+    (fastadam.Rprop, "etas", (0.0, 1.2), ValueError, "a number > 0 and < 1", "0.0"),
+    (fastadam.Rprop, "etas", (0.5, 1.0), ValueError, "a number > 1 and finite", "1.0"),
+    (fastadam.Rprop, "etas", (0.5, inf), ValueError, "a number > 1 and finite", "inf"),
+    (fastadam.Rprop, "etas", 0.5, TypeError, "a pair of numbers", ""),
+    (fastadam.Rprop, "step_sizes", (0.0, 50.0), ValueError, "a number > 0 and finite", "0.0"),
+    (fastadam.Rprop, "step_sizes", (1.0, inf), ValueError, "a number > 0 and finite", "inf"),
+    (fastadam.Rprop, "step_sizes", (2.0, 1.0), ValueError, "the smaller number first", ""),
+    (fastadam.Lion, "betas", (0.9, 1.0), ValueError, BELOW_ONE, "1.0"),
+    (fastadam.Lion, "weight_decay", -1, ValueError, RATE, ""),
+    (fastadam.AdEMAMix, "betas", (0.9, 0.999), ValueError, "three numbers", "2 of them"),
+    (fastadam.AdEMAMix, "betas", (0.9, 0.999, 1.0), ValueError, BELOW_ONE, "1.0"),
+    (fastadam.AdEMAMix, "alpha", -5.0, ValueError, RATE, ""),
+    (fastadam.AdEMAMix, "alpha_warmup", inf, ValueError, RATE, ""),
+    (fastadam.AdEMAMix, "beta3_warmup", -1, ValueError, RATE, ""),
+    (fastadam.ADOPT, "use_clipping", None, TypeError, FLAG, ""),
+    (fastadam.ADOPT, "decoupled_weight_decay", "no", TypeError, FLAG, ""),
+    (fastadam.ADOPT, "eps", nan, ValueError, RATE, ""),
+    (fastadam.ScheduleFreeAdamW, "lr", schedules.cosine(0.1, 10), TypeError, RATE, "cosine(lr=0.1"),
+    (fastadam.ScheduleFreeAdamW, "lr", lambda t: 0.1, TypeError, RATE, "<function"),
+    (fastadam.ScheduleFreeAdamW, "warmup_steps", 2.5, TypeError, WHOLE, "2.5"),
+    (fastadam.ScheduleFreeAdamW, "warmup_steps", -1, ValueError, WHOLE, "-1"),
+    (fastadam.ScheduleFreeAdamW, "r", -0.5, ValueError, RATE, ""),
+    (fastadam.ScheduleFreeAdamW, "weight_lr_power", -2.0, ValueError, RATE, ""),
 ]  # fmt: skip
 
 
@@ -93,7 +138,7 @@ def assign_in_group(w: Any, name: str, value: Any) -> None:
 
 
 def assign_many(w: Any, name: str, value: Any) -> None:
-    own = {"lr": 0.5, "weight_decay": 0.25, "maximize": True}
+    own = {"bounds": (-1, 1), "maximize": True}
     w.opt.param_groups[0].update({**own, name: value})
 
 

@@ -131,14 +131,14 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "'<lambda>': its numbers are of the parameter's dtype, but one of them must be whole: tuple indices must be"),
     ("many numbers", made(MANY), ValueError, "'<lambda>': has too many numbers; pass some as scalars"),
     ("unknown option", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, beta=0.9, backend="numpy"),
-     TypeError, "beta: unknown option of two; it has params, lr, maximize, weight_decay, grads, backend,"),
+     TypeError, "beta: unknown option of two; it has params, lr, maximize, bounds, weight_decay, grads,"),
     ("compiled", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, backend="cython"), ValueError,
      "backend: rule 'two' is not built in; use backend='numba' or 'numpy'"),
 ]  # fmt: skip
 #: scalars that go wrong at the second step, where a group before has had its own
 LATER: list[tuple[str, Callable[[Any], Any], Any, str]] = [
-    ("too few", lambda lr: (), ValueError, "scalars of 'heavy' at t = 2: expected 5, got 4"),
-    ("too many", lambda lr: (lr, lr), ValueError, "scalars of 'heavy' at t = 2: expected 5, got 6"),
+    ("too few", lambda lr: (), ValueError, "scalars of 'heavy' at t = 2: expected 7, got 6"),
+    ("too many", lambda lr: (lr, lr), ValueError, "scalars of 'heavy' at t = 2: expected 7, got 8"),
     ("text", lambda lr: ("x",), ValueError, "could not convert string to float: 'x'"),
     ("failing", zero_division, ZeroDivisionError, "division by zero"),
     ("failing in the second group", lambda lr: (lr / (lr - 0.5),), ZeroDivisionError, "float division by zero"),

@@ -1,17 +1,15 @@
-"""The optimizers: names, defaults and states of `torch.optim`, over the rules of `fastadam.rules`.
-A class declares its options, and says which rule they choose; it knows no loop. All that follows from a class, in
-`functional`, in the adapters and in tests, takes it from `CLASSES`.
-"""
+"""Adam and its relatives: a mean of the gradients, divided by a measure of their size."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from .base import Optimizer
-from .options import Rate, flag, non_negative, option, rate_at, rate_or_schedule, two_betas, up_to_one
-from .rules import RULES, Rule
+from ..base import Optimizer
+from ..options import Rate, flag, non_negative, option, rate_at, rate_or_schedule, two_betas, up_to_one
+from ..rule import Rule
+from ..rules import RULES
 
-__all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "RMSprop"]
+__all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 
 
 class Adam(Optimizer):
@@ -168,162 +166,101 @@ class Adamax(Optimizer):
     torch_names: ClassVar = {"m": "exp_avg", "u": "exp_inf"}
 
 
-class Adagrad(Optimizer):
-    r"""AdaGrad: the rate of each element falls with the sum of its squared gradients.
+class NAdam(Optimizer):
+    r"""NAdam: Adam with Nesterov's momentum.
 
     .. math::
-        v_t &= v_{t-1} + g_t^2 \\
-        θ_t &= θ_{t-1} - \frac{lr}{1 + (t - 1) · \mathrm{lr\_decay}} \frac{g_t}{\sqrt{v_t} + ε}
+        μ_t &= β_1 (1 - ½ · 0.96^{t ψ}) \\
+        θ_t &= θ_{t-1} - lr · \left( \frac{(1 - μ_t) \, g_t}{1 - \prod_{i=1}^{t} μ_i}
+            + \frac{μ_{t+1} \, m_t}{1 - \prod_{i=1}^{t+1} μ_i} \right) / \, (\sqrt{\hat v_t} + ε)
 
-    Parameters
-    ----------
-    params, weight_decay, maximize, **settings
-        See `Optimizer`.
-    lr : float or callable, default 1e-2
-    lr_decay : float, default 0
-    weight_decay : float, default 0
-        L2 decay.
-    initial_accumulator_value : float, default 0
-        What v begins with; a group may have its own (torch ignores that).
-    eps : float, default 1e-10
-        Added to the root.
-
-    Notes
-    -----
-    State ``v``. Source: Duchi, Hazan & Singer, JMLR 12 (2011). Numbers and defaults are those of
-    ``torch.optim.Adagrad``.
-
-    Examples
-    --------
-    >>> import numpy as np, fastadam
-    >>> x = np.array([1.0])
-    >>> opt = fastadam.Adagrad(x, lr=0.5, eps=0)
-    >>> opt.step(np.array([3.0])); opt.step(np.array([4.0]))
-    >>> x  # 1 - 0.5 * 3/3 - 0.5 * 4/5
-    array([0.1])
-    """
-
-    lr: Rate = option(default=1e-2, check=rate_or_schedule)
-    lr_decay: float = option(default=0.0, check=non_negative)
-    weight_decay: float = option(default=0.0, check=non_negative)
-    initial_accumulator_value: float = option(default=0.0, check=non_negative, fixed=True)
-    eps: float = option(default=1e-10, check=non_negative)
-
-    rules: ClassVar = ("adagrad",)
-    torch_names: ClassVar = {"v": "sum"}
-
-    @classmethod
-    def initial(cls, values: Mapping[str, Any]) -> float:
-        """``initial_accumulator_value``."""
-        return values["initial_accumulator_value"]  # type: ignore[no-any-return]
-
-
-class RMSprop(Optimizer):
-    r"""RMSprop, plain, centered, and with momentum.
-
-    .. math::
-        v_t &= α v_{t-1} + (1 - α) g_t^2 \\
-        θ_t &= θ_{t-1} - lr · g_t / (\sqrt{v_t} + ε)
-
-    With ``centered``, :math:`m_t = α m_{t-1} + (1 - α) g_t` and the root is of :math:`|v_t - m_t^2|` (an absolute
-    value, since rounding can take the difference below zero, where torch gives NaN). With ``momentum`` μ the quotient
-    goes through :math:`b_t = μ b_{t-1} + g_t / (…)`, and :math:`θ_t = θ_{t-1} - lr · b_t`.
+    with m and :math:`\hat v` those of `Adam`, and ψ the ``momentum_decay``.
 
     Parameters
     ----------
     params, maximize, **settings
         See `Optimizer`.
-    lr : float or callable, default 1e-2
-    alpha : float, default 0.99
-        Decay of the mean square, in [0, 1].
+    lr : float or callable, default 2e-3
+    betas : (float, float), default (0.9, 0.999)
     eps : float, default 1e-8
+        Added to the root of the corrected second moment.
     weight_decay : float, default 0
-        L2 decay.
-    momentum : float, default 0
-        Zero or not is chosen at construction, since it decides whether there is a state ``b``.
-    centered : bool, default False
-        Divide by an estimate of the gradient's standard deviation.
-    eps_in_sqrt : bool, default False
-        Add eps within the root: :math:`\sqrt{v_t + ε}`, the article's form and TensorFlow's. Otherwise after it, as
-        in torch.
+        L2 decay; decoupled where `decoupled_weight_decay`.
+    momentum_decay : float, default 4e-3
+        ψ: how fast μ rises from half of its final value.
+    decoupled_weight_decay : bool, default False
+        Shrink θ by ``1 - lr * weight_decay`` before the step instead.
 
     Notes
     -----
-    States ``v``, with ``centered`` also ``m``, with ``momentum`` also ``b``. Source: Hinton's lecture 6e (2012);
-    centered: Graves, arXiv:1308.0850. Numbers and defaults are those of ``torch.optim.RMSprop``.
+    States ``m`` and ``v``. Source: Dozat, ICLR workshop (2016). Numbers and defaults are those of
+    ``torch.optim.NAdam``. The product of all μ follows from the step count and from the options as they are now; torch
+    keeps it, so a β₁ that is changed on the way counts there from then on only.
 
     Examples
     --------
     >>> import numpy as np, fastadam
-    >>> x = np.array([1.0])
-    >>> fastadam.RMSprop(x, lr=0.1, alpha=0.75, eps=0).step(np.array([8.0]))
-    >>> x  # 1 - 0.1 * 8 / sqrt(0.25 * 64)
-    array([0.8])
+    >>> x = np.array([1.0, 1.0])
+    >>> fastadam.NAdam(x, lr=0.1).step(np.array([3.0, 0.0]))
+    >>> x.round(4)
+    array([0.8944, 1.    ])
     """
 
-    lr: Rate = option(default=1e-2, check=rate_or_schedule)
-    alpha: float = option(default=0.99, check=up_to_one)
+    lr: Rate = option(default=2e-3, check=rate_or_schedule)
+    betas: tuple[float, float] = option(default=(0.9, 0.999), check=two_betas, hyper=("beta1", "beta2"))
     eps: float = option(default=1e-8, check=non_negative)
     weight_decay: float = option(default=0.0, check=non_negative)
-    momentum: float = option(default=0.0, check=non_negative)
-    centered: bool = option(default=False, check=flag)
-    eps_in_sqrt: bool = option(default=False, check=flag, kw_only=True)
+    momentum_decay: float = option(default=4e-3, check=non_negative)
+    decoupled_weight_decay: bool = option(default=False, check=flag, hyper=("decoupled",))
 
-    rules: ClassVar = ("rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum")
-    torch_names: ClassVar = {"v": "square_avg", "m": "grad_avg", "b": "momentum_buffer"}
-
-    @classmethod
-    def rule(cls, values: Mapping[str, Any]) -> Rule:
-        """`rmsprop`, or the variant with ``centered``, ``momentum`` or both."""
-        centered = "_centered" if values["centered"] else ""
-        momentum = "_momentum" if values["momentum"] else ""
-        return RULES[f"rmsprop{centered}{momentum}"]
+    rules: ClassVar = ("nadam",)
+    torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq"}
 
 
-class Adadelta(Optimizer):
-    r"""AdaDelta: steps in the units of the parameter.
+class RAdam(Optimizer):
+    r"""RAdam: Adam whose first steps are taken without its denominator, while that is too uncertain.
 
     .. math::
-        v_t &= ρ v_{t-1} + (1 - ρ) g_t^2 \\
-        Δ_t &= \frac{\sqrt{d_{t-1} + ε}}{\sqrt{v_t + ε}} g_t \\
-        d_t &= ρ d_{t-1} + (1 - ρ) Δ_t^2 \\
-        θ_t &= θ_{t-1} - lr · Δ_t
+        ρ_∞ &= \frac{2}{1 - β_2} - 1, \qquad ρ_t = ρ_∞ - \frac{2 t β_2^t}{1 - β_2^t} \\
+        r_t &= \sqrt{\frac{(ρ_t - 4)(ρ_t - 2) ρ_∞}{(ρ_∞ - 4)(ρ_∞ - 2) ρ_t}} \\
+        θ_t &= θ_{t-1} - lr · \hat m_t · \begin{cases}
+            r_t \sqrt{1 - β_2^t} \, / \, (\sqrt{v_t} + ε) & \text{where } ρ_t > 5 \\
+            1 & \text{else} \end{cases}
+
+    with the moments of `Adam`. For β₂ = 0.999 the first five steps are without a denominator.
 
     Parameters
     ----------
     params, maximize, **settings
         See `Optimizer`.
-    lr : float or callable, default 1.0
-    rho : float, default 0.9
-        Decay of both means, in [0, 1].
-    eps : float, default 1e-6
-        Within both roots.
+    lr : float or callable, default 1e-3
+    betas : (float, float), default (0.9, 0.999)
+    eps : float, default 1e-8
+        Added to the root of the second moment, before its correction.
     weight_decay : float, default 0
-        L2 decay.
+        L2 decay; decoupled where `decoupled_weight_decay`.
+    decoupled_weight_decay : bool, default False
+        Shrink θ by ``1 - lr * weight_decay`` before the step instead.
 
     Notes
     -----
-    States ``v`` and ``d``. Source: Zeiler, arXiv:1212.5701. Numbers and defaults are those of ``torch.optim.Adadelta``;
-    the article accumulates the step with its rate, see `fastadam.adapters.article.AdaDelta`.
+    States ``m`` and ``v``. Source: Liu et al., arXiv:1908.03265. Numbers and defaults are those of
+    ``torch.optim.RAdam``.
 
     Examples
     --------
     >>> import numpy as np, fastadam
-    >>> x = np.array([1.0])
-    >>> opt = fastadam.Adadelta(x, rho=0.0, eps=1.0)
-    >>> opt.step(np.array([0.75]))
-    >>> x  # 1 - 0.75 / sqrt(0.75**2 + 1)
-    array([0.4])
+    >>> x = np.array([1.0, 1.0])
+    >>> fastadam.RAdam(x, lr=0.1).step(np.array([3.0, -0.5]))
+    >>> x  # 1 - 0.1 g
+    array([0.7 , 1.05])
     """
 
-    lr: Rate = option(default=1.0, check=rate_or_schedule)
-    rho: float = option(default=0.9, check=up_to_one, hyper=("beta1", "beta2"))
-    eps: float = option(default=1e-6, check=non_negative)
+    lr: Rate = option(default=1e-3, check=rate_or_schedule)
+    betas: tuple[float, float] = option(default=(0.9, 0.999), check=two_betas, hyper=("beta1", "beta2"))
+    eps: float = option(default=1e-8, check=non_negative)
     weight_decay: float = option(default=0.0, check=non_negative)
+    decoupled_weight_decay: bool = option(default=False, check=flag, hyper=("decoupled",))
 
-    rules: ClassVar = ("adadelta",)
-    torch_names: ClassVar = {"v": "square_avg", "d": "acc_delta"}
-
-
-#: every optimizer, by its name
-CLASSES: dict[str, type[Optimizer]] = {name: globals()[name] for name in __all__}
+    rules: ClassVar = ("radam",)
+    torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq"}

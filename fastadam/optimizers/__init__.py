@@ -1,0 +1,15 @@
+"""The optimizers: names, defaults and states of `torch.optim`, over the rules of `fastadam.rules`.
+A class declares its options, and says which rule they choose; it knows no loop. All that follows from a class, in
+`functional`, in the adapters and in tests, takes it from `CLASSES`.
+"""
+
+from ..base import Optimizer
+from . import adam, descent, recent
+from .adam import *  # noqa: F403  each module's `__all__` names its optimizers
+from .descent import *  # noqa: F403
+from .recent import *  # noqa: F403
+
+#: every optimizer, by its name
+CLASSES: dict[str, type[Optimizer]] = {
+    name: getattr(module, name) for module in (adam, descent, recent) for name in module.__all__
+}
