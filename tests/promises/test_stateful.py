@@ -76,8 +76,8 @@ class Model:
         rule, group = inside.rule_for(self.cls, values), ModelGroup([p.copy() for p in params], [], values)
         for p in params:
             wide = p.astype(np.float32 if p.dtype == np.float16 else p.dtype)
-            initial = values.get("initial_accumulator_value", 0.0)
-            states = {name: np.full_like(wide, initial) for name in rule.states}
+            first = self.cls.initial(values, wide)
+            states = {name: np.full_like(wide, first.get(name, 0.0)) for name in rule.states}
             group.states.append(states | ({"master": wide} if self.master_weights and p.itemsize == 2 else {}))
         self.groups.append(group)
 
