@@ -37,8 +37,8 @@ MACROS += [("FASTADAM_NO_THREADS", None)] if os.environ.get("FASTADAM_NO_THREADS
 
 
 # The modules of fastadam/kernel that are Cython; each has its sources beside it.
-KERNEL = ["_bfloat16", "_codecs", "_cpu", "_entry", "_follow", "_gradients"]
-KERNEL += ["_layout", "_plan", "_segments", "_signals", "_stepper", "_tiles"]
+KERNEL = ["_bfloat16", "_codecs", "_cpu", "_entry", "_extras", "_follow", "_gradients", "_layout", "_norms"]
+KERNEL += ["_plan", "_segments", "_signals", "_stepper", "_swapped", "_tiles"]
 
 
 def load(name: str) -> ModuleType:
@@ -75,8 +75,9 @@ class Build(build_ext):
         for name, source in sources.items():
             (folder / f"{name}.pyx").write_text(source, "utf-8")
         (folder / "built.pxi").write_text(built)
-        clip_factor = load("kernel.generate").formula(load("rule").clip_factor)
-        (folder / "clip_factor.pxi").write_text(clip_factor)
+        formula, rule = load("kernel.generate").formula, load("rule")
+        factors = [formula(function) for function in (rule.clip_factor, rule.own_clip_factor)]
+        (folder / "clip_factors.pxi").write_text("".join(factors))
         for extension in self.extensions:
             name = extension.name.rpartition(".")[2]
             package = Path(*extension.name.split(".")[:-1])

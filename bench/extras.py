@@ -102,7 +102,26 @@ def decayed(cls: type, state: float) -> Contestant:
 
 LOOPS = [Contestant("in the pass", fused), Contestant("separate NumPy passes", separate)]
 LOOPS.append(Contestant("PyTorch", torch_fused, "torch"))
-SINGLE = [one(), *(one(**{name: value}) for name, value in ALL.items())]
+SINGLE = [one(), one(max_norm_each=1.0), *(one(**{name: value}) for name, value in ALL.items())]
+
+
+def updated(params: Arrays, grads: Arrays) -> Step:
+    """An update of averages, with no step between."""
+    return fastadam.Average(params).update
+
+
+def exchanged(params: Arrays, grads: Arrays) -> Step:
+    """A block in which the averages stand in the model: there and back."""
+    average = fastadam.Average(params)
+
+    def block() -> None:
+        with average.swapped():
+            pass
+
+    return block
+
+
+AVERAGES = [one(), Contestant("Average.update()", updated), Contestant("with average.swapped()", exchanged)]
 PRECISIONS = [
     stored("float32", "float32", "float32"),
     stored("float32, float16 gradients", "float32", "float16"),
@@ -135,5 +154,6 @@ def table(title: str, contestants: list[Contestant], shapes: list[tuple[int, int
 if __name__ == "__main__":
     print(table("scaled, clipped, checked, zeroed", LOOPS, SHAPES))
     print(table("one option", SINGLE, SHAPES))
+    print(table("averages of weights", AVERAGES, SHAPES))
     print(table("precision", PRECISIONS, SHAPES))
     print(table("states without gradient", DENORMALS, SHAPES[:2]))

@@ -104,6 +104,7 @@ class Run:
     options: dict[str, Any]
     look: str = ""
     noise: float | None = None  #: another than the problem's
+    average: dict[str, Any] | None = None  #: options of an `Average`, to look at that
 
 
 def descend(problem: Problem, run: Run) -> np.ndarray:
@@ -112,10 +113,13 @@ def descend(problem: Problem, run: Run) -> np.ndarray:
     rng = np.random.default_rng(0)
     p = np.tile(np.array(problem.start, float), (RUNS if noise else 1, 1))
     opt = run.cls(p, **run.options)
+    average = None if run.average is None else fastadam.Average(p, **run.average)
     path = [p.copy()]
     for _ in range(problem.steps):
         opt.step(np.stack(problem.gradient(*p.T), axis=1) + noise * rng.standard_normal(p.shape))
-        path.append((opt.state[run.look][0] if run.look else p).copy())
+        if average is not None:
+            average.update()
+        path.append((opt.state[run.look][0] if run.look else p if average is None else average.params).copy())
     return np.array(path)
 
 
@@ -162,6 +166,15 @@ BESIDE: dict[str, tuple[Problem, dict[str, Run]]] = {
             "ASGD, t0=0": Run(fastadam.ASGD, {"lr": 0.1, "lambd": 0, "t0": 0}, look="ax"),
             "SGD": Run(fastadam.SGD, {"lr": 0.1}),
             "SGD, lr / √t": Run(fastadam.SGD, {"lr": schedules.inverse_sqrt(0.1)}),
+        },
+    ),
+    "averages": (
+        bowl(4, "Adam, noisy gradients", (-3, 1.5), (-3.3, 1.5), (-1.1, 1.7), 400, (1e-2, 1e1), noise=4),
+        {
+            "decay=0.9": Run(fastadam.Adam, {"lr": 0.1}, average={"decay": 0.9}),
+            "decay=0.97": Run(fastadam.Adam, {"lr": 0.1}, average={"decay": 0.97}),
+            "equal, first=150": Run(fastadam.Adam, {"lr": 0.1}, average={"decay": None, "first": 150}),
+            "the weights": Run(fastadam.Adam, {"lr": 0.1}),
         },
     ),
     "rprop": (

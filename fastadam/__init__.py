@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import names, optimizers, schedules
+from .average import Average
 from .base import Optimizer
 from .custom import optimizer
 from .optimizers.adam import *  # noqa: F403  each module's `__all__` names its optimizers
@@ -24,5 +25,5 @@ else:
     __getattr__, __dir__ = names.modules(__name__, "adapters", "functional", "mpi", "numba")
 
 __version__ = "0.1.0"
-__all__ = ["Optimizer", "get_include", "optimizer", "schedules"]
+__all__ = ["Average", "Optimizer", "get_include", "optimizer", "schedules"]
 __all__ += optimizers.CLASSES

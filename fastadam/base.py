@@ -2,7 +2,7 @@
 said by the classes of `optimizers`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import inf
 from os import PathLike
 from typing import Any, NoReturn
@@ -10,17 +10,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import names, options
-from .algorithm import Algorithm
-from .core import Core, Unchanged
-from .groups import Groups
-from .kernel import backends, threads
+from .core import Core
 from .options import Rate, option, setting
-from .saved import Saved
 from .state.view import States
-from .tree import Grads, Params
+from .stepped import Stepped
+from .tree import Grads
 
 
-class Optimizer(Saved, Algorithm):
+class Optimizer(Stepped):
     """What all optimizers share. Not used by itself: take `Adam` or one of its relatives.
 
     Parameters
@@ -96,11 +93,8 @@ class Optimizer(Saved, Algorithm):
     has data of the caller's own.
     """
 
-    __slots__ = ("core",)
-    params: Params = setting()
+    __slots__ = ()
     grads: Grads | None = setting(default=None, kw_only=True)
-    backend: str = setting(default="cython", check=backends.check, kw_only=True)
-    n_threads: int | None = setting(default=None, check=threads.resolve, kw_only=True)
     master_weights: bool = setting(default=False, check=options.flag, kw_only=True)
     state_dtype: str | None = setting(default=None, check=options.state_dtype, kw_only=True)
     state_dir: str | PathLike[str] | None = setting(default=None, kw_only=True)
@@ -110,14 +104,11 @@ class Optimizer(Saved, Algorithm):
     bounds: tuple[float | None, float | None] | None = option(
         default=(-inf, inf), check=options.bounds, kw_only=True, hyper=("low", "high")
     )
-    frozen: bool = option(default=False, check=options.flag, kw_only=True, init=False)
-    name: str | None = option(default=None, check=options.group_name, kw_only=True, init=False, own=True)
-    extra: Any = option(default=None, check=options.anything, kw_only=True, init=False, own=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
             raise TypeError(f"{type(self).__name__} has no rule; use a class of fastadam.optimizers, such as Adam")
-        self.core: Core = Core.make(type(self), self.bind(args, kwargs))
+        self.core: Core = self.made_of.make(type(self), self.bind(args, kwargs))
 
     def step(
         self,
@@ -127,6 +118,7 @@ class Optimizer(Saved, Algorithm):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        max_norm_each: float | None = None,
         **unknown: NoReturn,
     ) -> None:
         """One step of every parameter, in place; `grads` are left untouched unless `zero_grads`.
@@ -147,6 +139,9 @@ class Optimizer(Saved, Algorithm):
         max_norm : float, optional
             If the norm over all gradients, after that, is larger, scale them down to it, as torch's
             ``clip_grad_norm_`` does. Costs one more read of the gradients. ``opt.grad_norm`` tells the norm.
+        max_norm_each : float, optional
+            The same for each parameter's gradient by its own norm, without torch's 1e-6, as Keras's ``clipnorm`` does.
+            Not together with `max_norm`. ``opt.grad_norm`` is the norm over all gradients, too.
         clip_value : float, optional
             Then clip each element to [-clip_value, clip_value].
         skip_nonfinite : bool, default False
@@ -164,7 +159,7 @@ class Optimizer(Saved, Algorithm):
         """
         if unknown:
             names.refuse_arguments(unknown, self.step)
-        self.core.step(grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        self.core.step(grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Step more arrays from now on, as a new group; its own step count, for its bias corrections, begins at zero.
@@ -221,16 +216,6 @@ class Optimizer(Saved, Algorithm):
         """
         self.core.replace(name, array, rows)
 
-    def reset(self, names: Sequence[str] | None = None) -> None:
-        """Begin anew: states, master weights and counts are those of a new optimizer; parameters and options stay.
-
-        Parameters
-        ----------
-        names : sequence of str, optional
-            The parameters that begin anew, called as in `state_dict`; t and skipped stay then. By default all.
-        """
-        self.core.reset(options.names_or_none("names", names))
-
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""
         self.core.zero_grads()
@@ -240,21 +225,6 @@ class Optimizer(Saved, Algorithm):
         if self.core.store.is_open:
             with self.core.plan:
                 self.core.store.close()
-
-    @property
-    def param_groups(self) -> Groups:
-        """A mapping of options for each group, to assign to. `add_param_group` adds one."""
-        return self.core.groups
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The options of a group that does not set its own."""
-        return self.core.groups.defaults
-
-    @property
-    def t(self) -> int:
-        """The number of steps done."""
-        return self.core.plan.t
 
     @property
     def rate(self) -> float | None:
@@ -275,19 +245,3 @@ class Optimizer(Saved, Algorithm):
     def state(self) -> States:
         """Name of a state -> its arrays, one a parameter, None where it has none; what is assigned is copied."""
         return States(self.core.store, self.core.held)
-
-    def __repr__(self) -> str:
-        groups = "\n".join(f"  {group}" for group in self.param_groups)
-        return f"{type(self).__name__} at t = {self.t}, backend {self.backend}\n{groups}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        with self.core.held_whole() as plan:
-            return {**self._attributes(), "core": self.core.parts(), "unchanged": Unchanged(plan)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in state.keys() - {"core", "unchanged"}:
-            setattr(self, name, state[name])
-        self.core = Core.of_parts(type(self), state["core"])
-
-    def __copy__(self) -> "Optimizer":
-        raise TypeError("a shallow copy would step the same arrays with the same states; use copy.deepcopy")

@@ -21,6 +21,9 @@ from .state.snapshot import Fit, Snapshot
 from .state.store import States, Store, continued_rows
 from .tree import Tree
 
+#: the settings of a kind that declares none of them
+_UNSAID = {"grads": None, "master_weights": False, "state_dtype": None, "state_dir": None, "seed": 0}
+
 
 class Core(Follower):
     """What an optimizer of the class `kind` is made of, in one object that makes its steps."""
@@ -41,7 +44,7 @@ class Core(Follower):
     def make(cls, kind: Any, given: Mapping[str, Any], origins: Any = None) -> "Core":
         """The core of a new optimizer, given the value of each field that its class declares."""
         defaults = {name: option.check(name, given[name]) for name, option in kind.options.items()}
-        settings = {name: setting.check(name, given[name]) for name, setting in kind.settings.items()}
+        settings = _UNSAID | {name: setting.check(name, given[name]) for name, setting in kind.settings.items()}
         settings |= {name: tree.listed(given[name]) for name in ("params", "grads")}
         structure, bound = tree.read(settings["params"]), settings["grads"]
         if structure.owner is not None and bound is not None:
@@ -182,30 +185,33 @@ class Core(Follower):
         with deferred_signals(), self.plan as plan:
             plan.need_whole()
             self.follow_names()
-            k, arrays = self.number_of("name", key), self.tree.read_again()
-            self._need_fitting(arrays, but=k)
-            before, arrays[k] = arrays[k], array
-            _check_params(self.tree.names, arrays, self.settings)
-            states, counts = list(self.store.states), plan.counts
-            if (old_rows := continued_rows(self.tree.names[k], rows, array, plan.params[k])) is not None:
-                g = [number for number, branch in enumerate(self.tree.branches) for _ in branch.names][k]
-                initial = _initial(self.kind, self.settings, self.groups.rules[g], self.groups.values[g], array)
-                states[k] = self.store.continued(k, array, old_rows, initial)
-                if not (old_rows >= 0).any():
-                    counts = counts.copy()
-                    counts[3 + k] = 0
-            structure = self.tree.with_array(k, array)
-            try:
-                if structure.read_again()[k] is not array:
-                    raise TypeError(f"{structure.names[k]}: the structure that was given does not keep another array")
-                self._take_arrays(structure, arrays, states, counts)
-            except BaseException:
-                structure.with_array(k, before)
-                raise
-            self.store.states = states
-            self.set_tree(structure)
-            if self.owner is None and not structure.is_grouped:
-                self.settings["params"] = structure.source
+            self._replace_held(self.number_of("name", key), array, rows)
+
+    def _replace_held(self, k: int, array: np.ndarray, rows: Any) -> None:
+        arrays = self.tree.read_again()
+        self._need_fitting(arrays, but=k)
+        before, arrays[k] = arrays[k], array
+        _check_params(self.tree.names, arrays, self.settings)
+        states, counts = list(self.store.states), self.plan.counts
+        if (old_rows := continued_rows(self.tree.names[k], rows, array, self.plan.params[k])) is not None:
+            g = [number for number, branch in enumerate(self.tree.branches) for _ in branch.names][k]
+            initial = _initial(self.kind, self.settings, self.groups.rules[g], self.groups.values[g], array)
+            states[k] = self.store.continued(k, array, old_rows, initial)
+            if not (old_rows >= 0).any():
+                counts = counts.copy()
+                counts[3 + k] = 0
+        structure = self.tree.with_array(k, array)
+        try:
+            if structure.read_again()[k] is not array:
+                raise TypeError(f"{structure.names[k]}: the structure that was given does not keep another array")
+            self._take_arrays(structure, arrays, states, counts)
+        except BaseException:
+            structure.with_array(k, before)
+            raise
+        self.store.states = states
+        self.set_tree(structure)
+        if self.owner is None and not structure.is_grouped:
+            self.settings["params"] = structure.source
 
     @contextmanager
     def held(self) -> Iterator[Plan]:
@@ -285,6 +291,14 @@ class Core(Follower):
         self.groups.assign(dict(enumerate(fit.options)))
         self.rates = 0, []
         plan.set_counts(fit.t, fit.skipped, fit.steps, fit.seed)
+
+    def partners(self) -> tuple[list[int], list[Any]]:
+        """What `swapped` exchanges with the parameters: of each group the operand, of each parameter the array."""
+        for name, p in zip(self.tree.names, self.plan.params, strict=True):
+            checks.writeable(name, p)
+        name = self.kind.average
+        places = [2 + rule.states.index(name) for rule in self.groups.rules]
+        return places, [states[name] for states in self.store.states]
 
     # Copies.
 
@@ -370,11 +384,8 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
 
 def _initial(kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray) -> dict[str, Any]:
     """What the states of a parameter hold at first, by name: a number, or the parameter itself."""
-    own = kind.initial(values, p)
-    found = {name: own.get(name, 0.0) for name in rule.states}
-    if p.dtype.kind == "c":  # whose states are of pairs of numbers
-        found = {name: complex(first, first) if type(first) is float else first for name, first in found.items()}
-    return found | ({"master": p} if settings["master_weights"] and p.itemsize == 2 else {})
+    master = {"master": p} if settings["master_weights"] and p.itemsize == 2 else {}
+    return kind.first_states(rule, values, p) | master  # type: ignore[no-any-return]
 
 
 def _all_initial(kind: Any, settings: Mapping[str, Any], groups: Groups) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import options
+from .average import Average
 from .kernel import checks, threads
 from .kernel._stepper import Steppers
 from .kernel._tiles import FEWEST_SHARED
@@ -37,6 +38,7 @@ from .names import offer
 from .optimizers import CLASSES
 from .rule import Rule
 from .rules import RULES
+from .stepped import Stepped
 
 
 class _Function:
@@ -60,7 +62,7 @@ class _Function:
         given = {name: self.taken[name].check(name, value) for name, value in given.items()}
         self.kind.check(self.values | self.chosen | given)
         values = self.values | given
-        return self.kind.hyper_values(self.rule, values, options.rate("lr", values["lr"]))  # type: ignore[no-any-return]
+        return self.kind.hyper_values(self.rule, values, options.rate("lr", values.get("lr", 0.0)))  # type: ignore[no-any-return]
 
     def way(self, name: str, given: dict[str, Any]) -> str:
         """What to do where an option is given that is none of this function: it may choose another rule."""
@@ -165,7 +167,8 @@ def _function(name: str, kind: Any, rule: Rule) -> Callable[..., None]:
 def _functions() -> dict[str, Callable[..., None]]:
     """A function for each rule, called after it; and for each class of no rule of its own, called after the class."""
     found: dict[str, Callable[..., None]] = {}
-    for kind in CLASSES.values():
+    kinds: tuple[type[Stepped], ...] = (*CLASSES.values(), Average)
+    for kind in kinds:
         own = {name: RULES[name] for name in kind.rules if "rules" in vars(kind)}
         for name, rule in (own or {kind.__name__.lower(): RULES[kind.rules[0]]}).items():
             found[name] = _function(name, kind, rule)

@@ -246,6 +246,12 @@ not_nan = number("or None, and no NaN", lambda x: x == x)
 below_one = number(">= 0 and < 1", lambda x: 0 <= x < 1)
 up_to_one = number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
 
+
+def decay(name: str, value: Any) -> float | None:
+    """What an average keeps of itself at an update; None where all updates count equally."""
+    return value if value is None else up_to_one(name, value)
+
+
 #: check of a learning rate that is a number, as a schedule must return it
 rate = non_negative
 

@@ -36,6 +36,11 @@ def clip_factor(norm, max_norm):
     return min(1.0, max_norm / (norm + 1e-6)) if norm == norm else norm
 
 
+def own_clip_factor(norm, max_norm):
+    """The same for one array by its own norm, without a constant, as in Keras and thinc. A NaN stays one."""
+    return 1.0 if norm <= max_norm else max_norm / norm
+
+
 # ---------------------------------------------------------------- what every rule ends with
 
 
@@ -84,7 +89,7 @@ class Rule:
         """The functions that give a step's scalars, in their order."""
         return prepare_scalars, self.scalars, finish_scalars
 
-    @property
+    @cached_property
     def defaults(self) -> dict[str, float]:
         """What does nothing, by name: `OF_THE_STEP`, and those of `hyper` that a caller may leave out."""
         return OF_THE_STEP | {p.name: p.default for p in self._parameters() if p.default is not p.empty}

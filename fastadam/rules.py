@@ -175,11 +175,12 @@ def nadam(p, g, m, v, g_step, m_step, beta1, one_minus_beta1, beta2, one_minus_b
     return p, m, v
 
 
-def nadam_scalars(t, lr, beta1, beta2, eps, momentum_decay):
-    """The product of all μ so far is zero beside 1 long before t is large."""
-    mu = beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
-    mu_next = beta1 * (1.0 - 0.5 * 0.96 ** ((t + 1.0) * momentum_decay))
-    k, power, product = 0.0, 1.0, 1.0
+def nadam_scalars(t, lr, beta1, beta2, eps, momentum_decay, mu_product=1.0):
+    """Who keeps the product of all μ so far, as torch does, gives it, this step's μ included. Else it is computed here;
+    it is zero beside 1 long before t is large."""
+    mu, mu_next = nadam_mu(t, beta1, momentum_decay), nadam_mu(t + 1.0, beta1, momentum_decay)
+    power, product = 1.0, mu_product
+    k = 0.0 if mu_product == 1.0 else t
     while k < t and product > 1e-17:
         k = k + 1.0
         power = power * 0.96**momentum_decay
@@ -188,6 +189,10 @@ def nadam_scalars(t, lr, beta1, beta2, eps, momentum_decay):
     g_step = lr * root * (1.0 - mu) / (1.0 - product)
     m_step = lr * root * mu_next / (1.0 - product * mu_next)
     return g_step, m_step, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps * root
+
+
+def nadam_mu(t, beta1, momentum_decay):
+    return beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
 
 
 def radam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, is_adaptive, eps):
@@ -351,6 +356,22 @@ def power_sum(n, power):
     return total
 
 
+# ---------------------------------------------------------------- averages of weights
+
+
+def average(p, g, weight, rest):
+    p = where(rest, p + weight * (g - p), g)  # p is the average, g what is averaged; with nothing left of p, a copy
+    return (p,)
+
+
+def average_scalars(t, decay, equal: bool, first=1.0):
+    """Up to update `first` a copy; then each counts 1 - decay, or as much as every one since."""
+    since = t - first
+    weight = 1.0 / (since + 1.0) if equal else 1.0 - decay
+    weight = weight if since > 0.0 else 1.0
+    return weight, 1.0 - weight
+
+
 # ---------------------------------------------------------------- the registry
 
 #: a new rule comes last: its new hyper-parameters are then the last members of the C options
@@ -377,5 +398,6 @@ RULES = {
         Rule(ademamix, ademamix_scalars, ("m", "v", "s")),
         Rule(adopt, adopt_scalars, ("m", "v")),
         Rule(schedule_free, schedule_free_scalars, ("v", "z", "x")),
+        Rule(average, average_scalars, ()),
     )
 }

@@ -75,10 +75,12 @@ class Branch(NamedTuple):
 class Tree:
     """The structure of all parameters: a branch for each group."""
 
-    def __init__(self, branches: Sequence[Branch], owner: Any = None) -> None:
+    def __init__(self, branches: Sequence[Branch], owner: Any = None, model: "Tree | None" = None) -> None:
         self.branches = list(branches)
         #: the object whose ``.parameters`` these are, and whose ``.grad`` brings the gradients
         self.owner = owner
+        #: where the parameters are averages, the structure that these are the averages of
+        self.model = model
         self.names = [f"{branch.label}{name}" for branch in branches for name in branch.names]
         self.keys = _all_keys(self.branches)
         first = self.branches[0]
@@ -92,6 +94,8 @@ class Tree:
             self.source, self.source_node, self.grads_node = first.source, first.source_node, first.grads_node
         if owner is not None:
             self.source, self.source_node = owner, Node(ATTRIBUTE, ("parameters",), (self.source_node,), 1)
+        if model is not None:
+            self.grads_node = model.source_node
 
     @property
     def arrays(self) -> list[Any]:
@@ -100,12 +104,12 @@ class Tree:
 
     def with_group(self, branch: Branch) -> "Tree":
         """The same structure and one more group."""
-        return Tree([*self.branches, branch])
+        return self._of([*self.branches, branch])
 
     def with_names(self, groups: Sequence[Any]) -> "Tree":
         """The same structure, its groups called so."""
         named = zip(self.branches, groups, strict=True)
-        return Tree([branch.called(name, k) for k, (branch, name) in enumerate(named)], self.owner)
+        return self._of([branch.called(name, k) for k, (branch, name) in enumerate(named)])
 
     def with_array(self, k: int, array: Any) -> "Tree":
         """Put another array into the structure that was given, as number `k`: the same structure, but for tuples."""
@@ -115,11 +119,26 @@ class Tree:
             raise TypeError(f"{self.names[k]}: cannot be put into the structure that was given: {error}") from error
         if source is self.source:  # as it always is where there are groups, or an object
             return self
-        return Tree([self.branches[0]._replace(source=source)])
+        return self._of([self.branches[0]._replace(source=source)])
 
     def without_arrays(self) -> "Tree":
         """The same structure, which keeps no array alive that stands there no more."""
-        return Tree([branch._replace(arrays=[]) for branch in self.branches], self.owner)
+        return self._of([branch._replace(arrays=[]) for branch in self.branches])
+
+    def of_averages(self, arrays: Iterable[np.ndarray], options: Sequence[dict[str, Any] | None]) -> "Tree":
+        """The structure of the averages of these parameters, built of dicts and lists: the gradients of each step are
+        what stands in this one then. `options` are those of each group."""
+        rest, branches = iter(arrays), []
+        for branch, own in zip(self.branches, options, strict=True):
+            found = list(islice(rest, len(branch.names)))
+            source, node = _unflatten(branch.grads_node, iter(found)), branch.grads_node
+            if own is not None:
+                source, node = {"params": source}, Node(ITEM, ("params",), (node,), 1)
+            branches.append(branch._replace(source=source, source_node=node, arrays=found, options=own))
+        return Tree(branches, model=self.without_arrays())
+
+    def _of(self, branches: Sequence[Branch]) -> "Tree":
+        return Tree(branches, self.owner, self.model)
 
     def grads_with_group(self, grads: Any, new: Any) -> Any:
         """Gradients of this structure, of which the last group's are `new` and the others' `grads`."""
@@ -134,6 +153,8 @@ class Tree:
 
         Those of `frozen` groups are not looked at: they are None.
         """
+        if self.model is not None:
+            return self.model.read_again()
         frozen = frozen or [False] * len(self.branches)
         if not self.is_grouped:
             return [None] * len(self.names) if frozen[0] else list(_flatten(self.grads_node, grads, "grads"))
@@ -186,6 +207,8 @@ class Tree:
 
 def read(params: Any) -> Tree:
     """The tree of what an optimizer was given: arrays in any structure, groups, or the article's object."""
+    if isinstance(params, Tree):
+        return params
     owner = params if is_object(params) else None
     params = listed(params if owner is None else owner.parameters)
     if isinstance(params, (list, tuple)) and any(isinstance(group, Mapping) and "params" in group for group in params):

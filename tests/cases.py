@@ -2,10 +2,29 @@
 A rule that is added to `fastadam.rules` without a case here fails `test_every_rule_has_a_case`.
 """
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import inside
 import numpy as np
 
 import fastadam
+from fastadam.rule import clip_factor, own_clip_factor
+
+
+class Averaging(fastadam.Optimizer):
+    """The rule of `fastadam.Average` as an optimizer: what is given as gradients is averaged in the parameters."""
+
+    lr: float = inside.options.option(default=0.0, check=inside.options.rate_or_schedule)
+    decay, first = fastadam.Average.decay, fastadam.Average.first
+    rules = ("average",)
+
+    @classmethod
+    def hyper_values(cls, rule, values, rate):
+        decay = values["decay"]
+        return super().hyper_values(rule, {**values, "decay": (decay or 0.0, decay is None)}, rate)
+
 
 #: the rule's name -> the optimizer and the options that choose it
 BY_RULE = {
@@ -29,6 +48,7 @@ BY_RULE = {
     "ademamix": (fastadam.AdEMAMix, {"alpha_warmup": 4, "beta3_warmup": 5}),
     "adopt": (fastadam.ADOPT, {}),
     "schedule_free": (fastadam.ScheduleFreeAdamW, {"warmup_steps": 3, "weight_decay": 0.1}),
+    "average": (Averaging, {}),
 }
 
 #: options that take another way through a formula
@@ -84,3 +104,24 @@ def gradients(rng, n: int, steps: int, dtype: str, special: bool = True) -> list
             where = rng.integers(0, n, size=max(1, n // 50))
             g[where] = rng.choice(values, size=where.size)
     return grads
+
+
+def norm_of(g: np.ndarray) -> float:
+    """The 2-norm of a gradient, to the last bit; denormals count as zero."""
+    flat = np.array(g, np.float32 if g.itemsize == 2 else g.dtype, order="C").reshape(-1)
+    flat = flat.view(flat.real.dtype)
+    values = np.where(np.abs(flat) < np.finfo(flat.dtype).smallest_normal, 0.0, flat).astype(float)
+    if not np.isfinite(values).all():
+        return math.nan if np.isnan(values).any() else math.inf
+    exponent = math.frexp(np.abs(values).max(initial=0.0))[1]
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(math.sqrt(math.fsum(np.ldexp(values, -exponent) ** 2)), exponent))
+
+
+def factors(grads: Sequence[np.ndarray], norm: float | None, extras: dict[str, Any]) -> list[float]:
+    """What a step that is given `extras` multiplies each gradient by; `norm` is that over all."""
+    factor = 1.0 / extras.get("grad_scale", 1.0)
+    if "max_norm" in extras:
+        factor *= clip_factor(norm, extras["max_norm"])
+    most = extras.get("max_norm_each", math.inf)
+    return [factor * own_clip_factor(factor * norm_of(g), most) if "max_norm_each" in extras else factor for g in grads]

@@ -68,8 +68,8 @@ def named_states(opt: Any) -> list[dict[str, np.ndarray]]:
 
 
 def bound(opt: Any) -> Sequence[np.ndarray] | None:
-    """The gradients that were bound, one a parameter."""
-    return None if opt.core.bound is None else opt.core.tree.flatten(opt.core.bound)
+    """The gradients that were bound, one a parameter; of averages, whose model it is, None."""
+    return None if opt.core.bound is None or opt.core.tree.model is not None else opt.core.tree.flatten(opt.core.bound)
 
 
 def held_object(opt: Any) -> Any:

@@ -128,20 +128,22 @@ cdef class Watch:
 
     `params` are the parameters that have gradients, a list a group: the plan's, in its order. `states` are the tensors
     of their states. `counts` is the tensor of torch's counts of steps; `steps` are the plan's. What a step reads of a
-    group, `read_options` names.
+    group, `read_options` names. `carried` is the tensor of other numbers that a step reads and changes, a row each: what
+    they are after it, the caller writes into `following` before.
     """
 
     cdef list params, noted_options, noted_states, grads, written, strides, shapes
-    cdef object addresses, counts, steps, read_options
+    cdef object addresses, counts, steps, read_options, carried, following
     cdef int64_t[::1] at        # the addresses
     cdef bytes counted
     cdef size_t* memory         # of the tensors that a step writes
     cdef Place* written_places  # of the same; of unknown dimensions where only methods tell
     cdef Place* grad_places     # of the gradients, as the plan last admitted them
     cdef bint plain             # whether the options are numbers and the like, which do not change in place
+    cdef bint carries           # whether there are numbers that change with each step
     cdef Py_ssize_t n
 
-    def __init__(self, list params, list states, counts, steps, read_options):
+    def __init__(self, list params, list states, counts, steps, read_options, carried, following):
         cdef Py_ssize_t i
         cdef dl_tensor_t found
         self.params, self.steps, self.read_options = params, steps, read_options
@@ -149,8 +151,9 @@ cdef class Watch:
         self.at = self.addresses = array("q", bytes(8 * self.n))
         self.noted_options, self.noted_states, self.grads = [], [], [None] * self.n
         self.counts = counts.numpy()
-        self.counted = self.counts.tobytes()
-        self.written = [p for group in params for p in group] + states + [counts]
+        self.carried, self.following, self.carries = carried.numpy(), following, len(carried)
+        self.counted = self.numbers()
+        self.written = [p for group in params for p in group] + states + [counts, carried]
         self.strides = [p.stride() for group in params for p in group]
         self.shapes = [p.shape for group in params for p in group]
         self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
@@ -191,7 +194,7 @@ cdef class Watch:
             for name, value in own.items():
                 noted += [name, value]
         self.noted_states = noted
-        self.counted = self.counts.tobytes()
+        self.counted = self.numbers()
 
     def note_gradient(self, Py_ssize_t i, grad, size_t data):
         """The plan has admitted this gradient, which it read at `data`."""
@@ -205,11 +208,11 @@ cdef class Watch:
         return self.finds_params(groups) and self.finds_memory() and self.finds_states(state)  # reads counts: the last
 
     def finds_options(self, list groups):
-        """Whether all options are beyond doubt what they were."""
+        """Whether all that the plan takes beside the tensors is beyond doubt what it was."""
         cdef Py_ssize_t i = 0, at, n = len(self.noted_options)
         cdef PyObject* name
         cdef PyObject* value
-        if not self.plain:
+        if self.carries or not self.plain:
             return False
         for group in groups:
             if type(group) is not dict:
@@ -251,7 +254,7 @@ cdef class Watch:
         cdef PyObject* own
         cdef PyObject* name
         cdef PyObject* value
-        if not isinstance(state, dict) or self.counts.tobytes() != self.counted:
+        if not isinstance(state, dict) or self.numbers() != self.counted:
             return False
         while PyDict_Next(state, &at, &p, &own):
             if i + 2 > n or p != same(noted, i) or own != same(noted, i + 1) or not isinstance(<object> own, dict):
@@ -319,9 +322,14 @@ cdef class Watch:
             door.release()
 
     cpdef count(self):
-        """Tell torch's counts that all these parameters have done a step."""
+        """Tell torch's numbers that all these parameters have done a step."""
         self.counts[:] = self.steps
-        self.counted = self.counts.tobytes()
+        if self.carries:
+            self.carried[:] = self.following
+        self.counted = self.numbers()
+
+    cdef bytes numbers(self):
+        return self.counts.tobytes() + self.carried.tobytes() if self.carries else self.counts.tobytes()
 
 
 cdef inline PyObject* same(list noted, Py_ssize_t i):

@@ -72,8 +72,9 @@ class _Article(Strict):
         grad = _gradient(self.instance.grad, p)
         hyper = self._hyper(self.timestep + 1)
         if hyper != self._hyper_values[0] or not self._hyper_values[1]:
-            names = [(name, self.names_there.get(name, name)) for name in self._rule.hyper]
-            self._hyper_values = hyper, tuple(_number(own, hyper.get(name, 0.0)) for name, own in names)
+            named = dict.fromkeys(self._rule.hyper, 0.0) | self._rule.defaults | hyper
+            numbers = (_number(self.names_there.get(name, name), named[name]) for name in self._rule.hyper)
+            self._hyper_values = hyper, tuple(numbers)
         stepper = self._stepper or Stepper(self._rule, threads.default())
         stepper.lay([p], [list(states.values())], ["instance.parameters"])
         stepper.step([grad], self.timestep + 1, self._hyper_values[1])
@@ -91,7 +92,7 @@ class _Article(Strict):
         make_writeable([getattr(self.instance, "__dict__", {}).get("parameters")])  # the states are copied anyway
 
     def _hyper(self, t: int) -> dict[str, float]:
-        """The rule's hyper-parameters for step `t`; those left out are 0."""
+        """The rule's hyper-parameters for step `t`; those left out do nothing."""
         raise NotImplementedError
 
     def _arrays(self, parameters: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -180,7 +181,7 @@ class Adam(_Article):
     def _hyper(self, t: int) -> dict[str, float]:
         lr = self.alpha / math.sqrt(t) if self.alpha_decay else self.alpha
         beta1, beta2 = self.beta1 * self.beta_decay, self.beta2 * self.beta_decay
-        return {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": self.epsilon, "beta_decay": 1.0, "eps_hat": 1.0}
+        return {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": self.epsilon, "eps_hat": 1.0}
 
 
 class AdaGrad(_Article):

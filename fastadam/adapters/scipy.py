@@ -58,7 +58,8 @@ class Method:
         one, SciPy's forward differences within the bounds: ``x0.size`` more evaluations of `fun` an iteration, and
         about half the digits, so `tol` should not be too small. SciPy hands "2-point", "3-point" and "cs" on as None.
     bounds : `scipy.optimize.Bounds`, or pairs (low, high) with None for no bound
-        After each step x is clipped to them; `fun` is never evaluated outside, by differences neither.
+        After each step x is clipped to them; `fun` is never evaluated outside, by differences neither. Where all
+        elements have one pair, the step itself clips, by the option ``bounds`` of the class.
     callback : callable
         After each iteration, ``callback(x)``, or, where its one argument has that name,
         ``callback(intermediate_result)``, an OptimizeResult with ``x``, ``fun``, ``jac``, ``nit`` and ``optimality``.
@@ -92,8 +93,9 @@ class Method:
         message says so where the rate was too small; 2: at x0 all finite differences were exactly 0, which is no sign
         of a minimum; 3: x, `fun` or the gradient was not finite; 99: the callback raised StopIteration. ``x`` is the
         point that converged, otherwise, since these methods do not go down at every step, that of the lowest `fun`
-        among all iterates where it and the gradient were finite. ``fun``, ``jac`` and ``optimality`` (what is compared
-        with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` count steps and evaluations.
+        among all iterates where it and the gradient were finite; but see the notes on averages. ``fun``, ``jac`` and
+        ``optimality`` (what is compared with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` count steps and
+        evaluations.
 
     Raises
     ------
@@ -102,6 +104,10 @@ class Method:
 
     Notes
     -----
+    Where the class keeps an average of its iterates, that is the result: the state ``"x"`` of `ScheduleFreeAdamW`, and
+    ``"ax"`` of `ASGD`, clipped to the bounds. It is evaluated where the iterate has converged, and has converged itself
+    if its own gradient is as small; and once more at the end, with status 1 or 99. A callback gets the iterates.
+
     The iterates are those of ``opt = cls(x)`` and ``opt.step(jac(x))``, to the bit. Weight decay and its like change
     the steps, hence where they lead, but neither `fun` nor the test of convergence.
 
@@ -154,9 +160,13 @@ class Method:
         objective = _Objective(fun, jac, args, x.size, box, finite_diff_rel_step)
         tell = _teller(callback)
         known = [*(name for name, option in self.optimizer.options.items() if option.init), *_SETTINGS]
-        optimizer = self.optimizer(x, **{name: options.pop(name) for name in known if name in options})
+        given = {name: options.pop(name) for name in known if name in options}
+        pair = _pair(box)
+        optimizer = self.optimizer(x, **given, bounds=pair)
         self._warn(hess, hessp, [*options], [*known, *_OF_A_RUN])
-        result = _descend(x, objective, optimizer, tell, maxiter, tol)
+        objective.average = optimizer.state[optimizer.average][0] if optimizer.average else None
+        objective.keeps_jac = callback is not None or objective.average is not None
+        result = _descend(x, objective, optimizer, box if pair is None else None, tell, maxiter, tol)
         if is_loud:
             print(result.message)
         return result
@@ -206,33 +216,33 @@ def __dir__() -> list[str]:
 
 
 def _descend(
-    x: Vector, objective: "_Objective", optimizer: Optimizer, tell: Any, maxiter: int, tol: float
+    x: Vector, objective: "_Objective", optimizer: Optimizer, box: Box, tell: Any, maxiter: int, tol: float
 ) -> OptimizeResult:
-    """Step x until something ends the run."""
+    """Step x until something ends the run; after each step clip it to the box, where there is one."""
     best, falls = _Point(x.size), 0
     for nit in itertools.count():
         y, gradient, optimality = objective.at(x)
-        is_finite = math.isfinite(y) and math.isfinite(optimality)
+        is_finite = math.isfinite(optimality)
         if nit == 0 or (is_finite and y <= best.fun):
             falls += y < best.fun
             best.take(x, y, gradient, optimality)
         if not is_finite:
             status = NOT_FINITE
             break
-        if tell is not None:
-            gradient = gradient.copy()  # the callback may change what `jac` returned
-            if nit and tell(x, y, gradient, optimality, nit):
-                status = CALLED_OFF
-                break
-        if optimality <= tol:
+        if nit and tell(x, y, gradient, optimality, nit):
+            status = CALLED_OFF
+            break
+        if optimality <= tol and (end := objective.end(x, y, gradient, optimality))[-1] <= tol:
             status = NO_DIFFERENCES if objective.tells_nothing(gradient) else CONVERGED
-            best.take(x, y, gradient, optimality)
+            best.take(*end)
             break
         if nit == maxiter:
             status = OUT_OF_STEPS
             break
         optimizer.step(gradient)
-        _move_into(x, objective.box)
+        _move_into(x, box)
+    if status in (OUT_OF_STEPS, CALLED_OFF):
+        best.take(*objective.end(best.x, best.fun, best.jac, best.optimality))
     result = OptimizeResult(x=best.x, fun=best.fun, jac=best.jac, nit=nit, optimality=best.optimality)
     result.update(nfev=objective.nfev, njev=objective.njev, status=status, success=status == CONVERGED)
     result.message = _message(result, x, y, tol, falls, optimizer.lr)
@@ -270,12 +280,14 @@ class _Objective:
         self.rel_step = _rel_step(rel_step, n)
         self.low, self.high = (np.full(n, -np.inf), np.full(n, np.inf)) if box is None else box
         self.free = self.low < self.high
+        self.average: Vector | None = None  # that the optimizer keeps
+        self.keeps_jac = False  # whether a gradient must outlive the next call
 
     def at(self, x: Vector) -> tuple[float, Vector, float]:
         """The value at x, the gradient, and the largest element of the projected gradient.
 
         NaN stands for what was not evaluated: all that would follow upon something that is not finite. The gradient may
-        be the array that `jac` returned: it is right until one of the functions is called again.
+        be the array that `jac` returned, unless it is to be kept: right until one of the functions is called again.
         """
         fun = self._value(x) if math.isfinite(self._largest(x)) else math.nan
         if not math.isfinite(fun):
@@ -283,6 +295,15 @@ class _Objective:
         jac = self._differences(x, fun) if self.jac is None else self._gradient(x)
         projected = jac if self.box is None else np.clip(jac, x - self.box[1], x - self.box[0])
         return fun, jac, self._largest(projected)
+
+    def end(self, x: Vector, fun: float, jac: Vector, optimality: float) -> tuple[Vector, float, Vector, float]:
+        """The point that a run ends with: the average, where one is kept and finite there, else the one given."""
+        if self.average is not None:
+            average = np.clip(self.average, self.low, self.high)
+            found = (x, fun, jac, optimality) if np.array_equal(average, x) else (average, *self.at(average))
+            if math.isfinite(found[-1]):
+                return found
+        return x, fun, jac, optimality
 
     def _largest(self, array: Vector) -> float:
         """The largest absolute value, or NaN where there is one; 0 of no elements."""
@@ -305,7 +326,7 @@ class _Objective:
         self.njev += 1
         value = self.jac(x.copy(), *self.args)
         if type(value) is np.ndarray and value.dtype is _FLOAT64 and value.shape == x.shape:
-            return value
+            return value.copy() if self.keeps_jac else value
         gradient = np.atleast_1d(_real("jac", value))
         if gradient.shape != x.shape:
             raise ValueError(f"jac: expected shape {x.shape} like x, got {gradient.shape}")
@@ -335,6 +356,13 @@ class _Objective:
 def _real(name: str, value: Any) -> Vector:
     """A float64 copy of real numbers: whoever returned them may use the array again."""
     return checks.real(name, value).astype(np.float64)
+
+
+def _pair(box: Box) -> tuple[float, float] | None:
+    """The bounds that all elements share: to these the step itself clips."""
+    if box is None or not all(side.size and (side == side[0]).all() for side in box):
+        return None
+    return box[0].item(0), box[1].item(0)
 
 
 def _move_into(x: Vector, box: Box) -> None:
@@ -392,10 +420,10 @@ def _box(bounds: Any, n: int) -> Box:
     return low, high
 
 
-def _teller(callback: Any) -> Callable[..., bool] | None:
+def _teller(callback: Any) -> Callable[..., bool]:
     """What hands a point to the callback, by its signature as SciPy does, and returns whether that wants to stop."""
     if callback is None:
-        return None
+        return lambda *_: False
     if not callable(callback):
         raise TypeError(f"callback: expected a function, got {callback!r} of type {type(callback).__name__}")
     try:

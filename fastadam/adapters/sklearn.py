@@ -1,9 +1,10 @@
 """scikit-learn's MLPClassifier and MLPRegressor, trained by fastadam: within a block, or as the two classes here.
-Losses and weights are scikit-learn's to rounding; solvers but "adam" stay its own, and a warning says so.
+Losses and weights are scikit-learn's to rounding. The solver "lbfgs" stays its own, and a warning says so.
 
 `accelerated` is for whole blocks of code: estimators, pipelines and searches as they are, with worker processes or
 threads. The classes `MLPClassifier` and `MLPRegressor` need no block: their import line alone is another one. Both
-honour every parameter of ``solver="adam"``, and the rule is `fastadam.Adam` with ``eps_hat=True``.
+honour every parameter of ``solver="adam"``, whose rule is `fastadam.Adam` with ``eps_hat=True``, and of
+``solver="sgd"``: that of `fastadam.SGD`, but for the rate, which stands within the velocity.
 
 A model that comes into a block half trained (with ``partial_fit``, or out of a pickle) goes on from its states. What
 worker processes train for a block comes back in scikit-learn's classes.
@@ -37,15 +38,17 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..algorithm import Algorithm
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
 from ..kernel.arrived import make_writeable
-from ..optimizers import Adam
+from ..optimizers import SGD, Adam
+from ..rule import Rule
 from ..rules import RULES
 
 try:
@@ -53,7 +56,11 @@ try:
     from sklearn import neural_network
     from sklearn.exceptions import InconsistentVersionWarning
     from sklearn.neural_network import _multilayer_perceptron
-    from sklearn.neural_network._multilayer_perceptron import AdamOptimizer, BaseMultilayerPerceptron
+    from sklearn.neural_network._multilayer_perceptron import (
+        AdamOptimizer,
+        BaseMultilayerPerceptron,
+        SGDOptimizer,
+    )
 except ImportError as error:
     raise ImportError(
         f"fastadam.adapters.sklearn: scikit-learn 1.5 … 1.9 is needed ({error}); pip install 'fastadam[sklearn]'"
@@ -63,10 +70,6 @@ __all__ = ["MLPClassifier", "MLPRegressor", "NotAcceleratedWarning", "accelerate
 
 #: the versions that were tested: the first, and the first that was not
 _TESTED = (1, 5), (1, 10)
-#: what the private optimizer is made of, and what it holds then
-_SIGNATURE = ("params", "learning_rate_init", "beta_1", "beta_2", "epsilon")
-_HELD = {"learning_rate_init", "learning_rate", "beta_1", "beta_2", "epsilon", "t", "ms", "vs"}
-_RULE = RULES["adam"]
 
 
 class NotAcceleratedWarning(UserWarning):
@@ -76,58 +79,115 @@ class NotAcceleratedWarning(UserWarning):
 # ---------------------------------------------------------------- the optimizer in scikit-learn's place
 
 
-class _Adam(AdamOptimizer):
-    """scikit-learn's optimizer, going on from one's states, its steps made by fastadam."""
+class _Stepped:
+    """What stands in the place of an optimizer of scikit-learn's: it goes on from one's states, by fastadam's steps."""
 
-    ms: list[np.ndarray]
-    vs: list[np.ndarray]
+    #: the class of scikit-learn's, what it is made of and holds, and arguments to compare its numbers by
+    stock: ClassVar[type]
+    signature: ClassVar[tuple[str, ...]]
+    held: ClassVar[set[str]]
+    tried: ClassVar[Sequence[tuple[Any, ...]]]
+    #: the attributes that hold the rule's states, in its order
+    moments: ClassVar[tuple[str, ...]]
 
-    def __init__(self, stock: AdamOptimizer) -> None:
+    def __init__(self, stock: Any) -> None:
         self.__dict__.update(vars(stock))
-        self._stepper = Stepper(_RULE, _n_threads())
-        self._hyper_values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+        self._laid: Rule | None = None
 
     def update_params(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
         """One step of `params`, in place."""
-        params = list(params)
-        states = [[m, v] for m, v in zip(self.ms, self.vs, strict=True)]
+        params, rule = list(params), self._rule()
+        states = [list(own) for own in zip(*(getattr(self, name) for name in self.moments), strict=True)]
+        if rule is not self._laid:
+            self._stepper, self._laid = Stepper(rule, _n_threads()), rule
         # An estimator has new arrays after early stopping, and where coefs_ were assigned.
         if not self._stepper.holds(params, states):
-            states = self._writable(params)
+            states = _writable(params, states)
             self._stepper.lay(params, states, _names(len(params)))
-            self.ms, self.vs = [m for m, _ in states], [v for _, v in states]
-        if self._hyper_values[0] != self._hyper:
-            lr, beta1, beta2, eps = self._hyper
-            values = {name: option.default for name, option in Adam.options.items()}
-            values |= {"betas": (beta1, beta2), "eps": eps, "eps_hat": True}
-            self._hyper_values = self._hyper, Adam.hyper_values(_RULE, values, lr)
-        self._stepper.step(list(grads), self.t + 1, self._hyper_values[1])
-        self.t += 1
+            for name, arrays in zip(self.moments, zip(*states, strict=True), strict=True):
+                setattr(self, name, list(arrays))
+        self._step(list(grads))
+
+    def _rule(self) -> Rule:
+        raise NotImplementedError
+
+    def _step(self, grads: list[np.ndarray]) -> None:
+        """One step of the arrays that are laid out."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies are scikit-learn's own, to be read where fastadam is not; read here, a hook meets them."""
+        return self.stock, ([],), {name: getattr(self, name) for name in vars(self) if name in self.held}
+
+
+class _Adam(_Stepped, AdamOptimizer):
+    stock, moments = AdamOptimizer, ("ms", "vs")
+    signature = ("params", "learning_rate_init", "beta_1", "beta_2", "epsilon")
+    held: ClassVar = {"learning_rate_init", "learning_rate", "beta_1", "beta_2", "epsilon", "t", "ms", "vs"}
+    tried = ((0.1, 0.8, 0.95, 1e-3),)
 
     @property
     def learning_rate(self) -> float:
         """The rate of the last step, its corrections included, as scikit-learn's optimizer keeps it."""
         if self.t == 0:
             return float(self.learning_rate_init)
-        return float(_RULE.scalars(float(self.t), *self._hyper, beta_decay=1.0, eps_hat=True)[0])
+        return float(self._rule().scalars(float(self.t), *self._own, beta_decay=1.0, eps_hat=True)[0])
 
     @property
-    def _hyper(self) -> tuple[float, ...]:
+    def _own(self) -> tuple[float, ...]:
         return self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon
 
-    def _writable(self, params: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """The moments of each parameter: those out of a pickle may be read-only, those of mixed trainings of another
-        dtype."""
-        checks.parameters(_names(len(params)), params)
-        return [
-            [np.require(moment, checks.computed_in(p), "W") for moment in (m, v)]
-            for m, v, p in zip(self.ms, self.vs, params, strict=True)
-        ]
+    def _rule(self) -> Rule:
+        return RULES["adam"]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles and copies are scikit-learn's own, to be read where fastadam is not; read here, a hook meets them."""
-        state = {name: value for name, value in vars(self).items() if name in _HELD}
-        return AdamOptimizer, ([],), state | {"learning_rate": self.learning_rate}
+    def _step(self, grads: list[np.ndarray]) -> None:
+        self._stepper.step(grads, self.t + 1, _adam_hyper(*self._own))
+        self.t += 1
+
+
+class _SGD(_Stepped, SGDOptimizer):
+    """A velocity is fastadam's b of gradients times minus the rate; to add it is to step at a rate of -1."""
+
+    stock, moments = SGDOptimizer, ("velocities",)
+    signature = ("params", "learning_rate_init", "lr_schedule", "momentum", "nesterov", "power_t")
+    held: ClassVar = {*signature[1:], "learning_rate", "velocities"}
+    tried = ((0.1, "invscaling", 0.8, True), (0.1, "constant", 0.8, False))
+
+    def _rule(self) -> Rule:  # with a velocity, which scikit-learn has without a momentum, too
+        return RULES["sgd_nesterov" if self.nesterov else "sgd_momentum"]
+
+    def _step(self, grads: list[np.ndarray]) -> None:
+        hyper = _sgd_hyper(self._rule(), self.momentum)
+        self._stepper.step(grads, self._stepper.t + 1, hyper, factor=-self.learning_rate)
+
+
+@lru_cache
+def _adam_hyper(lr: float, beta1: float, beta2: float, eps: float) -> tuple[float, ...]:
+    return _hyper(Adam, RULES["adam"], lr, betas=(beta1, beta2), eps=eps, eps_hat=True)
+
+
+@lru_cache
+def _sgd_hyper(rule: Rule, momentum: float) -> tuple[float, ...]:
+    return _hyper(SGD, rule, -1.0, momentum=momentum)
+
+
+def _hyper(kind: type[Algorithm], rule: Rule, rate: float, **given: Any) -> tuple[float, ...]:
+    return kind.hyper_values(rule, {name: option.default for name, option in kind.options.items()} | given, rate)
+
+
+#: scikit-learn's name for each
+_OURS: dict[str, type[_Stepped]] = {"AdamOptimizer": _Adam, "SGDOptimizer": _SGD}
+_BY_STOCK = {own.stock: own for own in _OURS.values()}
+
+
+def _writable(params: list[np.ndarray], states: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """The moments of each parameter: those out of a pickle may be read-only, those of mixed trainings of another
+    dtype."""
+    checks.parameters(_names(len(params)), params)
+    return [
+        [np.require(moment, checks.computed_in(p), "W") for moment in moments]
+        for moments, p in zip(states, params, strict=True)
+    ]
 
 
 def _names(count: int) -> list[str]:
@@ -147,7 +207,7 @@ def _n_threads() -> int:
 
 
 class _OptimizerHook:
-    """The attribute ``_optimizer`` of an estimator: wherever it is read, scikit-learn's Adam has become fastadam's.
+    """The attribute ``_optimizer`` of an estimator: wherever it is read, scikit-learn's has become fastadam's.
 
     Here, and not where the optimizer is made: what comes out of a pickle, or was begun outside a block, is read, too.
     """
@@ -159,8 +219,8 @@ class _OptimizerHook:
             optimizer = vars(estimator)["_optimizer"]
         except KeyError:
             raise AttributeError(f"{type(estimator).__name__} has no optimizer before it is fitted") from None
-        if type(optimizer) is AdamOptimizer:
-            optimizer = vars(estimator)["_optimizer"] = _Adam(optimizer)
+        if own := _BY_STOCK.get(type(optimizer)):
+            optimizer = vars(estimator)["_optimizer"] = own(optimizer)
         return optimizer
 
     def __set__(self, estimator: Any, optimizer: Any) -> None:
@@ -169,10 +229,10 @@ class _OptimizerHook:
 
 def _begin(estimator: Any) -> None:
     """Before a fit: refuse a scikit-learn that was not tested, and say what stays its own."""
-    _check(sklearn.__version__, getattr(_multilayer_perceptron, "AdamOptimizer", None))
-    if estimator.solver != "adam":
+    _check_all()
+    if estimator.solver not in ("adam", "sgd"):
         warnings.warn(
-            f"solver={estimator.solver!r} is scikit-learn's own here: fastadam trains solver='adam' alone",
+            f"solver={estimator.solver!r} is scikit-learn's own here: fastadam trains solver='adam' and 'sgd'",
             NotAcceleratedWarning,
             stacklevel=5,  # where fit was called: between lie scikit-learn's two functions and this module's two
         )
@@ -215,7 +275,7 @@ def _own_weights(estimator: Any) -> None:
 
 
 class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
-    """scikit-learn's ``MLPClassifier``, its ``solver="adam"`` run by fastadam.
+    """scikit-learn's ``MLPClassifier``, its ``solver="adam"`` and ``"sgd"`` run by fastadam.
 
     Parameters, attributes and methods are those of ``sklearn.neural_network.MLPClassifier``.
 
@@ -227,11 +287,12 @@ class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
     Warns
     -----
     NotAcceleratedWarning
-        In a fit with ``solver="sgd"`` or ``"lbfgs"``, which is scikit-learn's own.
+        In a fit with ``solver="lbfgs"``, which is scikit-learn's own.
 
     Notes
     -----
-    scikit-learn's Adam adds epsilon before the correction: `fastadam.Adam` with ``eps_hat=True``.
+    scikit-learn's Adam adds epsilon before the correction: `fastadam.Adam` with ``eps_hat=True``. Its velocity holds
+    steps and not gradients, so that a rate that falls does not shorten what is already on its way.
 
     Examples
     --------
@@ -247,7 +308,7 @@ class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
 
 
 class MLPRegressor(_Accelerated, neural_network.MLPRegressor):
-    """scikit-learn's ``MLPRegressor``, its ``solver="adam"`` run by fastadam.
+    """scikit-learn's ``MLPRegressor``, its ``solver="adam"`` and ``"sgd"`` run by fastadam.
 
     Parameters, attributes and methods are those of ``sklearn.neural_network.MLPRegressor``; see `MLPClassifier`.
 
@@ -308,7 +369,7 @@ def _reduce_in_block(estimator: Any, protocol: int) -> Any:
     if not isinstance(estimator, _Accelerated):
         name = type(estimator).__name__
         warnings.warn(
-            f"{name}: fastadam cannot follow it to another process, where it is trained by scikit-learn's own Adam; "
+            f"{name}: fastadam cannot follow it to another process, where it is trained by scikit-learn itself; "
             f"derive {name} from an estimator of fastadam.adapters.sklearn instead",
             NotAcceleratedWarning,
             stacklevel=2,
@@ -351,7 +412,7 @@ def accelerated() -> Iterator[None]:
     Warns
     -----
     NotAcceleratedWarning
-        In the fit of another solver than ``"adam"``; and for an estimator of a class derived from scikit-learn's that
+        In the fit with ``solver="lbfgs"``; and for an estimator of a class derived from scikit-learn's that
         is pickled, since it would be trained by scikit-learn in another process.
 
     Examples
@@ -365,7 +426,7 @@ def accelerated() -> Iterator[None]:
     True
     """
     global _blocks
-    _check(sklearn.__version__, getattr(_multilayer_perceptron, "AdamOptimizer", None))
+    _check_all()
     with _lock:
         _blocks += 1
         for name, value in _IN_BLOCK.items():
@@ -385,37 +446,43 @@ def accelerated() -> Iterator[None]:
 # ---------------------------------------------------------------- whether this is the scikit-learn that was tested
 
 
+def _check_all() -> None:
+    """Refuse a version that was not tested, and private optimizers that are not those that this module knows."""
+    for name in _OURS:
+        _check(sklearn.__version__, name, getattr(_multilayer_perceptron, name, None))
+
+
 @cache
-def _check(version: str, optimizer: Any) -> None:
-    """Refuse a version that was not tested, and a private optimizer that is not the one this module knows."""
-    first, beyond = _TESTED
+def _check(version: str, name: str, optimizer: Any) -> None:
+    (first, beyond), own = _TESTED, _OURS[name]
     wrong = ""
     if not first <= tuple(int(part) for part in version.split(".")[:2]) < beyond:
         wrong = "this version was not tested"
-    elif optimizer is not AdamOptimizer:
-        wrong = f"AdamOptimizer was replaced by {optimizer!r}"
-    elif tuple(inspect.signature(optimizer).parameters) != _SIGNATURE:
-        wrong = f"AdamOptimizer takes {inspect.signature(optimizer)}, not ({', '.join(_SIGNATURE)})"
-    elif vars(optimizer([])).keys() != _HELD:
-        wrong = f"AdamOptimizer holds {', '.join(vars(optimizer([])))}, not {', '.join(sorted(_HELD))}"
-    elif not _same_numbers(optimizer):
-        wrong = "AdamOptimizer gives other numbers than fastadam's Adam with eps_hat=True"
+    elif optimizer is not globals()[name]:
+        wrong = f"{name} was replaced by {optimizer!r}"
+    elif tuple(inspect.signature(optimizer).parameters) != own.signature:
+        wrong = f"{name} takes {inspect.signature(optimizer)}, not ({', '.join(own.signature)})"
+    elif vars(optimizer([])).keys() != own.held:
+        wrong = f"{name} holds {', '.join(vars(optimizer([])))}, not {', '.join(sorted(own.held))}"
+    elif not all(_same_numbers(optimizer, own, arguments) for arguments in own.tried):
+        wrong = f"{name} gives other numbers than fastadam's {own.__name__.lstrip('_')}"
     if wrong:
         raise RuntimeError(
-            f"scikit-learn {version}: {wrong}. fastadam.adapters.sklearn replaces a private class and knows that of "
+            f"scikit-learn {version}: {wrong}. fastadam.adapters.sklearn replaces private classes and knows those of "
             f"scikit-learn >={'.'.join(map(str, first))},<{'.'.join(map(str, beyond))}: install one of these, or train "
             "without this module"
         )
 
 
-def _same_numbers(optimizer: Callable[..., Any]) -> bool:
+def _same_numbers(optimizer: Callable[..., Any], own: type[_Stepped], arguments: tuple[Any, ...]) -> bool:
     """Whether a few steps of scikit-learn's own optimizer come out as fastadam's."""
     results: list[list[float]] = []
-    for make in (optimizer, lambda *args: _Adam(optimizer(*args))):
+    for wrapped in (lambda stock: stock, own):
         p = [np.array([1.0]), np.array([-2.0])]
-        made = make(p, 0.1, 0.8, 0.95, 1e-3)
+        made: Any = wrapped(optimizer(p, *arguments))
         for k in range(3):
             made.update_params(p, [np.array([0.5]), np.array([-1e-3 * k])])
-        results.append([p[0][0], p[1][0], made.learning_rate, made.t])
-    stock, own = results
-    return np.allclose(stock, own, rtol=1e-12, atol=0)
+            made.iteration_ends(k)
+        results.append([p[0][0], p[1][0], made.learning_rate])
+    stock, ours = results
+    return np.allclose(stock, ours, rtol=1e-12, atol=0)

@@ -1,16 +1,18 @@
 """thinc's optimizer with fastadam's steps: schedules, clipping, decay, averages and checkpoints as in thinc's own.
 A config file names it: ``@optimizers = "fastadam.Adam.v1"``, with the arguments of thinc's ``Adam.v1``.
 
-`Adam` gives the numbers of thinc's Adam, to rounding. The others put the rules of fastadam's other optimizers, with
-their (torch's) conventions and defaults, into the same frame; installing fastadam registers them all, as
-``fastadam.Adam.v1``, ``fastadam.AdamW.v1``, ``fastadam.Adamax.v1``, ``fastadam.Adagrad.v1``, ``fastadam.RMSprop.v1``
-and ``fastadam.Adadelta.v1``. The frame is thinc's:
+`Adam`, `SGD` and `RAdam` give the numbers of thinc's own, to rounding. The others put the rules of fastadam's other
+optimizers, with their conventions and defaults, into the same frame. Each class of `fastadam.optimizers` is here by its
+name; installing fastadam registers them all, as ``fastadam.Adam.v1`` and so on. The frame is thinc's:
 
-- ``learn_rate``, ``L2``, ``grad_clip``, ``eps``, ``beta1`` and ``beta2`` are numbers >= 0 or thinc's schedules.
-- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is.
+- ``learn_rate``, ``L2``, ``grad_clip``, ``eps``, ``beta1``, ``beta2`` and ``beta3`` are numbers >= 0 or thinc's
+  schedules; but ``learn_rate`` is a number where the optimizer takes no schedule (`Rprop`, `ScheduleFreeAdamW`).
+- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is. A NaN in it is then a
+  NaN in all of it; in thinc it stays alone.
 - With ``L2_is_weight_decay`` (the default) the weights shrink by ``learn_rate * lr_scale * L2`` after the step,
   otherwise ``L2`` times the weights is added to the gradient, before it is clipped.
-- ``use_averages`` (the default, too) keeps in ``optimizer.averages`` a running mean of the weights.
+- ``use_averages`` (the default, too) keeps in ``optimizer.averages`` a running mean of the weights; of `ASGD` and
+  `ScheduleFreeAdamW` these are views of the rule's own averages, which its state holds.
 
 What thinc's optimizer has, these have: ``mom1``, ``mom2``, ``averages`` and ``nr_update`` are dicts from a parameter's
 key to its arrays (``mom1``, ``mom2``, and ``mom3`` where it takes three, are the rule's states, in its order, flat) and
@@ -52,15 +54,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import options
+from .. import optimizers, options
 from ..algorithm import Algorithm
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
 from ..kernel.arrived import make_writeable
 from ..names import refuse_unknown
-from ..optimizers import CLASSES
-from ..optimizers import Adam as _Adam
-from ..optimizers import AdamW as _AdamW
+from ..rule import own_clip_factor
 
 try:
     import thinc.optimizers
@@ -70,26 +70,10 @@ except ImportError as error:
     raise ImportError(
         f"fastadam.adapters.thinc: thinc 8.3 … 9.1 is needed ({error}); pip install 'fastadam[thinc]'"
     ) from error
-try:
-    from thinc.optimizers import ScheduleT
-except ImportError:  # before thinc 9, whose schedules are functions of the step and not generators
-    from thinc.optimizers import FloatOrSeq as ScheduleT
+from .thinc_frame import CHECKS, ScheduleT, in_frame, is_same_memory, need_cpu, take_average
 
 #: what thinc 9 makes of a number: a schedule of this function, whose rate can be read without a call
 _CONSTANT = getattr(constant(0.0), "_schedule", object())
-#: averages of more elements are taken in parts, whose temporaries stay in the cache
-_PART = 1 << 16
-#: options of fastadam's optimizers that the frame has under other names, all schedules there
-_RENAMED = {"lr": ("learn_rate",), "weight_decay": ("L2",), "betas": ("beta1", "beta2"), "eps": ("eps",)}
-_CHECKS: dict[str, checks.Check] = {
-    "learn_rate": options.rate,
-    "lr_scale": options.rate,
-    "beta1": options.below_one,
-    "beta2": options.below_one,
-    "eps": options.rate,
-    "L2": options.rate,
-    "grad_clip": options.rate,
-}
 
 
 class Optimizer(thinc.optimizers.Optimizer):
@@ -102,10 +86,12 @@ class Optimizer(thinc.optimizers.Optimizer):
     learn_rate, grad_clip, L2_is_weight_decay, use_averages
         See the module.
     decay_first : bool, default False
-        Whether weights shrink before the step, as in torch, and not after it, as in thinc.
+        Whether weights shrink before the step, as in torch, and not after it, as in thinc. Always true of `ASGD` and
+        `ScheduleFreeAdamW`.
     **given
-        ``L2``, ``beta1``, ``beta2`` and ``eps`` where `kind` has them, and the options of its function in this module;
-        ``eps_hat``, too. Defaults are those of `kind`. As in thinc, the betas are the attributes ``b1`` and ``b2``.
+        ``L2``, the betas and ``eps`` where `kind` has them, and the options of its function in this module;
+        ``eps_hat``, too. Defaults are those of `kind`. As in thinc, the betas are the attributes ``b1`` and ``b2``; a
+        third is ``b3``.
 
     Raises
     ------
@@ -114,7 +100,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         nothing has changed then.
     """
 
-    __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_rule", "_stepped", "kind", "mom3")
+    __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_rule", "_stepped", "b3", "kind", "mom3")
     mom3: dict[Any, np.ndarray]
     _given: tuple[Any, ...]
     _hyper: tuple[float, ...]
@@ -131,25 +117,31 @@ class Optimizer(thinc.optimizers.Optimizer):
         decay_first: bool = False,
         **given: Any,
     ) -> None:
-        own, framed = kind.options, _in_frame(kind)
+        own, framed = kind.options, in_frame(kind)
         known = [*framed, *({"eps_hat"} & own.keys())]
         refuse_unknown(given, known, f"option of {kind.__name__} in thinc's frame")
         given = {name: p.default for name, p in framed.items()} | given
         given |= {"learn_rate": learn_rate, "grad_clip": grad_clip}
-        scheduled = {name: checks.scalar(given.pop(name)) for name in _CHECKS if name in given}
+        scheduled = {name: checks.scalar(given.pop(name)) for name in CHECKS if name in given}
         for name, value in scheduled.items():
             if isinstance(value, (int, float)):  # others are schedules, and checked at each step
-                _CHECKS[name](name, value)
+                CHECKS[name](name, value)
+        self._fixed = {name: option.default for name, option in own.items()}
+        self._fixed |= {name: own[name].check(name, value) for name, value in given.items()}
+        if own["lr"].check is options.rate:  # it has no schedule
+            self._fixed["lr"] = options.rate("learn_rate", scheduled["learn_rate"])
+        kind.check(self._fixed)
+        beta3 = scheduled.pop("beta3", 0.0)
         super().__init__(
             **scheduled,
             L2_is_weight_decay=options.flag("L2_is_weight_decay", L2_is_weight_decay),
             use_averages=options.flag("use_averages", use_averages),
+            use_radam=kind is optimizers.RAdam,
         )
+        self._set_attr_or_schedule("b3", beta3)
         self.mom3 = {}
         self.kind = kind
-        self._decay_first = decay_first
-        self._fixed = {name: option.default for name, option in own.items()}
-        self._fixed |= {name: own[name].check(name, value) for name, value in given.items()}
+        self._decay_first = decay_first or kind in (optimizers.ASGD, optimizers.ScheduleFreeAdamW)
         self._begin_anew()
 
     def __call__(
@@ -158,10 +150,12 @@ class Optimizer(thinc.optimizers.Optimizer):
         """One step of `weights`, in place, which leaves zeros in `gradient`; both are returned."""
         if len(gradient) < 1:
             return weights, gradient
-        if self.use_radam:
-            raise ValueError("use_radam: fastadam has no RAdam; leave it False, or take thinc's RAdam.v1")
+        if self.use_radam is not (self.kind is optimizers.RAdam):
+            raise ValueError(
+                f"use_radam: {self.use_radam} is not the rule of this {self.kind.__name__}; make a new one"
+            )
         if type(gradient) is not np.ndarray:
-            _on_cpu(f"gradient of {key}", gradient)
+            need_cpu(f"gradient of {key}", gradient)
         stepped = self._stepped.get(key)
         if stepped is None or not self._holds(stepped, key, weights):
             stepped = self._new_stepped(key, weights)
@@ -172,9 +166,9 @@ class Optimizer(thinc.optimizers.Optimizer):
             # its norm is taken before the step, which would refuse it
             checks.gradient(str(key), gradient, weights)
         average = self._average_of(key, stepped)
-        learn_rate, beta1, beta2, eps, L2, grad_clip = self._now(key)
-        hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, beta1, beta2, eps, L2, grad_clip)
-        factor, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else (1.0, hyper)
+        learn_rate, *betas_and_eps, L2, grad_clip = self._now(key)
+        hyper = self._hyper_of(self.L2_is_weight_decay, learn_rate, lr_scale, *betas_and_eps, L2, grad_clip)
+        clip, hyper = self._clipped(hyper, weights, gradient, L2, grad_clip) if grad_clip else ({}, hyper)
         t = self.nr_update.get(key, 0)
         if stepped.is_resized:
             warnings.warn(
@@ -183,13 +177,13 @@ class Optimizer(thinc.optimizers.Optimizer):
                 stacklevel=2,
             )
             t = 0
-        stepped.stepper.step([gradient], t + 1, hyper, factor=factor, zero_grads=True)
+        # thinc's RAdam begins with its second step
+        stepped.stepper.step([gradient], t + 1 + self.use_radam, hyper, zero_grads=True, **clip)
         self.nr_update[key] = t + 1
         if self._stepped.get(key) is not stepped:
             self._keep(stepped, key)
         if average is not None:
-            _average(average, weights, t + 1)
-            self.averages[key] = average
+            self._average(key, average, weights, t + 1)
         return weights, gradient
 
     def _now(self, key: tuple[int, str]) -> list[Any]:
@@ -200,33 +194,37 @@ class Optimizer(thinc.optimizers.Optimizer):
             else value(self.step, key=key, last_score=self.last_score)
             if callable(value)
             else value
-            for value in (self.learn_rate, self.b1, self.b2, self.eps, self.L2, self.grad_clip)
+            for value in (self.learn_rate, self.b1, self.b2, self.b3, self.eps, self.L2, self.grad_clip)
         ]
 
     # Hyper-parameters: those of all parameters are the same, mostly, and of all steps, often.
 
     def _hyper_of(self, *given: Any) -> tuple[float, ...]:
-        """The rule's hyper-parameters, given L2_is_weight_decay and what `_CHECKS` names, which is checked here."""
+        """The rule's hyper-parameters, given L2_is_weight_decay and what `CHECKS` names, which is checked here."""
         if given != self._given:
             decay, *numbers = given
-            checked = [check(name, value) for (name, check), value in zip(_CHECKS.items(), numbers, strict=True)]
-            learn_rate, lr_scale, beta1, beta2, eps, L2, _ = checked
-            self._hyper = self._new_hyper(bool(decay), learn_rate * lr_scale, beta1, beta2, eps, L2)
+            checked = [check(name, value) for (name, check), value in zip(CHECKS.items(), numbers, strict=True)]
+            learn_rate, lr_scale, *betas, eps, L2, _ = checked
+            if not self.use_radam:
+                learn_rate *= lr_scale
+            elif decay:  # as in thinc, where nothing else of RAdam is scaled
+                L2 *= lr_scale
+            self._hyper = self._new_hyper(bool(decay), learn_rate, tuple(betas), eps, L2)
             self._given = given
         return self._hyper
 
     def _new_hyper(
-        self, decay: bool, rate: float, beta1: float, beta2: float, eps: float, L2: float
+        self, decay: bool, rate: float, betas: tuple[float, ...], eps: float, L2: float
     ) -> tuple[float, ...]:
-        if beta2 == 0 and self.kind is _Adam:
-            raise ValueError("beta2: 0 makes thinc's Adam a plain SGD, which fastadam has not; take thinc's SGD.v1")
+        if betas[1] == 0 and self.kind is optimizers.Adam:
+            raise ValueError("beta2: 0 makes thinc's Adam a plain SGD; take SGD, fastadam.SGD.v1, for that")
         if decay and not self._decay_first:
             # To shrink by `kept` after a step is to shrink before it, and make the step shorter by as much.
             kept = 1.0 - rate * L2
             if kept <= 0:
                 raise ValueError(f"L2: expected learn_rate * L2 below 1, got {rate * L2}: no weights would be left")
             rate, L2 = rate * kept, L2 / kept
-        own = {"betas": (beta1, beta2), "eps": eps, "weight_decay": L2}
+        own = {"betas": betas, "eps": eps, "weight_decay": L2}
         hyper = self.kind.hyper_values(self._rule, self._fixed | own, rate)
         return self._replaced(hyper, "decoupled", decay)  # an option of the frame, whatever the class has
 
@@ -237,12 +235,14 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     def _clipped(
         self, hyper: tuple[float, ...], weights: np.ndarray, gradient: np.ndarray, L2: float, grad_clip: float
-    ) -> tuple[float, tuple[float, ...]]:
-        """What scales the gradient, and the hyper-parameters with it."""
+    ) -> tuple[dict[str, float], tuple[float, ...]]:
+        """What the step does to its gradient, and the hyper-parameters with that."""
         if self.L2_is_weight_decay or not L2:
-            return _clip_factor(gradient, grad_clip), hyper
-        factor = _clip_factor(gradient + L2 * weights, grad_clip)  # the kernel makes the sum of both, clipped
-        return factor, self._replaced(hyper, "weight_decay", hyper[self._rule.hyper.index("weight_decay")] * factor)
+            return {"max_norm_each": grad_clip}, hyper
+        flat = (gradient + L2 * weights).ravel(order="K")  # the kernel makes this sum, of both parts clipped
+        factor = own_clip_factor(math.sqrt(flat.dot(flat)), grad_clip)
+        decay = hyper[self._rule.hyper.index("weight_decay")] * factor
+        return {"factor": factor}, self._replaced(hyper, "weight_decay", decay)
 
     # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
 
@@ -250,14 +250,14 @@ class Optimizer(thinc.optimizers.Optimizer):
         """Whether a plan is for these weights, and for the states that there are now."""
         first, second, third = stepped.states
         return (
-            (stepped.weights is weights or _is_same_memory(stepped.weights, weights))
+            (stepped.weights is weights or is_same_memory(stepped.weights, weights))
             and self.mom1.get(key) is first
             and self.mom2.get(key) is second
             and self.mom3.get(key) is third
         )
 
     def _new_stepped(self, key: tuple[int, str], weights: np.ndarray) -> "_Stepped":
-        _on_cpu(f"weights of {key}", weights)
+        need_cpu(f"weights of {key}", weights)
         checks.parameter(f"weights of {key}", weights)
         if weights.dtype not in (np.float32, np.float64):  # thinc's norms are taken in the gradient's dtype
             raise TypeError(
@@ -265,8 +265,10 @@ class Optimizer(thinc.optimizers.Optimizer):
             )
         held = [moments.get(key) for moments in (self.mom1, self.mom2, self.mom3)[: len(self._rule.states)]]
         is_resized = self._is_resized(key, weights, held)
+        firsts = self.kind.initial(self._fixed, weights)
         states = [
-            self._state(f"mom{k}[{key}]", None if is_resized else state, weights) for k, state in enumerate(held, 1)
+            self._state(f"mom{k}[{key}]", None if is_resized else state, weights, firsts.get(own, 0.0))
+            for k, (own, state) in enumerate(zip(self._rule.states, held, strict=True), 1)
         ]
         stepper = Stepper(self._rule, threads.default())
         stepper.lay([weights], [[state.reshape(weights.shape) for state in states]], [str(key)])
@@ -278,6 +280,8 @@ class Optimizer(thinc.optimizers.Optimizer):
         if before is not None and all(state is own for state, own in zip(held, before.states, strict=False)):
             return before.weights.shape != weights.shape
         sizes = {state.size if isinstance(state, np.ndarray) and state.ndim == 1 else None for state in held}
+        if not sizes and key in (self.averages or {}):  # of a rule without states the average tells
+            return bool(np.shape(self.averages[key]) != weights.shape)
         return len(sizes) == 1 and sizes.isdisjoint({None, weights.size})
 
     def _keep(self, stepped: "_Stepped", key: tuple[int, str]) -> None:
@@ -287,11 +291,13 @@ class Optimizer(thinc.optimizers.Optimizer):
             if state is not None:
                 held[key] = state
 
-    def _state(self, name: str, state: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
-        """A state of these weights, flat as thinc's are: the one that there is, or a new one."""
+    def _state(self, name: str, state: np.ndarray | None, weights: np.ndarray, first: Any) -> np.ndarray:
+        """A state of these weights, flat as thinc's are: the one that there is, or a new one that holds `first`."""
         dtype = checks.computed_in(weights)
         if state is None:
-            return np.full(weights.size, self._fixed.get("initial_accumulator_value", 0.0), dtype)
+            state = np.empty(weights.shape, dtype)
+            state[...] = first
+            return state.reshape(-1)
         if not isinstance(state, np.ndarray) or state.shape != (weights.size,) or state.dtype != dtype:
             raise ValueError(
                 f"{name}: expected an array of {weights.size} numbers, {dtype}, as its weights need, got "
@@ -303,6 +309,9 @@ class Optimizer(thinc.optimizers.Optimizer):
     def _average_of(self, key: tuple[int, str], stepped: "_Stepped") -> np.ndarray | None:
         if self.averages is None:
             return None
+        if self.kind.average:
+            own = stepped.states[self._rule.states.index(self.kind.average)]
+            return own.reshape(stepped.weights.shape)  # type: ignore[union-attr]
         average, weights = None if stepped.is_resized else self.averages.get(key), stepped.weights
         if average is None:
             return np.zeros(weights.shape, checks.computed_in(weights))
@@ -315,6 +324,12 @@ class Optimizer(thinc.optimizers.Optimizer):
                 )
             stepped.average = average
         return average  # type: ignore[no-any-return]
+
+    def _average(self, key: tuple[int, str], average: np.ndarray, weights: np.ndarray, t: int) -> None:
+        """Average the weights after step `t`, where the rule has not done so."""
+        if not self.kind.average:
+            take_average(average, weights, t)
+        self.averages[key] = average
 
     def _begin_anew(self) -> None:
         self._rule = self.kind.rule(self._fixed)
@@ -346,57 +361,6 @@ class _Stepped:
         self.average: Any = None
 
 
-def _in_frame(kind: type[Algorithm]) -> dict[str, inspect.Parameter]:
-    """The options of `kind` that the frame has, by their names there, with `kind`'s defaults."""
-    found = {}
-    for name, option in kind.options.items():
-        if name in _RENAMED:
-            defaults = np.ravel(option.default).tolist()
-            for new, default in zip(_RENAMED[name], defaults, strict=True):
-                found[new] = option.parameter().replace(name=new, default=default, annotation=ScheduleT)
-        elif not option.kw_only and option.init:  # those that torch has; others are fastadam's own
-            found[name] = option.parameter()
-    return found
-
-
-def _on_cpu(name: str, array: Any) -> None:
-    if not isinstance(array, np.ndarray):
-        kind = f"{type(array).__module__}.{type(array).__name__}"
-        raise TypeError(
-            f"{name}: expected a numpy array, got {kind}; fastadam's optimizers run on the CPU alone, elsewhere use "
-            "thinc's own, such as Adam.v1"
-        )
-
-
-def _is_same_memory(one: np.ndarray, other: Any) -> bool:
-    """Whether two arrays are the same but as objects: a shim makes new ones of its framework's memory at each step."""
-    return (
-        isinstance(other, np.ndarray)
-        and one.__array_interface__["data"] == other.__array_interface__["data"]
-        and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
-    )
-
-
-def _clip_factor(gradient: np.ndarray, threshold: float) -> float:
-    """What scales a gradient down to a norm of `threshold`; a norm that is not a number, as in thinc, does nothing."""
-    flat = gradient.ravel(order="K")
-    norm = math.sqrt(flat.dot(flat))
-    return threshold / norm if norm >= threshold else 1.0
-
-
-def _average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
-    """thinc's running mean of the weights after step `t`: 9 / (10 + t) of the way to them, 1e-4 of it at least."""
-    part = 1.0 - min((1.0 + t) / (10.0 + t), 0.9999)
-    if weights.size <= _PART:
-        average -= part * (average - weights)
-        return
-    with np.nditer(
-        [average, weights], ["external_loop", "buffered"], [["readwrite"], ["readonly"]], order="K", buffersize=_PART
-    ) as parts:
-        for a, w in parts:
-            a -= part * (a - w)
-
-
 # ---------------------------------------------------------------- what a config file names
 
 _FRAME = ("grad_clip", "L2_is_weight_decay", "use_averages")
@@ -404,9 +368,10 @@ _FRAME = ("grad_clip", "L2_is_weight_decay", "use_averages")
 
 def _factory(kind: type[Algorithm], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
     """A function from thinc's arguments, with `kind`'s defaults, and its own options to its optimizer, registered."""
-    by_name = _in_frame(kind)
+    by_name = in_frame(kind)
     frame = inspect.signature(Optimizer).parameters
-    by_name |= {name: frame[name] for name in _FRAME if name not in fixed}
+    left_out = fixed.keys() | ({"L2_is_weight_decay"} if "L2" not in by_name else set())
+    by_name |= {name: frame[name] for name in _FRAME if name not in left_out}
     first = by_name.pop("learn_rate")
     others = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in by_name.values()]
     signature = inspect.Signature([first, *others], return_annotation=Optimizer)
@@ -432,7 +397,7 @@ _ADAM = """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's 
     learn_rate, L2, beta1, eps, grad_clip, L2_is_weight_decay, use_averages
         See the module.
     beta2 : float or schedule, default 0.999
-        As thinc's, but never 0, which means SGD there: for that take thinc's ``SGD.v1``.
+        As thinc's, but never 0, which means SGD there: for that take `SGD`.
     amsgrad : bool, default False
         Divide by the root of the largest second moment so far, as in `fastadam.Adam`.
 
@@ -454,20 +419,46 @@ _ADAMW = """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and of torch
     What differs from `Adam` (and thinc's) with ``L2_is_weight_decay``: eps is added after the correction, and the
     weights shrink before the step, not after it. Arguments are those of `Adam`, without ``L2_is_weight_decay``.
     """
+_SGD = """``fastadam.SGD.v1``: the numbers of thinc's ``SGD.v1``; with a momentum the rule of `fastadam.SGD`.
+
+    Parameters
+    ----------
+    learn_rate, L2, grad_clip, L2_is_weight_decay, use_averages
+        See the module; thinc's `learn_rate` has no default.
+    momentum, dampening, nesterov
+        As in `fastadam.SGD`.
+    """
+_RADAM = """``fastadam.RAdam.v1``: the numbers, arguments and defaults of thinc's ``RAdam.v1``.
+
+    What differs from `fastadam.RAdam` (and torch's): its corrections count one step more, and ``lr_scale`` is for the
+    decay alone.
+    """
+_ASGD = """``fastadam.ASGD.v1``: the rule of `fastadam.ASGD`. Weights shrink before the step, not after it.
+
+    ``optimizer.averages`` are its own averages, which begin after ``t0`` steps; before, they are the weights.
+    """
+_SCHEDULE_FREE = """``fastadam.ScheduleFreeAdamW.v1``: the rule of `fastadam.ScheduleFreeAdamW`; ``L2`` is its decay.
+
+    ``optimizer.averages`` are its own averages: the weights to evaluate and to keep.
+    """
 _OTHER = "``fastadam.{0}.v1``: the rule of `fastadam.{0}` in thinc's frame (see the module), with its defaults: {1}."
 #: the classes with conventions of their own here: their docstrings, and what is fixed
 _OWN: dict[type[Algorithm], tuple[str, dict[str, Any]]] = {
-    _Adam: (_ADAM, {"eps_hat": True}),
-    _AdamW: (_ADAMW, {"L2_is_weight_decay": True, "decay_first": True}),
+    optimizers.Adam: (_ADAM, {"eps_hat": True}),
+    optimizers.AdamW: (_ADAMW, {"L2_is_weight_decay": True, "decay_first": True}),
+    optimizers.SGD: (_SGD, {}),
+    optimizers.RAdam: (_RADAM, {}),
+    optimizers.ASGD: (_ASGD, {}),
+    optimizers.ScheduleFreeAdamW: (_SCHEDULE_FREE, {"L2_is_weight_decay": True}),
 }
 
 
 def _register(kind: type[Algorithm]) -> Callable[..., Optimizer]:
-    defaults = ", ".join(f"{p.name}={p.default!r}" for p in _in_frame(kind).values())
+    defaults = ", ".join(f"{p.name}={p.default!r}" for p in in_frame(kind).values())
     doc, fixed = _OWN.get(kind, (_OTHER.format(kind.__name__, defaults), {}))
     return _factory(kind, doc, **fixed)
 
 
-_FACTORIES = {name: _register(kind) for name, kind in CLASSES.items()}
+_FACTORIES = {name: _register(kind) for name, kind in optimizers.CLASSES.items()}
 globals().update(_FACTORIES)
 __all__ = ["Optimizer", *_FACTORIES]

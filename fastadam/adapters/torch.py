@@ -32,8 +32,9 @@ Examples
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from itertools import chain
+from itertools import chain, groupby
 from types import new_class
 from typing import TYPE_CHECKING, Any
 
@@ -53,14 +54,10 @@ from ..kernel._plan import Plan
 from ..kernel._signals import deferred_signals
 from ..rule import Rule
 from ._tensors import Watch, read_by
-from .torch_state import (
-    export_state,
-    import_state,
-    plain_value,
-    steps_done,
-    torch_classes,
-    torch_defaults,
-)
+from .tensors import steppable, view
+from .torch_average import Average as Average
+from .torch_scalars import Carried, Scalar, plain_value, scalars_of, steps_done
+from .torch_state import export_state, import_state, torch_classes, torch_defaults
 
 __all__ = ["export_state", "import_state", *torch_classes()]
 
@@ -206,6 +203,17 @@ class _Step:
                     self.state[p][name] = value.detach().clone()
 
 
+@dataclass
+class _Part:
+    """A group of the plan: consecutive tensors of one group of torch's that share all numbers but their values."""
+
+    group: int  #: torch's number of it
+    rule: Rule
+    places: slice  #: of its tensors among all
+    values: dict[str, Any]  #: its options, checked
+    given: Any = None  #: the same as they came, once the plan has them
+
+
 class _TensorPlan:
     """A plan over the tensors that have gradients, and what it was made of, to see whether that still holds."""
 
@@ -216,39 +224,41 @@ class _TensorPlan:
         self.read = (torch_defaults(ours.__name__).keys() & ours.options.keys()) | self.refused
         self.defaults = {name: option.default for name, option in ours.options.items()}
         named = _named(groups)
-        held = {p: state.get(p, {}) for params in stepped for p in params}  # to read it makes an entry
-        self.params = list(held)
+        values = [self.checked(k, self.given(groups[k])) if params else {} for k, params in enumerate(stepped)]
+        group_of = {p: k for k, params in enumerate(stepped) for p in params}
+        self.params = list(group_of)
+        found = [_Found(ours, named[p], p, state.get(p, {}), values[k]) for p, k in group_of.items()]  # [p] makes one
+        self.parts: list[_Part] = []
         self.states: list[dict[str, torch.Tensor]] = []  # of each tensor, by torch's names
-        self.rules: list[tuple[int, Rule]] = []  # of each group of the plan: torch's number of it, its rule
         planned: list[Any] = []
-        for k, params in enumerate(stepped):
-            if params:
-                rule = self.rule_of(groups[k])
-                values = self.checked(k, self.given(groups[k]))
-                states = [_states(ours, rule, values, f"the state of {named[p]}", p, held[p]) for p in params]
-                views = [
-                    [_steppable(f"a state of {named[p]}", tensor) for tensor in tensors.values()]
-                    for p, tensors in zip(params, states, strict=True)
-                ]
-                planned.append((backends.kernel(rule), [_steppable(named[p], p) for p in params], views))
-                self.states += states
-                self.rules.append((k, rule))
+        for (k, _), run in groupby(found, key=lambda own: (group_of[own.p], own.steps_like)):
+            part, rule = list(run), self.rule_of(groups[k])
+            states = [own.states(rule) for own in part]
+            views = [own.views(tensors) for own, tensors in zip(part, states, strict=True)]
+            planned.append((backends.kernel(rule), [own.array for own in part], views))
+            self.parts.append(_Part(k, rule, slice(len(self.states), len(self.states) + len(part)), values[k]))
+            self.states += states
         names = [named[p] for p in self.params]
         self.grad_names = [f"gradient of {name}" for name in names]
-        done = [steps_done(f"the state of {named[p]}", held[p]) for p in self.params]
+        done = [own.done for own in found]
         self.plan = Plan(n_threads)
         self.plan.lay(planned, names)
         self.plan.set_counts(max(done), 0, done)
-        dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32  # as torch counts
-        self.counts = torch.tensor(done, dtype=dtype, device="cpu")
+        counts = torch.tensor(np.array(done, _count_dtype()), device="cpu")
+        carried = torch.tensor(np.array([own.numbers for own in found]).T, device="cpu")
+        self.carried = Carried(ours, carried.numpy(), _count_dtype())
+        #: what torch keeps in numbers, by its names
+        self.numbers = {"step": counts} if "step" in ours.torch_scalars else {}
+        self.numbers |= dict(zip(self.carried.scalars, carried, strict=True))
         tensors = [tensor for states in self.states for tensor in states.values()]
-        self.watch = Watch(stepped, tensors, self.counts, self.plan.steps, self.read)
-        self.taken: list[Any] = [None] * len(self.rules)
+        self.watch = Watch(stepped, tensors, counts, self.plan.steps, self.read, carried, self.carried.following)
 
     def hand_over(self, state: Any) -> None:
         """Let the torch optimizer have the states: not before a step was made with them."""
-        for p, states, count in zip(self.params, self.states, self.counts, strict=True):
-            state.setdefault(p, {}).update(states, step=count)  # a view: one addition counts for all
+        for place, (p, states) in enumerate(zip(self.params, self.states, strict=True)):
+            numbers = {name: every[place] for name, every in self.numbers.items()}  # views, which a step writes
+            if states or numbers:
+                state.setdefault(p, {}).update(states, **numbers)
         self.watch.note_states(state)
 
     def holds(self, groups: list[dict[str, Any]], state: Any) -> bool:
@@ -262,7 +272,8 @@ class _TensorPlan:
 
     def has_rules(self, groups: list[dict[str, Any]]) -> bool:
         """Whether the groups' options choose the rules that the plan has."""
-        return len(groups) == self.n_groups and all(self.rule_of(groups[k]) is rule for k, rule in self.rules)
+        same = (self.rule_of(groups[part.group]) is part.rule for part in self.parts)
+        return len(groups) == self.n_groups and all(same)
 
     def given(self, group: dict[str, Any]) -> dict[str, Any]:
         """The options that are read of a group, as plain values."""
@@ -272,14 +283,22 @@ class _TensorPlan:
         """Give the plan the options that the groups have now; False where they choose another rule."""
         if not self.has_rules(groups):
             return False
-        for place, (k, rule) in enumerate(self.rules):
-            given = self.given(groups[k])
-            if given != self.taken[place]:
-                values = self.checked(k, given)
-                self.plan.set_hyper(place, self.ours.hyper_values(rule, values, values["lr"]))
-                self.taken[place] = given
+        for place, part in enumerate(self.parts):
+            given = self.given(groups[part.group])
+            is_other = given != part.given
+            if is_other:
+                part.values = self.checked(part.group, given)
+            if is_other or self.carried.scalars:
+                self.plan.set_hyper(place, self.hyper(part))
+            part.given = given
         self.watch.note_options(groups)
         return True
+
+    def hyper(self, part: _Part) -> tuple[float, ...]:
+        """The hyper-parameters of a part's next step."""
+        given = self.ours.hyper_values(part.rule, part.values, part.values["lr"])
+        carried = self.carried.hyper(part.places, int(self.plan.steps[part.places.start]) + 1, part.values)
+        return tuple((dict(zip(part.rule.hyper, given, strict=True)) | carried).values())
 
     def checked(self, k: int, given: dict[str, Any]) -> dict[str, Any]:
         """Every option of group k, checked: those that torch has not are as here, which is its way."""
@@ -315,27 +334,62 @@ def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
     return named
 
 
-def _states(
-    ours: type[Optimizer], rule: Rule, values: dict[str, Any], name: str, p: torch.Tensor, state: Mapping[str, Any]
-) -> dict[str, torch.Tensor]:
-    """The tensors of a parameter's state in the rule's order, those that are missing made: in what p is computed in."""
-    found = {}
-    dtype = torch.float32 if p.dtype in _HALVES else p.dtype
-    initial = ours.initial(values, p)
-    for own in rule.states:
-        key = ours.torch_names[own]
-        tensor = state.get(key)
-        if tensor is None and steps_done(name, state):
-            raise ValueError(f"{name}: expected {key!r} after step {steps_done(name, state)}, got {list(state)}")
-        if tensor is None:
-            tensor = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
-            tensor += initial.get(own, 0.0)
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
-        if tensor.is_complex() != p.is_complex():
-            raise TypeError(f"{name}: {key!r}: is of {tensor.dtype}, its parameter of {p.dtype}")
-        found[key] = _computed(tensor.detach()).to(dtype)
-    return found
+def _count_dtype() -> np.dtype[Any]:
+    """What torch counts in."""
+    return np.dtype("float64" if torch.get_default_dtype() == torch.float64 else "float32")
+
+
+class _Found:
+    """A tensor that is to be stepped, and what its state has."""
+
+    def __init__(
+        self, ours: type[Optimizer], name: str, p: torch.Tensor, state: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> None:
+        self.ours, self.p, self.state, self.values = ours, p, state, values
+        self.name = f"the state of {name}"
+        self.array = steppable(name, p)
+        self.done = steps_done(ours, self.name, state)
+        self.numbers = [self.number(key, scalar) for key, scalar in scalars_of(ours).items()]
+
+    @property
+    def steps_like(self) -> list[Any]:
+        """What tensors of a group must share to be stepped with one set of hyper-parameters."""
+        return [self.done, *self.numbers] if self.numbers else []
+
+    def had(self, key: str) -> Any:
+        """What the state has of this name; None before the first step."""
+        if self.state.get(key) is None and self.done:
+            raise ValueError(f"{self.name}: expected {key!r} after step {self.done}, got {list(self.state)}")
+        return self.state.get(key)
+
+    def number(self, key: str, scalar: Scalar) -> Any:
+        """One of the numbers that torch keeps beside the count, in what torch computes it in."""
+        had, dtype = self.had(key), _count_dtype()
+        if had is None:
+            return dtype.type(scalar.first(self.values))
+        found = scalar.check(f"{self.name}: {key!r}", plain_value(had))
+        return np.float64(found) if getattr(had, "dtype", None) == torch.float64 else dtype.type(found)
+
+    def states(self, rule: Rule) -> dict[str, torch.Tensor]:
+        """The tensors of the state in the rule's order, those that are missing made: in what p is computed in."""
+        found = {}
+        dtype = torch.float32 if self.p.dtype in _HALVES else self.p.dtype
+        for own, first in self.ours.first_states(rule, self.values, self.array).items():
+            key = self.ours.torch_names[own]
+            tensor = self.had(key)
+            if tensor is None:
+                tensor = torch.empty_like(self.p, dtype=dtype, memory_format=torch.preserve_format)
+                tensor.numpy()[...] = first
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{self.name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
+            if tensor.is_complex() != self.p.is_complex():
+                raise TypeError(f"{self.name}: {key!r}: is of {tensor.dtype}, its parameter of {self.p.dtype}")
+            found[key] = _computed(tensor.detach()).to(dtype)
+        return found
+
+    def views(self, states: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
+        """The memory of these tensors of the state."""
+        return [steppable(f"a {self.name.removeprefix('the ')}", tensor) for tensor in states.values()]
 
 
 def _computed(tensor: torch.Tensor) -> torch.Tensor:
@@ -350,45 +404,7 @@ def _gradient(tensor: Any, what: str) -> np.ndarray:
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError):
-        return _view(what, _computed(tensor))
-
-
-def _steppable(what: str, tensor: Any) -> np.ndarray:
-    """The memory of a tensor that is to be stepped, as an array."""
-    array = _view(what, tensor)
-    if array.dtype.name not in checks.DTYPES:
-        raise _unfit(what, tensor)
-    if checks.repeats(array):
-        raise ValueError(f"{what}: several of its elements share one place in memory; use .contiguous()")
-    return array
-
-
-def _view(what: str, tensor: Any) -> np.ndarray:
-    """The tensor's memory as an array."""
-    try:
-        return tensor.numpy()  # type: ignore[no-any-return]
-    except (TypeError, RuntimeError) as error:  # not worth asking before: this is called for every gradient
-        if tensor.layout == torch.strided and tensor.device.type == "cpu":
-            if tensor.dtype == torch.bfloat16:
-                from ml_dtypes import bfloat16
-
-                return tensor.detach().view(torch.int16).numpy().view(bfloat16)  # type: ignore[no-any-return]
-            if tensor.requires_grad:
-                return _view(what, tensor.detach())
-        raise _unfit(what, tensor) from error
-
-
-def _unfit(what: str, tensor: torch.Tensor) -> TypeError:
-    """Why a tensor cannot be stepped, in torch's words."""
-    if tensor.layout != torch.strided:
-        why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
-    elif tensor.device.type != "cpu":
-        why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
-    elif tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
-        why, way = "has values that are not computed yet", ".resolve_conj()" if tensor.is_conj() else ".clone()"
-    else:
-        why, way = f"is of {tensor.dtype}", "torch.optim" if tensor.is_complex() else ".to(torch.float32)"
-    return TypeError(f"{what} {why}; fastadam steps dense CPU tensors of {', '.join(checks.DTYPES)}: use {way}")
+        return view(what, _computed(tensor))
 
 
 def _refused_ways(ours: type[Optimizer]) -> set[str]:
@@ -408,7 +424,7 @@ def _check_groups(ours: type[Optimizer], groups: list[dict[str, Any]]) -> None:
     for k, group in enumerate(groups):
         _refuse_ways(f"param_groups[{k}]", group, _refused_ways(ours))
     named = {name: p for p, name in _named(groups).items() if _needs_gradient(p)}
-    checks.parameters(list(named), [_steppable(name, p) for name, p in named.items()])
+    checks.parameters(list(named), [steppable(name, p) for name, p in named.items()])
 
 
 def _needs_gradient(p: torch.Tensor) -> bool:

@@ -2,9 +2,10 @@
 torch is imported when it is needed, not before.
 
 `export_state` gives what ``load_state_dict`` of the torch optimizer of the same name takes; `import_state` takes what
-its ``state_dict`` gives. Both know `Adam`, `AdamW`, `Adamax`, `Adagrad`, `RMSprop` and `Adadelta`, in all variants that
-torch has, over the same parameters in the same order and groups. The parameters themselves are no part of the state:
-copy them. Both count the steps of each parameter.
+its ``state_dict`` gives. Both know the classes that torch and fastadam have by one name, in all variants that torch
+has, over the same parameters in the same order and groups. The parameters themselves are no part of the state: copy
+them. Both count the steps of each parameter; but torch's `SGD` has no count, so what comes from there has done one step
+where there is a momentum buffer, else none.
 
 Examples
 --------
@@ -40,11 +41,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import options
 from ..base import Optimizer
 from ..kernel import checks
 from ..kernel.checks import counted, shown
 from ..optimizers import CLASSES, AdamW
+from .torch_scalars import plain_value, scalars_of, steps_done
 
 #: options that the groups of older versions of torch lack, which did what is the class's default
 _LATER = {"maximize", "decoupled_weight_decay"}
@@ -72,16 +73,14 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
     own = optimizer.state_dict()
     states: dict[int, dict[str, Any]] = {}
     groups: list[dict[str, Any]] = []
-    for group in own["param_groups"]:
+    for group, live in zip(own["param_groups"], optimizer.param_groups, strict=True):
         places = range(len(states), len(states) + len(group["params"]))
         groups.append({name: group.get(name, value) for name, value in defaults.items()} | {"params": list(places)})
-        states |= {
-            place: _exported(cls, own["steps"][key], own["state"][key])
-            for place, key in zip(places, group["params"], strict=True)
-        }
-    if "initial_accumulator_value" not in defaults:  # torch makes such states with the first step
-        states = {place: state for place, state in states.items() if state["step"]}
-    return {"state": states, "param_groups": groups}
+        for place, key, p in zip(places, group["params"], live["params"], strict=True):
+            states[place] = _exported(cls, own["steps"][key], own["state"][key], group, p)
+            if not own["steps"][key] and "initial_accumulator_value" not in defaults:
+                states[place] = {}  # torch makes such states with the first step
+    return {"state": {place: state for place, state in states.items() if state}, "param_groups": groups}
 
 
 def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
@@ -112,17 +111,13 @@ def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
         places = group.get("params")
         if not isinstance(places, list) or len(places) != len(mine["params"]):
             raise ValueError(f"{where}: expected {counted(len(mine['params']), 'parameter')}, got {shown(places)}")
-        initial = mine.get("initial_accumulator_value", 0.0)
         for place, key, p in zip(places, mine["params"], optimizer.param_groups[k]["params"], strict=True):
-            came = _mapping(f"state_dict['state'][{place!r}]", states.get(place, {}))
-            own["steps"][key] = steps_done(f"state_dict['state'][{place!r}]", came)
-            arrays = own["state"][key]
-            if came:
-                own["state"][key] = _converted(place, came, cls.torch_names, arrays)
-            else:
-                own["state"][key] = {name: np.full_like(array, initial) for name, array in arrays.items()}
-            if "master" in arrays:
-                own["state"][key]["master"] = p.astype(np.float32)
+            entry = f"state_dict['state'][{place!r}]"
+            came = {name: value for name, value in _mapping(entry, states.get(place, {})).items() if value is not None}
+            own["steps"][key] = steps_done(cls, entry, came)
+            _check_scalars(entry, cls, came, own["steps"][key], mine)
+            first = cls.first_states(cls.rule(mine), mine, p) | {"master": p}
+            own["state"][key] = _converted(entry, came, cls, own["state"][key], first)
         seen |= set(places)
     if unknown := [place for place in states if place not in seen]:
         raise ValueError(f"state_dict['state']: of no parameter in its groups: {unknown[:5]}")
@@ -181,23 +176,18 @@ def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any])
 
 
 def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one of torch's groups; what they may be, `load_state_dict` says."""
+    """The options of one of torch's groups, checked."""
     _mapping(where, group)
     names = [name for name in cls.options if name in torch_defaults(cls.__name__) or name in _LATER]
     if missing := [name for name in names if name not in group and name not in _LATER]:
         raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
-    found = {name: plain_value(group.get(name, cls.options[name].default)) for name in names}
+    known = {name for other in torch_classes().values() for name in other.options}
+    if foreign := sorted(group.keys() & known - cls.options.keys()):
+        raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: it has {foreign}")
+    given = {name: plain_value(group.get(name, cls.options[name].default)) for name in names}
+    found = {name: cls.options[name].check(f"{where}: {name}", value) for name, value in given.items()}
     _check_decoupled(f"{where}['decoupled_weight_decay']", cls, {**mine, **found})
     return found
-
-
-def plain_value(value: Any) -> Any:
-    """An option, which torch may keep in a tensor, and a schedule may make a number of NumPy's."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
-    if isinstance(value, (tuple, list)):
-        return tuple(plain_value(part) for part in value)
-    return value.item() if hasattr(value, "numel") and value.numel() == 1 else value
 
 
 def _mapping(where: str, value: Any) -> Mapping[Any, Any]:
@@ -206,35 +196,50 @@ def _mapping(where: str, value: Any) -> Mapping[Any, Any]:
     return value
 
 
-def steps_done(where: str, state: Mapping[Any, Any]) -> int:
-    """How many steps a parameter has done; one without state, none."""
-    if not state:
-        return 0
-    if "step" not in state:
-        raise ValueError(f"{where}: expected the count 'step', got {list(state)[:5]}")
-    steps = plain_value(state["step"])
-    return options.count(f"{where}['step']", int(steps) if isinstance(steps, float) and steps.is_integer() else steps)
-
-
-def _exported(cls: type[Optimizer], steps: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _exported(
+    cls: type[Optimizer], steps: int, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any], p: np.ndarray
+) -> dict[str, Any]:
     """The state of a parameter as torch has it."""
     torch = _torch()
-    dtype = torch.float32 if steps <= _MAX_FLOAT32 else torch.float64
+    numbers: dict[str, Any] = {"step": (np.float32 if steps <= _MAX_FLOAT32 else np.float64)(steps)}
+    dtype = np.finfo(checks.computed_in(p)).dtype  # into the parameter's, torch's load_state_dict would cast them
+    numbers |= {name: scalar.after(steps, values, dtype) for name, scalar in scalars_of(cls).items()}
     named = {theirs: _tensor(arrays[ours]) for ours, theirs in cls.torch_names.items() if ours in arrays}
-    return {"step": torch.tensor(float(steps), dtype=dtype, device="cpu"), **named}
+    return {name: torch.tensor(numbers[name], device="cpu") for name in cls.torch_scalars} | named
+
+
+def _check_scalars(
+    where: str, cls: type[Optimizer], state: Mapping[Any, Any], steps: int, values: Mapping[str, Any]
+) -> None:
+    """Refuse a number that earlier options made another than those of now do: here these alone count."""
+    torch = _torch()
+    for name, scalar in scalars_of(cls).items() if state else ():
+        if name not in state:
+            raise ValueError(f"{where}: expected {name!r}, got {list(state)[:5]}")
+        found = scalar.check(f"{where}[{name!r}]", plain_value(state[name]))
+        expected = scalar.after(steps, values, np.dtype(float))
+        precision = torch.finfo(getattr(state[name], "dtype", torch.float32)).eps
+        if scalar.gathers and abs(found - expected) > 64 * max(precision, torch.finfo(torch.float32).eps):
+            raise ValueError(
+                f"{where}[{name!r}]: expected {expected:.6g} after {steps} steps with these options, got {found:.6g}: "
+                f"they were others before; go on with fastadam.adapters.torch.{cls.__name__}, which keeps this number"
+            )
 
 
 def _converted(
-    place: Any, state: Mapping[Any, Any], names: Mapping[str, str], likes: Mapping[str, np.ndarray]
+    where: str,
+    state: Mapping[Any, Any],
+    cls: type[Optimizer],
+    likes: Mapping[str, np.ndarray],
+    first: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """The arrays of a parameter's state, by our names."""
-    ours_of = {theirs: ours for ours, theirs in names.items()}
-    found = {}
-    for name, value in state.items():
-        if name != "step":
-            ours = ours_of.get(name, name)
-            found[ours] = _array(f"state_dict['state'][{place!r}][{name!r}]", value, likes.get(ours))
-    return found
+    """The arrays of a parameter's state, by our names; where it has none, and for masters, what it begins with."""
+    made = {
+        name: np.full_like(like, first.get(name, 0)) for name, like in likes.items() if not state or name == "master"
+    }
+    ours_of = {theirs: ours for ours, theirs in cls.torch_names.items()}
+    named = {name: ours_of.get(name, name) for name in state if name not in cls.torch_scalars}
+    return made | {ours: _array(f"{where}[{name!r}]", state[name], likes.get(ours)) for name, ours in named.items()}
 
 
 def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:

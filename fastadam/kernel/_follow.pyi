@@ -20,12 +20,13 @@ class Follower:
     def __init__(self, plan: Plan, cell: Cell) -> None: ...
     def step(
         self,
-        grads: Any = None,
-        grad_scale: Any = 1.0,
-        max_norm: Any = None,
-        clip_value: Any = None,
-        skip_nonfinite: Any = False,
-        zero_grads: Any = False,
+        grads: Any,
+        grad_scale: Any,
+        max_norm: Any,
+        clip_value: Any,
+        skip_nonfinite: Any,
+        zero_grads: Any,
+        max_norm_each: Any,
     ) -> None: ...
     def read_anew(self) -> None: ...
     def prepare_step(self) -> None: ...

@@ -9,7 +9,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
-from ._plan cimport Extras, Plan, read_extras
+from ._extras cimport Extras, read_extras
 from ._segments cimport Segment
 
 from ._signals import deferred_signals
@@ -24,8 +24,6 @@ cdef enum:  # the kinds of nodes, as `fastadam.tree` has them
 
 cdef class Cell:
     """A value that is replaced whole: by whoever knows the value that was there."""
-
-    cdef public object value
 
     def __init__(self, value):
         self.value = value
@@ -51,23 +49,15 @@ cdef class Follower:
     is not of plain lists, tuples and dicts.
     """
 
-    cdef readonly Plan plan
-    cdef public object source, source_node, grads_node, bound, owner
-    cdef public Cell cell
-    cdef public object took
-    cdef public list frozen     # their numbers
-
     def __init__(self, Plan plan, Cell cell):
         self.plan = plan
         self.cell = cell
         self.frozen = []
 
-    def step(
-        self, grads=None, grad_scale=1.0, max_norm=None, clip_value=None, skip_nonfinite=False, zero_grads=False
-    ):
+    def step(self, grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each):
         """One step; see `Optimizer.step`."""
         cdef Extras extras
-        read_extras(&extras, 1.0, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        read_extras(&extras, 1.0, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
         if grads is None:
             grads = self.bound if self.owner is None else self.owner.grad
         flat = self.flat(grads)

@@ -6,8 +6,8 @@ from ._segments cimport Bundle, Cohort, Extent, Job, Segment, sweep_t
 ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 
 cdef enum:
-    FACTOR = 0              # places of what a step brings, in front of a group's hyper-parameters:
-    CLIP_VALUE = 1          # rules.OF_THE_STEP
+    FACTOR = 0              # places of what a step brings, rules.OF_THE_STEP: in front of a group's hyper-parameters
+    CLIP_VALUE = 1          # and, as rules.prepare takes them, of the step's scalars
     N_OF_THE_STEP = 2
 
 cdef class Kernel:
@@ -29,7 +29,7 @@ cdef class Layout:
     cdef Cohort* cohorts
     cdef Py_ssize_t n_cohorts
     cdef int max_scalars
-    cdef char* scalars          # of all cohorts
+    cdef char* scalars          # of all cohorts in float64, of all segments, of all cohorts in float32
     cdef Extent* extents        # of parameters and states, sorted, those that meet joined
     cdef Py_ssize_t n_extents
     cdef Block heads, pieces    # where bundles, cohorts and segments lie, and what hangs on segments
@@ -54,6 +54,7 @@ cdef class Layout:
     cdef void clear(self) noexcept
     cdef void form_cohorts(self, const int64_t* steps) noexcept
     cdef int need_buffers(self, int n_threads) except -1
+    cdef Py_ssize_t n_slots(self) noexcept
     cdef list params(self)
     cdef list written(self)
     cdef bint meets_written(self, char* low, char* high) noexcept

@@ -123,7 +123,7 @@ cdef class Layout:
         if len(self.names) != n_segments:
             raise ValueError(f"names: expected {n_segments}, one a parameter, got {len(self.names)}")
         size += padded(n_segments, sizeof(Segment)) + padded(n_segments, sizeof(Cohort))
-        reserve(&self.heads, size + padded(n_segments * self.max_scalars, sizeof(double) + sizeof(float)))
+        reserve(&self.heads, size + padded(n_segments * self.max_scalars, 2 * sizeof(double) + sizeof(float)))
         self.bundles = <Bundle*> take(&self.heads, len(groups), sizeof(Bundle))
         self.job.segments = <Segment*> take(&self.heads, n_segments, sizeof(Segment))
         self.cohorts = <Cohort*> take(&self.heads, n_segments, sizeof(Cohort))
@@ -136,7 +136,7 @@ cdef class Layout:
             self.bundles[i].begin = n_segments
             n_segments += n_params
             self.bundles[i].end = n_segments
-        self.scalars = <char*> take(&self.heads, n_segments * self.max_scalars, sizeof(double) + sizeof(float))
+        self.scalars = <char*> take(&self.heads, n_segments * self.max_scalars, 2 * sizeof(double) + sizeof(float))
         return 0
 
     cdef int admit_group(self, Bundle* bundle, Kernel kernel, params, states) except -1:
@@ -198,7 +198,7 @@ cdef class Layout:
     cdef int take_pieces(self) except -1:
         cdef Py_ssize_t i, n_operands, n_written = 0, n_empty = 0, n_tiles = self.job.n_elements // TILE + 1
         cdef Segment* segment
-        cdef size_t size = padded(n_tiles, sizeof(Py_ssize_t)) + padded(n_tiles, 2 * sizeof(double))
+        cdef size_t size = padded(n_tiles, sizeof(Py_ssize_t)) + padded(self.n_slots(), 2 * sizeof(double))
         for i in range(self.job.n_segments):
             segment = &self.job.segments[i]
             n_operands = segment.n_operands + segment.has_master
@@ -211,7 +211,7 @@ cdef class Layout:
         self.n_extents = n_written - n_empty
         reserve(&self.pieces, size + padded(2 * n_written + 1, sizeof(Extent)))  # what sorts them needs as many again
         self.job.tile_segment = <Py_ssize_t*> take(&self.pieces, n_tiles, sizeof(Py_ssize_t))
-        self.job.sums = <double*> take(&self.pieces, n_tiles, 2 * sizeof(double))
+        self.job.sums = <double*> take(&self.pieces, self.n_slots(), 2 * sizeof(double))
         self.extents = <Extent*> take(&self.pieces, 2 * n_written + 1, sizeof(Extent))
         return 0
 
@@ -230,6 +230,7 @@ cdef class Layout:
             segment.operands[k].strides = numbers + (3 + k) * ndim
         self.fill_axes(segment, p)
         segment.whole = i
+        segment.own_scalars = <double*> self.scalars + (self.job.n_segments + i) * self.max_scalars
         set_operand(segment, segment.n_operands if segment.has_master else 0, p)
         set_operand(segment, 1, p)  # the layout that a gradient most likely has
         segment.operands[1].data = NULL
@@ -337,7 +338,7 @@ cdef class Layout:
                     cohort.bundle, cohort.first = bundle, i
                     cohort.scalars64 = <double*> self.scalars + k * self.max_scalars
                     cohort.scalars32 = (
-                        <float*> (<double*> self.scalars + self.job.n_segments * self.max_scalars)
+                        <float*> (<double*> self.scalars + 2 * self.job.n_segments * self.max_scalars)
                         + k * self.max_scalars
                     )
                 self.job.segments[i].cohort = &self.cohorts[k]
@@ -349,6 +350,10 @@ cdef class Layout:
             if self.job.buffers is NULL:
                 raise MemoryError
         return 0
+
+    cdef Py_ssize_t n_slots(self) noexcept:
+        """How many sums of squares there may be: see `_tiles.slot`."""
+        return self.job.n_elements // TILE + 1 + self.job.n_segments
 
     cdef list written(self):
         """All arrays that a step writes: the parameters, then the states."""

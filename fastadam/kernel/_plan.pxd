@@ -1,19 +1,18 @@
 from libc.stdint cimport int64_t
 
 from ._entry cimport Entry
+from ._extras cimport Extras
 from ._layout cimport Layout
 
-cdef struct Extras:         # what a step does to its gradients, checked: `read_extras` fills it
-    double factor           # they are multiplied by it;
-    bint has_max_norm       # then, if their norm is above this, by what brings it down to that;
-    double max_norm
-    double clip_value       # then each element is clipped; infinity where it is not
-    bint skip_nonfinite     # a step with a NaN or an infinity in a gradient is left out
-    bint zero_grads         # the gradients are left zero
+cdef enum:                  # places of the counts
+    UNDER_WAY = 0
+    T = 1
+    SKIPPED = 2
+    STEPS = 3
 
-cdef int read_extras(
-    Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads
-) except -1
+cdef enum:                  # what `counts` says under way: a change, of which the arrays are half; or that parameters
+    CHANGE = 1              # and averages have exchanged contents, which `_swapped` undoes
+    SWAPPED = 2
 
 cdef class Plan(Entry):
     cdef Layout layout              # never None
@@ -27,11 +26,11 @@ cdef class Plan(Entry):
     cdef readonly int64_t changes   # how often arrays or counts were changed
     cdef bint inside                # whether a step is at work on the layout
 
-    # For whom it is called `held`, the caller holds the plan; so does who calls `set_values` or reads the layout.
+    # For whom it is called `held`, the caller holds the plan; so does who calls `set_hyper` or reads the layout.
     cdef int lay_held(self, list groups, list names, counts, origins) except -1
     cdef int clear_held(self) except -1
     cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1
-    cdef int set_values(self, Py_ssize_t group, values) except -1
+    cpdef int set_hyper(self, Py_ssize_t group, values) except -1
     cdef int admit_held(self, grads) except -1
     cdef int step_held(self, grads, Extras* extras, before, exchange) except -1
     cdef int hold_and_step(self, grads, Extras* extras, before, exchange) except -1

@@ -10,7 +10,9 @@ from ._segments import state_like as state_like
 class Exchange(Protocol):
     def begin(self) -> None: ...
     def arrive(self) -> None: ...
-    def total(self, high: float, low: float) -> float: ...
+    @property
+    def n_params(self) -> int: ...
+    def add_up(self, sums: np.ndarray) -> None: ...
     def parts(self) -> Iterator[int]: ...
 
 class Plan(Entry):
@@ -60,14 +62,10 @@ class Plan(Entry):
     def step(
         self,
         grads: Sequence[Any],
-        grad_scale: float = 1.0,
-        max_norm: float | None = None,
-        clip_value: float | None = None,
-        skip_nonfinite: bool = False,
-        zero_grads: bool = False,
         *,
         factor: float = 1.0,
         before: Callable[[], None] | None = None,
         exchange: Exchange | None = None,
+        **of_step: Any,
     ) -> None: ...
     def step_at(self, addresses: Any, factor: float = 1.0) -> bool: ...

@@ -5,18 +5,18 @@ It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of 
 
 cimport cython
 cimport numpy as cnp
-from cpython.bool cimport PyBool_Check
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.ref cimport PyObject
 from libc.float cimport FLT_MIN
-from libc.math cimport INFINITY, fabs
+from libc.math cimport fabs, isfinite
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
-from . cimport _gradients, _layout, _tiles
+from . cimport _gradients, _layout, _norms, _tiles
 from ._entry cimport Entry
+from ._extras cimport NO_NORM, OF_ALL, OF_EACH, PLAIN, Extras, read_named
 from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Layout
-from ._segments cimport Bundle, Cohort, Segment
+from ._segments cimport Bundle, Cohort, Segment, Squares
 
 import numpy as np
 
@@ -27,44 +27,9 @@ from ._signals import deferred_signals
 
 cnp.import_array()
 
-include "clip_factor.pxi"  # of rules.py, by setup.py
-
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject*)
 
-cdef enum:                  # places of the counts
-    UNDER_WAY = 0
-    T = 1
-    SKIPPED = 2
-    STEPS = 3
-
-cdef double LEAST_SCALE = 2.0**-126, LARGEST_SCALE = 2.0**126
-
-
-cdef int read_extras(
-    Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads
-) except -1:
-    """Check what a caller says about a step's gradients: in C what is beyond doubt, by `checks` what is not."""
-    cdef double scale = PyFloat_AS_DOUBLE(grad_scale) if PyFloat_CheckExact(grad_scale) else 0
-    if not LEAST_SCALE <= scale <= LARGEST_SCALE:
-        scale = checks.scale("grad_scale", grad_scale)
-    extras.factor = factor / scale
-    extras.has_max_norm = max_norm is not None
-    extras.max_norm = INFINITY if max_norm is None else read_norm("max_norm", max_norm)
-    extras.clip_value = INFINITY if clip_value is None else read_norm("clip_value", clip_value)
-    extras.skip_nonfinite = read_flag("skip_nonfinite", skip_nonfinite)
-    extras.zero_grads = read_flag("zero_grads", zero_grads)
-    return 0
-
-
-cdef inline double read_norm(str name, value) except? -1:
-    if PyFloat_CheckExact(value) and PyFloat_AS_DOUBLE(value) > 0:
-        return PyFloat_AS_DOUBLE(value)
-    return checks.norm(name, value)
-
-
-cdef inline bint read_flag(str name, value) except -1:
-    return value is True if PyBool_Check(value) else checks.flag(name, value)
 
 
 cdef inline bint all_floats(values) noexcept:
@@ -223,14 +188,14 @@ cdef class Plan(Entry):
     @property
     def torn(self):
         """Whether a sweep was begun and not ended: the arrays may be of two steps."""
-        return self.count is not NULL and self.count[UNDER_WAY] != 0
+        return self.count is not NULL and self.count[UNDER_WAY] == CHANGE
 
     def begin_change(self):
         """Say that the arrays are being changed, until `set_counts`: they are of two steps meanwhile."""
         self.need_layout()
         self.need_outside()
         self.changes += 1
-        self.count[UNDER_WAY] = 1
+        self.count[UNDER_WAY] = CHANGE
 
     def set_counts(self, int64_t t, int64_t skipped, steps, seed=None):
         """Set all counts; `steps` is one number, or one for each parameter. No step is under way then.
@@ -248,14 +213,14 @@ cdef class Plan(Entry):
         if each.shape != (self.layout.job.n_segments,):
             n = self.layout.job.n_segments
             raise ValueError(f"steps: expected {n} numbers, one a parameter, got {checks.shown(steps)}")
-        self.count[UNDER_WAY] = 1  # while they are of two minds
+        self.count[UNDER_WAY] = CHANGE  # while they are of two minds
         (<object> self.counts)[STEPS:] = each
         self.end_counts(t, skipped)
 
     cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1:
         """The same, where all parameters have done as many steps."""
         cdef Py_ssize_t i
-        self.count[UNDER_WAY] = 1
+        self.count[UNDER_WAY] = CHANGE
         for i in range(self.layout.job.n_segments):
             self.count[STEPS + i] = steps
         self.end_counts(t, skipped)
@@ -268,11 +233,8 @@ cdef class Plan(Entry):
 
     # Hyper-parameters.
 
-    def set_hyper(self, Py_ssize_t group, values):
+    cpdef int set_hyper(self, Py_ssize_t group, values) except -1:
         """The hyper-parameters of a group, in the order of its rule's `hyper`; they hold from the next step on."""
-        self.set_values(group, values)
-
-    cdef int set_values(self, Py_ssize_t group, values) except -1:
         cdef Bundle* bundle = &self.layout.bundles[self.number(group)]
         cdef _layout.Kernel kernel = <_layout.Kernel> bundle.kernel
         cdef Py_ssize_t i
@@ -295,6 +257,16 @@ cdef class Plan(Entry):
         return group
 
     # The step.
+
+    cdef int hold(self) except -1:
+        """Also refuse all that steps, changes or copies the arrays while they are exchanged."""
+        Entry.hold(self)
+        if self.count is not NULL and self.count[UNDER_WAY] == SWAPPED:
+            self.release()
+            raise RuntimeError(
+                "parameters and averages are exchanged until the block of swapped() is over; step, save, copy after it"
+            )
+        return 0
 
     cdef int need_outside(self) except -1:
         """Refuse a change of the layout from within a step."""
@@ -335,36 +307,27 @@ cdef class Plan(Entry):
         finally:
             self.release()
 
-    def step(
-        self,
-        grads,
-        grad_scale=1.0,
-        max_norm=None,
-        clip_value=None,
-        skip_nonfinite=False,
-        zero_grads=False,
-        *,
-        double factor=1.0,
-        before=None,
-        exchange=None,
-    ):
+    def step(self, grads, *, double factor=1.0, before=None, exchange=None, **of_step):
         """One step of every array, t counted up: either all of it happens or, when an error is raised, nothing.
         (A sweep in Python, of a rule of one's own, can fail within: then `torn` stays set.) A gradient of None leaves
         its parameter out. `before` is called first, when no other thread can be inside; it may lay the plan out anew.
 
         Gradients are multiplied by ``factor / grad_scale``; then, if their norm, over all arrays, is above `max_norm`,
-        by what brings it down to that; then each element is clipped to ±`clip_value`. With `skip_nonfinite` a NaN or
-        an infinity in any gradient makes it no step, which `skipped` counts. `zero_grads` leaves zeros in the
-        gradients.
+        by what brings it down to that, or each by what brings its own down to `max_norm_each`; then each element is
+        clipped to ±`clip_value`. With `skip_nonfinite` a NaN or an infinity in any gradient makes it no step, which
+        `skipped` counts. `zero_grads` leaves zeros in the gradients. All of these are what `checks.of_step` takes.
 
         Where the arrays are one process's share of a step, `exchange` stands between it and the others: ``begin()`` is
-        called when nothing is wrong here, ``arrive()`` returns when all gradients have come, ``total(high, low)`` adds
-        up such sums of all processes. ``parts()`` yields numbers of segments: the gradients of those before have come,
-        and they are stepped before the next number is asked for.
+        called when nothing is wrong here, ``arrive()`` returns when all gradients have come. ``add_up(sums)`` adds up
+        such sums of all processes, rows of a high part, a low one and an exponent: one row, or one for each of
+        `n_params` whole parameters, of which `origins` spoke. ``parts()`` yields numbers of segments: the gradients of
+        those before have come, and they are stepped before the next number is asked for.
         """
-        cdef Extras extras
+        cdef Extras extras = PLAIN
         cdef tuple given = tuple(grads)  # keeps them alive, whoever changes a list
-        read_extras(&extras, factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads)
+        extras.factor = factor
+        if of_step:
+            read_named(&extras, factor, of_step)
         if self.layout.compiled or exchange is not None:
             self.hold_and_step(given, &extras, before, exchange)
         else:  # in Python, where handlers of signals run: they may step or save, when it is done
@@ -377,9 +340,9 @@ cdef class Plan(Entry):
         False, and nothing has changed, where only a closer look can tell that they fit: `step` takes it. The caller
         keeps the gradients alive.
         """
-        cdef Extras extras
+        cdef Extras extras = PLAIN
         cdef bint admitted
-        read_extras(&extras, factor, 1.0, None, None, False, False)
+        extras.factor = factor
         self.hold()
         try:
             self.need_ready()
@@ -428,29 +391,31 @@ cdef class Plan(Entry):
         """A step with the gradients that the layout has noted."""
         cdef Layout layout = self.layout
         cdef double factor = extras.factor, norm
-        cdef bint finite
+        cdef Squares squares
         cdef Py_ssize_t first = 0, last
         if exchange is not None:
             self.prepare_scalars(layout, factor, extras.clip_value)  # may raise: now, while others do not count on it
             exchange.begin()
         grad_norm = None
-        if extras.has_max_norm or extras.skip_nonfinite:
+        if extras.clips_by != NO_NORM or extras.skip_nonfinite:
             if exchange is not None:
                 exchange.arrive()
-            _tiles.measure(layout, self.n_threads, exchange, &finite, &norm)
-            norm *= fabs(factor)
-            grad_norm = norm
-            if extras.skip_nonfinite and not finite:
+            _norms.measure(layout, self.n_threads, exchange, extras.clips_by == OF_EACH, &squares)
+            grad_norm = norm = fabs(factor) * _norms.norm(&squares)
+            if extras.skip_nonfinite and not isfinite(squares.high):
                 self.grad_norm = grad_norm
                 self.count[SKIPPED] += 1
                 return 0
-            if extras.has_max_norm:
-                factor *= clip_factor(norm, extras.max_norm)
+            if extras.clips_by == OF_ALL:
+                factor *= _norms.clip_factor(norm, extras.max_norm)
         self.prepare_scalars(layout, factor, extras.clip_value)  # where it is Python, it may raise
+        layout.job.clips_each = extras.clips_by == OF_EACH
+        if layout.job.clips_each:
+            _norms.clip_each(layout, factor, extras.max_norm)
         self.grad_norm = grad_norm
         self.changes += 1
         layout.job.zero_grads = extras.zero_grads
-        self.count[UNDER_WAY] = 1
+        self.count[UNDER_WAY] = CHANGE
         if exchange is None:
             _tiles.sweep(layout, 0, layout.job.n_segments, self.n_threads)
         else:

@@ -33,6 +33,11 @@ cdef struct Operand:
     bint contiguous         # uniform, its step the size of an element
     bint direct             # contiguous, aligned and plain: the sweep runs on it where it lies
 
+cdef struct Squares:        # a sum of squares of numbers times 2 ** -exponent, in twice the precision
+    double high
+    double low
+    double exponent
+
 cdef struct Segment:        # one parameter with its gradient and states
     Cohort* cohort
     sweep_t sweep           # for what it is computed in; NULL where the kernel is Python
@@ -58,6 +63,9 @@ cdef struct Segment:        # one parameter with its gradient and states
     Py_ssize_t* shape       # by axis of the segment, slowest first in p's memory
     Py_ssize_t* axes        # the axis of the arrays that stands at each place; -1: the parts of complex numbers
     Operand* operands       # p, g, states
+    Squares squares         # of its gradient, where they were measured
+    void* own_scalars       # in a step that clips each gradient by its norm: its cohort's, with a factor of its own,
+    bint keeps_denormals    # and what a job has for all
 
 cdef struct Extent:         # a range of addresses
     char* low
@@ -73,10 +81,11 @@ cdef struct Job:            # all that a thread needs to work on a tile
     Py_ssize_t n_bytes          # of the parameters
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread
-    bint keeps_denormals        # in this step, for a factor or a clip value that is one
+    bint keeps_denormals        # in this step, for a factor or a clip value that is one; or each range sees to that
     bint zero_grads             # leave zeros in the gradients
-    double* sums                # of each tile's squares: high and low parts
-    double scale                # of what is squared
+    bint clips_each             # segments are swept with their own scalars
+    double* sums                # of squares, high and low parts, where segments meet tiles: `slot` says where
+    int which                   # the operand that is exchanged with the parameter
 
 cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept
 cdef Extent extent_of(Segment* segment, int which) noexcept

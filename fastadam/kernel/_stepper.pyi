@@ -15,7 +15,13 @@ class Stepper:
     def holds(self, params: list[np.ndarray], states: list[list[np.ndarray]]) -> bool: ...
     def lay(self, params: list[np.ndarray], states: list[list[np.ndarray]], names: list[str]) -> None: ...
     def step(
-        self, grads: Sequence[Any], t: int, hyper: tuple[float, ...], factor: float = 1.0, zero_grads: bool = False
+        self,
+        grads: Sequence[Any],
+        t: int,
+        hyper: tuple[float, ...],
+        factor: float = 1.0,
+        zero_grads: bool = False,
+        max_norm_each: float | None = None,
     ) -> None: ...
 
 class Steppers:

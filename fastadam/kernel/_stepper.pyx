@@ -6,7 +6,8 @@
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 
-from ._plan cimport Extras, Plan, read_extras
+from ._extras cimport OF_EACH, PLAIN, Extras
+from ._plan cimport Plan
 
 from . import backends
 
@@ -14,8 +15,6 @@ cnp.import_array()
 
 cdef list ALONE = ["p"]
 cdef int64_t MOST_STEPS = 1 << 62
-cdef Extras PLAIN           # a step that does nothing to its gradients
-read_extras(&PLAIN, 1.0, 1.0, None, None, False, False)
 
 
 cdef class Stepper:
@@ -57,16 +56,21 @@ cdef class Stepper:
             self.plan.lay([(self.kernel, params, states)], names)
             self.planned, self.planned_states, self.hyper = params, states, None
 
-    def step(self, grads, int64_t t, tuple hyper not None, double factor=1.0, zero_grads=False):
-        """Step number `t` of the arrays that are laid out; `factor` and `zero_grads` as in `Plan.step`."""
-        cdef Extras extras
+    def step(
+        self, grads, int64_t t, tuple hyper not None, double factor=1.0, bint zero_grads=False, max_norm_each=None
+    ):
+        """Step number `t` of the arrays that are laid out; what comes after the hyper-parameters is as in `Plan.step`,
+        and not checked."""
+        cdef Extras extras = PLAIN
         cdef list given = list(grads)
-        read_extras(&extras, factor, 1.0, None, None, False, zero_grads)
+        extras.factor, extras.zero_grads = factor, zero_grads
+        if max_norm_each is not None:
+            extras.clips_by, extras.max_norm = OF_EACH, max_norm_each
         self.plan.hold()
         try:
             self.plan.need_layout()
             if hyper is not self.hyper:
-                self.plan.set_values(0, hyper)
+                self.plan.set_hyper(0, hyper)
                 self.hyper = hyper
             if self.plan.t != t - 1:
                 self.plan.set_counts_held(t - 1, 0, t - 1)
@@ -86,7 +90,7 @@ cdef class Stepper:
         self.plan.hold()
         try:
             self.plan.lay_held([(self.kernel, params, states)], names, None, None)
-            self.plan.set_values(0, hyper)
+            self.plan.set_hyper(0, hyper)
             self.plan.set_counts_held(t - 1, 0, t - 1)
             self.plan.step_held(grads, &PLAIN, None, None)
         finally:

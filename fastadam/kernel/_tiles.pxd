@@ -1,7 +1,10 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from ._layout cimport Layout
+from ._segments cimport Job, Segment
 
 cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1
-cdef int measure(Layout layout, int n_threads, exchange, bint* finite, double* norm) except -1
+cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, int n_threads) except -1
+cdef int sum_squares(Layout layout, bint again, int n_threads) except -1
+cdef double* slot(Job* job, Segment* segment, int64_t tile) noexcept nogil
 cdef uint64_t mixed(uint64_t x) noexcept nogil

@@ -1,10 +1,12 @@
 # cython: language_level=3, cdivision=True
-"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, and their gradients' norm."""
+"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, the squares of their gradients,
+and the exchange of two operands.
+"""
 
 cimport numpy as cnp
-from libc.math cimport isfinite, ldexp, sqrt
+from libc.math cimport ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from ._codecs cimport squares32, squares64, squares_t
 from ._layout cimport Kernel, Layout
@@ -47,57 +49,55 @@ FEWEST_SHARED = ALONE
 cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
     """Step the segments first … last; where kernels are Python, these are called with arrays that view chunks."""
     cdef Py_ssize_t i
-    cdef uint64_t mode
     cdef Job* job = &layout.job
     cdef Segment* segment
     if first >= last:
         return 0
     if layout.compiled:
         segment = &job.segments[last - 1]
-        job.work = sweep_range
+        job.work = sweep_clipped if job.clips_each else sweep_range
         job.begin, job.end = job.segments[first].first, segment.first + segment.n
         if job.begin < job.end:
             call_run(job, n_threads)
         return 0
-    mode = enter(job)
-    try:
-        for i in range(first, last):
-            if not job.segments[i].absent:
-                sweep_in_python(job, &job.segments[i])
-    finally:
-        leave(job, mode)
+    for i in range(first, last):
+        if not job.segments[i].absent:
+            sweep_in_python(job, &job.segments[i])
     return 0
 
 
-cdef int measure(Layout layout, int n_threads, exchange, bint* finite, double* norm) except -1:
-    """Whether all gradients are finite, and their norm over all arrays: the same for any number of threads."""
-    cdef int exponent = 0
-    cdef double high = sum_of_squares(&layout.job, 1.0, n_threads, exchange)
-    if not isfinite(high) or high < ldexp(1.0, -900):  # of float64, squares overflow and vanish before numbers do
-        exponent = -700 if high < 1 else 600
-        high = sum_of_squares(&layout.job, ldexp(1.0, -exponent), n_threads, exchange)
-    finite[0] = isfinite(high)
-    norm[0] = ldexp(sqrt(high), exponent)
+cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, int n_threads) except -1:
+    """Exchange what the parameters of the segments first … last hold with what another operand of each holds.
+
+    Both are stored as they are computed, so that no bit is lost. There are buffers for so many threads.
+    """
+    cdef Job* job = &layout.job
+    if first >= last:
+        return 0
+    job.work = exchange_range
+    job.which = which
+    job.keeps_denormals = True
+    job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].n
+    if job.begin < job.end:
+        call_run(job, n_threads)
     return 0
 
 
-cdef double sum_of_squares(Job* job, double scale, int n_threads, exchange) except? -1:
-    cdef double high = 0.0, low = 0.0, total, part
-    cdef int64_t tile
+cdef int sum_squares(Layout layout, bint again, int n_threads) except -1:
+    """Sum the squares of each gradient, in parts; `again`: of those alone that have another exponent than 0."""
+    cdef Job* job = &layout.job
     job.begin, job.end = 0, job.n_elements
-    job.work = measure_range
+    job.work = measure_scaled if again else measure_range
     job.keeps_denormals = False
-    job.scale = scale
-    memset(job.sums, 0, (job.n_elements // TILE + 1) * 2 * sizeof(double))
+    memset(job.sums, 0, layout.n_slots() * 2 * sizeof(double))
     call_run(job, n_threads)
-    for tile in range(n_tiles(job)):
-        total = high + job.sums[2 * tile]
-        part = total - high
-        low += (high - (total - part)) + (job.sums[2 * tile] - part) + job.sums[2 * tile + 1]
-        high = total
-    if exchange is not None:
-        return exchange.total(high, low)
-    return high + low if isfinite(high) else high
+    return 0
+
+
+cdef double* slot(Job* job, Segment* segment, int64_t tile) noexcept nogil:
+    """Where the sum over the part of a segment on a tile is: of one part and the next, in the order of the plan,
+    the tile or the segment is the next one, or both."""
+    return &job.sums[2 * (tile + (segment - job.segments))]
 
 
 cdef int64_t n_tiles(Job* job) noexcept nogil:
@@ -136,7 +136,7 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     cdef char* buffer = NULL
     cdef Py_ssize_t begin, end
     cdef Segment* segment
-    cdef uint64_t mode = enter(job)
+    cdef uint64_t mode = enter(job.keeps_denormals)
     tile += job.begin // TILE
     begin, end = max(tile * TILE, job.begin), min((tile + 1) * TILE, job.end)
     segment = &job.segments[job.tile_segment[tile]]
@@ -149,26 +149,39 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
             job.work(job, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
         begin = segment.first + segment.n
         segment += 1
-    leave(job, mode)
+    leave(job.keeps_denormals, mode)
 
 
-cdef inline uint64_t enter(Job* job) noexcept nogil:
-    return 0 if job.keeps_denormals else denormals_off()
+cdef inline uint64_t enter(bint keeps_denormals) noexcept nogil:
+    return 0 if keeps_denormals else denormals_off()
 
 
-cdef inline void leave(Job* job, uint64_t mode) noexcept nogil:
-    if not job.keeps_denormals:
+cdef inline void leave(bint keeps_denormals, uint64_t mode) noexcept nogil:
+    if not keeps_denormals:
         denormals_restore(mode)
 
 
 cdef void sweep_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """Step the elements begin … end of a segment: in place where all operands are direct, else chunk by chunk."""
+    """Step the elements begin … end of a segment by its cohort's scalars."""
+    sweep_by(scalars_of_cohort(segment), job, segment, begin, end, buffer)
+
+
+cdef void sweep_clipped(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """The same by its own."""
+    cdef uint64_t mode = enter(segment.keeps_denormals)
+    sweep_by(segment.own_scalars, job, segment, begin, end, buffer)
+    leave(segment.keeps_denormals, mode)
+
+
+cdef inline void sweep_by(
+    const void* scalars, Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer
+) noexcept nogil:
+    """In place where all operands are direct, else chunk by chunk."""
     cdef void* arrays[MAX_OPERANDS]
-    cdef const void* scalars = (
-        <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
-    )
     cdef Py_ssize_t n
     while begin < end:
         n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> CHUNK)
@@ -178,6 +191,44 @@ cdef void sweep_range(
         begin += n
 
 
+cdef void exchange_range(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    """Exchange the elements begin … end of two operands; a parameter is stored from its new master weight."""
+    cdef char* other = buffer + job.which * CHUNK * sizeof(double)
+    cdef Py_ssize_t n
+    while begin < end:
+        n = min(end - begin, <Py_ssize_t> CHUNK)
+        if segment.operands[0].direct and segment.operands[job.which].direct and not segment.has_master:
+            exchange_bytes(
+                segment.operands[0].data + begin * segment.itemsize,
+                segment.operands[job.which].data + begin * segment.itemsize,
+                buffer,
+                n * segment.itemsize,
+            )
+            begin += n
+            continue
+        copy_in(segment, 0, begin, n, buffer)
+        copy_in(segment, job.which, begin, n, other)
+        if segment.has_master:
+            let_master_follow(segment, begin, n, buffer, <uint32_t*> buffer)
+            copy_out(segment, segment.n_operands, begin, n, other, 0)
+        copy_out(segment, 0, begin, n, other, 0)
+        copy_out(segment, job.which, begin, n, buffer, 0)
+        begin += n
+
+
+cdef inline void exchange_bytes(char* one, char* other, char* spare, Py_ssize_t n) noexcept nogil:
+    memcpy(spare, one, n)
+    memcpy(one, other, n)
+    memcpy(other, spare, n)
+
+
+cdef inline const void* scalars_of_cohort(Segment* segment) noexcept nogil:
+    """In the type that the segment is computed in."""
+    return <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
+
+
 cdef int sweep_in_python(Job* job, Segment* segment) except -1:
     cdef void* arrays[MAX_OPERANDS]
     cdef Py_ssize_t begin = 0
@@ -185,31 +236,46 @@ cdef int sweep_in_python(Job* job, Segment* segment) except -1:
     cdef int k
     cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
     cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
-    cdef double* scalars64 = segment.cohort.scalars64
-    cdef float* scalars32 = segment.cohort.scalars32
-    scalars = [scalars32[k] if is_float else scalars64[k] for k in range(kernel.n_scalars)]
-    while begin < segment.n:
-        n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
-        views(segment, begin, n, job.buffers, arrays)
-        kernel.python_sweep(
-            scalars,
-            *[cnp.PyArray_SimpleNewFromData(1, &n, segment.typenum, arrays[k]) for k in range(segment.n_operands)],
-        )
-        put_back(job, segment, begin, n, arrays)
-        begin += n
+    cdef const void* given = segment.own_scalars
+    cdef bint keeps_denormals = segment.keeps_denormals if job.clips_each else job.keeps_denormals
+    cdef uint64_t mode
+    if not job.clips_each:
+        given = scalars_of_cohort(segment)
+    scalars = [(<float*> given)[k] if is_float else (<double*> given)[k] for k in range(kernel.n_scalars)]
+    mode = enter(keeps_denormals)
+    try:
+        while begin < segment.n:
+            n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
+            views(segment, begin, n, job.buffers, arrays)
+            kernel.python_sweep(
+                scalars,
+                *[cnp.PyArray_SimpleNewFromData(1, &n, segment.typenum, arrays[k]) for k in range(segment.n_operands)],
+            )
+            put_back(job, segment, begin, n, arrays)
+            begin += n
+    finally:
+        leave(keeps_denormals, mode)
     return 0
 
 
 cdef void measure_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """Add the squares of the gradient's elements begin … end to the tile's sum."""
+    """Sum the squares of the gradient's elements begin … end."""
     cdef squares_t squares = squares32 if segment.itemsize == 4 else squares64
+    cdef double scale = ldexp(1.0, -<int> segment.squares.exponent)
     cdef Py_ssize_t n
     while begin < end:
         n = end - begin if segment.operands[1].direct else min(end - begin, <Py_ssize_t> CHUNK)
-        squares(n, view(segment, 1, begin, n, buffer), job.scale, &job.sums[2 * tile])
+        squares(n, view(segment, 1, begin, n, buffer), scale, slot(job, segment, tile))
         begin += n
+
+
+cdef void measure_scaled(
+    Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
+) noexcept nogil:
+    if segment.squares.exponent != 0:
+        measure_range(job, segment, begin, end, buffer, tile)
 
 
 cdef inline void views(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, void** arrays) noexcept nogil:

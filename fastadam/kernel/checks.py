@@ -21,7 +21,8 @@ _FEW = 64
 _FEW_NUMBERS = 8
 #: library -> how what it keeps comes to be stepped
 _OF_LIBRARY = {
-    "torch": "; PyTorch's tensors and models are stepped by fastadam.adapters.torch, as its Adam(model.parameters())",
+    "torch": "; PyTorch's tensors and models are stepped and averaged by fastadam.adapters.torch, as by its "
+    "Adam(model.parameters())",
     "jax": "; JAX's arrays never change: step a copy, numpy.array(x), and hand that to JAX again",
     "tensorflow": "; step copies, numpy.array(x) or model.get_weights(), and write them back, x.assign(…) or "
     "model.set_weights(…)",
@@ -30,6 +31,7 @@ _OF_LIBRARY = {
     "pandas": "; step the array that .to_numpy(copy=True) gives",
     "polars": "; step the array that .to_numpy(writable=True) gives",
     "sklearn": "; scikit-learn's perceptrons are trained within fastadam.adapters.sklearn.accelerated()",
+    "fastadam": "; pass its .params",
     "thinc": "; thinc's models are trained by the optimizers of fastadam.adapters.thinc",
 }
 _OF_LIBRARY |= {"jaxlib": _OF_LIBRARY["jax"], "keras": _OF_LIBRARY["tensorflow"]}
@@ -147,6 +149,35 @@ scale = number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**12
 norm = number("> 0, or infinity", lambda x: x > 0)
 #: what one rank's gradients may count in an average
 weight = number("from 0 to 2**126", lambda x: 0 <= x <= 2.0**126)
+
+
+def of_step(
+    grad_scale: Any = 1.0,
+    max_norm: Any = None,
+    clip_value: Any = None,
+    skip_nonfinite: Any = False,
+    zero_grads: Any = False,
+    max_norm_each: Any = None,
+) -> dict[str, Any]:
+    """What a step may do to its gradients (see `Optimizer.step`), checked, in the order of these arguments."""
+    checked = {
+        "grad_scale": scale("grad_scale", grad_scale),
+        "max_norm": _norm_or_none("max_norm", max_norm),
+        "clip_value": _norm_or_none("clip_value", clip_value),
+        "skip_nonfinite": flag("skip_nonfinite", skip_nonfinite),
+        "zero_grads": flag("zero_grads", zero_grads),
+        "max_norm_each": _norm_or_none("max_norm_each", max_norm_each),
+    }
+    if max_norm is not None and max_norm_each is not None:
+        raise ValueError(
+            f"max_norm_each: expected None beside max_norm={shown(max_norm)}, got {shown(max_norm_each)}; give one of "
+            "them: which clips first makes a difference"
+        )
+    return checked
+
+
+def _norm_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else norm(name, value)
 
 
 def advice(value: Any) -> str:

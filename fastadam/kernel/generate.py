@@ -132,8 +132,9 @@ def generate() -> str:
     every = rules.RULES.values()
     of_scalars = dict.fromkeys(function for rule in every for function in rule.of_scalars)
     updates: list[Callable[..., Any]] = [prepare, *(rule.update for rule in every), finish]
+    scalars: list[Callable[..., Any]] = [rules.nadam_mu, rules.power_sum, *of_scalars]
     parts = [HEADER]
-    parts += [_function(f, "double") for f in (rules.power_sum, *of_scalars)]
+    parts += [_function(f, "double") for f in scalars]
     parts += [_function(f, "real") for f in updates]
     for rule in every:
         parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]

@@ -122,12 +122,13 @@ cdef extern from "denormals.h":
 
 cdef enum:
     OF_THE_FIRST_HEADER = 13  # members, beside the size
+    OF_ALL = @n_members
 
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
 ctypedef void (*step_t)(double t, const double* hyper, double* out) noexcept nogil
 
 cdef inline size_t size_of(int n_members) noexcept nogil:
-    return <size_t> (&(<const fastadam_options*> NULL).lr + n_members)
+    return sizeof(fastadam_options) - (OF_ALL - n_members) * sizeof(double)
 
 cdef inline double member(const fastadam_options* options, int k) noexcept nogil:
     """The member number k; zero where the caller's header is older than that."""
@@ -180,7 +181,7 @@ def generate() -> dict[str, str]:
     return {
         "include/fastadam.h": fill(HEADER, members="\n".join(in_header), functions=" \\\n".join(map(row, every))),
         "capi.pxd": fill(PXD, members=in_pxd, functions="\n".join(signature(*one) for one in both)),
-        "capi.pyx": PYX + "".join(function(*one, [*names]) for one in both),
+        "capi.pyx": PYX.replace("@n_members", str(len(names))) + "".join(function(*one, [*names]) for one in both),
     }
 
 

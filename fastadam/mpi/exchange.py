@@ -5,7 +5,7 @@ Bucket by bucket: while one is stepped, others travel.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 from mpi4py import MPI
@@ -34,6 +34,7 @@ class Exchange:
         self._coming: Iterator[int] = iter(())
         self._arrived = 0
         self.ends: list[int] = []
+        self.n_params = sum(len(memory.grads_by_param()) for memory in memories)
         if ranks.size == 1:  # gradients are stepped where they are written
             self.shares = [memories[bucket.run].grads[bucket.whole] for bucket in buckets]
         else:
@@ -72,14 +73,15 @@ class Exchange:
         for bucket in self._buckets:
             self._memories[bucket.run].copy_in(bucket.share(self._ranks.rank))
 
-    def total(self, high: float, low: float) -> float:
-        """The sum of all ranks' sums, rounded once; this rank's is that of its share of the gradients."""
-        sums = self._ranks.all_gather([high, low])
-        if np.isfinite(sums).all():
-            with suppress(OverflowError):
-                return math.fsum(sums.flat)
-        with np.errstate(over="ignore"):
-            return float(sums[:, 0].sum())
+    def add_up(self, sums: np.ndarray) -> None:
+        """Put the sums of all ranks' sums, rounded once, in the places of this rank's: see `Plan.step`."""
+        every = self._ranks.all_gather(sums.ravel().tolist()).reshape(-1, *sums.shape)
+        exponent = sums[:, 2] = every[..., 2].max(axis=0)
+        parts = np.ldexp(every[..., :2], 2 * (every[..., 2:] - exponent[:, None]).astype(int))
+        sums[:, 1] = 0
+        for k in range(len(sums)):
+            own = parts[:, k]
+            sums[k, 0] = math.fsum(own.flat) if np.isfinite(own).all() else own[:, 0].sum()
 
     def parts(self) -> Iterator[int]:
         """The ends of the buckets among the plan's segments, each when its gradients are there."""

@@ -17,9 +17,11 @@ from ..core import Core
 from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
+from ..kernel._swapped import swapped
 from ..kernel.checks import shown
 from ..state.places import Place
 from ..state.snapshot import Fit, Loaded
+from ..stepped import Swapping
 from ..tree import Grads, Params
 from . import shard_files, shards
 from .exchange import Exchange
@@ -253,6 +255,7 @@ class Sharded(Optimizer):
         clip_value: float | None = None,
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
+        max_norm_each: float | None = None,
         weight: float = 1.0,
         **unknown: NoReturn,
     ) -> None:
@@ -266,9 +269,9 @@ class Sharded(Optimizer):
         grads : optional
             This rank's gradients in the structure of the parameters, where they are not in ``.grads`` already: they are
             copied there.
-        grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads :
-            As in `Optimizer.step`, the same on every rank; the norm, the clipping and what is finite are of the
-            average, and `zero_grads` zeroes ``.grads``.
+        grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each :
+            As in `Optimizer.step`, the same on every rank; norms, of whole parameters, the clipping and what is finite
+            are of the average, and `zero_grads` zeroes ``.grads``.
         weight : float, default 1
             What this rank's gradients weigh in the average, from 0 to 2**126; it may differ from rank to rank. 0 is for
             a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything.
@@ -280,13 +283,7 @@ class Sharded(Optimizer):
         """
         with deferred_signals(), self._ranks.all_or_none("step") as agree:
             names.refuse_arguments(unknown, self.step)
-            extras = {
-                "grad_scale": checks.scale("grad_scale", grad_scale),
-                "max_norm": None if max_norm is None else checks.norm("max_norm", max_norm),
-                "clip_value": None if clip_value is None else checks.norm("clip_value", clip_value),
-                "skip_nonfinite": checks.flag("skip_nonfinite", skip_nonfinite),
-                "zero_grads": checks.flag("zero_grads", zero_grads),
-            }
+            extras = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
             weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
             self._whole.need_writeable()
@@ -303,13 +300,10 @@ class Sharded(Optimizer):
             with self._exchange.for_step(begin, zero_grads):
                 core.plan.step(
                     [None if is_out else g for g, is_out in zip(core.bound, core.groups.frozen_params, strict=True)],
-                    grad_scale,
-                    max_norm,
-                    clip_value,
-                    skip_nonfinite,
                     factor=1.0 / self._ranks.size,
                     before=core.prepare_step,
                     exchange=self._exchange,
+                    **{**extras, "zero_grads": False},  # the exchange leaves them, in `.grads`
                 )
 
     def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -417,6 +411,41 @@ class Sharded(Optimizer):
         raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
 
 
+class _Swapping(Swapping):
+    """`swapped` of ranks: each exchanges its share, and all get what the others have."""
+
+    core: Core
+    _ranks: Ranks
+    _whole: Whole
+    _exchange: Exchange
+    _number: int
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:  # type: ignore[override]
+        """As the optimizer's own, on all ranks: they enter the block together, and leave it together.
+
+        The way in and the way out each send all parameters once, as a step does; what the block writes into
+        parameters is lost, but for a rank's own share of them.
+        """
+        share = swapped(self.core)
+        with deferred_signals(), self._ranks.all_or_none("swapped") as agree:
+            self._whole.need_same_arrays()
+            self._whole.need_writeable()
+            with self.core.held_whole():
+                agree({"number": self._number})
+            self._exchange.take()
+            share.__enter__()
+            self._exchange.gather()
+        try:
+            yield
+        finally:
+            with deferred_signals(), self._ranks.all_or_none("the end of swapped") as agree:
+                self._exchange.take()
+                share.__exit__()
+                agree({"number": self._number})
+                self._exchange.gather()
+
+
 def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """Put gradients into their places; a float64 number beyond float32 is infinite then, as in `Plan.step`."""
     with np.errstate(over="ignore"):
@@ -428,4 +457,5 @@ def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
 def _sharded(optimizer: type[Optimizer]) -> type[Sharded]:
     """The class of what is both; checkpoints know it by the optimizer's name."""
     own = {"__module__": __name__, "__doc__": Sharded.__doc__, "__signature__": signature(optimizer)}
-    return type(optimizer.__name__, (Sharded, optimizer), own)
+    shared: tuple[type, ...] = (_Swapping,) if issubclass(optimizer, Swapping) else ()
+    return type(optimizer.__name__, (*shared, Sharded, optimizer), own)

@@ -215,6 +215,7 @@ class NAdam(Optimizer):
 
     rules: ClassVar = ("nadam",)
     torch_names: ClassVar = {"m": "exp_avg", "v": "exp_avg_sq"}
+    torch_scalars: ClassVar = ("step", "mu_product")
 
 
 class RAdam(Optimizer):

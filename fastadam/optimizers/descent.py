@@ -7,6 +7,7 @@ from ..base import Optimizer
 from ..options import Rate, etas, finite, flag, non_negative, option, rate, rate_or_schedule, step_sizes, up_to_one
 from ..rule import Rule
 from ..rules import RULES
+from ..stepped import Swapping
 
 __all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "RMSprop", "Rprop"]
 
@@ -63,6 +64,7 @@ class SGD(Optimizer):
 
     rules: ClassVar = ("sgd", "sgd_momentum", "sgd_nesterov")
     torch_names: ClassVar = {"b": "momentum_buffer"}
+    torch_scalars: ClassVar = ()
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
@@ -79,7 +81,7 @@ class SGD(Optimizer):
         return RULES["sgd_nesterov" if values["nesterov"] else "sgd_momentum"]
 
 
-class ASGD(Optimizer):
+class ASGD(Swapping, Optimizer):
     r"""Averaged gradient descent: the mean of all parameters from step ``t0`` on is kept beside them.
 
     .. math::
@@ -126,7 +128,9 @@ class ASGD(Optimizer):
     weight_decay: float = option(default=0.0, check=non_negative)
 
     rules: ClassVar = ("asgd",)
+    average: ClassVar = "ax"
     torch_names: ClassVar = {"ax": "ax"}
+    torch_scalars: ClassVar = ("step", "eta", "mu")
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from ..base import Optimizer
 from ..options import Rate, count, flag, non_negative, option, rate, rate_or_schedule, three_betas, two_betas
+from ..stepped import Swapping
 
 __all__ = ["ADOPT", "AdEMAMix", "Lion", "ScheduleFreeAdamW"]
 
@@ -156,7 +157,7 @@ class ADOPT(Optimizer):
     rules: ClassVar = ("adopt",)
 
 
-class ScheduleFreeAdamW(Optimizer):
+class ScheduleFreeAdamW(Swapping, Optimizer):
     r"""AdamW without a schedule: gradients are taken between its iterates and their average, which is the result.
 
     .. math::
@@ -215,6 +216,7 @@ class ScheduleFreeAdamW(Optimizer):
     weight_lr_power: float = option(default=2.0, check=non_negative)
 
     rules: ClassVar = ("schedule_free",)
+    average: ClassVar = "x"
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A library that is not installed is left out; CI installs them. torch has tests o
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import thinc.api
 from places import ROOT
-from sklearn.neural_network import MLPRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import fastadam
 
@@ -35,17 +35,18 @@ def here(call: str, step: str, **libraries: Any) -> np.ndarray:
     return p
 
 
-def in_keras(call: str) -> np.ndarray:
+def in_keras(call: str, scales: Sequence[float] = (1.0,)) -> np.ndarray:
+    """With a parameter for each scale, and a gradient so many times as large."""
     os.environ |= {"KERAS_BACKEND": "torch", "KERAS_HOME": os.devnull}  # else it writes a file at home
     pytest.importorskip("torch")
     keras = pytest.importorskip("keras")
     keras.config.set_floatx("float64")  # of the rate and the step count, too
-    variable = keras.Variable(START.copy())
+    variables = [keras.Variable(START.copy()) for _ in scales]
     optimizer = eval(call, {"keras": keras})
-    optimizer.build([variable])
+    optimizer.build(variables)
     for g in GRADIENTS:
-        optimizer.apply([keras.ops.convert_to_tensor(g)], [variable])
-    return np.array(keras.ops.convert_to_numpy(variable))
+        optimizer.apply([keras.ops.convert_to_tensor(scale * g) for scale in scales], variables)
+    return np.array([keras.ops.convert_to_numpy(variable) for variable in variables]).squeeze()
 
 
 def in_optax(call: str) -> np.ndarray:
@@ -60,20 +61,27 @@ def in_optax(call: str) -> np.ndarray:
         return np.array(params)
 
 
-def in_thinc(call: str) -> np.ndarray:
+def in_thinc(call: str, scales: Sequence[float] = (1.0,)) -> np.ndarray:
     optimizer = eval(call, {"thinc": thinc})
-    weights = START.astype(np.float32)
+    weights = [START.astype(np.float32) for _ in scales]
     for g in GRADIENTS:
-        weights, _ = optimizer((0, "W"), weights, g.astype(np.float32))
+        for k, scale in enumerate(scales):
+            optimizer((k, "W"), weights[k], (scale * g).astype(np.float32))
         optimizer.step_schedules()
-    return weights
+    return np.squeeze(weights)
 
 
-def in_scikit_learn(_: str) -> np.ndarray:
-    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer  # what every MLPClassifier steps with
+def in_scikit_learn(call: str) -> np.ndarray:
+    from sklearn.neural_network._stochastic_optimizers import (
+        AdamOptimizer,
+        SGDOptimizer,
+    )  # what MLPClassifiers step with
 
-    p = START.copy()
-    optimizer = AdamOptimizer([p])
+    p, model = START.copy(), eval(call, {"MLPClassifier": MLPClassifier})
+    optimizer = AdamOptimizer([p], model.learning_rate_init)
+    if model.solver == "sgd":
+        given = model.learning_rate_init, model.learning_rate, model.momentum, model.nesterovs_momentum, model.power_t
+        optimizer = SGDOptimizer([p], *given)
     for g in GRADIENTS:
         optimizer.update_params([p], [g])
     return p
@@ -95,8 +103,9 @@ def test_every_library_has_a_row():
 @pytest.mark.parametrize(("there", "library", "ours", "step"), ROWS, ids=[there for there, *_ in ROWS])
 def test_both_columns_give_the_same(there, library, ours, step):
     expected = THERE[library](there)
-    modules = {name: sys.modules[name] for name in THERE if f"{name}." in ours}  # whose schedule it is
-    dtype = np.float32 if "schedule" in there else expected.dtype  # of optax's rates
+    modules = {name: sys.modules[name] for name in THERE if f"{name}." in ours + step}  # whose schedule it is
+    is_rough = "schedule" in there or "clipnorm" in there  # optax's rates and Keras's norms are float32
+    dtype = np.float32 if is_rough else expected.dtype
     rounding = np.finfo(dtype).eps * np.abs(START).max()  # of a parameter, at each step
     np.testing.assert_allclose(here(ours, step, **modules), expected, rtol=0, atol=STEPS * rounding)
 
@@ -113,6 +122,35 @@ def test_clipping_by_the_norm_differs_by_torchs_millionth(there, ours):
     expected = THERE[there.partition(".")[0]](there)
     np.testing.assert_allclose(here(ours, "opt.step(g, max_norm=0.5)"), expected, rtol=0, atol=STEPS * 1e-3 * 1e-6)
     assert np.abs(here(ours, "") - expected).max() > 1e-3  # it was clipped
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rprop_of_optax_is_a_step_late(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "GRADIENTS", np.ones((STEPS, N)))
+    late = here("fastadam.Rprop(p)", "opt.t or opt.step(g)")  # one step, then no more
+    monkeypatch.setattr(sys.modules[__name__], "GRADIENTS", np.ones((2, N)))
+    np.testing.assert_allclose(in_optax("optax.rprop(1e-2)"), late, rtol=1e-15)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("there", "options", "most"),
+    [
+        ("keras.optimizers.Adam(clipnorm=0.5)", {"eps": 1e-7}, 0.5),
+        ("thinc.api.Adam(grad_clip=0.5, use_averages=False)", {}, 0.5),
+        ("thinc.api.Adam()", {}, 1.0),
+    ],
+)
+def test_each_of_several_arrays_is_clipped_by_its_own_norm(there, options, most):
+    """Some of them always, some at times, one never, and one that has no gradient but zeros."""
+    scales = (100.0, 1.0, 0.1, 1e-3, 0.0)
+    expected = {"keras": in_keras, "thinc": in_thinc}[there.partition(".")[0]](there, scales)
+    params = [START.astype(expected.dtype) for _ in scales]
+    opt = fastadam.Adam(params, eps_hat=True, **options)
+    for g in GRADIENTS.astype(expected.dtype):
+        opt.step([(scale * g).astype(expected.dtype) for scale in scales], max_norm_each=most)
+    rounding = np.finfo(np.float32).eps * np.abs(START).max()
+    np.testing.assert_allclose(params, expected, rtol=0, atol=STEPS * rounding)
 
 
 def test_schedules_of_thinc_count_from_0():

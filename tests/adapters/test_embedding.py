@@ -30,7 +30,7 @@ MEMBERS = ["lr", "weight_decay", "decoupled", "maximize", "beta1", "beta2", "eps
 MEMBERS += ["lr_decay", "alpha", "eps_in_sqrt", "momentum", "accumulate_lr"]
 OF_THE_FIRST_HEADER = len(MEMBERS)
 MEMBERS += ["dampening", "momentum_decay", "lambd", "t0", "eta_minus", "eta_plus", "shortest", "longest", "beta3"]
-MEMBERS += ["alpha_warmup", "beta3_warmup", "use_clipping", "decay", "warmup_steps", "r", "weight_lr_power"]
+MEMBERS += ["alpha_warmup", "beta3_warmup", "use_clipping", "decay", "warmup_steps", "r", "weight_lr_power", "equal"]
 OK, BAD_OPTIONS, BAD_LENGTH, NULL_POINTER, BAD_STEP = 0, -1, -2, -3, -4
 #: functions beyond one a rule
 ALSO = {"adamw": (fastadam.AdamW, {})}
@@ -185,7 +185,7 @@ def test_client_on_many_threads(client):
 def test_version_and_size(clients):
     for client in clients.values():
         assert client.VERSION == 1
-        assert client.SIZE == 30 * 8
+        assert client.SIZE == 31 * 8
 
 
 def test_members_that_an_older_header_has_not_are_zero(client):
@@ -229,7 +229,7 @@ def test_header_and_pxd_have_every_rule():
     }
     assert re.findall(r"^    double (\w+);", header, re.M) == MEMBERS
     assert re.findall(r"^        double (\w+)$", pxd, re.M) == MEMBERS
-    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr", "use_clipping"}
+    flags = {"decoupled", "maximize", "eps_hat", "eps_in_sqrt", "accumulate_lr", "use_clipping", "equal"}
     assert {*re.findall(r"^    double (\w+); /\* a flag", header, re.M)} == flags
 
 

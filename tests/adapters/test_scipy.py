@@ -42,6 +42,16 @@ METHODS = {
     "adagrad": (adagrad, {"lr": 1.0}),
     "rmsprop": (rmsprop, {"lr": schedules.exponential(0.1, 0.99)}),
     "adadelta": (adadelta, {"eps": 1e-3}),
+    "nadam": (adapter.nadam, {"lr": 0.1}),
+    "radam": (adapter.radam, {"lr": 0.1}),
+    "sgd": (adapter.sgd, {"lr": 0.01}),
+    "nesterov": (adapter.sgd, {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
+    "asgd": (adapter.asgd, {"lr": 0.01, "lambd": 0.0}),
+    "rprop": (adapter.rprop, {"step_sizes": (1e-12, 50)}),
+    "lion": (adapter.lion, {"lr": schedules.exponential(0.1, 0.99)}),
+    "ademamix": (adapter.ademamix, {"lr": 0.05, "betas": (0.9, 0.999, 0.99), "alpha": 2.0}),
+    "adopt": (adapter.adopt, {"lr": 0.1}),
+    "schedulefreeadamw": (adapter.schedulefreeadamw, {"lr": 0.5}),
 }
 each_method = pytest.mark.parametrize(("method", "options"), METHODS.values(), ids=METHODS)
 
@@ -88,6 +98,11 @@ def test_each_converges_on_a_bowl(method, options):
     np.testing.assert_allclose(result.x, MINIMUM, atol=1e-6)
 
 
+def test_every_class_is_tried():
+    assert {method.optimizer for method, _ in METHODS.values()} == {*fastadam.optimizers.CLASSES.values()}
+    assert adapter.METHODS.keys() == {name.lower() for name in fastadam.optimizers.CLASSES}
+
+
 @pytest.mark.parametrize("method", [adam, adamax])
 def test_rosenbrock(method):
     result = minimize(rosen, [-1.2, 1.0, 0.5], jac=rosen_der, method=method, options={"lr": 0.1})
@@ -107,15 +122,89 @@ def test_rosenbrock(method):
     ],
 )
 def test_iterates_are_those_of_the_plain_optimizer_to_the_bit(method, options):
-    seen = Recorder(both)
-    minimize(seen, [0.0, 0.0, 0.0], jac=True, method=method, tol=0, options={**options, "maxiter": 40})
+    seen = Recorder(bowl)
+    minimize(seen, [0.0, 0.0, 0.0], jac=slope, method=method, tol=0, options={**options, "maxiter": 40})
     x = np.zeros(3)
     optimizer = method.optimizer(x, **options)
     expected = [x.copy()]
     for _ in range(40):
         optimizer.step(slope(x))
         expected.append(x.copy())
-    np.testing.assert_array_equal(seen.points, expected)
+    np.testing.assert_array_equal(seen.points[:41], expected)
+
+
+# ---------------------------------------------------------------- averages that an optimizer keeps
+
+AVERAGED = {"schedulefreeadamw": {"lr": 0.1}, "asgd": {"lr": 0.005, "lambd": 0.0, "t0": 10}}
+each_averaged = pytest.mark.parametrize(("name", "options"), AVERAGED.items(), ids=AVERAGED)
+
+
+@each_averaged
+@pytest.mark.parametrize("ended_by", ["maxiter", "callback"])
+def test_the_average_is_the_result(name, options, ended_by):
+    def stop(intermediate_result):
+        if intermediate_result.nit == 40:
+            raise StopIteration
+
+    given = {"maxiter": 40} if ended_by == "maxiter" else {}
+    callback = None if ended_by == "maxiter" else stop
+    seen, method = Recorder(both), adapter.METHODS[name]
+    result = minimize(seen, np.ones(3), jac=True, method=method, tol=0, callback=callback, options=options | given)
+    x = np.ones(3)
+    optimizer = method.optimizer(x, **options)
+    for _ in range(40):
+        optimizer.step(slope(x))
+    average = optimizer.state[method.optimizer.average][0]
+    assert (average != x).all()
+    np.testing.assert_array_equal(result.x, average)
+    np.testing.assert_array_equal(seen.points[-1], average)
+    assert (result.fun, result.optimality) == (bowl(average), np.abs(slope(average)).max())
+    np.testing.assert_array_equal(result.jac, slope(average))
+    assert (result.nit, result.nfev, result.njev) == (40, 42, 42)
+
+
+def test_it_has_converged_where_the_average_has():
+    buffer = np.empty(3)
+
+    def reused(x):
+        buffer[:] = slope(x)
+        return buffer
+
+    seen = Recorder(bowl)
+    result = minimize(seen, np.zeros(3), jac=reused, method=adapter.schedulefreeadamw, options={"lr": 0.1}, tol=1e-4)
+    assert result.success
+    assert result.optimality == np.abs(slope(result.x)).max() <= 1e-4
+    assert result.nfev > result.nit + 2  # where the iterate had, the average had not always
+    plain = minimize(both, np.zeros(3), jac=True, method=adapter.schedulefreeadamw, options={"lr": 0.1}, tol=1e-4)
+    np.testing.assert_array_equal(result.x, plain.x)
+    result = minimize(lambda x: 1.0, [0.0, 1.0], method=adapter.schedulefreeadamw)
+    assert (result.status, result.nit) == (2, 0)  # differences of 0 are no sign of a minimum here, either
+
+
+@each_averaged
+@pytest.mark.parametrize("bounds", [[(-1, 1)] * 3, [(-1, 1), (-0.5, 0.5), (0, 0.25)]], ids=["one pair", "several"])
+def test_the_average_keeps_within_bounds(name, options, bounds):
+    seen = Recorder(both)
+    result = minimize(seen, np.zeros(3), jac=True, method=adapter.METHODS[name], bounds=bounds, options=options)
+    low, high = np.transpose(bounds)
+    assert (low <= seen.points).all()
+    assert (seen.points <= high).all()
+    np.testing.assert_allclose(result.x, np.clip(MINIMUM, low, high), atol=1e-2)
+
+
+@pytest.mark.parametrize(("broken", "status"), [(6, 1), (5, 3)])
+def test_an_average_that_is_not_finite_is_no_result(broken, status):
+    """Nor is it looked at where the run ended at something that is not finite."""
+    seen = Recorder(bowl)
+
+    def fun(x):
+        y = seen(x)
+        return np.nan if len(seen.points) == broken + 1 else y
+
+    options = {"lr": 0.1, "maxiter": 5}
+    result = minimize(fun, np.zeros(3), jac=slope, method=adapter.schedulefreeadamw, options=options)
+    assert (result.status, result.nfev) == (status, broken + 1)
+    assert result.fun == min(map(bowl, seen.points[:broken]))
 
 
 def test_rule_of_ones_own():
@@ -576,6 +665,46 @@ def test_bounds_hold_at_every_evaluation_and_the_minimum_within_is_found(name, j
     low, high = inside.scipy_box(BOUNDS["array"] if bounds is None else bounds, 3)
     assert (low <= seen.points).all()
     assert (seen.points <= high).all()
+
+
+class Recorded(fastadam.SGD):
+    """Keeps the bounds of each step."""
+
+    seen: list = []  # noqa: RUF012
+
+    def step(self, *args):
+        self.seen.append(self.bounds)
+        super().step(*args)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "pair"),
+    [
+        ([(-1, 0.25)] * 3, (-1, 0.25)),
+        (Bounds(-1, 0.25), (-1, 0.25)),
+        ([(None, 0.25)] * 3, (-np.inf, 0.25)),
+        ([(-1, 0.25), (-1, 0.25), (-1, 0.5)], (-np.inf, np.inf)),
+        ([(-1, 0.25), (-2, 0.25), (-1, 0.25)], (-np.inf, np.inf)),
+        (None, (-np.inf, np.inf)),
+    ],
+)
+def test_one_pair_of_bounds_is_the_steps_own(bounds, pair, monkeypatch):
+    Recorded.seen.clear()
+    minimize(both, [0, 0, 0.5], jac=True, method=Method(Recorded), bounds=bounds, options={"maxiter": 3})
+    assert Recorded.seen == [pair] * 3
+
+
+@each_method
+def test_bounds_of_a_step_are_those_of_a_projection_to_the_bit(method, options):
+    low, high = -0.75, 0.25
+    seen, bounds = Recorder(bowl), [(low, high)] * 3
+    minimize(seen, [0, 0, 0], jac=slope, method=method, bounds=bounds, tol=0, options={**options, "maxiter": 40})
+    x = np.zeros(3)
+    optimizer = method.optimizer(x, **options)
+    for point in seen.points[:41]:
+        np.testing.assert_array_equal(point, x)
+        optimizer.step(slope(x))
+        np.clip(x, low, high, out=x)
 
 
 def test_converged_at_a_bound_where_the_gradient_points_out_of_it():

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import sklearn
 import sklearn.neural_network as stock
+from conftest import python
 from inside import fitted, threads
 from joblib import parallel_config
 from sklearn.base import clone
@@ -24,7 +25,7 @@ from sklearn.ensemble import BaggingRegressor, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.neural_network import _multilayer_perceptron
-from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
+from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -50,7 +51,11 @@ def no_stock_steps(monkeypatch):
     def refuse(*_):
         raise AssertionError("scikit-learn made a step of its own")
 
-    return lambda: monkeypatch.setattr(AdamOptimizer, "_get_updates", refuse)
+    def forbid():
+        for optimizer in (AdamOptimizer, SGDOptimizer):
+            monkeypatch.setattr(optimizer, "_get_updates", refuse)
+
+    return forbid
 
 
 def close(made, expected, rtol=1e-9):
@@ -102,6 +107,91 @@ def test_every_parameter_of_adam_is_honoured(options, no_stock_steps):
         assert made.n_iter_ < options["max_iter"]
     elif "tol" in options:
         assert made.n_iter_ < options["max_iter"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"learning_rate_init": 0.1},
+        {"momentum": 0.5},
+        {"momentum": 0.0},
+        {"nesterovs_momentum": False},
+        {"nesterovs_momentum": False, "momentum": 0.0},
+        {"learning_rate": "invscaling", "learning_rate_init": 0.5, "power_t": 0.1},
+        {"learning_rate": "adaptive", "learning_rate_init": 0.5, "tol": 0.1, "n_iter_no_change": 2, "max_iter": 200},
+        {"alpha": 0.5, "batch_size": 7},
+        {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 3, "max_iter": 200},
+        {"warm_start": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("data", [X, X.astype("float32")], ids=["float64", "float32"])
+def test_every_parameter_of_sgd_is_honoured(options, data, no_stock_steps):
+    """The order of its operations is scikit-learn's, so the bits are: of losses, weights and velocities."""
+    options = OPTIONS | {"solver": "sgd", "learning_rate_init": 0.01} | options
+    expected = stock.MLPClassifier(**options).fit(data, Y)
+    if options.get("warm_start"):
+        expected.fit(data, Y)
+    no_stock_steps()
+    made = stock.MLPClassifier(**options)
+    with accelerated(), warnings.catch_warnings():
+        warnings.simplefilter("error", NotAcceleratedWarning)
+        made.fit(data, Y)
+        if options.get("warm_start"):
+            made.fit(data, Y)
+    close(made, expected, 0)
+    assert fitted(made).learning_rate == fitted(expected).learning_rate
+    for ours, theirs in zip(fitted(made).velocities, fitted(expected).velocities, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if "learning_rate" in options:
+        assert fitted(made).learning_rate < options["learning_rate_init"]
+    if "early_stopping" in options:
+        assert made.validation_scores_ == expected.validation_scores_
+
+
+@pytest.mark.parametrize("cls", ["MLPClassifier", "MLPRegressor"])
+def test_parts_of_a_training_by_sgd(cls, no_stock_steps):
+    """Begun by scikit-learn, pickled on the way, with other weights and attributes, in a block and in a class."""
+    data, targets, first = (X, Y, {"classes": [0, 1, 2]}) if cls == "MLPClassifier" else (DIABETES, PROGRESS, {})
+    options = OPTIONS | {"solver": "sgd", "learning_rate_init": 0.01}
+    expected, made = getattr(stock, cls)(**options), getattr(stock, cls)(**options)
+
+    def train(model):
+        for _ in range(3):
+            model.partial_fit(data, targets)
+
+    for model in (expected, made):
+        model.partial_fit(data, targets, **first)
+    for k in range(4):
+        for model in (expected, made):
+            model.coefs_ = [np.asfortranarray(0.9 * p) for p in model.coefs_]
+            fitted(model).learning_rate, fitted(model).momentum, fitted(model).nesterov = 0.02 / (k + 1), 0.2 * k, k > 1
+            with accelerated() if model is made else nullcontext():
+                train(model)
+        made = pickle.loads(pickle.dumps(made))
+        assert type(fitted(made)) is SGDOptimizer
+    close(made, expected, 0)
+    no_stock_steps()
+    text = pickle.dumps(made)
+    assert b"fastadam" not in text
+    ours = getattr(adapter, cls)(**options)
+    ours.__setstate__(made.__getstate__())
+    train(ours)
+    assert vars(pickle.loads(pickle.dumps(fitted(ours)))).keys() == vars(SGDOptimizer([])).keys()
+
+
+ITS_OWN_TESTS = """
+import sys, pytest
+from fastadam.adapters.sklearn import accelerated
+with accelerated():
+    of_its_own = "sklearn.neural_network.tests.test_mlp"
+    sys.exit(pytest.main(["-qW", "ignore", "-k", "not lbfgs", "-p", "no:cacheprovider", "--pyargs", of_its_own]))
+"""
+
+
+def test_scikit_learns_own_tests_within_a_block(tmp_path):
+    assert " passed" in python("-c", ITS_OWN_TESTS, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-5)])
@@ -500,24 +590,24 @@ def test_weights_that_arrive_read_only_are_trained(where):
 
 
 @pytest.mark.filterwarnings("ignore:scipy.optimize")  # older scikit-learn calls L-BFGS as newer SciPy will not have it
-@pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
 @pytest.mark.parametrize("where", ["block", "class"])
-def test_other_solvers_are_scikit_learns_and_it_says_so(solver, where):
-    expected = stock.MLPClassifier(**OPTIONS, solver=solver).fit(X, Y)
-    model = (adapter if where == "class" else stock).MLPClassifier(**OPTIONS, solver=solver)
+def test_another_solver_is_scikit_learns_and_it_says_so(where):
+    expected = stock.MLPClassifier(**OPTIONS, solver="lbfgs").fit(X, Y)
+    model = (adapter if where == "class" else stock).MLPClassifier(**OPTIONS, solver="lbfgs")
     with accelerated() if where == "block" else nullcontext(), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         model.fit(X, Y)
     said = [warning for warning in said if warning.category is NotAcceleratedWarning]
     assert [warning.filename for warning in said] == [__file__]
-    assert f"solver='{solver}' is scikit-learn's own" in str(said[0].message)
+    assert "solver='lbfgs' is scikit-learn's own" in str(said[0].message)
     for ours, theirs in zip(model.coefs_, expected.coefs_, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:scipy.optimize")
 def test_one_warning_for_a_class_of_this_module_in_a_block():
     with pytest.warns(NotAcceleratedWarning) as said, accelerated():
-        adapter.MLPRegressor(**OPTIONS, solver="sgd").fit(DIABETES, PROGRESS)
+        adapter.MLPRegressor(**OPTIONS, solver="lbfgs").fit(DIABETES, PROGRESS)
     assert sum(warning.category is NotAcceleratedWarning for warning in said) == 1
 
 
@@ -558,6 +648,11 @@ class OtherSignature(AdamOptimizer):
         super().__init__(params, learning_rate_init, *betas, epsilon)
 
 
+class OtherSGD(SGDOptimizer):
+    def __init__(self, params, learning_rate_init=0.1, lr_schedule="constant", momentum=0.9, nesterov=True):
+        super().__init__(params, learning_rate_init, lr_schedule, momentum, nesterov)
+
+
 class MoreHeld(AdamOptimizer):
     def __init__(self, params, learning_rate_init=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
         super().__init__(params, learning_rate_init, beta_1, beta_2, epsilon)
@@ -572,6 +667,7 @@ FAKES = {
     "gone": (None, type(None), "AdamOptimizer was replaced"),
     "signature": (None, OtherSignature, r"AdamOptimizer takes \(params, learning_rate_init=0.001, betas="),
     "held": (None, MoreHeld, "AdamOptimizer holds .*amsgrad"),
+    "sgd": (None, OtherSGD, r"SGDOptimizer takes \(params, .*, not \(.*power_t\)"),
 }
 
 
@@ -581,9 +677,10 @@ def fake(request, monkeypatch):
     if version is not None:
         monkeypatch.setattr("sklearn.__version__", version)
     if optimizer is not None:
-        monkeypatch.setattr(_multilayer_perceptron, "AdamOptimizer", optimizer)
+        name = "SGDOptimizer" if optimizer is OtherSGD else "AdamOptimizer"
+        monkeypatch.setattr(_multilayer_perceptron, name, optimizer)
         if request.param not in ("replaced", "gone"):
-            monkeypatch.setattr(adapter, "AdamOptimizer", optimizer)
+            monkeypatch.setattr(adapter, name, optimizer)
     return message
 
 
@@ -599,11 +696,22 @@ def test_a_scikit_learn_that_differs_is_refused(fake):
     assert not hasattr(model, "coefs_")
 
 
-def test_other_numbers_are_refused(monkeypatch):
-    monkeypatch.setattr(AdamOptimizer, "_get_updates", others_numbers)
+def sgds_numbers(self, grads):
+    return [-self.learning_rate * grad for grad in grads]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "updates", "message"),
+    [
+        (AdamOptimizer, others_numbers, "AdamOptimizer.* fastadam's Adam"),
+        (SGDOptimizer, sgds_numbers, "fastadam's SGD"),
+    ],
+)
+def test_other_numbers_are_refused(optimizer, updates, message, monkeypatch):
+    monkeypatch.setattr(optimizer, "_get_updates", updates)
     inside.forget_sklearn_checks()
     try:
-        with pytest.raises(RuntimeError, match="gives other numbers than fastadam's Adam"), accelerated():
+        with pytest.raises(RuntimeError, match=message), accelerated():
             pytest.fail("the block was entered")
         assert is_stock()
     finally:

@@ -24,7 +24,7 @@ from thinc.api import Config, Relu, Softmax, chain, fix_random_seed, registry, t
 import fastadam
 import fastadam.adapters.thinc as adapter
 
-OURS = ("Adam", "AdamW", "Adamax", "Adagrad", "RMSprop", "Adadelta")
+OURS = tuple(fastadam.optimizers.CLASSES)
 KEY = (1, "W")
 SHAPES = {KEY: (7, 5), (1, "b"): (5,), (2, "W"): (3, 40, 2), (3, "E"): (300, 250)}
 
@@ -60,7 +60,7 @@ def schedule(name, *args):
     return registry.schedules.get(f"{name}.v1")(*args)
 
 
-# ---------------------------------------------------------------- the numbers of thinc's Adam
+# ---------------------------------------------------------------- the numbers of thinc's Adam, RAdam and SGD
 
 CASES = {
     "defaults": lambda: {},
@@ -89,10 +89,15 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("name", ["Adam", "RAdam", "SGD"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("lr_scale", [1.0, 0.3])
-def test_numbers_of_thincs_adam(case, lr_scale):
-    theirs, ours = thinc.api.Adam(**CASES[case]()), adapter.Adam(**CASES[case]())
+def test_numbers_of_thincs_own(name, case, lr_scale):
+    taken = inspect.signature(getattr(thinc.api, name)).parameters
+    theirs, ours = (
+        make(**{"learn_rate": 0.01} | {option: value for option, value in CASES[case]().items() if option in taken})
+        for make in (getattr(thinc.api, name), getattr(adapter, name))
+    )
     close(train(ours, lr_scale=lr_scale), train(theirs, lr_scale=lr_scale))
     close(ours.mom1, theirs.mom1)
     close(ours.mom2, theirs.mom2, 1e-4)
@@ -173,41 +178,63 @@ FACES = {
     "RMSprop": {"alpha": 0.9, "momentum": 0.5, "centered": True, "eps": 1e-3},
     "Adadelta": {"rho": 0.8, "eps": 1e-3},
     "AdamW": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "amsgrad": True},
+    "SGD": {"momentum": 0.9, "nesterov": True},
+    "NAdam": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "momentum_decay": 0.1},
+    "RAdam": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3},
+    "ASGD": {"lambd": 0.1, "alpha": 0.5, "t0": 3},
+    "Rprop": {"etas": (0.4, 1.1), "step_sizes": (1e-3, 0.5)},
+    "Lion": {"beta1": 0.8, "beta2": 0.95},
+    "AdEMAMix": {"beta1": 0.8, "beta2": 0.95, "beta3": 0.99, "alpha": 2.0, "alpha_warmup": 5, "beta3_warmup": 4},
+    "ADOPT": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "use_clipping": False},
+    "ScheduleFreeAdamW": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "warmup_steps": 3, "r": 0.5},
     "Adam": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "amsgrad": True},
 }
+
+
+def L2_of(name, L2, argument="L2"):
+    """A decay for an optimizer that has one."""
+    return {argument: L2} if "weight_decay" in getattr(fastadam, name).options else {}
 
 
 def fastadams(name, options, **more):
     """The optimizer of fastadam that an adapter's arguments mean, over new weights."""
     options = dict(options)
     if "beta1" in options:
-        options["betas"] = options.pop("beta1"), options.pop("beta2")
+        options["betas"] = tuple(options.pop(beta) for beta in ("beta1", "beta2", "beta3") if beta in options)
     if name == "Adam":
         options["eps_hat"] = True
     weights = new_weights()
     return getattr(fastadam, name)(weights, lr=0.1, **options, **more), weights
 
 
-def train_fastadam(opt, steps=20):
+def train_fastadam(opt, steps=20, first=0):
     def collect(key, w, g):
         grads[key] = g.copy()
         return w, np.zeros_like(g)
 
-    for step in range(steps):
+    for step in range(first, first + steps):
         grads = {}
         collect.step_schedules = lambda: None
         train(collect, 1, new_weights(), step)
         opt.step(grads)
 
 
-@pytest.mark.parametrize("name", OURS)
+def with_decay(name, L2):
+    """The optimizer of FACES whose decay is that of fastadam's own class."""
+    given = {"learn_rate": 0.1, "grad_clip": 0.0, **FACES[name], **L2_of(name, L2)}
+    if name in ("Lion", "AdEMAMix"):
+        return adapter.Optimizer(getattr(fastadam, name), decay_first=True, **given)
+    is_fixed = "L2_is_weight_decay" not in inspect.signature(getattr(adapter, name)).parameters
+    return getattr(adapter, name)(**given, **({} if is_fixed else {"L2_is_weight_decay": False}))
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name != "RAdam"])  # whose numbers are thinc's
 @pytest.mark.parametrize("L2", [0.0, 0.5])
 def test_every_rule_is_fastadams(name, L2):
-    """Bits of fastadam's own optimizer, L2 added to the gradient; AdamW has torch's decay."""
-    coupled = {} if name == "AdamW" else {"L2_is_weight_decay": False}
-    optimizer = getattr(adapter, name)(0.1, L2=L2, grad_clip=0.0, **FACES[name], **coupled)
+    """Bits of fastadam's own optimizer, with its own decay."""
+    optimizer = with_decay(name, L2)
     made = train(optimizer, 20)
-    opt, expected = fastadams(name, FACES[name], weight_decay=L2)
+    opt, expected = fastadams(name, FACES[name], **L2_of(name, L2, "weight_decay"))
     train_fastadam(opt)
     for key, w in expected.items():
         np.testing.assert_array_equal(made[key], w)
@@ -218,7 +245,7 @@ def test_every_rule_is_fastadams(name, L2):
     assert [bool(held) for held in moments] == [k < len(opt.state) for k in range(3)]
 
 
-@pytest.mark.parametrize("name", [name for name in OURS if name != "AdamW"])
+@pytest.mark.parametrize("name", [name for name in OURS if name not in ("AdamW", "ASGD", "ScheduleFreeAdamW", "Rprop")])
 def test_decay_after_the_step(name):
     """As thinc's: first the step, then the weights shrink by learn_rate * lr_scale * L2."""
     made = train(getattr(adapter, name)(0.1, L2=0.5, grad_clip=0.0), 1, lr_scale=0.5)
@@ -226,18 +253,45 @@ def test_decay_after_the_step(name):
     close(made, {key: w * (1 - 0.1 * 0.5 * 0.5) for key, w in expected.items()}, 1e-6)
 
 
+@pytest.mark.parametrize(("name", "mom", "options"), [("ASGD", "mom1", {"t0": 3}), ("ScheduleFreeAdamW", "mom3", {})])
+def test_averages_of_the_rule_itself(name, mom, options):
+    """They are in `averages`, where a model takes them from; after a pickle and for other arrays, too."""
+    optimizer = getattr(adapter, name)(0.1, **options)
+    weights = train(optimizer, 10)
+    optimizer = pickle.loads(pickle.dumps(optimizer))
+    train(optimizer, 10, {key: w.copy() for key, w in weights.items()}, first=10)
+    expected = getattr(adapter, name)(0.1, use_averages=False, **options)
+    train(expected, 20)
+    assert expected.averages is None
+    for key, w in weights.items():
+        assert (optimizer.averages[key] != w).any()
+        np.testing.assert_array_equal(optimizer.averages[key].ravel(), getattr(expected, mom)[key])
+
+
+def test_the_third_beta_may_be_a_schedule():
+    made = train(adapter.AdEMAMix(0.1, beta3=[0.9, 0.5, 0.99], grad_clip=0.0), 6)
+    opt, expected = fastadams("AdEMAMix", {"beta1": 0.9, "beta2": 0.999, "beta3": 0.9})
+    for step, beta3 in enumerate([0.9, 0.5, 0.99, 0.99, 0.99, 0.99]):
+        opt.betas = 0.9, 0.999, beta3
+        train_fastadam(opt, 1, step)
+    for key, w in expected.items():
+        np.testing.assert_array_equal(made[key], w)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_defaults_are_those_of_the_optimizers(name):
-    ours, theirs = inspect.signature(getattr(adapter, name)).parameters, inspect.signature(thinc.api.Adam).parameters
+    ours = inspect.signature(getattr(adapter, name)).parameters
+    theirs = inspect.signature(getattr(thinc.api, name, thinc.api.Adam)).parameters
     own = inspect.signature(getattr(fastadam, name)).parameters
-    if name == "Adam":
+    if hasattr(thinc.api, name):
         assert [p for p in theirs if p not in ours] == []
-        assert {p: ours[p].default for p in theirs} == {p: theirs[p].default for p in theirs}
+        has = [p for p in theirs if theirs[p].default is not inspect.Parameter.empty]
+        assert {p: ours[p].default for p in has} == {p: theirs[p].default for p in has}
         return
     same = {"learn_rate": "lr", "L2": "weight_decay"}
     for p, parameter in ours.items():
-        if p in ("beta1", "beta2"):
-            assert parameter.default == own["betas"].default[p == "beta2"]
+        if p in ("beta1", "beta2", "beta3"):
+            assert parameter.default == own["betas"].default[int(p[-1]) - 1]
         elif p in ("grad_clip", "L2_is_weight_decay", "use_averages"):
             assert parameter.default == theirs[p].default
         else:
@@ -249,25 +303,27 @@ def test_defaults_are_those_of_the_optimizers(name):
 
 @pytest.mark.parametrize("name", OURS)
 def test_resolved_from_a_config(name):
-    config = Config().from_str(f"""
-        [optimizer]
-        @optimizers = "fastadam.{name}.v1"
-        L2 = 0.25
-        grad_clip = 2.0
-        use_averages = false
-
+    rates = """
         [optimizer.learn_rate]
         @schedules = "warmup_linear.v1"
         initial_rate = 0.01
         warmup_steps = 10
         total_steps = 40
+    """
+    takes_none = name in ("Rprop", "ScheduleFreeAdamW")
+    config = Config().from_str(f"""
+        [optimizer]
+        @optimizers = "fastadam.{name}.v1"
+        grad_clip = 2.0
+        use_averages = false
+        {"L2 = 0.25" if L2_of(name, 0.25) else ""}
+        {"learn_rate = 0.5" if takes_none else rates}
     """)
     optimizer = registry.resolve(config)["optimizer"]
     assert isinstance(optimizer, thinc.api.Optimizer)  # what spaCy asks of it
     assert optimizer.kind is getattr(fastadam, name)
-    expected = getattr(adapter, name)(
-        schedule("warmup_linear", 0.01, 10, 40), L2=0.25, grad_clip=2.0, use_averages=False
-    )
+    rate = 0.5 if takes_none else schedule("warmup_linear", 0.01, 10, 40)
+    expected = getattr(adapter, name)(rate, grad_clip=2.0, use_averages=False, **L2_of(name, 0.25))
     made, expected = train(optimizer, 20), train(expected, 20)
     for key, w in expected.items():
         np.testing.assert_array_equal(made[key], w)
@@ -281,6 +337,18 @@ def test_the_config_in_the_docs():
     before = new_weights()
     close(train(optimizer, 1), before, 0)  # the warmup begins at a rate of 0
     assert (train(optimizer, 1)[KEY] != before[KEY]).any()
+
+
+def test_the_table_in_the_docs():
+    """Names every optimizer, and exactly the options that it has beside those of the heading."""
+    page = (ROOT / "docs/adapters.md").read_text()
+    rows = re.findall(r"^\| `fastadam\.(\w+)\.v1` \| .* \| (.*) \|$", page, re.M)
+    assert {name for name, _ in rows} == set(OURS)
+    in_heading = {"learn_rate", "L2", "grad_clip", "use_averages"}
+    for name, own in rows:
+        assert (
+            set(re.findall(r"`(\w+)`", own)) == inspect.signature(getattr(adapter, name)).parameters.keys() - in_heading
+        )
 
 
 def test_a_config_of_wrong_arguments():
@@ -366,7 +434,7 @@ def test_a_model_trains_as_with_thincs_adam():
 
 @pytest.mark.parametrize("name", OURS)
 def test_training_goes_on_from_a_pickle(name):
-    through, optimizer = new_model(), getattr(adapter, name)(0.005, L2=1e-3)
+    through, optimizer = new_model(), getattr(adapter, name)(0.005, **L2_of(name, 1e-3))
     train_model(through, optimizer, 2)
     stopped = new_model().from_bytes(through.to_bytes())
     resumed = pickle.loads(pickle.dumps(optimizer))
@@ -495,13 +563,13 @@ def held_by(optimizer):
 @pytest.mark.parametrize("name", OURS)
 def test_a_resized_layer_begins_anew(name, shape, carried):
     """Its own states, average and count alone: its new steps are those of a new optimizer. It is said once a key."""
-    optimizer = getattr(adapter, name)(0.1, L2=0.01)
+    optimizer = getattr(adapter, name)(0.1, **L2_of(name, 0.01))
     weights = {KEY: np.linspace(-1, 1, 12, dtype="f4").reshape(3, 4), (1, "b"): np.ones(3, "f4")}
     train(optimizer, 5, weights)
-    optimizer, kept = carried(optimizer), copy.deepcopy(optimizer.mom1[1, "b"])
+    optimizer, kept = carried(optimizer), copy.deepcopy(optimizer.mom1.get((1, "b")))
     resized = {KEY: np.linspace(-1, 1, np.prod(shape), dtype="f4").reshape(shape)}
     alone = {KEY: resized[KEY].copy()}
-    fresh = getattr(adapter, name)(0.1, L2=0.01)
+    fresh = getattr(adapter, name)(0.1, **L2_of(name, 0.01))
     with pytest.warns(UserWarning, match=r"weights of \(1, 'W'\): .*begin anew") as warned:
         train(optimizer, 3, resized)
     train(fresh, 3, alone)
@@ -509,7 +577,7 @@ def test_a_resized_layer_begins_anew(name, shape, carried):
     np.testing.assert_array_equal(resized[KEY], alone[KEY])
     for mine, other in zip(held_by(optimizer), held_by(fresh), strict=True):
         np.testing.assert_equal(mine.get(KEY), other.get(KEY))
-    np.testing.assert_array_equal(optimizer.mom1[1, "b"], kept)
+    np.testing.assert_array_equal(optimizer.mom1.get((1, "b")), kept)
     assert optimizer.nr_update[1, "b"] == 5
 
 
@@ -644,11 +712,23 @@ def test_wrong_arguments(given, kind, message):
         adapter.Adam(**given)
 
 
+@pytest.mark.parametrize("name", ["Rprop", "ScheduleFreeAdamW"])
+def test_rates_without_a_schedule(name):
+    for rate in ([0.1, 0.2], schedule("decaying", 0.01, 0.1)):
+        with pytest.raises(TypeError, match="learn_rate: expected a number"):
+            getattr(adapter, name)(rate)
+
+
+def test_options_that_do_not_go_together():
+    with pytest.raises(ValueError, match="nesterov: needs a momentum above 0"):
+        adapter.SGD(0.1, nesterov=True)
+
+
 LATER = {
     "rate": ({"learn_rate": [0.1, -1.0]}, {}, "learn_rate: expected a number >= 0"),
     "clip": ({"grad_clip": [1.0, float("inf")]}, {}, "grad_clip: expected a number >= 0 and finite"),
     "scale": ({}, {"lr_scale": -1.0}, "lr_scale: expected a number >= 0"),
-    "beta2": ({"beta2": [0.9, 0.0]}, {}, "beta2: 0 makes thinc's Adam a plain SGD.*take thinc's SGD.v1"),
+    "beta2": ({"beta2": [0.9, 0.0]}, {}, "beta2: 0 makes thinc's Adam a plain SGD.*take SGD, fastadam.SGD.v1"),
     "decay": ({"L2": [0.1, 20.0], "learn_rate": 0.1}, {}, r"L2: expected learn_rate \* L2 below 1, got 2.0"),
 }
 
@@ -749,10 +829,11 @@ def test_an_optimizer_of_a_class_has_its_defaults(name):
         np.testing.assert_array_equal(made[key], w)
 
 
-def test_radam_is_refused():
-    optimizer, w = adapter.Adam(0.1), np.ones(3, "float32")
-    optimizer.use_radam = True
-    with pytest.raises(ValueError, match=r"use_radam: fastadam has no RAdam; .*RAdam.v1"):
+@pytest.mark.parametrize("name", ["Adam", "RAdam"])
+def test_another_rule_is_refused(name):
+    optimizer, w = getattr(adapter, name)(0.1), np.ones(3, "float32")
+    optimizer.use_radam = name == "Adam"
+    with pytest.raises(ValueError, match=rf"use_radam: {name == 'Adam'} is not the rule of this {name}"):
         optimizer(KEY, w, np.ones(3, "float32"))
     assert (w == 1).all()
     assert not optimizer.nr_update

@@ -32,6 +32,17 @@ VARIANTS = [
     ("RMSprop", {}),
     ("RMSprop", {"momentum": 0.9, "centered": True}),
     ("Adadelta", {"lr": 0.5}),
+    ("SGD", {}),
+    ("SGD", {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    ("SGD", {"momentum": 0.5, "nesterov": True, "maximize": True}),
+    ("NAdam", {"momentum_decay": 0.1}),
+    ("NAdam", {"decoupled_weight_decay": True, "weight_decay": 0.1, "maximize": True}),
+    ("RAdam", {"betas": (0.5, 0.9), "weight_decay": 0.1}),
+    ("RAdam", {"decoupled_weight_decay": True, "weight_decay": 0.1, "maximize": True}),
+    ("ASGD", {"lambd": 0.1, "weight_decay": 0.1}),
+    ("ASGD", {"t0": 3, "alpha": 0.5, "maximize": True}),
+    ("Rprop", {"etas": (0.4, 1.3), "step_sizes": (0.01, 0.1)}),
+    ("Rprop", {"maximize": True}),
 ]
 each_variant = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=[f"{n}-{'-'.join(o)}" for n, o in VARIANTS])
 SHAPES = [(5, 3), (7,), (), (0,), (2, 3, 4), (40_001,)]
@@ -63,6 +74,19 @@ def assert_same(ours, theirs, rtol=1e-12):
         torch.testing.assert_close(p, q, rtol=rtol, atol=rtol)
 
 
+def assert_same_states(opt, expected, rtol=1e-12):
+    """The same entries of the same dtypes; and numbers, which torch rounds to its default dtype, to the bit."""
+    mine, theirs = opt.state_dict()["state"], expected.state_dict()["state"]
+    assert mine.keys() == theirs.keys()
+    for place, state in theirs.items():
+        assert mine[place].keys() == state.keys()
+        for key, tensor in state.items():
+            is_number = tensor.ndim == 0 and key in opt._ours.torch_scalars
+            torch.testing.assert_close(
+                mine[place][key], tensor, rtol=0 if is_number else rtol, atol=0 if is_number else rtol
+            )
+
+
 @pytest.fixture
 def steps(monkeypatch):
     """How many plans stepped."""
@@ -80,9 +104,11 @@ def test_numbers_are_torchs(name, options, dtype, steps):
             optimizer.step()
             scheduler.step()
     assert steps == [6] * 3 + [4] * 2 + [6] * 7
-    assert_same(ours, theirs, 2e-5 if dtype == torch.float32 else 1e-12)
+    rtol = 2e-5 if dtype == torch.float32 else 1e-12
+    assert_same(ours, theirs, rtol)
+    assert_same_states(opt, expected, rtol)
     for k in (1, 5):  # two steps without gradient are no steps
-        assert opt.state[ours[k]]["step"] == expected.state[theirs[k]]["step"] == 10
+        assert opt.state.get(ours[k], {}).get("step", 10) == 10
 
 
 @each_variant
@@ -93,9 +119,7 @@ def test_either_loads_the_others_state(name, options):
         opt.step()
         expected.step()
     mine, other = copy.deepcopy(opt.state_dict()), copy.deepcopy(expected.state_dict())
-    assert mine["state"].keys() == other["state"].keys()
-    for place, state in mine["state"].items():
-        assert state.keys() == other["state"][place].keys()
+    assert_same_states(opt, expected)
     buffer = io.BytesIO()
     torch.save(mine, buffer)
     buffer.seek(0)
@@ -106,6 +130,7 @@ def test_either_loads_the_others_state(name, options):
         opt.step()
         expected.step()
     assert_same(ours, theirs)
+    assert_same_states(opt, expected)
 
 
 @each_variant
@@ -376,6 +401,112 @@ def test_options_that_change(options, change):
     assert_same([p], [q], rtol=1e-6)
 
 
+SCHEDULERS = {
+    "one cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=20),  # momentum and β₁, too
+    "one cycle of rates": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=20, cycle_momentum=False),
+    "plateau": lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=1),
+}
+
+
+@each_variant
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_schedulers_of_torch(name, options, scheduler):
+    ours, opt, theirs, expected = pair(name, options)
+    has_momentum = {"momentum", "betas"} & opt.defaults.keys()
+    if scheduler == "one cycle" and not has_momentum:
+        with pytest.raises(ValueError, match="momentum"):
+            SCHEDULERS[scheduler](opt)
+        return
+    schedules = [SCHEDULERS[scheduler](optimizer) for optimizer in (opt, expected)]
+    for step in range(15):
+        set_grads(ours, theirs, step=step, without=(1,) if step == 2 else ())
+        for optimizer, schedule in zip((opt, expected), schedules, strict=True):
+            optimizer.step()
+            schedule.step(*([1.0] if scheduler == "plateau" else []))
+    assert_same(ours, theirs)
+    assert_same_states(opt, expected)
+
+
+def test_momentum_that_comes_and_goes():
+    """Its buffers stay, and those that are not there yet begin with the gradient, undampened."""
+    p, ours, q, theirs = one("SGD", torch.float64, lr=0.1, dampening=0.5)
+    for momentum in (0.0, 0.9, 0.9, 0.0, 0.5):
+        for optimizer, param in ((ours, p), (theirs, q)):
+            optimizer.param_groups[0]["momentum"] = momentum
+            run(2, param, optimizer, grad=1.0 + momentum)
+        assert_same([p], [q])
+        assert_same_states(ours, theirs)
+
+
+def test_a_momentum_buffer_is_adopted_and_none_is_none():
+    for buffer in (torch.full((3,), 4.0), None):
+        p, ours, q, theirs = one("SGD", lr=0.1, momentum=0.5, dampening=0.5)
+        for optimizer, param in ((ours, p), (theirs, q)):
+            optimizer.state[param]["momentum_buffer"] = copy.deepcopy(buffer)
+            run(2, param, optimizer)
+        assert_same([p, ours.state[p]["momentum_buffer"]], [q, theirs.state[q]["momentum_buffer"]], rtol=1e-6)
+
+
+NUMBERS = [("NAdam", "mu_product", 0.5), ("ASGD", "eta", 0.5), ("ASGD", "mu", 0.25)]
+
+
+@pytest.mark.parametrize("number", [torch.tensor, lambda value: value], ids=["tensor", "number"])
+@pytest.mark.parametrize(("name", "key", "value"), NUMBERS)
+def test_numbers_of_a_state_are_read_and_left_as_torchs(name, key, value, number):
+    """Each parameter has its own, also within one group."""
+    ours, opt, theirs, expected = pair(name, {})
+    for optimizer, params in ((opt, ours), (expected, theirs)):
+        for step in range(2):
+            set_grads(params, step=step)
+            optimizer.step()
+        state = optimizer.state_dict()
+        state["state"][3][key] = number(value)
+        optimizer.load_state_dict(state)
+        optimizer.state[params[1]][key].fill_(value)
+        for step in range(2, 5):
+            set_grads(params, step=step)
+            optimizer.step()
+    assert_same(ours, theirs)
+    for p, q in zip(ours, theirs, strict=True):
+        assert float(opt.state[p][key]) == pytest.approx(float(expected.state[q][key]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "text"),
+    [
+        ("NAdam", "mu_product", None, "expected 'mu_product' after step 2, got"),
+        ("NAdam", "mu_product", float("nan"), "'mu_product': expected a number >= 0 and <= 1, got nan"),
+        ("ASGD", "eta", float("inf"), "'eta': expected a number that is finite, got inf"),
+        ("ASGD", "mu", 0.0, "'mu': expected a number > 0 and <= 1, got 0.0"),
+        ("ASGD", "mu", torch.ones(2), "'mu': expected a number"),
+        ("Rprop", "prev", None, "expected 'prev' after step 2, got"),
+    ],
+)
+def test_numbers_that_torch_never_left_are_refused(name, key, value, text):
+    p, ours, *_ = one(name)
+    run(2, p, ours)
+    ours.state[p][key] = value
+    before = p.detach().clone()
+    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
+        ours.step()
+    assert torch.equal(p, before)
+    assert ours.state[p]["step"] == 2
+
+
+def test_torchs_default_dtype_is_that_of_its_numbers():
+    torch.set_default_dtype(torch.float64)
+    try:
+        for name in ("NAdam", "ASGD"):
+            ours, opt, theirs, expected = pair(name, {})
+            for step in range(4):
+                set_grads(ours, theirs, step=step)
+                opt.step()
+                expected.step()
+            assert_same_states(opt, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_schedule_in_numbers_of_numpy():
     p, ours, q, theirs = one(lr=0.1)
     for optimizer, param in ((ours, p), (theirs, q)):
@@ -386,7 +517,8 @@ def test_a_schedule_in_numbers_of_numpy():
     assert_same([p], [q], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "grad"), [("Adam", 1e-4), ("Adagrad", 50.0)])  # whose squares float16 cannot hold
+# whose squares float16 cannot hold; and where numbers beside the states are more exact than float16
+@pytest.mark.parametrize(("name", "grad"), [("Adam", 1e-4), ("Adagrad", 50.0), ("NAdam", 1e-4), ("ASGD", 0.1)])
 def test_16_bits_go_on_from_a_checkpoint_as_if_nothing_had_been(name, grad):
     p, straight, q, _ = one(name, torch.float16)
     run(20, p, straight, grad=grad)

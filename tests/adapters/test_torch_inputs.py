@@ -37,6 +37,12 @@ def stepped(p, optimizer, steps=3, grad=0.5):
 # ---------------------------------------------------------------- ways of computing
 
 
+def held(optimizer, p):
+    """The tensors of a parameter's state, in the order of their names."""
+    state = optimizer.state.get(p, {})
+    return [state[key].detach().clone() for key in sorted(state)]
+
+
 def takes(name, way):
     return way in getattr(torch.optim, name)([parameter()]).defaults
 
@@ -82,13 +88,18 @@ def test_a_group_that_is_added_may_choose_a_speed():
     assert torch.equal(p, q)
 
 
-@pytest.mark.parametrize("how", [{}, {"fused": True}], ids=str)
-def test_gradients_under_a_grad_scaler_are_unscaled(how):
+@each_name
+@pytest.mark.parametrize("way", [None, "fused"])
+def test_gradients_under_a_grad_scaler_are_unscaled(name, way):
     """torch's fused step divides by the scale itself; a GradScaler must not leave that to a step here."""
+    if way and not takes(name, way):
+        return
+    how = {way: True} if way else {}
+    how |= {"eps": 1.0} if takes(name, "eps") else {}  # or Adam's step would be the same for any scale
     results = []
     for optim in (adapter, torch.optim):
         p = parameter()
-        optimizer, scaler = optim.Adam([p], lr=0.1, eps=1.0, **how), torch.amp.GradScaler("cpu", init_scale=1024.0)
+        optimizer, scaler = getattr(optim, name)([p], lr=0.1, **how), torch.amp.GradScaler("cpu", init_scale=1024.0)
         for factor in (1.0, float("inf"), 2.0):  # the second step is skipped
             optimizer.zero_grad()
             scaler.scale((p * p * factor).sum()).backward()
@@ -263,8 +274,7 @@ def test_lazy_modules(name, late):
             optimizer.zero_grad()
             model(torch.ones(1, 3)).sum().backward()
             optimizer.step()
-        results.append([w.detach() for w in model.parameters()])
-        assert optimizer.state[model.weight]["step"] == 3
+        results.append([w.detach() for w in model.parameters()] + held(optimizer, model.weight))
     torch.testing.assert_close(results[0], results[-1])
 
 
@@ -285,9 +295,8 @@ def test_complex_tensors_are_stepped_as_torchs_are(name, dtype):
             p.grad = g if optim is adapter else g.resolve_conj().resolve_neg()
             q.grad = torch.ones(3)
             optimizer.step()
-        state = copy.deepcopy(optimizer.state_dict())
-        results.append([p.detach(), q.detach(), *(state["state"][0][key] for key in sorted(state["state"][0]))])
-        optimizer.load_state_dict(copy.deepcopy(state))
+        results.append([p.detach(), q.detach(), *held(optimizer, p)])
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         optimizer.step()
         results[-1].append(p.detach().clone())
     torch.testing.assert_close(*results)
@@ -324,9 +333,10 @@ def test_states_with_unused_and_frozen_parameters_are_taken(name):
             p.grad = torch.full((3,), 0.5)
         for _ in range(2):
             optimizer.step()
-        results.append([*(p.detach() for p in params), *(optimizer.state[p]["step"] for p in params)])
+        results.append([*(p.detach() for p in params), *(own for p in params for own in held(optimizer, p))])
     torch.testing.assert_close(*results)
-    assert results[0][4:] == [6, 3, 2, 2]
+    counts = [optimizer.state[p]["step"] for p in params if "step" in optimizer.state.get(p, {})]
+    assert counts == ([] if name == "SGD" else [6, 3, 2, 2])
 
 
 # ---------------------------------------------------------------- memory
@@ -417,11 +427,22 @@ def gradient_in_its_parameter(optim):
     optim.Adam([p]).step()
 
 
-def sparse_gradient(optim):
-    table = torch.nn.Embedding(5, 2, sparse=True)
-    optimizer = optim.Adagrad([table.weight])
-    table(torch.tensor([1])).sum().backward()
-    optimizer.step()
+def sparse_gradient(name):
+    def act(optim):
+        table = torch.nn.Embedding(5, 2, sparse=True)
+        optimizer = getattr(optim, name)([table.weight])
+        table(torch.tensor([1])).sum().backward()
+        optimizer.step()
+
+    return act
+
+
+def tiny_products(optim):
+    """By which factor the step has grown, where two gradients agree."""
+    p = parameter()
+    optimizer = optim.Rprop([p], lr=1.0, etas=(0.5, 2.0))
+    stepped(p, optimizer, 2, 1e-30)
+    return float(optimizer.state[p]["step_size"][0])
 
 
 def states_of_16_bits(optim):
@@ -463,13 +484,15 @@ def untaken(optim):
 
 #: the first column of the page's table: what is done, and here its error, or what it gives in torch and here
 DIFFERENCES = {
-    "a rate, ε or decay assigned that is negative or not finite": [
+    "a rate, ε, decay or momentum assigned that is negative or not finite": [
         (with_option(lr=value), ValueError, "'lr'.: expected a number >= 0 and finite")
         for value in (-1.0, float("inf"), float("nan"))
     ]
     + [
         (with_option(eps=float("inf")), ValueError, "'eps'.: expected"),
         (with_option(weight_decay=float("inf")), ValueError, "'weight_decay'.: expected"),
+        (with_option("SGD", momentum=-0.5), ValueError, "'momentum'.: expected"),
+        (with_option("ASGD", lambd=-0.5), ValueError, "'lambd'.: expected"),
     ],
     "RMSprop's `alpha` above 1": [(with_option("RMSprop", alpha=1.5), ValueError, "'alpha'.: expected a number >= 0")],
     "numbers for flags, flags for numbers (`amsgrad=1`, `lr=True`)": [
@@ -483,7 +506,15 @@ DIFFERENCES = {
     "a tensor twice in a group": [(twice, ValueError, "is the same tensor as")],
     "two tensors over one memory": [(over_one_memory, ValueError, "share memory")],
     "a gradient in the memory of a parameter or state": [(gradient_in_its_parameter, ValueError, "shares memory with")],
-    "sparse gradients, which torch's Adagrad takes": [(sparse_gradient, TypeError, r"is sparse .*\.to_dense\(\)")],
+    "sparse gradients, which torch's Adagrad and SGD take": [
+        (sparse_gradient("Adagrad"), TypeError, r"is sparse .*\.to_dense\(\)"),
+        (sparse_gradient("SGD"), TypeError, r"is sparse .*\.to_dense\(\)"),
+    ],
+    "Rprop where the product of two gradients is too small for their dtype": [(tiny_products, 1.0, 2.0)],
+    "Rprop's step sizes of 0 or less, or the larger first": [
+        (with_option("Rprop", step_sizes=(0.0, 1.0)), ValueError, "'step_sizes'.*: expected a number > 0"),
+        (with_option("Rprop", step_sizes=(2.0, 1.0)), ValueError, "'step_sizes'.: expected the smaller number first"),
+    ],
     "a tensor that needs a gradient and cannot be stepped": [(untaken, "stepped", "given")],
     "states of float16 and bfloat16 tensors": [(states_of_16_bits, torch.bfloat16, torch.float32)],
     "denormal numbers": [(denormal, True, False)],

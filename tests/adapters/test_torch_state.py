@@ -13,11 +13,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import arrays_of
-from test_torch import STATES, assert_close, each_case, each_dtype, each_optimizer, flat, live, ours
+from test_torch import assert_close, each_case, each_dtype, each_optimizer, flat, live, ours
 from torch_cases import GROUPS, Case, gradient, start
 
 import fastadam
-from fastadam.adapters.torch_state import export_state, import_state
+from fastadam.adapters.torch_state import export_state, import_state, torch_classes
 
 if importlib.util.find_spec("torch") is not None:
     import torch
@@ -26,10 +26,27 @@ if importlib.util.find_spec("torch") is not None:
 BEFORE, AFTER = 7, 23  # steps, so that 30 in all stay within the tolerance of `assert_close`
 
 
+def deciding(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that decide which states there are, and what they begin with."""
+    fixed = {option for option, own in getattr(fastadam, name).options.items() if own.fixed}
+    fixed |= {"amsgrad", "momentum", "nesterov", "centered"}
+    return {option: value for option, value in options.items() if option in fixed}
+
+
 def new(case: Case, params: list[np.ndarray]) -> fastadam.Optimizer:
-    """The case's optimizer with those of its options alone that decide which states there are."""
-    deciding = ("amsgrad", "momentum", "centered", "initial_accumulator_value")
-    return ours(case.optimizer, params, {name: value for name, value in case.options.items() if name in deciding})
+    """The case's optimizer, with no other options than it must begin with."""
+    return ours(case.optimizer, params, deciding(case.optimizer, case.options))
+
+
+def arrays_in(theirs: "TorchOptimizer", mine: fastadam.Optimizer) -> dict[str, Any]:
+    """The tensors of torch's states as arrays, by our names; what else torch keeps is numbers."""
+    ours_of = {theirs_name: name for name, theirs_name in mine.torch_names.items()}
+    return {ours_of[name]: arrays for name, arrays in theirs.states().items() if name not in mine.torch_scalars}
+
+
+def counted(mine: fastadam.Optimizer, *steps: int) -> list[int]:
+    """What we know of so many steps in torch: without a count, whether there is a state."""
+    return list(steps) if "step" in mine.torch_scalars else [int(k > 0 and bool(mine.state)) for k in steps]
 
 
 def advance(params: list[np.ndarray], optimizer: Any, steps: range) -> None:
@@ -58,10 +75,10 @@ def go_on_together(mine: fastadam.Optimizer, theirs: "TorchOptimizer", steps: ra
         advance(inside.params(mine), mine, range(t, t + 1))
         advance([tensor.numpy() for tensor in theirs.tensors], theirs, range(t, t + 1))
         assert_close(flat(inside.params(mine)), flat([tensor.numpy() for tensor in theirs.tensors]), f"after step {t}")
-    states = theirs.states()
-    del states["step"]
+    states = arrays_in(theirs, mine)
+    assert states.keys() == mine.state.keys()
     for name, arrays in states.items():
-        assert_close(flat(mine.state[STATES[name]]), flat(arrays), name)
+        assert_close(flat(mine.state[name]), flat(arrays), name)
 
 
 # ---------------------------------------------------------------- a run that goes over
@@ -76,13 +93,12 @@ def test_a_run_of_torch_goes_on_here(case: Case, dtype: str) -> None:
     advance(params, theirs, range(1, BEFORE + 1))
     mine = new(case, [p.copy() for p in params])
     import_state(mine, theirs.optimizer.state_dict())
-    assert mine.t == BEFORE
+    assert [mine.t] == counted(mine, BEFORE)
     group = theirs.optimizer.param_groups[0]
     shared = [name for name in mine.defaults if name in group]
     assert {name: mine.param_groups[0][name] for name in shared} == {name: group[name] for name in shared}
-    for name, arrays in theirs.states().items():
-        if name != "step":
-            np.testing.assert_array_equal(flat(mine.state[STATES[name]]), flat(arrays))
+    for name, arrays in arrays_in(theirs, mine).items():
+        np.testing.assert_array_equal(flat(mine.state[name]), flat(arrays))
     go_on_together(mine, theirs, range(BEFORE + 1, BEFORE + AFTER + 1))
 
 
@@ -96,7 +112,7 @@ def test_a_run_from_here_goes_on_in_torch(case: Case, dtype: str) -> None:
     theirs = TorchOptimizer(case.optimizer, [p.copy() for p in params], {})
     theirs.optimizer.load_state_dict(export_state(mine))
     go_on_together(mine, theirs, range(BEFORE + 1, BEFORE + AFTER + 1))
-    assert theirs.states()["step"] == [BEFORE + AFTER] * len(params)
+    assert theirs.states().get("step", [BEFORE + AFTER]) == [BEFORE + AFTER] * len(theirs.states().get("step", [0]))
 
 
 @live
@@ -106,15 +122,16 @@ def test_groups_go_over(name: str, dtype: str) -> None:
     params = start(dtype)
     theirs = TorchOptimizer(name, params, {"lr": 0.05}, GROUPS[name])
     advance(params, theirs, range(1, BEFORE + 1))
-    keep = ("amsgrad", "momentum", "centered")
-    groups = [{key: value for key, value in group.items() if key in keep} for group in GROUPS[name]]
+    groups = [deciding(name, {"lr": 0.05} | group) for group in GROUPS[name]]
     mine = ours(name, [{"params": p.copy(), **group} for p, group in zip(params, groups, strict=True)], {})
     import_state(mine, theirs.optimizer.state_dict())
     back = TorchOptimizer(name, [p.copy() for p in params], {}, tuple({} for _ in params))
     back.optimizer.load_state_dict(export_state(mine))
     for other in (theirs, back):
         for group, own in zip(other.optimizer.param_groups, mine.param_groups, strict=True):
-            assert options_of(own).items() & options_of(group).items() >= {("lr", group["lr"]), ("eps", group["eps"])}
+            shared = options_of(group).keys() & own.keys()
+            assert {"lr", "maximize"} < shared
+            assert {option: own[option] for option in shared} == {option: group[option] for option in shared}
     go_on_together(mine, back, range(BEFORE + 1, BEFORE + AFTER + 1))
     advance(params, theirs, range(BEFORE + 1, BEFORE + AFTER + 1))
     assert_close(flat(inside.params(mine)), flat(params))
@@ -137,8 +154,8 @@ def test_there_and_back_changes_nothing(case: Case, dtype: str) -> None:
     for place, state in came["state"].items():
         assert sorted(went["state"][place]) == sorted(state)
         for name, tensor in state.items():
-            assert went["state"][place][name].dtype == tensor.dtype, name
-            assert torch.equal(went["state"][place][name], tensor), name
+            assert went["state"][place][name].dtype == tensor.dtype or name in mine.torch_scalars, name
+            assert torch.equal(went["state"][place][name].to(tensor.dtype), tensor), name
 
 
 @live
@@ -205,27 +222,28 @@ def test_a_group_added_late_keeps_its_count() -> None:
 @each_optimizer
 def test_parameters_of_one_group_with_counts_of_their_own(name: str) -> None:
     """Where torch had no gradient: of the last parameter once, and of another one never."""
-    params = start("float64")
+    params = start("float32")  # in which torch keeps its numbers
     theirs = TorchOptimizer(name, params, {"lr": 0.05})
     for t in range(1, 5):
         for k, (p, tensor) in enumerate(zip(params, theirs.tensors, strict=True)):
             tensor.grad = torch.from_numpy(gradient(k, p, t)) if k == 0 or (k == 2 and t > 2) else None
         theirs.optimizer.step()
-    mine = ours(name, [p.copy() for p in params], {})
+    mine = ours(name, [p.copy() for p in params], deciding(name, {"lr": 0.05}))
     advance(inside.params(mine), mine, range(50, 53))
     for p, original in zip(inside.params(mine), params, strict=True):
         p[...] = original
     import_state(mine, theirs.optimizer.state_dict())  # over states that are in use
-    assert mine.t == 4
-    assert counts(mine) == [4, 0, 2]
+    assert counts(mine) == counted(mine, 4, 0, 2)
+    assert mine.t == max(counts(mine))
     back = TorchOptimizer(name, [p.copy() for p in params], {})
     back.optimizer.load_state_dict(export_state(mine))
     assert back.optimizer.state_dict()["state"].keys() == theirs.optimizer.state_dict()["state"].keys()
     for other in (back, theirs):
-        again = ours(name, [p.copy() for p in params], {})
+        again = ours(name, [p.copy() for p in params], deciding(name, {"lr": 0.05}))
         import_state(again, export_state(mine))
         go_on_together(again, other, range(5, 10))
-        assert counts(again) == other.states()["step"] == [9, 5, 7]
+        assert other.states().get("step", [9, 5, 7]) == [9, 5, 7]
+        assert counts(again) == [before + 5 for before in counts(mine)]
 
 
 # ---------------------------------------------------------------- dtypes, memory, spellings
@@ -244,11 +262,10 @@ def test_sixteen_bits_are_widened(name: str, dtype: str) -> None:
     mine = getattr(fastadam, name)(p, master_weights=True)
     mine.step(np.ones(11, np.float32))
     import_state(mine, theirs.state_dict())
-    for theirs_name, value in theirs.state[tensor].items():
-        if theirs_name != "step":
-            (state,) = mine.state[STATES[theirs_name]]
+    for ours_name, (state,) in mine.state.items():
+        if ours_name != "master":
             assert state.dtype == np.float32
-            np.testing.assert_array_equal(state, value.float().numpy())
+            np.testing.assert_array_equal(state, theirs.state[tensor][mine.torch_names[ours_name]].float().numpy())
     np.testing.assert_array_equal(mine.state["master"][0], p.astype(np.float32))
     went = export_state(mine)
     assert {value.dtype for value in went["state"][0].values()} == {torch.float32}
@@ -345,6 +362,91 @@ def test_what_torch_may_say_otherwise() -> None:
         import_state(mine, state)
         assert (mine.t, mine.lr, mine.betas, mine.maximize) == (1, 0.5, (0.5, 0.75), False)
         assert mine.decoupled_weight_decay == decoupled
+
+
+def stepped_in_torch(name: str, change: dict[str, Any], steps: int = 3, **options: Any) -> tuple[Any, Any]:
+    """A tensor of float32 and its optimizer after some steps, the last of them with changed options."""
+    tensor = torch.linspace(-1, 1, 5)
+    theirs = getattr(torch.optim, name)([tensor], **options)
+    for step in range(steps):
+        if step == steps - 1:
+            theirs.param_groups[0].update(change)
+        tensor.grad = torch.linspace(-2, 1, 5) + step
+        theirs.step()
+    return tensor, theirs
+
+
+@live
+def test_the_product_that_other_betas_have_left_is_refused_until_it_is_nothing() -> None:
+    _, theirs = stepped_in_torch("NAdam", {"betas": (0.5, 0.99)})
+    mine = fastadam.NAdam(np.ones(5, np.float32))
+    text = (
+        r"\['mu_product'\]: expected .* after 3 steps with these options, got .*: they were others before; go on with "
+    )
+    with pytest.raises(ValueError, match=text + r"fastadam\.adapters\.torch\.NAdam"):
+        import_state(mine, theirs.state_dict())
+    assert (mine.t, mine.betas) == (0, (0.9, 0.999))
+    tensor, theirs = stepped_in_torch("NAdam", {"betas": (0.5, 0.99)}, steps=30)
+    mine = fastadam.NAdam(p := tensor.numpy().copy())
+    import_state(mine, theirs.state_dict())
+    tensor.grad = torch.ones(5)
+    theirs.step()
+    mine.step(np.ones(5, np.float32))
+    np.testing.assert_allclose(p, tensor.numpy(), rtol=1e-6)
+
+
+@live
+@pytest.mark.parametrize(
+    ("name", "change", "text"),
+    [
+        ("NAdam", {"mu_product": ...}, "['state'][0]: expected 'mu_product', got ['step',"),
+        ("NAdam", {"mu_product": 1.5}, "['mu_product']: expected a number >= 0 and <= 1, got 1.5"),
+        ("ASGD", {"mu": float("nan")}, "['mu']: expected a number > 0 and <= 1, got nan"),
+        ("ASGD", {"eta": float("inf")}, "['eta']: expected a number that is finite, got inf"),
+    ],
+)
+def test_numbers_that_torch_never_left_are_refused(name: str, change: dict[str, Any], text: str) -> None:
+    _, theirs = stepped_in_torch(name, {})
+    state = theirs.state_dict()
+    state["state"][0] = {key: value for key, value in (state["state"][0] | change).items() if value is not ...}
+    mine = getattr(fastadam, name)(np.ones(5, np.float32))
+    with pytest.raises(ValueError, match=re.escape(text)):
+        import_state(mine, state)
+    assert mine.t == 0
+
+
+@live
+def test_a_rate_that_has_changed_counts_at_once_here_and_one_step_later_in_torch() -> None:
+    tensor, theirs = stepped_in_torch("ASGD", {"lr": 0.5}, lr=0.25, lambd=0.0)
+    theirs.param_groups[0]["lr"] = 0.125
+    mine = fastadam.ASGD(p := tensor.numpy().copy())
+    import_state(mine, theirs.state_dict())
+    before = p.copy()
+    mine.step(np.ones(5, np.float32))
+    np.testing.assert_array_equal(p, before - np.float32(0.125))
+    tensor.grad = torch.ones(5)
+    theirs.step()
+    np.testing.assert_array_equal(tensor.numpy(), before - np.float32(0.5))
+
+
+@live
+def test_a_momentum_buffer_is_all_that_torch_says_of_steps() -> None:
+    """None is what older versions of torch saved where there was none."""
+    _, theirs = stepped_in_torch("SGD", {}, momentum=0.5, dampening=0.5)
+    state, gradient = theirs.state_dict(), np.ones(5, np.float32)
+    none = state | {"state": {0: {"momentum_buffer": None}}}
+    buffer = theirs.state_dict()["state"][0]["momentum_buffer"].numpy()
+    for came, expected in ((state, 0.5 * buffer + 0.5 * gradient), (none, gradient)):  # the first step is not dampened
+        mine = fastadam.SGD(np.ones(5, np.float32), momentum=0.5)
+        import_state(mine, came)
+        mine.step(gradient)
+        np.testing.assert_array_equal(mine.state["b"][0], expected)
+        assert counts(mine) == [1 if came is none else 2]
+    plain = fastadam.SGD(np.ones(5, np.float32))
+    plain.step(np.ones(5, np.float32))
+    assert export_state(plain)["state"] == {}
+    with pytest.raises(ValueError, match=r"momentum: 0\.5 needs other states"):
+        import_state(plain, theirs.state_dict())
 
 
 @live
@@ -451,15 +553,14 @@ def test_import_of_what_does_not_fit(make: Make, error: type[Exception], text: s
 @live
 def test_each_optimizer_refuses_the_state_of_each_other() -> None:
     """But for Adam and AdamW, whose state torch's AdamW and Adam take as well, decay and all."""
-    names = ["Adam", "AdamW", "Adamax", "Adagrad", "RMSprop", "Adadelta"]
-    for mine in names:
-        for theirs in names:
+    for mine in torch_classes():
+        for theirs in torch_classes():
             opt = getattr(fastadam, mine)([np.ones((2, 3), np.float32), np.ones(4)])
             if (mine, theirs) == ("Adam", "AdamW"):
                 import_state(opt, of(theirs)())
                 assert opt.decoupled_weight_decay
             elif mine != theirs:
-                with pytest.raises(ValueError, match=r"no group of torch\.optim|missing: \['u'\]|AdamW decouples"):
+                with pytest.raises(ValueError, match=r"no group of torch\.optim|missing: \['v'\]|AdamW decouples"):
                     import_state(opt, of(theirs)())
                 assert opt.t == 0
 
@@ -469,6 +570,7 @@ FOREIGN = [
     (fastadam.AdamW, "beta_decay", 0.5, "beta_decay: torch.optim.AdamW has no such option; assign 1.0 first"),
     (fastadam.Adam, "alpha_decay", True, "alpha_decay: torch.optim.Adam has no such option; assign False first"),
     (fastadam.RMSprop, "eps_in_sqrt", True, "eps_in_sqrt: torch.optim.RMSprop has no such option; assign False first"),
+    (fastadam.ASGD, "bounds", (0.0, 1.0), "bounds: torch.optim.ASGD has no such option; assign (-inf, inf) first"),
     (fastadam.Adadelta, "lr", lambda t: 1 / t, "lr: is a function, and torch keeps a number; assign one first"),
     (fastadam.AdamW, "decoupled_weight_decay", False, "torch.optim.AdamW decouples its decay always; use Adam"),
 ]
@@ -493,10 +595,10 @@ def test_options_that_torch_has_not(cls: Any, option: str, value: Any, text: str
 def test_optimizers_that_torch_has_not() -> None:
     sgd = fastadam.optimizer(lambda p, g, lr: (p - lr * g,), lambda t, lr: (lr,), (), lr=0.1)
     for call in (export_state, lambda optimizer: import_state(optimizer, of("SGD")())):
-        with pytest.raises(
-            TypeError, match="expected one of Adadelta, Adagrad, Adam, AdamW, Adamax, RMSprop, as torch"
-        ):
+        with pytest.raises(TypeError, match=r"expected one of .*Adam, AdamW, .*SGD, .*, as torch"):
             call(sgd(np.ones(2), backend="numpy"))
+        with pytest.raises(TypeError, match="as torch has them, got Lion"):
+            call(fastadam.Lion(np.ones(2)))
 
 
 def test_torch_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from mpi4py import MPI
 
 sys.path.append(str(Path(__file__).parents[1]))
 from scenes import (  # noqa: F401
+    averages,
     changes,
     checkpoints,
     endings,

@@ -13,7 +13,7 @@ from typing import Any
 import inside
 import numpy as np
 import pytest
-from cases import bits, gradients
+from cases import bits, factors, gradients
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,7 +21,6 @@ from ml_dtypes import bfloat16
 
 import fastadam
 from fastadam import schedules
-from fastadam.rule import clip_factor
 
 CLASSES = list(fastadam.optimizers.CLASSES.values())
 DTYPES = [np.dtype(dtype) for dtype in (np.float16, bfloat16, np.float32, np.float64)]  # the last has no 16-bit states
@@ -103,8 +102,9 @@ STEPS = st.fixed_dictionaries(
         "clip_value": st.sampled_from([1e-40, 1.0, math.inf]) | st.floats(1e-3, 1e3),
         "skip_nonfinite": flags,
         "zero_grads": flags,
+        "max_norm_each": st.sampled_from([1e-40, 1.0, math.inf]) | st.floats(1e-3, 1e3),
     },
-)
+).filter(lambda extras: not {"max_norm", "max_norm_each"} <= extras.keys())
 
 
 # ---------------------------------------------------------------- what is drawn: memory
@@ -232,6 +232,8 @@ def problems(draw: Any, backends: list[str]) -> Problem:
     steps = []
     for _ in range(draw(st.integers(1, 3))):
         extras = draw(STEPS)
+        if state_dtype:  # see `Plain`: a step of all parameters has one factor there
+            extras.pop("max_norm_each", None)
         kinds = st.sampled_from(["plain"] if extras.get("zero_grads") else ["plain", "plain", "read-only", "broadcast"])
         of_grads = [
             (dtype if dtype.itemsize == 8 else draw(dtypes), draw(layouts(len(shape))), draw(kinds))
@@ -288,12 +290,9 @@ class Plain:
         if extras.get("skip_nonfinite") and not all(np.isfinite(g).all() for g in computed):
             self.skipped += 1
             return
-        factor = 1.0 / extras.get("grad_scale", 1.0)
-        if "max_norm" in extras:
-            factor *= clip_factor(norm, extras["max_norm"])
-        rest = iter(computed)
+        rest = zip(computed, factors(computed, norm, extras), strict=True)
         for opt in self.opts:
-            given = [next(rest) for _ in inside.params(opt)]
+            given, [factor, *_] = zip(*[next(rest) for _ in inside.params(opt)], strict=True)
             inside.plain_step(opt, given, factor=factor, clip_value=extras.get("clip_value", math.inf))
         for p, dtype, is_rounded in zip(self.wide, self.dtypes, self.is_rounded, strict=True):
             if is_rounded:
@@ -316,7 +315,7 @@ def normal(g: np.ndarray) -> np.ndarray:
 
 def assert_norm(norm: float | None, grads: Sequence[np.ndarray], params: Sequence[np.ndarray], extras: Any) -> None:
     """The norm over all gradients, as they are computed with, as far as float64 can say."""
-    if "max_norm" not in extras and not extras.get("skip_nonfinite"):
+    if extras.keys().isdisjoint({"max_norm", "max_norm_each"}) and not extras.get("skip_nonfinite"):
         assert norm is None
         return
     values = np.concatenate([normal(cast(g, computed_in(p.dtype))) for g, p in zip(grads, params, strict=True)])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from refused import (
     adapters,
+    average,
     c,
     construction,
     files,
@@ -40,6 +41,7 @@ TABLES = (
     numba,
     adapters,
     torch,
+    average,
 )
 CASES: list[Case] = [case for table in TABLES for case in table.CASES]
 

@@ -16,13 +16,13 @@ from typing import Any
 import inside
 import numpy as np
 import pytest
-from cases import BY_RULE, bits
+from cases import BY_RULE, bits, factors
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import fastadam
 from fastadam import schedules
-from fastadam.rule import Rule, clip_factor, finish, prepare
+from fastadam.rule import Rule, finish, prepare
 
 #: a shape, and a dtype
 ARRAYS = [((3, 2), "f4"), ((), "f8"), ((4,), "f2"), ((0, 2), "f4"), ((5,), "f8")]
@@ -90,18 +90,15 @@ class Model:
         if extras.get("skip_nonfinite") and not all(np.isfinite(g).all() for g in grads):
             self.skipped += 1
             return False
-        factor = 1.0 / extras.get("grad_scale", 1.0)
-        if "max_norm" in extras:
-            factor *= clip_factor(norm, extras["max_norm"])
-        rest = iter(grads)
+        rest = zip(grads, factors(grads, norm, extras), strict=True)
         for group in self.groups:
             group.steps += 1
             rule = inside.rule_for(self.cls, group.values)
-            hyper = [factor, extras.get("clip_value", math.inf)]
+            hyper = [extras.get("clip_value", math.inf)]
             hyper += self.cls.hyper_values(rule, group.values, self.rate(group.values))
-            scalars = rule.step_scalars(group.steps, hyper)
             for p, states in zip(group.params, group.states, strict=True):
-                self.step_one(rule, scalars, p, next(rest), states)
+                g, factor = next(rest)
+                self.step_one(rule, rule.step_scalars(group.steps, [factor, *hyper]), p, g, states)
         self.t += 1
         return True
 
@@ -253,8 +250,9 @@ class Life(RuleBasedStateMachine):
                 "clip_value": st.sampled_from([0.01, 5.0]),
                 "zero_grads": st.booleans(),
                 "skip_nonfinite": st.booleans(),
+                "max_norm_each": st.sampled_from([0.1, 1e9]),
             },
-        ),
+        ).filter(lambda extras: not {"max_norm", "max_norm_each"} <= extras.keys()),
         bad=st.sampled_from([None, None, None, math.inf, math.nan]),
     )
     def step(self, extras: dict[str, Any], bad: float | None) -> None:
@@ -290,6 +288,7 @@ class Life(RuleBasedStateMachine):
         found |= {
             "scale": (grads, {"grad_scale": 0.0}),
             "norm": (grads, {"max_norm": -1.0}),
+            "both norms": (grads, {"max_norm": 1.0, "max_norm_each": 1.0}),
             "clip": (grads, {"clip_value": math.nan}),
             "flag": (grads, {"zero_grads": 1}),
         }

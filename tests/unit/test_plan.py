@@ -362,8 +362,9 @@ def test_extras_that_are_refused(given, error, text):
 def test_numbers_of_other_types_are_taken():
     one, other = arrays(4), arrays(4)
     (mine, _), (theirs, _) = laid(one), laid(other)
-    mine.step(arrays(4, seed=1), 2, np.float32(0.5), 1, np.True_, np.False_)
-    theirs.step(arrays(4, seed=1), 2.0, 0.5, 1.0, True, False)
+    names = ("grad_scale", "max_norm", "clip_value", "skip_nonfinite", "zero_grads")
+    for plan, values in (mine, (2, np.float32(0.5), 1, np.True_, np.False_)), (theirs, (2.0, 0.5, 1.0, True, False)):
+        plan.step(arrays(4, seed=1), **dict(zip(names, values, strict=True)))
     assert same(one, other)
     assert mine.grad_norm == theirs.grad_norm
 

@@ -61,7 +61,7 @@ def run(kind):
         opt.step(G, **given)
     opt.lr = kind(0.25)
     opt.param_groups[0]["eps"] = kind(0.5)
-    opt.step(G, **given)
+    opt.step(G, **{**given, "max_norm": None, "max_norm_each": kind(0.25)})
     return x, dict(opt.param_groups[0]), (opt.seed, opt.n_threads)
 
 

@@ -87,6 +87,7 @@ def steps_that_disagree(comm, folder):
         for name, how in (
             ("grad_scale", {"grad_scale": 2.0}),
             ("max_norm", {"max_norm": 1.0}),
+            ("max_norm_each", {"max_norm_each": 1.0}),
             ("clip_value", {"clip_value": 1.0}),
             ("skip_nonfinite", {"skip_nonfinite": True}),
             ("zero_grads", {"zero_grads": True}),
@@ -101,6 +102,11 @@ def steps_that_disagree(comm, folder):
         )
         wrong = [
             (TypeError, "max_norm", lambda: opt.step(good, max_norm="x" if is_guilty else 1.0)),
+            (
+                ValueError,
+                "max_norm_each",
+                lambda: opt.step(good, max_norm=1.0, max_norm_each=1.0 if is_guilty else None),
+            ),
             (ValueError, "grad_scale", lambda: opt.step(good, grad_scale=0.0 if is_guilty else 1.0)),
             (ValueError, "gradient of", lambda: opt.step(bad(**{"b float32": np.ones(6, np.float32)}))),
             (TypeError, "gradient of", lambda: opt.step(bad(**{"b float32": np.ones(7, complex)}))),

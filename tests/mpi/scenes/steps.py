@@ -23,8 +23,10 @@ def arguments_of_a_step(comm, folder):
         "grad_scale": (1.0, 3.0),
         "skip_nonfinite": (False, True),
         "zero_grads": (False, True),
+        "max_norm_each": (None, 0.1),
     }
     combined = [dict(zip(some, values, strict=True)) for values in itertools.product(*some.values())]
+    combined = [how for how in combined if None in (how["max_norm"], how["max_norm_each"])]
     for whole in (True, False):
         twins = Twins(comm, lambda: params_of(("float32", "float64")), whole=whole, of_ranks={"bucket_bytes": 100})
         for number, how in enumerate(combined):
@@ -53,24 +55,28 @@ def what_is_not_finite_on_one_rank(comm, folder):
         assert any(g.any() for g in inside.grad_views(twins.sharded))
         twins.step(skip_nonfinite=True)
         twins.check()
-        twins.step(change=spoil, max_norm=1.0)  # as in one process, where nobody asked to skip it
-        with np.errstate(invalid="ignore"):
-            twins.exact = False
-            twins.check()
-        assert np.isnan(arrays_in(twins.params)[0]).any()
+        for name in ("max_norm_each", "max_norm"):  # as in one process, where nobody asked to skip it
+            twins.step(change=spoil, **{name: 1.0})
+            with np.errstate(invalid="ignore"):
+                twins.exact &= name == "max_norm_each"
+                twins.check()
+            spoiled = [np.isnan(p).any() for p in arrays_in(twins.params) if p.size]
+            assert spoiled == [True, *[name == "max_norm" and np.isnan(value)] * (len(spoiled) - 1)]
 
 
 @scene
 def norms_beyond_the_numbers(comm, folder):
-    """Of float64, squares overflow and vanish before the numbers do: also in the sum over the ranks."""
-    for scale in (2.0**511, 2.0**600, 2.0**1000, 2.0**-540, 2.0**-600, 2.0**-1060):
+    """Of float64, squares overflow and vanish before the numbers do: also in the sum over the ranks, and where the
+    parts of an array are of many sizes."""
+    scales = (2.0**511, 2.0**600, 2.0**1000, 2.0**-540, 2.0**-600, 2.0**-1060)
+    for scale, part, name in itertools.product(scales, (1, 3), ("max_norm", "max_norm_each")):
 
-        def grow(rank, grads, scale=scale):
+        def grow(rank, grads, scale=scale, part=part):
             for g in grads:
-                g *= scale
+                g.reshape(-1)[: -(-g.size // part)] *= scale
 
         twins = Twins(comm, lambda: params_of(("float64",)), fastadam.Adagrad, of_ranks={"bucket_bytes": 64})
-        twins.steps(2, change=grow, max_norm=1.0, skip_nonfinite=True).check()
+        twins.steps(2, change=grow, skip_nonfinite=True, **{name: 1.0}).check()
         assert twins.sharded.t == 2
 
 
@@ -148,7 +154,7 @@ def worlds_by_chance(comm, folder):
         options = {**options, "master_weights": bool(rng.random() < 0.5)}
         how = {
             "grad_scale": 2.0 ** int(rng.integers(-3, 4)),
-            "max_norm": [None, 0.5][rng.integers(2)],
+            **[{}, {"max_norm": 0.5}, {"max_norm_each": 0.5}][rng.integers(3)],
             "clip_value": [None, 0.25][rng.integers(2)],
             "skip_nonfinite": bool(rng.integers(2)),
             "zero_grads": bool(rng.integers(2)),

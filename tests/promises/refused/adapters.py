@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,12 @@ SKLEARN: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "coefs_[1]: several of its elements share"),
 ]  # fmt: skip
 
+
+def thincs(name: str, **given: Any) -> Callable[[Any], Any]:
+    """Makes one of thinc's optimizers."""
+    return lambda _: getattr(import_module("fastadam.adapters.thinc"), name)(**given)
+
+
 THINC: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("weights", lambda w: w.opt(w.key, [1.0], w.g), TypeError,
      "weights of (1, 'W'): expected a numpy array, got builtins"),
@@ -89,6 +96,15 @@ THINC: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "gradient of (1, 'W'): shares memory with a parameter or a"),
     ("grown, its gradient not", lambda w: w.opt(w.key, ones(5, "f4"), w.g), ValueError,
      "gradient of (1, 'W'): expected shape (5,) like the para"),
+    ("schedule of Rprop", thincs("Rprop", learn_rate=[0.1, 0.2]), TypeError,
+     f"learn_rate: expected {RATE}, got [0.1, 0.2]"),
+    ("schedule of schedule-free", thincs("ScheduleFreeAdamW", learn_rate=[0.1]), TypeError,
+     f"learn_rate: expected {RATE}, got [0.1]"),
+    ("nesterov", thincs("SGD", nesterov=True), ValueError,
+     "nesterov: needs a momentum above 0 and a dampening of 0, got momentum=0.0"),
+    ("beta3", thincs("AdEMAMix", beta3=1.0), ValueError, "beta3: expected a number >= 0 and < 1, got 1.0"),
+    ("L2 of Rprop", thincs("Rprop", L2=0.1), TypeError,
+     "Rprop: got an unexpected keyword argument 'L2'; it takes learn_rate, etas"),
     ("lr_scale", lambda w: w.opt(w.key, w.w, w.g, lr_scale=-1.0), ValueError, f"lr_scale: expected {RATE}, got -1.0"),
     ("lr_scale text", lambda w: w.opt(w.key, w.w, w.g, lr_scale="1"), TypeError,
      f"lr_scale: expected {RATE}, got '1' of"),

@@ -15,6 +15,8 @@ EXTRAS: list[tuple[str, Any, Any, str]] = [
     *(("grad_scale", value, TypeError, SCALE) for value in ("8", None, True, False, 1j, ones(1), ones(3), [1.0])),
     *(("max_norm", value, ValueError, NORM) for value in (0, -1, nan, -inf)),
     *(("max_norm", value, TypeError, NORM) for value in ("1", True, ones(3), [1.0], 1j)),
+    *(("max_norm_each", value, ValueError, NORM) for value in (0, -1, nan, -inf)),
+    *(("max_norm_each", value, TypeError, NORM) for value in ("1", True, ones(3), [1.0], 1j)),
     *(("clip_value", value, ValueError, NORM) for value in (0.0, -2.5, nan)),
     *(("clip_value", value, TypeError, NORM) for value in ("1", False, ones(1), [1], {})),
     *(("skip_nonfinite", value, TypeError, FLAG) for value in (1, 0, None, "no", (), nan, ones(3))),
@@ -35,15 +37,23 @@ def of_arguments() -> list[Case]:
 #: names that a step does not know, and the end of the message
 UNKNOWN = {
     "maxnorm": "did you mean max_norm?",
-    "clipnorm": "did you mean max_norm?",
+    "clipnorm": "did you mean max_norm_each?",
+    "grad_clip": "did you mean max_norm_each?",
+    "global_clipnorm": "did you mean max_norm?",
     "clip": "did you mean clip_value?",
     "scale": "did you mean grad_scale?",
     "zero_grad": "did you mean zero_grads?",
-    "closure": "it has grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads",
+    "closure": "it has grads, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each",
 }
 
 CASES = [
     *of_arguments(),
+    *(
+        Case(f"step by both norms, {each}", running,
+             partial(lambda w, each: w.opt.step(w.good, max_norm=2, max_norm_each=each), each=each), ValueError,
+             f"max_norm_each: expected None beside max_norm=2, got {each}; give one of them: which clips first makes a")
+        for each in (0.5, inf)
+    ),
     *(
         Case(f"step {name}", running, partial(lambda w, given: w.opt.step(w.good, **given), given={name: 1.0}),
              TypeError, f"{name}: unknown argument of step(); {text}")

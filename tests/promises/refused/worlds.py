@@ -25,7 +25,7 @@ def seen(thing: Any) -> Any:
     if isinstance(thing, np.ndarray):
         bits = thing.tolist() if thing.dtype.hasobject else thing.tobytes()
         return type(thing), thing.dtype.str, thing.shape, thing.strides, thing.flags.writeable, bits
-    if isinstance(thing, fastadam.Optimizer):
+    if isinstance(thing, (fastadam.Optimizer, fastadam.Average)):
         groups = [dict(group) for group in thing.param_groups]
         return [seen(part) for part in (groups, *inside.everything(thing))]
     if isinstance(thing, Path):

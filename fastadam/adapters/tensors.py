@@ -1,0 +1,46 @@
+"""torch's tensors as arrays: views of their memory, and why there is none."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..kernel import checks
+
+
+def steppable(what: str, tensor: Any) -> np.ndarray:
+    """The memory of a tensor that is to be stepped, as an array."""
+    array = view(what, tensor)
+    if array.dtype.name not in checks.DTYPES:
+        raise unfit(what, tensor)
+    if checks.repeats(array):
+        raise ValueError(f"{what}: several of its elements share one place in memory; use .contiguous()")
+    return array
+
+
+def view(what: str, tensor: Any) -> np.ndarray:
+    """The tensor's memory as an array."""
+    try:
+        return tensor.numpy()  # type: ignore[no-any-return]
+    except (TypeError, RuntimeError) as error:  # not worth asking before: this is called for every gradient
+        if tensor.layout == torch.strided and tensor.device.type == "cpu":
+            if tensor.dtype == torch.bfloat16:
+                from ml_dtypes import bfloat16
+
+                return tensor.detach().view(torch.int16).numpy().view(bfloat16)  # type: ignore[no-any-return]
+            if tensor.requires_grad:
+                return view(what, tensor.detach())
+        raise unfit(what, tensor) from error
+
+
+def unfit(what: str, tensor: torch.Tensor) -> TypeError:
+    """Why a tensor cannot be stepped, in torch's words."""
+    if tensor.layout != torch.strided:
+        why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
+    elif tensor.device.type != "cpu":
+        why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
+    elif tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
+        why, way = "has values that are not computed yet", ".resolve_conj()" if tensor.is_conj() else ".clone()"
+    else:
+        why, way = f"is of {tensor.dtype}", "torch.optim" if tensor.is_complex() else ".to(torch.float32)"
+    return TypeError(f"{what} {why}; fastadam steps dense CPU tensors of {', '.join(checks.DTYPES)}: use {way}")

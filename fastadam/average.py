@@ -1,0 +1,244 @@
+"""`Average`: averages of a model's weights, over the same kernels as the optimizers. The averages are the parameters of
+a plan of their own; what stands in the model is read anew at each update, as gradients are.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import options, tree
+from .core import Core
+from .kernel import checks
+from .kernel._plan import state_like
+from .kernel._signals import deferred_signals
+from .optimizers import CLASSES
+from .options import Rate, option
+from .rule import Rule
+from .state.places import Place
+from .state.snapshot import Loaded, Snapshot
+from .state.store import continued_rows
+from .stepped import Stepped, Swapping
+from .tree import Tree
+
+#: what a step does to its gradients: nothing
+_PLAIN = tuple(checks.of_step().values())
+
+
+class Averages(Core):
+    """The core of an `Average`: `bound` is the structure of the model."""
+
+    @property
+    def model(self) -> Tree:
+        """The tree of that structure."""
+        assert self.tree.model is not None
+        return self.tree.model
+
+    def step(self, *given: Any, **options: Any) -> None:
+        """Take what stands in the model now into the averages."""
+        try:
+            super().step(*given, **options)
+        except (TypeError, ValueError):
+            self.read_model()  # says what does not fit in words of an average
+            raise
+
+    def read_model(self) -> list[Any]:
+        """The arrays of the model as they are now, None where there is none; refuses what has no such average."""
+        model: list[Any] = self.tree.flatten(self.bound)
+        for name, key, p, average in zip(self.tree.names, self.tree.keys, model, self.plan.params, strict=True):
+            if p is None:
+                continue
+            checks.array(name, p)
+            if p.shape != average.shape:
+                raise ValueError(
+                    f"{name}: expected the shape {average.shape} of its average, got {p.shape}; "
+                    f"replace({key!r}, array, rows) says which rows go on"
+                )
+            if (p.dtype.kind == "c") != (average.dtype.kind == "c"):
+                raise TypeError(f"{name}: expected {average.dtype} like its average, got {p.dtype}")
+            if self.plan.writes(p) and any(checks.shares_memory(p, other) for other in self.plan.params):
+                raise ValueError(f"{name}: shares memory with an average; put a copy into the model")
+        return model
+
+    def partners(self) -> tuple[list[int], list[Any]]:
+        """As `Core.partners`: the model stands where gradients do."""
+        model = self.read_model()
+        given = {name: p for name, p in zip(self.tree.names, model, strict=True) if p is not None}
+        checks.parameters(list(given), list(given.values()))
+        return [1] * len(self.groups), model
+
+    def reset(self, keys: Sequence[str] | None) -> None:
+        """Begin anew, with copies of what the model is now."""
+        numbers = range(len(self.tree.keys)) if keys is None else [self.number_of("names", key) for key in keys]
+        with deferred_signals():
+            model = self.read_model()
+            super().reset(keys)
+            for k in numbers:
+                if model[k] is not None:
+                    self.plan.params[k][...] = model[k]
+
+    def replace(self, key: str, array: np.ndarray, rows: Any) -> None:
+        """Average another array in the place of one; see `Average.replace`."""
+        with deferred_signals(), self.plan:
+            k = self.number_of("name", key)
+            checks.parameter(self.tree.names[k], array)
+            new, old = _averages_of([array])[0], self.plan.params[k]
+            numbers = continued_rows(self.tree.names[k], rows, new, old)
+            if numbers is None:
+                new[...] = old
+            elif (numbers >= 0).any():
+                new[numbers >= 0] = old[numbers[numbers >= 0]]
+            model, before = self.model.with_array(k, array), self.tree.flatten(self.bound)[k]
+            try:
+                self._replace_held(k, new, rows)
+            except BaseException:
+                model.with_array(k, before)
+                raise
+            self.tree.model = model.without_arrays()
+            self.bound = self.settings["grads"] = model.source
+
+    def snapshot(self) -> Snapshot:
+        """The averages as states, since a checkpoint without them would be of no use."""
+        found = super().snapshot()
+        return dataclasses.replace(found, state={key: {"average": p} for key, p in found.params.items()})
+
+
+class Average(Swapping, Stepped):
+    r"""Averages of weights that are trained: exponential (EMA), or with equal weights (SWA, Polyak).
+
+    .. math::
+        a_t = a_{t-1} + w_t (θ_t - a_{t-1})
+
+    with θ the parameters at update t, and the weight w = 1 - ``decay``; where `decay` is None 1/n for the n-th update
+    since `first`. Up to the update `first`, w = 1: the average is a copy.
+
+    Parameters
+    ----------
+    params : array, sequence, mapping, sequence of dicts, or object
+        What an optimizer takes: arrays in any structure, which is read anew at each update. An array that was replaced
+        is averaged from then on; where None stands, the average stays. A group may have its own `decay` and `first`;
+        its options of an optimizer are left to that.
+    decay : float or None, default 0.999
+        In [0, 1]; None gives every update the same weight.
+    first : int, default 1
+        The update with which averaging begins.
+    backend, n_threads
+        See `Optimizer`.
+
+    Attributes
+    ----------
+    params
+        The averages, under the paths of the structure given (tuples are lists), copies at first. float32 for 16-bit
+        parameters, else of the parameter's dtype.
+    t : int
+        The number of updates done.
+    param_groups : sequence
+        The groups, each a mapping of options to assign to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an option, array or structure that is not as described.
+
+    Notes
+    -----
+    NaN and infinity go into the average as arithmetic has it; denormal numbers count as zero, as in every step. The
+    names and defaults are those of ``torch.optim.swa_utils``: `AveragedModel` with
+    ``get_ema_multi_avg_fn(0.999)``, or by itself with ``decay=None``. Sources: Polyak & Juditsky (1992); Izmailov et
+    al., arXiv:1803.05407.
+
+    Examples
+    --------
+    >>> import numpy as np, fastadam
+    >>> params = {"W": np.array([4.0, 8.0])}
+    >>> opt, avg = fastadam.Adam(params, lr=1.0), fastadam.Average(params, decay=None)
+    >>> for _ in range(3):
+    ...     opt.step({"W": np.ones(2)})
+    ...     avg.update()
+    >>> with avg.swapped():
+    ...     params["W"].round(6)
+    array([2., 6.])
+    >>> params["W"].round(6)
+    array([1., 5.])
+    """
+
+    decay: float | None = option(default=0.999, check=options.decay, hyper=("decay", "equal"))
+    first: int = option(default=1, check=options.positive_count, kw_only=True)
+
+    rules: ClassVar = ("average",)
+    constants: ClassVar = {"low": -np.inf, "high": np.inf}  # no bounds
+    made_of: ClassVar[type[Core]] = Averages
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = self.bind(args, kwargs)
+        model = tree.read(given["params"])  # before it is copied, what is no array is refused
+        checks.parameters(model.names, model.arrays)
+        averages = model.of_averages(_averages_of(model.arrays), [_own_options(b.options) for b in model.branches])
+        self.core: Core = Averages.make(type(self), given | {"params": averages, "grads": model.source})
+        self.core.settings["params"] = averages.source
+
+    @classmethod
+    def schedule(cls, values: Mapping[str, Any]) -> Rate:
+        """None: the rule has no rate."""
+        return 0.0
+
+    @classmethod
+    def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> tuple[float, ...]:
+        """With the flag that says whether weights are equal."""
+        decay = values["decay"]
+        return super().hyper_values(rule, {**values, "decay": (decay or 0.0, decay is None)}, rate)
+
+    def update(self) -> None:
+        """Take the parameters as they are now into the averages.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a structure or an array that does not fit: nothing has changed then.
+        RuntimeError
+            Within a block of `swapped`, and if another thread is inside an update.
+        """
+        self.core.step(None, *_PLAIN)
+
+    def replace(self, name: str, array: np.ndarray, rows: Any = None) -> None:
+        """Average another array in the place of a parameter, of another length if need be: as `Optimizer.replace`.
+
+        Parameters
+        ----------
+        name : str
+            The parameter, called as in `state_dict`.
+        array : array
+            The model's new array, which is put into the structure that was given, if it is not there yet.
+        rows : sequence of int, or -1, optional
+            For each row of the new array the old row whose average it continues, -1 for a new row, whose average is a
+            copy of it. -1 alone: every row is new, and so is the count of updates. By default all rows stay.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an array, a name or rows that do not fit: nothing has changed then.
+        """
+        self.core.replace(name, array, rows)
+
+    def save(self, path: Place) -> None:  # type: ignore[override]
+        """Write the averages, the counts and the options to a file, as `Optimizer.save` does."""
+        super().save(path)
+
+    def load(self, path: Place, *, strict: bool = True) -> Loaded:  # type: ignore[override]
+        """Go on from what `save` wrote, as `Optimizer.load` does. The model's parameters stay as they are."""
+        return super().load(path, strict=strict, params=False)
+
+
+def _averages_of(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A copy of each, in the dtype that averages are kept in."""
+    found = [state_like(p) for p in arrays]
+    for average, p in zip(found, arrays, strict=True):
+        average[...] = p
+    return found
+
+
+def _own_options(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Of a group's options those that are not an optimizer's own."""
+    theirs = {name for cls in CLASSES.values() for name in cls.options} - {"name", "extra"}
+    return None if given is None else {name: value for name, value in given.items() if name not in theirs}
