@@ -140,8 +140,9 @@ def test_resumption(case: str, kind: str, way: str, tmp_path: Path) -> None:
         opt = new(case, kind, {**parameters(KINDS[kind][0]), "../permuted": np.ones(3, inside.params(opt)[0].dtype)})
     steps_of(opt, 1, HALF)
     other = new(case, kind, backend="numpy")  # what a file says holds, whatever it is loaded into
-    if not callable(other.lr):
-        other.lr, other.weight_decay = 0.7, 0.3
+    for name, value in {"lr": 0.7, "weight_decay": 0.3, "bounds": (0, 1)}.items():
+        if name in other.options and not other.options[name].fixed and not callable(getattr(other, name)):
+            setattr(other, name, value)
     steps_of(other, 1, 2)
     again = WAYS[way](opt, other, tmp_path)
     assert again is not opt

@@ -213,7 +213,7 @@ def test_what_only_numba_takes_is_left_to_it():
 def test_signature_shows_the_options():
     sgd = fastadam.optimizer(lambda p, g, a: (p - a * g,), lambda t, lr, mu: (lr * mu,), (), lr=0.5, mu=2.0)
     shown = inspect.signature(sgd).parameters
-    assert sorted(list(shown)[:5]) == ["lr", "maximize", "mu", "params", "weight_decay"]
+    assert sorted(list(shown)[:6]) == ["bounds", "lr", "maximize", "mu", "params", "weight_decay"]
     assert {*shown} >= {"grads", "backend", "n_threads"}
     assert (shown["lr"].default, shown["mu"].default, shown["backend"].default) == (0.5, 2.0, "numba")
 
