@@ -33,15 +33,15 @@ ROOMS = {
 
 #: the most that each figure may be; docs/architecture.md says which of them are to become less
 LIMITS = {
-    "lines of the optimizer's module": 290,
+    "lines of the optimizer's module": 280,
     "lines of the longest module": 505,
-    "lines in all": 14_100,
+    "lines in all": 16_700,
     "methods of Optimizer": 25,
     "attributes of Optimizer": 6,
     "private names read elsewhere": 0,
     "places that make a Plan": 3,
     "writes into a plan from outside": 0,
-    "option sets kept by hand": 5,
+    "option sets kept by hand": 4,
     "files that name one optimizer": 4,
     "import circles": 0,
     "arrows upwards": 0,
