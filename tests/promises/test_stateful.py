@@ -22,6 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 import fastadam
 from fastadam import schedules
+from fastadam.options import rate_or_schedule
 from fastadam.rule import Rule, finish, prepare
 
 #: a shape, and a dtype
@@ -305,6 +306,7 @@ class Life(RuleBasedStateMachine):
             with pytest.raises(RuntimeError, match="grad"):
                 call()
 
+    @precondition(lambda self: self.takes_schedules())
     @rule(k=st.integers(0, 9))
     def a_schedule_without_a_rate(self, k: int) -> None:
         group = self.opt.param_groups[k % len(self.opt.param_groups)]
@@ -331,8 +333,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def assign(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from([name for name in OPTIONS if self.may_change(name)]))
-        value = data.draw(st.sampled_from(OPTIONS[name]))
+        choices = [(name, value) for name in OPTIONS for value in OPTIONS[name] if self.may_be(name, value)]
+        name, value = data.draw(st.sampled_from(choices))
         k = data.draw(st.integers(-1, len(self.model.groups) - 1))
         if k < 0:
             setattr(self.opt, name, value)
@@ -341,8 +343,16 @@ class Life(RuleBasedStateMachine):
         for group in self.model.groups if k < 0 else [self.model.groups[k]]:
             group.values[name] = value
 
-    def may_change(self, name: str) -> bool:
-        return name in self.opt.defaults and (name != "momentum" or self.opt.defaults["momentum"] > 0)
+    def may_be(self, name: str, value: Any) -> bool:
+        """Whether the class has such an option, of which it takes this value between steps."""
+        option = self.model.cls.options.get(name)
+        if option is None or option.fixed or (name == "momentum" and self.opt.defaults[name] == 0):
+            return False
+        is_free = name != "lr" or self.takes_schedules() or not callable(value)
+        return is_free and np.shape(value) == np.shape(option.default)
+
+    def takes_schedules(self) -> bool:
+        return self.model.cls.options["lr"].check is rate_or_schedule
 
     @rule(
         wrong=st.sampled_from(
@@ -364,6 +374,8 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.way != "object" and len(self.model.groups) < 3)
     @rule(count=st.integers(1, 3), rate=st.sampled_from(RATES))
     def add_group(self, count: int, rate: Any) -> None:
+        if callable(rate) and not self.takes_schedules():
+            rate = 0.5
         params = self.new_arrays(count)
         self.model.add(params, {**self.opt.defaults, "lr": rate})
         more: dict[str, Any] = {"lr": rate}

@@ -7,8 +7,8 @@ from typing import Any
 CALLS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("options NULL", lambda w: w.step(null=-1), "BAD_OPTIONS"),
     ("size 0", lambda w: w.step(size=0), "BAD_OPTIONS"),
-    ("size of an older header", lambda w: w.step(size=8 + 8 * 12), "BAD_OPTIONS"),
-    ("size of a newer header", lambda w: w.step(size=8 + 8 * 14), "BAD_OPTIONS"),
+    ("size of no header", lambda w: w.step(size=8 + 8 * 12), "BAD_OPTIONS"),
+    ("size of a newer header", lambda w: w.step(size=8 + 8 * 32), "BAD_OPTIONS"),
     ("n = -1", lambda w: w.step(n=-1), "BAD_LENGTH"),
     ("n = -2**62", lambda w: w.step(n=-(2**62)), "BAD_LENGTH"),
     ("t = 0", lambda w: w.step(t=0), "BAD_STEP"),

@@ -131,7 +131,7 @@ RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "'<lambda>': its numbers are of the parameter's dtype, but one of them must be whole: tuple indices must be"),
     ("many numbers", made(MANY), ValueError, "'<lambda>': has too many numbers; pass some as scalars"),
     ("unknown option", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, beta=0.9, backend="numpy"),
-     TypeError, "beta: unknown option of two; it has params, lr, maximize, bounds, weight_decay, grads,"),
+     TypeError, "beta: unknown option of two; it has params, lr, maximize, bounds, weight_decay, backend,"),
     ("compiled", lambda w: fastadam.optimizer(two, rate, ["m"], lr=0.1)(w.p, backend="cython"), ValueError,
      "backend: rule 'two' is not built in; use backend='numba' or 'numpy'"),
 ]  # fmt: skip

@@ -77,7 +77,7 @@ FROM_TORCH: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "state_dict['state']: of no parameter in its groups: [5]"),
     ("an array", lambda s: s | {"state": {0: s["state"][0], 1: {"step": 1.0}}}, ValueError, "…missing: ['m', 'v']"),
     ("a rate", lambda s: s | {"param_groups": [s["param_groups"][0] | {"lr": nan}]}, ValueError,
-     f"state_dict: param_groups[0]: lr: expected {RATE}, got nan"),
+     f"state_dict['param_groups'][0]: lr: expected {RATE}, got nan"),
 ]  # fmt: skip
 
 
