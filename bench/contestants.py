@@ -58,11 +58,11 @@ def tuned_numpy(params: Arrays, grads: Arrays) -> Step:
     return step
 
 
-def of_fastadam(name: str = "Adam", **options: object) -> Callable[[Arrays, Arrays], Step]:
+def of_fastadam(cls: type[fastadam.Optimizer] = fastadam.Adam, **options: object) -> Callable[[Arrays, Arrays], Step]:
     """An optimizer of fastadam with its gradients passed at each step."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
-        optimizer = getattr(fastadam, name)(params, **options)
+        optimizer = cls(params, **options)
         return lambda: optimizer.step(grads)
 
     return make
@@ -232,7 +232,7 @@ def rule_contestants(rule: str) -> list["Contestant"]:
     """fastadam and torch's variants of one rule, with the options of the tests' case of it."""
     cls, options = BY_RULE[rule]
     name = cls.__name__
-    found = [Contestant("fastadam", of_fastadam(name, **options))]
+    found = [Contestant("fastadam", of_fastadam(cls, **options))]
     for variant in torch_variants(name):
         how = {"foreach": False} if variant == "single" else {variant: True}
         found.append(Contestant(f"PyTorch {variant}", over_tensors("torch.optim", name, **options, **how), "torch"))

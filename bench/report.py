@@ -1,5 +1,6 @@
 """Measures fastadam beside every installed peer and writes a report: Markdown, JSON and pictures.
 Run `pip install '.[report]' && python bench/report.py --out FOLDER`; a peer that is not installed is left out.
+What every rule takes is a page of its own; ``--rules`` measures that alone.
 """
 
 import argparse
@@ -178,10 +179,8 @@ def case_name(count: int, size: int) -> str:
 
 def markdown(measured: dict[str, Any]) -> str:
     """The report's text."""
-    facts, rows, loops = measured["machine"], measured["steps"], measured["training"]
-    command = "pip install '.[report]' && python bench/report.py --out docs/report"
-    parts = ["# fastadam beside its peers\n", f"Made by `{command}`.\n"]
-    parts += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    rows, loops = measured["steps"], measured["training"]
+    parts = heading("fastadam beside its peers", "", measured["machine"])
     parts.append(
         "One Adam step. Medians of interleaved rounds, quartiles behind them; *slower* is the factor to fastadam."
     )
@@ -205,15 +204,32 @@ def markdown(measured: dict[str, Any]) -> str:
         for way, taken in by_way.items():
             low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
             parts.append(f"| {hidden} | {way} | {middle:.3f} ({low:.3f} – {high:.3f}) | {stock / middle:.2f}× |")
-    parts += ["", "## Every rule\n", "One step, float32; *faster* is against the fastest of PyTorch's variants; the"]
-    parts += ["roofline moves the bytes that the rule moves.\n"]
-    parts += ["| rule | arrays × elements | fastadam | PyTorch's fastest | faster | bytes | of roofline |"]
-    parts += ["|---|---|---|---|---|---|---|", *(rule_row(name, case) for name, case in measured["rules"])]
+    parts += ["", "## Every rule\n", "One step of each rule, beside PyTorch's fastest: [rules.md](rules.md).\n"]
     parts += ["", "## Instruction sets\n", "Adam, 10 000 elements in cache, one thread: ns an element.\n"]
     parts += ["| | float32 | float64 |", "|---|---|---|"]
     for isa, values in measured["instruction sets"].items():
         parts.append("| " + " | ".join([isa, *(f"{x:.3f}" for x in np.median(values, axis=0))]) + " |")
     return "\n".join(parts) + "\n\n![time per element](time.png)\n\n![speed-up](speedup.png)\n"
+
+
+def heading(title: str, way: str, facts: dict[str, str]) -> list[str]:
+    """The first lines of a page: how it was made, and where."""
+    command = f"pip install '.[report]' && python bench/report.py {way}--out docs/report"
+    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
+    return [f"# {title}\n", f"Made by `{command}`.\n", *table, ""]
+
+
+def rules_markdown(measured: dict[str, Any]) -> str:
+    """The page of all rules."""
+    parts = heading("Every rule", "--rules ", measured["machine"])
+    parts.append("One step, float32, with the options that the tests give the rule. Medians of interleaved rounds.")
+    parts.append(
+        "*Faster* is against the fastest of PyTorch's variants; *bytes* are those that the rule moves for each"
+    )
+    parts.append("element; the *roofline* is a kernel that moves as many with almost no arithmetic, in the same run.\n")
+    parts += ["| rule | arrays × elements | fastadam | PyTorch's fastest | faster | bytes | of roofline |"]
+    parts += ["|---|---|---|---|---|---|---|", *(rule_row(name, case) for name, case in measured["rules"])]
+    return "\n".join(parts) + "\n"
 
 
 def rule_row(rule: str, case: list[Row]) -> str:
@@ -287,16 +303,35 @@ def main() -> None:
     """Measure, then write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
+    parser.add_argument("--rules", action="store_true", help="the page of all rules alone")
     parser.add_argument("--quick", action="store_true", help="float32 alone, up to a million elements, one fit a way")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    dtypes = ("float32",) if options.quick else ("float32", "float64")
     shapes = [s for s in SHAPES if not options.quick or s[0] * s[1] <= 1_000_000]
-    rule_shapes = [s for s in RULE_SHAPES if s in shapes]
-    fits = 1 if options.quick else 5
+    rules = every_rule([s for s in RULE_SHAPES if s in shapes])
+    written(options.out / "rules", {"machine": machine(), "rules": rules}, rules_markdown)
+    if not options.rules:
+        dtypes = ("float32",) if options.quick else ("float32", "float64")
+        measured = peers(dtypes, shapes, fits=1 if options.quick else 5)
+        written(options.out / "report", measured, markdown)
+        draw_times(measured["steps"], options.out / "time.png")
+        draw_speedups(measured["steps"], options.out / "speedup.png")
+    print(f"wrote {options.out}/{'rules.md' if options.rules else 'README.md'} and what belongs to it")
+
+
+def every_rule(shapes: list[tuple[int, int]]) -> list[tuple[str, list[Row]]]:
+    """What every rule takes."""
+    cases = [(rule, *shape) for rule in BY_RULE for shape in shapes]
+    return [
+        (rule, measure(rule_field(rule), "float32", count, size))
+        for rule, count, size in tqdm(cases, desc="rules", unit="case")
+    ]
+
+
+def peers(dtypes: tuple[str, ...], shapes: list[tuple[int, int]], fits: int) -> dict[str, Any]:
+    """What Adam takes beside its peers: steps, whole trainings, instruction sets."""
+    total = len(dtypes) * len(shapes) + fits * (len(LOOPS) * len(WAYS) + len(backends.available_isas()))
     rows: list[Row] = []
-    total = len(dtypes) * len(shapes) + fits * len(LOOPS) * len(WAYS) + len(BY_RULE) * len(rule_shapes)
-    total += fits * len(backends.available_isas())
     with tqdm(total=total, desc="measuring", unit="case") as bar:
         loops = training(fits, bar.update)
         for dtype in dtypes:
@@ -304,19 +339,14 @@ def main() -> None:
                 bar.set_postfix_str(f"{dtype} {shape_name(count, size)}")
                 rows += measure(field(dtype), dtype, count, size)
                 bar.update()
-        rules = []
-        for rule in BY_RULE:
-            for count, size in rule_shapes:
-                bar.set_postfix_str(rule)
-                rules.append((rule, measure(rule_field(rule), "float32", count, size)))
-                bar.update()
         isas = instruction_sets(fits, bar.update)
-    measured = {"machine": machine(), "steps": rows, "training": loops, "rules": rules, "instruction sets": isas}
-    (options.out / "report.json").write_text(json.dumps(measured, indent=1, default=asdict) + "\n")
-    (options.out / "README.md").write_text(markdown(measured))
-    draw_times(rows, options.out / "time.png")
-    draw_speedups(rows, options.out / "speedup.png")
-    print(f"wrote {options.out}/README.md, report.json, time.png, speedup.png")
+    return {"machine": machine(), "steps": rows, "training": loops, "instruction sets": isas}
+
+
+def written(path: Path, measured: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
+    """Write what was measured, and its page."""
+    path.with_suffix(".json").write_text(json.dumps(measured, indent=1, default=asdict) + "\n")
+    path.with_name("README.md" if path.name == "report" else f"{path.name}.md").write_text(page(measured))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ class Averages(Core):
         model = self.read_model()
         given = {name: p for name, p in zip(self.tree.names, model, strict=True) if p is not None}
         checks.parameters(list(given), list(given.values()))
-        return [1] * len(self.groups), model
+        begun = self.plan.steps > 0
+        return [1] * len(self.groups), [p if n else None for p, n in zip(model, begun, strict=True)]
 
     def reset(self, keys: Sequence[str] | None) -> None:
         """Begin anew, with copies of what the model is now."""
@@ -221,6 +222,16 @@ class Average(Swapping, Stepped):
         """
         self.core.replace(name, array, rows)
 
+    def reset(self, names: Sequence[str] | None = None) -> None:
+        """Begin anew: averages are copies of the model's parameters, and their counts of updates zero.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            The parameters whose averages begin anew, called as in `state_dict`; t stays then. By default all.
+        """
+        super().reset(names)
+
     def save(self, path: Place) -> None:  # type: ignore[override]
         """Write the averages, the counts and the options to a file, as `Optimizer.save` does."""
         super().save(path)
@@ -239,6 +250,6 @@ def _averages_of(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _own_options(given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Of a group's options those that are not an optimizer's own."""
-    theirs = {name for cls in CLASSES.values() for name in cls.options} - {"name", "extra"}
+    """Of a group's options those that are not an optimizer's alone."""
+    theirs = {name for cls in CLASSES.values() for name in cls.options} - Average.options.keys()
     return None if given is None else {name: value for name, value in given.items() if name not in theirs}

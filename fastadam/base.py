@@ -32,7 +32,7 @@ class Optimizer(Stepped):
     lr : float or callable
         The rate, or a function that returns it given the step count t = 1, 2, …
     weight_decay : float
-        The factor of the decay: L2 (added to the gradient), but decoupled in `AdamW`.
+        The factor of the decay: L2, added to the gradient, or decoupled, as each class says.
     maximize : bool
         Step up the gradient instead of down.
     bounds : (float or None, float or None), default (-inf, inf)

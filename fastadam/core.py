@@ -298,7 +298,8 @@ class Core(Follower):
             checks.writeable(name, p)
         name = self.kind.average
         places = [2 + rule.states.index(name) for rule in self.groups.rules]
-        return places, [states[name] for states in self.store.states]
+        begun = self.plan.steps > 0  # of others the average is the parameter itself, whatever it was at construction
+        return places, [states[name] if n else None for states, n in zip(self.store.states, begun, strict=True)]
 
     # Copies.
 

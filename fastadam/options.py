@@ -138,8 +138,10 @@ class Declared(Strict):
         taken.sort(key=lambda field: (field.kw_only, field.kw_only and isinstance(field, Setting)))
         cls.declared = inspect.Signature([field.parameter() for field in taken])
         if "__signature__" not in vars(cls):
-            own = vars(cls).get("__init__")
-            cls.__signature__ = cls.declared if own is None else _without_self(own)  # type: ignore[attr-defined]
+            own = _without_self(cls.__init__)  # one that takes anything hands it on to `bind`
+            variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+            says_nothing = all(given.kind in variable for given in own.parameters.values())
+            cls.__signature__ = cls.declared if says_nothing else own  # type: ignore[attr-defined]
 
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +242,7 @@ def _in_order(name: str, low: float, high: float) -> tuple[float, float]:
 
 
 non_negative = number(">= 0 and finite", lambda x: 0 <= x < inf)
+a_power = number(">= 0 and <= 10", lambda x: 0 <= x <= 10)
 positive = number("> 0 and finite", lambda x: 0 < x < inf)
 finite = number("that is finite", isfinite)
 not_nan = number("or None, and no NaN", lambda x: x == x)

@@ -17,7 +17,7 @@ from math import log
 
 from numpy import absolute, inf, maximum, minimum, sign, sqrt, where
 
-from .rule import Rule
+from .rule import Rule, finish
 
 # ---------------------------------------------------------------- SGD: plain, with momentum, with Nesterov's
 
@@ -208,26 +208,27 @@ def radam_scalars(t, lr, beta1, beta2, eps):
     longest = 2.0 / (1.0 - beta2) - 1.0
     length = longest - 2.0 * t * decayed / (1.0 - decayed)
     is_adaptive = 1.0 if length > 5.0 else 0.0
-    variance = (longest - 4.0) * (longest - 2.0) * length / ((length - 4.0) * (length - 2.0) * longest)
-    rectified = sqrt((1.0 - decayed) / variance) if length > 5.0 else 1.0
-    step_size = rectified * lr / (1.0 - beta1**t)
+    step_size = lr / (1.0 - beta1**t)
+    if length > 5.0:
+        variance = (longest - 4.0) * (longest - 2.0) * length / ((length - 4.0) * (length - 2.0) * longest)
+        step_size = step_size * sqrt((1.0 - decayed) / variance)
     return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, is_adaptive, eps if length > 5.0 else 1.0
 
 
 # ---------------------------------------------------------------- ASGD
 
 
-def asgd(p, g, ax, step_size, decay, weight):
-    p = decay * p - step_size * g
+def asgd(p, g, ax, step_size, decay, weight, low, high):
+    p = finish(decay * p - step_size * g, low, high)  # which is averaged
     ax = where(weight, ax + weight * (p - ax), p)
     return p, ax
 
 
-def asgd_scalars(t, lr, lambd, alpha, t0):
+def asgd_scalars(t, lr, lambd, alpha, t0, low=-inf, high=inf):
     """The weight of the average is 0 while it is the parameter itself."""
     step_size = lr / (1.0 + lambd * lr * (t - 1.0)) ** alpha
     averaged = t - 1.0 - t0
-    return step_size, 1.0 - lambd * step_size, 1.0 / averaged if averaged > 1.0 else 0.0
+    return step_size, 1.0 - lambd * step_size, 1.0 / averaged if averaged > 1.0 else 0.0, low, high
 
 
 # ---------------------------------------------------------------- Rprop
@@ -310,19 +311,19 @@ def adopt_scalars(t, lr, beta1, beta2, eps, use_clipping: bool):
 # ---------------------------------------------------------------- Schedule-Free AdamW
 
 
-def schedule_free(p, g, v, z, x, first, c, z_step, p_step, root, beta2, one_minus_beta2, eps, decay):
+def schedule_free(p, g, v, z, x, first, c, z_step, part, root, beta2, one_minus_beta2, eps, decay, low, high):
     z = where(first, p, z)
     v = beta2 * v + one_minus_beta2 * (g * g)
     u = root * g / (sqrt(v) + eps)
     if decay:
         u = u + decay * p
-    p = p + c * (z - p) - p_step * u
-    z = z - z_step * u
-    x = where(first, z, x + c * (z - x))
-    return p, v, z, x
+    new = finish(z - z_step * u, low, high)  # so that the average, too, is between the bounds
+    p = p + c * (z - p) - part * (z - new)
+    x = where(first, new, x + c * (new - x))
+    return p, v, new, x
 
 
-def schedule_free_scalars(t, lr, beta1, beta2, eps, decay, warmup_steps, r, weight_lr_power):
+def schedule_free_scalars(t, lr, beta1, beta2, eps, decay, warmup_steps, r, weight_lr_power, low=-inf, high=inf):
     """c is the weight of step t in the average: its part of the sum of all weights."""
     part = t / warmup_steps if t < warmup_steps else 1.0
     weight = t**r * part**weight_lr_power
@@ -332,9 +333,8 @@ def schedule_free_scalars(t, lr, beta1, beta2, eps, decay, warmup_steps, r, weig
         total = total + power_sum(warm, r + weight_lr_power) / warmup_steps**weight_lr_power
     c = weight / total
     root = sqrt(1.0 - beta2**t)
-    first, z_step = 1.0 if t == 1.0 else 0.0, lr * part
-    p_step = z_step * (1.0 - beta1 * (1.0 - c))
-    return first, c, z_step, p_step, root, beta2, 1.0 - beta2, eps * root, decay
+    first = 1.0 if t == 1.0 else 0.0
+    return first, c, lr * part, 1.0 - beta1 * (1.0 - c), root, beta2, 1.0 - beta2, eps * root, decay, low, high
 
 
 def power_sum(n, power):
@@ -366,9 +366,8 @@ def average(p, g, weight, rest):
 
 def average_scalars(t, decay, equal: bool, first=1.0):
     """Up to update `first` a copy; then each counts 1 - decay, or as much as every one since."""
-    since = t - first
-    weight = 1.0 / (since + 1.0) if equal else 1.0 - decay
-    weight = weight if since > 0.0 else 1.0
+    since = max(t - first, 0.0)
+    weight = 1.0 / (since + 1.0) if equal or since == 0.0 else 1.0 - decay
     return weight, 1.0 - weight
 
 

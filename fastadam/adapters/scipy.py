@@ -106,7 +106,9 @@ class Method:
     -----
     Where the class keeps an average of its iterates, that is the result: the state ``"x"`` of `ScheduleFreeAdamW`, and
     ``"ax"`` of `ASGD`, clipped to the bounds. It is evaluated where the iterate has converged, and has converged itself
-    if its own gradient is as small; and once more at the end, with status 1 or 99. A callback gets the iterates.
+    if its own gradient is as small; and once more at the end, with status 1 or 99. A callback gets the iterates. With
+    `ScheduleFreeAdamW` give bounds that are one pair: of others only the iterates are kept within, and its average is
+    clipped at the end.
 
     The iterates are those of ``opt = cls(x)`` and ``opt.step(jac(x))``, to the bit. Weight decay and its like change
     the steps, hence where they lead, but neither `fun` nor the test of convergence.

@@ -22,11 +22,14 @@ cdef class swapped:
     cdef Follower follower
     cdef list places, others
     cdef list aside             # what is copied aside: the array, its copy, whose numbers it takes
-    cdef bint exchanged
+    cdef bint exchanged, entered
 
-    def __init__(self, Follower follower not None):
+    def __cinit__(self, Follower follower not None):
         self.follower = follower
         self.aside = []
+
+    def __reduce__(self):
+        raise TypeError("swapped(): a block cannot be copied")
 
     def __enter__(self):
         self.follower.plan.hold()
@@ -40,6 +43,9 @@ cdef class swapped:
 
     def __exit__(self, *error):
         # The plan is not held: while it is SWAPPED, nobody comes further than to `hold`, and `close` changes no array.
+        if not self.entered:
+            raise RuntimeError("swapped(): was not entered")
+        self.entered = False
         self.leave()
 
     cdef int enter(self) except -1:
@@ -54,6 +60,7 @@ cdef class swapped:
         self.exchange()
         plan.changes += 1
         plan.count[UNDER_WAY] = SWAPPED
+        self.entered = True
         return 0
 
     cdef int look(self) except -1:

@@ -131,7 +131,7 @@ def generate() -> str:
     """The text of a ``.pyx`` module that holds all sweeps and a table of their addresses."""
     every = rules.RULES.values()
     of_scalars = dict.fromkeys(function for rule in every for function in rule.of_scalars)
-    updates: list[Callable[..., Any]] = [prepare, *(rule.update for rule in every), finish]
+    updates: list[Callable[..., Any]] = [prepare, finish, *(rule.update for rule in every)]
     scalars: list[Callable[..., Any]] = [rules.nadam_mu, rules.power_sum, *of_scalars]
     parts = [HEADER]
     parts += [_function(f, "double") for f in scalars]

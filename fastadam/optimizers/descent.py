@@ -82,7 +82,7 @@ class SGD(Optimizer):
 
 
 class ASGD(Swapping, Optimizer):
-    r"""Averaged gradient descent: the mean of all parameters from step ``t0`` on is kept beside them.
+    r"""Averaged gradient descent: a mean of all parameters after the first ``t0`` steps is kept beside them.
 
     .. math::
         η_t &= lr \, / \, (1 + λ · lr · (t - 1))^{α} \\
@@ -94,7 +94,7 @@ class ASGD(Swapping, Optimizer):
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`. ``bounds`` hold for θ, not for its average.
+        See `Optimizer`. ``bounds`` hold for the average, too.
     lr : float or callable, default 1e-2
     lambd : float, default 1e-4
         λ, a decay of the parameters and of the rate.
@@ -123,7 +123,7 @@ class ASGD(Swapping, Optimizer):
 
     lr: Rate = option(default=1e-2, check=rate_or_schedule)
     lambd: float = option(default=1e-4, check=non_negative)
-    alpha: float = option(default=0.75, check=finite)
+    alpha: float = option(default=0.75, check=non_negative)
     t0: float = option(default=1e6, check=finite)
     weight_decay: float = option(default=0.0, check=non_negative)
 

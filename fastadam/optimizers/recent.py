@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..base import Optimizer
-from ..options import Rate, count, flag, non_negative, option, rate, rate_or_schedule, three_betas, two_betas
+from ..options import Rate, a_power, count, flag, non_negative, option, rate, rate_or_schedule, three_betas, two_betas
 from ..stepped import Swapping
 
 __all__ = ["ADOPT", "AdEMAMix", "Lion", "ScheduleFreeAdamW"]
@@ -173,7 +173,7 @@ class ScheduleFreeAdamW(Swapping, Optimizer):
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`. ``bounds`` hold for y alone.
+        See `Optimizer`. ``bounds`` hold for z, and so for x and y.
     lr : float, default 2.5e-3
         No schedule: the average does what a falling rate is for. Take 1 to 10 times the rate of AdamW.
     betas : (float, float), default (0.9, 0.999)
@@ -185,15 +185,16 @@ class ScheduleFreeAdamW(Swapping, Optimizer):
     warmup_steps : int, default 0
         The rate of step t is ``lr * min(1, t / warmup_steps)``.
     r : float, default 0
-        The power of t in the weights of the average.
+        The power of t in the weights of the average, at most 10.
     weight_lr_power : float, default 2
-        The power of the rate in them.
+        The power of the rate in them, at most 10.
 
     Notes
     -----
     States ``v``, ``z`` and ``x``, which begin as 0, and as the parameters at the first step. Source: Defazio et al.,
     arXiv:2405.15682. Numbers and defaults are those of the authors' ``AdamWScheduleFree``, whose weights go by the
-    largest rate so far: they are the same here while ``lr`` is not raised. That code keeps y and z and computes x when
+    largest rate so far: they are the same here while ``lr`` stays as it is in
+    the warm-up, and is not raised after it. That code keeps y and z and computes x when
     it is asked for, which moves 28 bytes an element and not 36; kept, x can be looked at and put back to the bit.
 
     Examples
@@ -212,8 +213,8 @@ class ScheduleFreeAdamW(Swapping, Optimizer):
     eps: float = option(default=1e-8, check=non_negative)
     weight_decay: float = option(default=0.0, check=non_negative, hyper=("decay",))
     warmup_steps: int = option(default=0, check=count)
-    r: float = option(default=0.0, check=non_negative)
-    weight_lr_power: float = option(default=2.0, check=non_negative)
+    r: float = option(default=0.0, check=a_power)
+    weight_lr_power: float = option(default=2.0, check=a_power)
 
     rules: ClassVar = ("schedule_free",)
     average: ClassVar = "x"

@@ -31,7 +31,9 @@ KINDS = {
 }
 each_backend = pytest.mark.parametrize("backend", backends.BACKENDS)
 each_bounds = pytest.mark.parametrize("bounds", BOUNDS, ids=str)
-each_case = pytest.mark.parametrize("case", BY_RULE)
+#: their averages are of what is between the bounds
+AVERAGED = ("asgd", "schedule_free")
+each_case = pytest.mark.parametrize("case", [case for case in BY_RULE if case not in AVERAGED])
 
 
 def clipped(p: np.ndarray, bounds) -> np.ndarray:
@@ -81,8 +83,26 @@ def test_every_rule_ends_with_it(case, kind, backend):
     compare(case, kind, (-0.5, 1.0), backend)
 
 
+@pytest.mark.parametrize("case", AVERAGED)
+def test_averages_are_between_the_bounds(case):
+    """For as long as the gradient pulls out of them, which a point that is not projected would follow."""
+    opts = [make(case, np.full(40, 0.3), lr=0.5, bounds=(0, 1), backend=backend) for backend in backends.BACKENDS]
+    for t in range(60):
+        for opt in opts:
+            opt.step(np.linspace(-3, 3, 40) if t < 50 else np.full(40, 2.0))
+        assert all(((array >= 0) & (array <= 1)).all() for array in [opts[0].params, *weights_of(opts[0])])
+        if t == 49:
+            assert (opts[0].params[:19] > 0.99).all()
+    assert (opts[0].params < 1).all()  # it comes back at once
+    assert len({bits(opt.params) + b"".join(map(bits, weights_of(opt))) for opt in opts}) == 1
+
+
+def weights_of(opt) -> list[np.ndarray]:
+    return [opt.state[name][0] for name in ("ax", "z", "x") if name in opt.state]
+
+
 def compare_all() -> None:
-    for case in BY_RULE:
+    for case in BY_RULE.keys() - AVERAGED:
         for kind in KINDS:
             compare(case, kind, (-0.3, 0.7), "cython")
 
@@ -171,6 +191,10 @@ def test_saved_with_the_state(bounds, end, tmp_path):
 
 @each_case
 def test_functional(case):
+    if case == "average":  # which has no bounds
+        with pytest.raises(TypeError, match="bounds"):
+            functional.average(*np.ones((2, 3)), 1, bounds=(0, 1))
+        return
     rule, cls_options = RULES[case], BY_RULE[case][1]
     p, g = numbers("float64", 0), numbers("float64", 1)
     step = getattr(functional, case)

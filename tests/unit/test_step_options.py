@@ -285,7 +285,7 @@ def test_the_mode_outside_the_kernel_is_as_before():
 
     rule = Rule(lambda p, g: (p,), lambda t: (), ())
     with pytest.raises(KeyboardInterrupt):
-        inside.stepped_once([np.ones(3)], rule, python=(sweep, lambda t, hyper: [1.0] * 4))
+        inside.stepped_once([np.ones(3)], rule, python=(sweep, lambda t, hyper: [1.0] * rule.n_scalars))
     assert said == [False]
     assert product_is_denormal()
 
