@@ -224,9 +224,9 @@ def rules_markdown(measured: dict[str, Any]) -> str:
     parts = heading("Every rule", "--rules ", measured["machine"])
     parts.append("One step, float32, with the options that the tests give the rule. Medians of interleaved rounds.")
     parts.append(
-        "*Faster* is against the fastest of PyTorch's variants; *bytes* are those that the rule moves for each"
+        "*Faster* is against the fastest of PyTorch's variants; *bytes* are what the rule moves for an element;"
     )
-    parts.append("element; the *roofline* is a kernel that moves as many with almost no arithmetic, in the same run.\n")
+    parts.append("the *roofline* is a kernel that moves as many with almost no arithmetic, in the same run.\n")
     parts += ["| rule | arrays × elements | fastadam | PyTorch's fastest | faster | bytes | of roofline |"]
     parts += ["|---|---|---|---|---|---|---|", *(rule_row(name, case) for name, case in measured["rules"])]
     return "\n".join(parts) + "\n"

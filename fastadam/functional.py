@@ -6,8 +6,9 @@ the number `t` of this step, from 1. Each is an array, or a list of arrays; the 
 belongs to one parameter has its shape, in any memory layout. A state has its dtype, but is float32 for a float16 or
 bfloat16 parameter; a gradient may be all that `Optimizer.step` takes. In a list of gradients None leaves its parameter
 and its states as they are. A list shares t: a parameter whose first gradient comes later needs calls of its own, with
-a t of its own, since some rules begin their states at t = 1. States begin at zero. The options, given by name, are those
-of the class; `lr` is a number here, and the function chooses the rule. Errors are raised before anything is touched.
+a t of its own, since some rules begin their states at t = 1. States begin at zero. The options, given by name, are
+those of the class; `lr` is a number here, and the function chooses the rule. Errors are raised before anything is
+touched.
 
 What is stepped is the array that is passed. ``E[rows]`` with a list or an array of rows is a *copy*: its step is lost,
 and no function can see that. Keep the copy, and put it back: ``part = E[rows]``, the step, ``E[rows] = part``, and the
