@@ -66,8 +66,7 @@ class Averages(Core):
         model = self.read_model()
         given = {name: p for name, p in zip(self.tree.names, model, strict=True) if p is not None}
         checks.parameters(list(given), list(given.values()))
-        begun = self.plan.steps > 0
-        return [1] * len(self.groups), [p if n else None for p, n in zip(model, begun, strict=True)]
+        return [1] * len(self.groups), model
 
     def reset(self, keys: Sequence[str] | None) -> None:
         """Begin anew, with copies of what the model is now."""
@@ -250,6 +249,6 @@ def _averages_of(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _own_options(given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Of a group's options those that are not an optimizer's alone."""
-    theirs = {name for cls in CLASSES.values() for name in cls.options} - Average.options.keys()
+    """Of a group's options those that are not an optimizer's own, as whether it is frozen there."""
+    theirs = {name for cls in CLASSES.values() for name in cls.options} - {"name", "extra"}
     return None if given is None else {name: value for name, value in given.items() if name not in theirs}

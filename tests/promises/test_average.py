@@ -367,6 +367,10 @@ def test_exchanges_every_bit_and_back(make, dtype, layout):
     for n_threads in (1, 2):
         arrays = [strange(shape, dtype, LAYOUTS[layout]) for shape in SHAPES]
         opt = make(arrays, n_threads)
+        if opt.average:
+            opt.step([np.zeros_like(p) for p in arrays])
+            for p in arrays:
+                p[...] = strange(p.shape, dtype, LAYOUTS[layout])
         for k, average in enumerate(kept(opt)):
             average[...] = strange(average.shape, dtype, np.copy)[::-1] if average.ndim else k
         before = [[a.tobytes() for a in some] for some in (arrays, kept(opt))]
@@ -437,10 +441,26 @@ def test_an_array_replaced_within_the_block():
     assert avg.params["W"].tolist() == [5.0] * 3
 
 
+@pytest.mark.parametrize("make", [of_asgd, of_schedule_free])
+def test_what_has_made_no_step_is_shown_as_it_is(make):
+    """Weights that were loaded after the optimizer was made, into a layer that stays frozen."""
+    a, b = np.zeros(3), np.zeros(3)
+    opt = make([{"params": a}, {"params": b}], 1)
+    opt.param_groups[1]["frozen"] = True
+    a[...], b[...] = 5, 9
+    for _ in range(2):
+        with opt.swapped():
+            assert a.round(2).tolist() == [5.0] * 3
+            assert b.tolist() == [9.0] * 3
+        opt.step([np.zeros(3), None])
+
+
 @pytest.mark.parametrize("make", [of_average, of_asgd, of_schedule_free])
 def test_nothing_is_allocated(make):
     arrays = [np.ones((1000, 1000), np.float32), np.ones((300, 300), np.float32).T]
     opt = make(arrays, 2)
+    if opt.average:
+        opt.step([np.zeros_like(p) for p in arrays])
     with opt.swapped():
         pass
     tracemalloc.start()
@@ -454,6 +474,7 @@ def test_nothing_is_allocated(make):
 def test_a_second_thread_is_kept_out_and_the_block_ends():
     arrays = [np.zeros(1000)]
     opt = of_asgd(arrays, 1)
+    opt.step([np.zeros(1000)])
     opt.state["ax"][0][...] = 1
     refused, stop = [], threading.Event()
 
