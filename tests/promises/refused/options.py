@@ -100,7 +100,7 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (fastadam.NAdam, "decoupled_weight_decay", 0, TypeError, FLAG, ""),
     (fastadam.RAdam, "eps", -1.0, ValueError, RATE, ""),
     (fastadam.ASGD, "lambd", -1e-4, ValueError, RATE, ""),
-    (fastadam.ASGD, "alpha", inf, ValueError, FINITE, ""),
+    (fastadam.ASGD, "alpha", -0.5, ValueError, RATE, ""),
     (fastadam.ASGD, "t0", nan, ValueError, FINITE, ""),
     (fastadam.Rprop, "lr", schedules.constant(0.1), TypeError, RATE, "constant(lr=0.1)"),
     (fastadam.Rprop, "etas", (0.0, 1.2), ValueError, "a number > 0 and < 1", "0.0"),
@@ -124,8 +124,8 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (fastadam.ScheduleFreeAdamW, "lr", lambda t: 0.1, TypeError, RATE, "<function"),
     (fastadam.ScheduleFreeAdamW, "warmup_steps", 2.5, TypeError, WHOLE, "2.5"),
     (fastadam.ScheduleFreeAdamW, "warmup_steps", -1, ValueError, WHOLE, "-1"),
-    (fastadam.ScheduleFreeAdamW, "r", -0.5, ValueError, RATE, ""),
-    (fastadam.ScheduleFreeAdamW, "weight_lr_power", -2.0, ValueError, RATE, ""),
+    (fastadam.ScheduleFreeAdamW, "r", 100, ValueError, "a number >= 0 and <= 10", ""),
+    (fastadam.ScheduleFreeAdamW, "weight_lr_power", -2.0, ValueError, "a number >= 0 and <= 10", ""),
 ]  # fmt: skip
 
 
