@@ -59,7 +59,7 @@ from .torch_average import Average as Average
 from .torch_scalars import Carried, Scalar, plain_value, scalars_of, steps_done
 from .torch_state import export_state, import_state, torch_classes, torch_defaults
 
-__all__ = ["Average", "export_state", "import_state", *torch_classes()]
+__all__ = ["export_state", "import_state", *torch_classes()]
 
 #: torch's ways of computing that change nothing of what a step gives
 _SAME = {"foreach", "fused"}

@@ -64,7 +64,7 @@ class Sharded(Optimizer):
     grads :
         The gradients, in the structure of `params`: write them there, and nothing is copied. float64 for float64
         parameters, float32 for others.
-    param_groups, state :
+    groups and states : ``param_groups``, ``state``
         Of this rank's pieces, one-dimensional arrays that are called after their place, as ``W[0:500]``.
     comm :
         The communicator that was given.

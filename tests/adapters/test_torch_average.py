@@ -1,10 +1,17 @@
-"""`fastadam.adapters.torch.Average` against torch's own averaged models, and what tensors may do between updates."""
+"""`fastadam.adapters.torch.Average` against torch's own averaged models, and what tensors may do between updates.
+Needs torch, which CI installs.
+"""
 
 import copy
 import pickle
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
+
+if find_spec("torch") is None:
+    pytest.skip("torch is not installed; CI installs it", allow_module_level=True)
+
 import torch
 from torch.optim import swa_utils
 

@@ -16,8 +16,6 @@ import inside
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-from torch.optim import swa_utils
 
 import fastadam
 
@@ -104,6 +102,8 @@ def test_backends_give_the_same_bits(backend):
 
 @pytest.mark.parametrize("decay", [0.999, 0.0, 1.0, None])
 def test_is_torchs_averaged_model(decay):
+    torch = pytest.importorskip("torch")
+    swa_utils = torch.optim.swa_utils
     model = torch.nn.Linear(5, 3)
     multi = None if decay is None else swa_utils.get_ema_multi_avg_fn(decay)
     theirs = swa_utils.AveragedModel(model, multi_avg_fn=multi)
