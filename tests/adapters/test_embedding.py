@@ -277,8 +277,9 @@ def test_logistic_regression_without_the_interpreter(dtype):
 def taken_by_step(opt) -> tuple[list[float], dict[str, float]]:
     """What `<rule>_step` takes after t: the arguments of the scalars, and what all rules share."""
     values = members_of(opt)
-    own = [values[name] for name in arguments(rule_of(opt).scalars)[1:]]
-    return own, {name: values[name] for name in ("weight_decay", "decoupled", "maximize", "low", "high")}
+    shared = ("weight_decay", "decoupled", "maximize", "low", "high")
+    own = [values[name] for name in arguments(rule_of(opt).scalars)[1:] if name not in shared]
+    return own, {name: values[name] for name in shared}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
