@@ -128,8 +128,8 @@ cdef class Watch:
 
     `params` are the parameters that have gradients, a list a group: the plan's, in its order. `states` are the tensors
     of their states. `counts` is the tensor of torch's counts of steps; `steps` are the plan's. What a step reads of a
-    group, `read_options` names. `carried` is the tensor of other numbers that a step reads and changes, a row each: what
-    they are after it, the caller writes into `following` before.
+    group, `read_options` names. `carried` is the tensor of other numbers that a step reads and changes, a row each: the
+    caller writes what they are after it into `following` before.
     """
 
     cdef list params, noted_options, noted_states, grads, written, strides, shapes

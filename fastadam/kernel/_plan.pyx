@@ -31,7 +31,6 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject*)
 
 
-
 cdef inline bint all_floats(values) noexcept:
     """Whether this is a tuple of Python's floats."""
     cdef Py_ssize_t i
