@@ -356,7 +356,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         wrong=st.sampled_from(
-            [("lr", -1.0), ("lr", "0.1"), ("lr", math.nan), ("weight_decay", True), ("maximize", 1), ("nesterov", True)]
+            [("lr", -1.0), ("lr", "0.1"), ("lr", math.nan), ("weight_decay", True), ("maximize", 1), ("nesterov", 1)]
         ),
         k=st.integers(0, 9),
     )
@@ -374,8 +374,8 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.way != "object" and len(self.model.groups) < 3)
     @rule(count=st.integers(1, 3), rate=st.sampled_from(RATES))
     def add_group(self, count: int, rate: Any) -> None:
-        if callable(rate) and not self.takes_schedules():
-            rate = 0.5
+        if not self.takes_schedules():
+            rate = self.opt.defaults["lr"]  # which may be fixed, as in the optimizer that a file is loaded into
         params = self.new_arrays(count)
         self.model.add(params, {**self.opt.defaults, "lr": rate})
         more: dict[str, Any] = {"lr": rate}
