@@ -37,7 +37,7 @@ MACROS += [("FASTADAM_NO_THREADS", None)] if os.environ.get("FASTADAM_NO_THREADS
 
 
 # The modules of fastadam/kernel that are Cython; each has its sources beside it.
-KERNEL = ["_bfloat16", "_codecs", "_cpu", "_entry", "_extras", "_follow", "_gradients", "_layout", "_norms"]
+KERNEL = ["_bfloat16", "_blocks", "_codecs", "_cpu", "_entry", "_extras", "_follow", "_gradients", "_layout", "_norms"]
 KERNEL += ["_plan", "_segments", "_signals", "_stepper", "_swapped", "_tiles"]
 
 

@@ -50,9 +50,13 @@ class Optimizer(Stepped):
         Keep of every float16 and bfloat16 parameter a float32 copy among the states (``"master"``), step that, and
         round it to the parameter: steps too small for 16 bits add up. Where others have changed an element of the
         parameter, so that it is not the rounded copy, the next step begins with what it is now.
-    state_dtype : {None, "bfloat16"}
-        Keep the states in 16 bits, half the memory. They are rounded stochastically: up with a probability equal to the
-        discarded fraction, so without bias. Needs ml_dtypes; not for float64 parameters.
+    state_dtype : {None, "bfloat16", "int8"}
+        Keep the states in 16 bits, or in blocks of 8-bit floating-point codes (258 bytes for 256 elements): a half or a
+        quarter of the memory. They are rounded stochastically: up with a probability equal to the discarded fraction,
+        so without bias. "bfloat16" needs ml_dtypes; neither is for float64 parameters. Chosen at construction.
+    min_8bit_size : int, default 4096
+        With "int8", the states of arrays of fewer elements are float32: they take little memory, and are often the ones
+        that matter (biases, scales). Chosen at construction.
     seed : int, default 0
         The seed of the stochastic rounding, in [0, 2**64). The same seed gives the same bits, whatever the threads.
     state_dir : path, optional
@@ -71,7 +75,8 @@ class Optimizer(Stepped):
     grad_norm : float or None
         The norm of the last step's gradients, where it was asked to measure it.
     state : mapping
-        Name of a state (``"m"``, ``"v"``, …) -> its arrays, one for each parameter; what is assigned is copied.
+        Name of a state (``"m"``, ``"v"``, …) -> its arrays, one for each parameter; what is assigned is copied. One of
+        8 bits is read as a float32 copy, which is read-only.
     param_groups : sequence
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 
@@ -96,7 +101,6 @@ class Optimizer(Stepped):
     __slots__ = ()
     grads: Grads | None = setting(default=None, kw_only=True)
     master_weights: bool = setting(default=False, check=options.flag, kw_only=True)
-    state_dtype: str | None = setting(default=None, check=options.state_dtype, kw_only=True)
     state_dir: str | PathLike[str] | None = setting(default=None, kw_only=True)
     seed: int = setting(default=0, check=options.seed, kw_only=True)
     lr: Rate = option(check=options.rate_or_schedule)
@@ -104,6 +108,9 @@ class Optimizer(Stepped):
     bounds: tuple[float | None, float | None] | None = option(
         default=(-inf, inf), check=options.bounds, kw_only=True, hyper=("low", "high")
     )
+
+    state_dtype: str | None = option(default=None, check=options.state_dtype, kw_only=True, fixed=True)
+    min_8bit_size: int = option(default=4096, check=options.count, kw_only=True, fixed=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.rules:
@@ -244,4 +251,4 @@ class Optimizer(Stepped):
     @property
     def state(self) -> States:
         """Name of a state -> its arrays, one a parameter, None where it has none; what is assigned is copied."""
-        return States(self.core.store, self.core.held)
+        return States(self.core)

@@ -17,12 +17,17 @@ from .kernel._plan import Plan
 from .kernel._signals import deferred_signals
 from .kernel.arrived import make_writeable
 from .names import meant
+from .state import numbers
+from .state.numbers import First
 from .state.snapshot import Fit, Snapshot
 from .state.store import States, Store, continued_rows
 from .tree import Tree
 
 #: the settings of a kind that declares none of them
-_UNSAID = {"grads": None, "master_weights": False, "state_dtype": None, "state_dir": None, "seed": 0}
+_UNSAID = {"grads": None, "master_weights": False, "state_dir": None, "seed": 0}
+
+#: by `state_dtype`, what the parameter may be computed in: there is no complex bfloat16
+_STORED_IN = {"bfloat16": ("float32",), "int8": ("float32", "complex64")}
 
 
 class Core(Follower):
@@ -53,11 +58,11 @@ class Core(Follower):
         for k, branch in enumerate(structure.branches):
             label = f"params[{k}]" if branch.options else ""
             groups.add(label, groups.checked(label, branch.arrays, branch.options or {}))
-        _check_params(structure.names, structure.arrays, settings)
+        _check_params(structure.names, structure.arrays, groups.of_params("state_dtype"))
         _check_grads(structure, bound, structure.arrays, groups.frozen)
-        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays)
+        initial = _all_initial(kind, settings, groups)
+        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial)
         with store.undone_on_error():
-            store.add(structure.arrays, _all_initial(kind, settings, groups))
             core = cls(kind, settings, structure, groups, store, origins)
             store.commit(core.plan)
             core.bind(bound)
@@ -129,7 +134,12 @@ class Core(Follower):
 
     def _take_arrays(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
         """Step these arrays from now on."""
+        states = [
+            self.store.reordered(old, new, own)
+            for old, new, own in zip(self.plan.params, arrays, states, strict=True)
+        ]
         self._lay(structure, arrays, states, counts)
+        self.store.states = states
         rest = iter(arrays)
         cut = [tuple(islice(rest, len(values["params"]))) for values in self.groups.values]
         self.groups.assign({k: {"params": params} for k, params in enumerate(cut)})
@@ -177,7 +187,7 @@ class Core(Follower):
             steps[numbers] = 0
             plan.begin_change()
             for k in numbers:
-                self.store.begin(k, initial[k])
+                self.store.begin(k, plan.params[k], initial[k])
             plan.set_counts(*((0, 0) if keys is None else (plan.t, plan.skipped)), steps)
 
     def replace(self, key: str, array: np.ndarray, rows: Any) -> None:
@@ -191,12 +201,12 @@ class Core(Follower):
         arrays = self.tree.read_again()
         self._need_fitting(arrays, but=k)
         before, arrays[k] = arrays[k], array
-        _check_params(self.tree.names, arrays, self.settings)
+        _check_params(self.tree.names, arrays, self.groups.of_params("state_dtype"))
         states, counts = list(self.store.states), self.plan.counts
         if (old_rows := continued_rows(self.tree.names[k], rows, array, self.plan.params[k])) is not None:
             g = [number for number, branch in enumerate(self.tree.branches) for _ in branch.names][k]
             initial = _initial(self.kind, self.settings, self.groups.rules[g], self.groups.values[g], array)
-            states[k] = self.store.continued(k, array, old_rows, initial)
+            states[k] = self.store.continued(k, self.plan.params[k], array, old_rows, initial)
             if not (old_rows >= 0).any():
                 counts = counts.copy()
                 counts[3 + k] = 0
@@ -208,7 +218,6 @@ class Core(Follower):
         except BaseException:
             structure.with_array(k, before)
             raise
-        self.store.states = states
         self.set_tree(structure)
         if self.owner is None and not structure.is_grouped:
             self.settings["params"] = structure.source
@@ -247,10 +256,11 @@ class Core(Follower):
         structure = self.tree.with_group(branch)
         rules = [*groups.rules, self.kind.rule(values)]
         arrays = [*self.plan.params, *branch.arrays]
-        _check_params(structure.names, arrays, self.settings)
+        said = [*groups.of_params("state_dtype"), *[values.get("state_dtype")] * len(branch.arrays)]
+        _check_params(structure.names, arrays, said)
         bound = None if grads is None else structure.grads_with_group(self.bound, tree.listed(grads))
         _check_grads(structure, bound, arrays, [*groups.frozen, values["frozen"]])
-        new = Store(self.settings["state_dtype"], [], self.plan.counts)
+        new = Store([], self.plan.counts)
         new.add(branch.arrays, [_initial(self.kind, self.settings, rules[-1], values, p) for p in branch.arrays])
         groups.add(label, values)
         try:
@@ -313,7 +323,7 @@ class Core(Follower):
     def of_parts(cls, kind: Any, parts: dict[str, Any]) -> "Core":
         """The core of a copy; what came from another process may be read-only, and is not to stay so."""
         make_writeable(_arrays_of(parts))
-        store = Store(parts["settings"]["state_dtype"], parts["states"], parts["counts"])
+        store = Store(parts["states"], parts["counts"])
         core = cls(kind, parts["settings"], parts["tree"], parts["groups"], store)
         core.bind(parts["bound"])
         return core
@@ -368,11 +378,14 @@ def _arrays_of(parts: Mapping[str, Any]) -> Iterator[Any]:
     yield from () if bound is None else structure.flatten(bound, parts["groups"].frozen)
 
 
-def _check_params(names: Sequence[str], arrays: Sequence[Any], settings: Mapping[str, Any]) -> None:
+def _check_params(names: Sequence[str], arrays: Sequence[Any], state_dtypes: Sequence[Any]) -> None:
     checks.parameters(list(names), list(arrays))
-    for name, p in zip(names, arrays, strict=True):
-        if settings["state_dtype"] is not None and checks.computed_in(p) != np.float32:
-            raise ValueError(f"state_dtype: {name} is {p.dtype}, whose states are, too; leave state_dtype out")
+    for name, p, said in zip(names, arrays, state_dtypes, strict=True):
+        if said is not None and checks.computed_in(p) not in _STORED_IN[said]:
+            raise ValueError(
+                f"state_dtype: {name} is {p.dtype}, whose states are, too; leave state_dtype out, or give it a group "
+                "with state_dtype=None"
+            )
 
 
 def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Sequence[bool]) -> None:
@@ -383,13 +396,25 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
             checks.gradient(name, g, p)
 
 
-def _initial(kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray) -> dict[str, Any]:
-    """What the states of a parameter hold at first, by name: a number, or the parameter itself."""
-    master = {"master": p} if settings["master_weights"] and p.itemsize == 2 else {}
-    return kind.first_states(rule, values, p) | master  # type: ignore[no-any-return]
+def _initial(kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray) -> dict[str, First]:
+    """What the states of a parameter hold at first, by name."""
+    begins = kind.first_states(rule, values, p).items()
+    found = {name: First(value, _stored_in(rule, name, values, p)) for name, value in begins}
+    has_master = settings["master_weights"] and p.itemsize == 2
+    return found | ({"master": First(p, checks.computed_in(p))} if has_master else {})
 
 
-def _all_initial(kind: Any, settings: Mapping[str, Any], groups: Groups) -> list[dict[str, Any]]:
+def _stored_in(rule: Any, name: str, values: Values, p: np.ndarray) -> np.dtype[Any]:
+    """The dtype of a state, as `First` has it."""
+    said = values.get("state_dtype")
+    if said == "bfloat16":
+        return options.bfloat16()
+    if said == "int8" and p.size >= values["min_8bit_size"]:
+        return np.dtype(np.uint8 if name in rule.non_negative else np.int8)
+    return checks.computed_in(p)
+
+
+def _all_initial(kind: Any, settings: Mapping[str, Any], groups: Groups) -> list[dict[str, First]]:
     """The same, of all parameters."""
     pairs = zip(groups.rules, groups.values, strict=True)
     return [_initial(kind, settings, rule, values, p) for rule, values in pairs for p in values["params"]]

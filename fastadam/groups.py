@@ -64,7 +64,11 @@ class Groups(Telling, Sequence["Group"]):
     @property
     def frozen_params(self) -> list[bool]:
         """The same of each parameter."""
-        return [values["frozen"] for values in self.values for _ in values["params"]]
+        return self.of_params("frozen")
+
+    def of_params(self, name: str) -> list[Any]:
+        """The option of each parameter; None where groups have no such option."""
+        return [values.get(name) for values in self.values for _ in values["params"]]
 
     def __len__(self) -> int:
         return len(self.values)

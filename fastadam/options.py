@@ -288,7 +288,7 @@ def flag_or_none(name: str, value: Any) -> bool | None:
 
 
 def count(name: str, value: Any, least: int = 0) -> int:
-    """A count of steps."""
+    """A count of steps or elements."""
     return checks.whole(name, value, least, below=2**62)
 
 
@@ -312,21 +312,35 @@ def names_or_none(name: str, value: Any) -> list[str] | None:
 
 def in_bfloat16(option: str, value: Any) -> bool:
     """Whether this option says so; the other choice is None."""
-    name = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", None))
-    if value is not None and not (isinstance(name, str) and name == "bfloat16"):
+    said = _dtype_name(value)
+    if said not in (None, "bfloat16"):
         raise ValueError(f"{option}: expected None or 'bfloat16', got {shown(value)}")
-    return value is not None
+    return said is not None
 
 
-def state_dtype(name: str, value: Any) -> Any:
+def _dtype_name(value: Any) -> str | None:
+    """The name of a dtype that is given by its name, or by itself; None, and "" for what is none."""
+    name = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", ""))
+    return None if value is None else name if isinstance(name, str) else ""
+
+
+def state_dtype(name: str, value: Any) -> str | None:
     """The dtype in which states are kept, or None for what the parameter is computed in."""
-    if not in_bfloat16(name, value):
-        return None
+    said = _dtype_name(value)
+    if said not in (None, "bfloat16", "int8"):
+        raise ValueError(f"{name}: expected None, 'bfloat16' or 'int8', got {shown(value)}")
+    if said == "bfloat16":
+        bfloat16()
+    return said
+
+
+def bfloat16() -> np.dtype[Any]:
+    """NumPy's dtype of bfloat16."""
     try:
-        from ml_dtypes import bfloat16
+        import ml_dtypes
     except ImportError as error:
         raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
-    return np.dtype(bfloat16)
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def check_schedule(name: str, value: Any) -> Any:

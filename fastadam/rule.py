@@ -72,6 +72,8 @@ class Rule:
     update: Callable[..., Any]
     scalars: Callable[..., Any]
     states: tuple[str, ...]
+    #: those of the states that are never below zero: in 8 bits their codes need no sign
+    non_negative: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -10,12 +10,19 @@ ctypedef void (*squares_t)(Py_ssize_t n, const void* tile, double scale, double*
 
 cdef struct Codec:          # how numbers are stored
     Py_ssize_t itemsize
+    bint in_blocks          # of BLOCK elements each, in a contiguous array of bytes
     bint plain              # as they are computed
     load_t load
     store_t store
 
+cdef extern from "block.h":
+    enum: BLOCK
+    enum: BLOCK_HEAD
+
 cdef Codec FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64    # what is computed in float32
 cdef Codec WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE        # what is computed in float64
+cdef Codec BLOCKS, BLOCKS_NEAREST                                   # computed in float32, too
 cdef squares_t squares32, squares64
 
+cdef Py_ssize_t bytes_of_blocks(Py_ssize_t n) noexcept nogil
 cdef const Codec* codec_of(int computed, cnp.ndarray array) noexcept

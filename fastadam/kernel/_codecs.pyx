@@ -9,7 +9,7 @@ cnp.import_array()
 def use_codecs(dict addresses):
     """Take the functions of codecs.h from the instruction set that was chosen: their names and addresses."""
     global FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, squares32, squares64
-    global WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE
+    global WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE, BLOCKS, BLOCKS_NEAREST
     FLOAT16 = codec(2, False, addresses["load_float16"], addresses["store_float16"])
     BFLOAT16 = codec(2, False, addresses["load_bfloat16"], addresses["store_bfloat16"])
     BFLOAT16_RANDOM = codec(2, False, addresses["load_bfloat16"], addresses["store_bfloat16_random"])
@@ -19,12 +19,20 @@ def use_codecs(dict addresses):
     WIDE_BFLOAT16 = codec(2, False, addresses["widen_load_bfloat16"], addresses["narrow_store_bfloat16"])
     WIDE_FLOAT32 = codec(4, False, addresses["widen_load_float32"], addresses["narrow_store_float32"])
     DOUBLE = codec(8, True, addresses["load_double"], addresses["store_double"])
+    BLOCKS = codec(1, False, addresses["load_blocks"], addresses["store_blocks"])
+    BLOCKS_NEAREST = codec(1, False, addresses["load_blocks"], addresses["store_blocks_nearest"])
+    BLOCKS.in_blocks = BLOCKS_NEAREST.in_blocks = True
     squares32 = <squares_t> <size_t> addresses["squares_float32"]
     squares64 = <squares_t> <size_t> addresses["squares_float64"]
 
 
 cdef Codec codec(Py_ssize_t itemsize, bint plain, size_t load, size_t store):
-    return Codec(itemsize, plain, <load_t> load, <store_t> store)
+    return Codec(itemsize, False, plain, <load_t> load, <store_t> store)
+
+
+cdef Py_ssize_t bytes_of_blocks(Py_ssize_t n) noexcept nogil:
+    """The bytes of n elements in blocks: `n` a multiple of BLOCK, or all."""
+    return n + (n + BLOCK - 1) // BLOCK * BLOCK_HEAD
 
 
 cdef const Codec* codec_of(int computed, cnp.ndarray array) noexcept:
@@ -34,6 +42,8 @@ cdef const Codec* codec_of(int computed, cnp.ndarray array) noexcept:
     """
     cdef int typenum = cnp.PyArray_TYPE(array)
     cdef bint is_wide = computed == cnp.NPY_DOUBLE
+    if typenum == cnp.NPY_UINT8:
+        return &BLOCKS
     if typenum == cnp.NPY_DOUBLE or typenum == cnp.NPY_CDOUBLE:
         return &DOUBLE if is_wide else &FLOAT64
     if typenum == cnp.NPY_FLOAT or typenum == cnp.NPY_CFLOAT:

@@ -7,7 +7,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t
 
 from ._layout cimport Layout
-from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, set_operand, sort_extents
+from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, note_directness, set_operand, sort_extents
 
 from . import checks
 
@@ -61,8 +61,7 @@ cdef int admit_each(Layout layout, grads) except -1:
             raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
         if not check_fast(layout, segment, <object> g):
             check_slow(layout, i, <object> g)
-        segment.direct = segment.others_direct and segment.operands[1].direct
-        gathers |= not segment.direct
+        gathers |= note_directness(segment)
     return gathers
 
 
@@ -82,8 +81,7 @@ cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) e
             return False
         if segment.absent:
             segment.absent = layout.grads_apart = False
-        segment.direct = segment.others_direct and segment.operands[1].direct
-        gathers |= not segment.direct
+        gathers |= note_directness(segment)
     if gathers:
         layout.need_buffers(n_threads)
     return True
@@ -140,6 +138,7 @@ cdef bint move_to(Layout layout, Segment* segment, char* data) noexcept:
         return False
     layout.grads_apart = False
     operand.data = data
+    operand.in_place = operand.contiguous
     operand.direct = operand.contiguous and operand.codec.plain
     return True
 

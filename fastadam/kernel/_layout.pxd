@@ -1,7 +1,7 @@
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 
-from ._segments cimport Bundle, Cohort, Extent, Job, Segment, sweep_t
+from ._segments cimport N_PACKED, Bundle, Cohort, Extent, Job, Segment, packed_t, sweep_t
 
 ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 
@@ -14,6 +14,7 @@ cdef class Kernel:
     cdef readonly object rule
     cdef object python_sweep, python_scalars, owner
     cdef sweep_t sweep32, sweep64
+    cdef packed_t[N_PACKED] packed
     cdef scalars_t scalars
     cdef readonly int n_operands, n_hyper, n_scalars
 
@@ -46,6 +47,7 @@ cdef class Layout:
     cdef int admit_segment(self, Kernel kernel, p, states) except -1
     cdef int take_pieces(self) except -1
     cdef int fill_segment(self, Py_ssize_t i) except -1
+    cdef void choose_packed(self, Segment* segment) noexcept
     cdef void fill_axes(self, Segment* segment, cnp.ndarray p) noexcept
     cdef int set_origins(self, origins) except -1
     cdef void cut_tiles(self) noexcept

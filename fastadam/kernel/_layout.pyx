@@ -10,8 +10,11 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.string cimport memset
 
-from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM
-from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Operand, extent_of, memory_order, set_operand, sort_extents
+from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM, BLOCK, FLOAT32, Codec, bytes_of_blocks
+from ._segments cimport (
+    ALL_IN_16, CHUNK, MASTER_AND_STATES_IN_16, MASTER_IN_32, MAX_OPERANDS, STATES_IN_16, TILE, Operand, extent_of,
+    memory_order, set_operand, sort_extents,
+)
 
 from . import checks
 
@@ -21,12 +24,16 @@ cnp.import_array()
 cdef class Kernel:
     """A rule made runnable: its sweeps and step scalars, as addresses of C functions or as Python functions.
 
-    `sweeps` maps the dtypes "float32" and "float64" to addresses; `scalars` is one. Python functions take their place
-    in `python`: a pair ``(sweep(scalars, *arrays), scalars(t, hyper))``. `owner` is kept alive.
+    `sweeps` maps the dtypes "float32" and "float64" to addresses; `scalars` is one; `packed` has those of the packed
+    sweeps, or 0. Python functions take their place in `python`: a pair ``(sweep(scalars, *arrays), scalars(t,
+    hyper))``. `owner` is kept alive.
     """
 
-    def __init__(self, rule, sweeps=None, size_t scalars=0, python=None, owner=None):
+    def __init__(self, rule, sweeps=None, size_t scalars=0, python=None, owner=None, packed=(0,) * N_PACKED):
+        cdef int k
         self.rule = rule
+        for k in range(N_PACKED):
+            self.packed[k] = <packed_t> <size_t> packed[k]
         self.owner = owner
         self.n_operands = 2 + len(rule.states)
         self.n_hyper = N_OF_THE_STEP + len(rule.hyper)
@@ -169,7 +176,12 @@ cdef class Layout:
         segment.is_complex = cnp.PyTypeNum_ISCOMPLEX(segment.p_typenum)
         segment.itemsize = 8 if segment.typenum == cnp.NPY_DOUBLE else 4
         segment.sweep = kernel.sweep64 if segment.typenum == cnp.NPY_DOUBLE else kernel.sweep32
+        segment.all_packed = kernel.packed
         segment.first = self.job.n_elements
+        for state in states:
+            if cnp.PyArray_Check(state) and cnp.PyArray_TYPE(<cnp.ndarray> state) == cnp.NPY_UINT8:
+                # tiles are cut where blocks begin
+                segment.first = (self.job.n_elements + BLOCK - 1) // BLOCK * BLOCK
         segment.n = n_reals(segment, <cnp.ndarray> p)
         segment.n_operands = 2 + n_states
         segment.has_master = len(states) > n_states
@@ -184,12 +196,10 @@ cdef class Layout:
                 and not segment.is_complex
                 and same_shape(<cnp.ndarray> state, <cnp.ndarray> p)
             ):
-                name = f"a state of {self.names[i]}"
-                checks.parameter(name, state)
-                checks.state(name, state, p)
+                checks.state(f"a state of {self.names[i]}", state, p, bytes_of_blocks(segment.n))
             self.held.append(state)
         self.job.n_segments += 1
-        self.job.n_elements += segment.n
+        self.job.n_elements = segment.first + segment.n
         self.job.n_bytes += segment.n * segment.itemsize
         return 0
 
@@ -236,7 +246,7 @@ cdef class Layout:
         segment.operands[1].data = NULL
         for k in range(2, segment.n_operands + segment.has_master):
             array = self.held[segment.held + k - 1]
-            if not same_shape(array, p):
+            if cnp.PyArray_TYPE(array) != cnp.NPY_UINT8 and not same_shape(array, p):
                 raise RuntimeError(f"a state of {self.names[i]}: its shape was changed while it was laid out")
             set_operand(segment, k if k < segment.n_operands else 0, array)
             if k < segment.n_operands and segment.operands[k].codec == &BFLOAT16:
@@ -244,7 +254,29 @@ cdef class Layout:
         segment.others_direct = not segment.has_master
         for k in range(segment.n_operands):
             segment.others_direct &= k == 1 or segment.operands[k].direct
+        self.choose_packed(segment)
         return 0
+
+    cdef void choose_packed(self, Segment* segment) noexcept:
+        """Choose the packed sweep that steps the operands where they lie, if there is one, once a gradient fits it."""
+        cdef bint master = segment.has_master, in_place = True
+        cdef const Codec* own = segment.operands[segment.n_operands if master else 0].codec
+        cdef const Codec* states = NULL
+        cdef int k, number = N_PACKED
+        for k in range(2, segment.n_operands):
+            if states is not NULL and segment.operands[k].codec != states:
+                return
+            states = segment.operands[k].codec
+        for k in range(segment.n_operands + master):
+            in_place &= k == 1 or segment.operands[k].in_place
+        if own == &FLOAT32 and states == &BFLOAT16_RANDOM:
+            number = STATES_IN_16
+        elif own == &BFLOAT16 and (states == &BFLOAT16_RANDOM or states is NULL and not master):
+            number = MASTER_AND_STATES_IN_16 if master else ALL_IN_16
+        elif own == &BFLOAT16 and master and (states == &FLOAT32 or states is NULL):
+            number = MASTER_IN_32
+        if in_place and number != N_PACKED:
+            segment.packed, segment.packed_gradient = segment.all_packed[number], own
 
     cdef void fill_axes(self, Segment* segment, cnp.ndarray p) noexcept:
         """The axes of a segment: those of p that have more or less than one element, and that of complex numbers."""

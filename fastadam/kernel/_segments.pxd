@@ -4,12 +4,23 @@ from libc.stdint cimport int64_t, uint64_t
 from ._codecs cimport Codec
 
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
+# over operands as they are stored, in place: a key of random bits for each two states, and the first element's place
+ctypedef void (*packed_t)(
+    Py_ssize_t n, void** arrays, const void* scalars, const uint64_t* keys, uint64_t place
+) noexcept nogil
+
+cdef enum:                  # the packed sweeps of a rule, in the order of generate.PACKED
+    STATES_IN_16
+    ALL_IN_16
+    MASTER_IN_32
+    MASTER_AND_STATES_IN_16
+    N_PACKED
 
 cdef enum:
     MAX_OPERANDS = 16       # p, g, up to 13 states, and the parameter of a master weight
     TILE = 8192             # elements that a thread takes at a time, across the borders of arrays and groups
     MAX_DIMS = 64           # of NumPy's arrays
-    CHUNK = 1024            # elements loaded at a time where an array is not plain contiguous memory
+    CHUNK = 1024            # elements of a buffer, where an array is not plain contiguous memory
 
 cdef struct Bundle:         # the parameters that share a kernel and its hyper-parameters: a group's
     void* kernel            # a Kernel, borrowed: the layout holds the reference
@@ -31,7 +42,8 @@ cdef struct Operand:
     Py_ssize_t step
     const Codec* codec
     bint contiguous         # uniform, its step the size of an element
-    bint direct             # contiguous, aligned and plain: the sweep runs on it where it lies
+    bint in_place           # contiguous and aligned: a sweep of its type can run on it where it lies
+    bint direct             # and plain: the usual sweep can
 
 cdef struct Squares:        # a sum of squares of numbers times 2 ** -exponent, in twice the precision
     double high
@@ -58,6 +70,10 @@ cdef struct Segment:        # one parameter with its gradient and states
     Py_ssize_t* p_shape
     bint others_direct      # all operands but the gradient are direct
     bint direct             # all operands are
+    packed_t* all_packed    # its rule's packed sweeps
+    packed_t packed         # the sweep that reads and writes operands as they are stored, in place; NULL where none does
+    const Codec* packed_gradient    # how it expects the gradient
+    bint packs              # and the gradient is so
     int n_operands          # of the sweep
     bint has_master         # the sweep's p is a master weight; operand n_operands is the parameter, stored from it
     Py_ssize_t* shape       # by axis of the segment, slowest first in p's memory
@@ -87,6 +103,7 @@ cdef struct Job:            # all that a thread needs to work on a tile
     double* sums                # of squares, high and low parts, where segments meet tiles: `slot` says where
     int which                   # the operand that is exchanged with the parameter
 
+cdef bint note_directness(Segment* segment) noexcept
 cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept
 cdef Extent extent_of(Segment* segment, int which) noexcept
 cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept

@@ -4,7 +4,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from ._codecs cimport codec_of
+from ._codecs cimport bytes_of_blocks, codec_of
 
 import numpy as np
 
@@ -57,6 +57,9 @@ cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
     operand.codec = codec_of(segment.typenum, array)
     operand.uniform = True
     operand.step = operand.codec.itemsize
+    if operand.codec.in_blocks:  # it has one axis of its own
+        operand.contiguous = True
+        return
     for k in range(segment.ndim - 1, -1, -1):
         if segment.axes[k] < 0:
             operand.strides[k] = operand.codec.itemsize
@@ -69,7 +72,18 @@ cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
         is_first = False
         next_stride = operand.strides[k] * segment.shape[k]
     operand.contiguous = operand.uniform and operand.step == operand.codec.itemsize
-    operand.direct = operand.contiguous and operand.codec.plain and cnp.PyArray_ISALIGNED(array)
+    operand.in_place = operand.contiguous and cnp.PyArray_ISALIGNED(array)
+    operand.direct = operand.in_place and operand.codec.plain
+
+
+cdef bint note_directness(Segment* segment) noexcept:
+    """Note whether the gradient, too, is read where it lies; whether buffers may be needed."""
+    cdef Operand* operand = &segment.operands[1]
+    segment.direct = segment.others_direct and operand.direct
+    segment.packs = (
+        segment.packed is not NULL and operand.in_place and operand.codec == segment.packed_gradient
+    )
+    return not segment.direct
 
 
 cdef Extent extent_of(Segment* segment, int which) noexcept:
@@ -82,6 +96,9 @@ cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
     cdef Extent extent = Extent(data, data + operand.codec.itemsize)
     cdef Py_ssize_t far
     cdef int k
+    if operand.codec.in_blocks:
+        extent.high = data + bytes_of_blocks(segment.n)
+        return extent
     for k in range(segment.ndim):
         far = operand.strides[k] * (segment.shape[k] - 1)
         if far < 0:

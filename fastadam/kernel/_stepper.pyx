@@ -81,12 +81,12 @@ cdef class Stepper:
     cdef int step_once(
         self, list params, list grads, list states, list names, int64_t t, tuple hyper
     ) except -1:
-        """Step number `t` of these arrays, of which nothing is kept. States of 16 bits are refused."""
+        """Step number `t` of these arrays, of which nothing is kept. States of fewer than 32 bits are refused."""
         cdef list own
         for own in states:
             for state in own:
-                if cnp.PyArray_Check(state) and cnp.PyArray_ITEMSIZE(<cnp.ndarray> state) == 2:
-                    raise TypeError("states: expected float32 or float64, got 16 bits")
+                if cnp.PyArray_Check(state) and cnp.PyArray_ITEMSIZE(<cnp.ndarray> state) <= 2:
+                    raise TypeError(f"states: expected float32 or float64, got {state.dtype}")
         self.plan.hold()
         try:
             self.plan.lay_held([(self.kernel, params, states)], names, None, None)

@@ -8,7 +8,7 @@ from libc.math cimport ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ._codecs cimport squares32, squares64, squares_t
+from ._codecs cimport bytes_of_blocks, squares32, squares64, squares_t
 from ._layout cimport Kernel, Layout
 from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Job, Operand, Segment
 
@@ -40,6 +40,7 @@ cdef enum:
     SHORT = 4096            # fewer elements are stepped sooner than the GIL is released and taken again
     ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
     LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
+    STRIP = 256             # elements gathered at a time for a compiled sweep: in cache, and memory is read on meanwhile
     PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
 
 #: the fewest elements that more than one thread steps
@@ -145,7 +146,8 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     if job.buffers is not NULL:
         buffer = job.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
     while begin < end:
-        if not segment.absent:
+        begin = max(begin, segment.first)  # where blocks begin there may be a gap before it
+        if begin < end and not segment.absent:
             job.work(job, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
         begin = segment.first + segment.n
         segment += 1
@@ -180,15 +182,39 @@ cdef void sweep_clipped(
 cdef inline void sweep_by(
     const void* scalars, Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer
 ) noexcept nogil:
-    """In place where all operands are direct, else chunk by chunk."""
+    """In place where all operands are direct or a packed sweep is there for them, else chunk by chunk."""
     cdef void* arrays[MAX_OPERANDS]
     cdef Py_ssize_t n
+    if segment.packs:
+        sweep_packed(scalars, job, segment, begin, end - begin)
+        return
     while begin < end:
-        n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> CHUNK)
+        n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> STRIP)
         views(segment, begin, n, buffer, arrays)
         segment.sweep(n, arrays, scalars)
         put_back(job, segment, begin, n, arrays)
         begin += n
+
+
+cdef void sweep_packed(
+    const void* scalars, Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t n
+) noexcept nogil:
+    """Step n elements by the sweep that decodes and encodes them."""
+    cdef void* arrays[MAX_OPERANDS]
+    cdef uint64_t keys[MAX_OPERANDS]
+    cdef int k
+    for k in range(segment.n_operands + segment.has_master):
+        arrays[k] = segment.operands[k].data + begin * segment.operands[k].step
+    for k in range((segment.n_operands - 1) // 2):
+        keys[k] = key_of(segment, 2 + 2 * k)
+    segment.packed(n, arrays, scalars, keys, segment.offset + begin)
+    if job.zero_grads:
+        memset(arrays[1], 0, n * segment.operands[1].step)
+
+
+cdef inline uint64_t key_of(Segment* segment, int which) noexcept nogil:
+    """Of the random bits of an operand, a state: two states share a key but for its lowest bit."""
+    return mixed(segment.cohort.noise + segment.whole * MAX_OPERANDS + which // 2) & ~<uint64_t> 1 | which % 2
 
 
 cdef void exchange_range(
@@ -320,7 +346,6 @@ cdef inline void* view(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t
 
 cdef inline void put_back(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t n, void** arrays) noexcept nogil:
     """Store what the sweep wrote, where that is not where it lies; and zeros as gradient, where asked for."""
-    cdef uint64_t key = segment.cohort.noise + segment.whole * MAX_OPERANDS
     cdef int k
     if job.zero_grads:
         memset(arrays[1], 0, n * segment.itemsize)
@@ -328,7 +353,7 @@ cdef inline void put_back(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize
         return
     for k in range(segment.n_operands):
         if not segment.operands[k].direct and (k != 1 or job.zero_grads):
-            copy_out(segment, k, begin, n, <char*> arrays[k], mixed(key + k))
+            copy_out(segment, k, begin, n, <char*> arrays[k], key_of(segment, k))
     if segment.has_master:
         copy_out(segment, segment.n_operands, begin, n, <char*> arrays[0], 0)
 
@@ -363,6 +388,8 @@ cdef void move(
             for k in range(last - 1, -1, -1):
                 data += row % segment.shape[k] * operand.strides[k]
                 row = row // segment.shape[k]
+        elif operand.codec.in_blocks:
+            data = operand.data + bytes_of_blocks(begin)
         if out:
             operand.codec.store(run, data, step, chunk, key, segment.offset + begin)
         else:

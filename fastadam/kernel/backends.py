@@ -59,7 +59,7 @@ def _cython(rule: Rule) -> Kernel:
     if not _is_built_in(rule):
         raise ValueError(f"backend: rule {rule.name!r} is not built in; use backend='numba' or 'numpy'")
     scalars, float32, float64 = sweep_addresses(rule.name)
-    return Kernel(rule, {"float32": float32, "float64": float64}, scalars)
+    return Kernel(rule, {"float32": float32, "float64": float64}, scalars, packed=_MODULE.PACKED[rule.name])
 
 
 def _numba(rule: Rule) -> Kernel:

@@ -333,9 +333,16 @@ def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
         )
 
 
-def state(name: str, value: np.ndarray, param: np.ndarray) -> None:
-    """Refuse what is no state of `param`: the same shape, what it is computed in or, for float32, bfloat16."""
+def state(name: str, value: np.ndarray, param: np.ndarray, n_bytes: int) -> None:
+    """Refuse what is no state of `param`: the same shape, what it is computed in or, for float32, bfloat16; or so many
+    bytes of blocks."""
     dtype = computed_in(param)
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and dtype == np.float32:
+        writeable(name, value)
+        if not (value.shape == (n_bytes,) and value.flags.c_contiguous):
+            raise ValueError(f"{name}: expected {n_bytes} bytes of blocks, contiguous, got shape {value.shape}")
+        return
+    parameter(name, value)
     is_bfloat16 = value.itemsize == 2 and value.dtype.name == "bfloat16"
     if not (dtype == np.float32 and is_bfloat16 and value.shape == param.shape):
         like(name, value, param, dtype)

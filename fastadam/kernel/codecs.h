@@ -2,8 +2,8 @@
  * Compiled once for each instruction set, with the sweeps. Bit operations and exact sums: every build gives the same.
  *
  * load(n, data, stride, tile): elements `stride` bytes apart, of any alignment, to a contiguous tile.
- * store(n, data, stride, tile, key, place): back, rounded to nearest even; the last two matter to store_bfloat16_random
- * alone, which rounds up with the probability of what is cut off, by a function of `key` and each element's `place`.
+ * store(n, data, stride, tile, key, place): back, rounded to nearest even; the last two matter where rounding is
+ * stochastic: up with the probability of what is cut off, by random bits of each element's place.
  */
 #ifndef FASTADAM_CODECS_H
 #define FASTADAM_CODECS_H
@@ -11,6 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "block.h"
+
+#if defined(_MSC_VER)
+#define RESTRICT __restrict
+#else
+#define RESTRICT __restrict__
+#endif
 
 static inline float float_of_bits(uint32_t bits) {
     float x;
@@ -63,29 +71,39 @@ static inline uint16_t encode_float16(float x) {
     return (uint16_t)(half | (bits >> 16 & 0x8000));
 }
 
-static inline uint32_t quiet_or_infinite(uint32_t bits) { /* the upper half of what has no finite value */
-    return bits >> 16 | ((bits & 0x7fffffff) > 0x7f800000 ? 0x40 : 0);
+/* What rounding adds, but to a NaN: that could become a number. Below, the shift of a signed number packs in fewer
+ * instructions; a NaN that arithmetic made says so in its upper half. */
+static inline int16_t upper_half(float x, uint32_t added) {
+    return (int16_t)((int32_t)(bits_of_float(x) + (added & -(uint32_t)(x == x))) >> 16);
 }
 
 static inline uint16_t encode_bfloat16(float x) {
-    uint32_t bits = bits_of_float(x);
-    uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffff) >= 0x7f800000 ? quiet_or_infinite(bits) : nearest);
+    return (uint16_t)upper_half(x, 0x7fff + (bits_of_float(x) >> 16 & 1));
 }
 
-/* 16 random bits for element i after `place`: two rounds of multiply and shift, a half of the key before each. */
-static inline uint32_t random_bits(uint64_t key, uint64_t place, uint32_t i) {
-    uint32_t at = (uint32_t)place + i, low = (uint32_t)key + (uint32_t)(place >> 32) * 0x85ebca6bu;
-    uint32_t x = at + (at < i ? low + 0x85ebca6bu : low); /* place + i may pass a multiple of 2^32 */
-    x = (x ^ x >> 16) * 0x7feb352du + (uint32_t)(key >> 32);
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    return x >> 16;
+/* A master weight, or the parameter where that is not the master weight, rounded: others have changed it. */
+static inline float followed(float master, uint16_t now) {
+    return encode_bfloat16(master) == now ? master : decode_bfloat16(now);
 }
 
-static inline uint16_t encode_bfloat16_random(float x, uint32_t random) {
-    uint32_t bits = bits_of_float(x);
-    return (uint16_t)((bits & 0x7fffffff) >= 0x7f800000 ? quiet_or_infinite(bits) : (bits + random) >> 16);
+static inline uint16_t encode_bfloat16_random(float x, uint32_t random) { return (uint16_t)upper_half(x, random); }
+
+/* ---------------------------------------------------------------- random bits */
+
+/* Two random numbers of 16 bits for each place of an array, which a key and the place alone decide: one round of
+ * multiply and shift after a Weyl sequence. Places that are 2^32 apart have the same. The lowest bit of a key says which
+ * half is meant. `random_first` begins a run; from one element to the next add RANDOM_STEP. */
+#define RANDOM_STEP 0x9e3779b1u
+
+static inline uint32_t random_first(uint64_t key, uint64_t place) {
+    return (uint32_t)(key | 1) + (uint32_t)place * RANDOM_STEP;
 }
+
+static inline uint32_t random_bits(uint32_t at, uint64_t key) {
+    return (at ^ at >> 16) * 0x846ca68bu + (uint32_t)(key >> 32);
+}
+
+static inline uint32_t random_half(uint32_t random, int half) { return half ? random & 0xffff : random >> 16; }
 
 /* ---------------------------------------------------------------- runs of them */
 
@@ -106,8 +124,8 @@ static inline uint16_t encode_bfloat16_random(float x, uint32_t random) {
 #define CODEC_STORE(name, type, compute, encode) \
     static inline void name##_run( \
         ptrdiff_t n, char *data, ptrdiff_t stride, const compute *tile, uint64_t key, uint64_t place) { \
-        (void)key, (void)place; \
-        for (ptrdiff_t i = 0; i < n; i++) { \
+        uint32_t at = random_first(key, place); /* of its own, since i is wider */ \
+        for (ptrdiff_t i = 0; i < n; i++, at += RANDOM_STEP) { \
             type x = encode; \
             memcpy(data + i * stride, &x, sizeof x); \
         } \
@@ -129,13 +147,134 @@ CODEC_LOAD(widen_load_float32, float, double, widen_float32)
 CODEC_STORE(store_float16, uint16_t, float, encode_float16(tile[i]))
 CODEC_STORE(store_bfloat16, uint16_t, float, encode_bfloat16(tile[i]))
 CODEC_STORE(store_bfloat16_random, uint16_t, float,
-            encode_bfloat16_random(tile[i], random_bits(key, place, (uint32_t)i)))
+            encode_bfloat16_random(tile[i], random_half(random_bits(at, key), key & 1)))
 CODEC_STORE(store_float32, float, float, tile[i])
 CODEC_STORE(store_float64, double, float, tile[i])
 CODEC_STORE(store_double, double, double, tile[i])
 CODEC_STORE(narrow_store_float16, uint16_t, double, encode_float16((float)tile[i]))
 CODEC_STORE(narrow_store_bfloat16, uint16_t, double, encode_bfloat16((float)tile[i]))
 CODEC_STORE(narrow_store_float32, float, double, (float)tile[i])
+
+/* ---------------------------------------------------------------- blocks of 8 bits */
+
+/* 256 elements in 258 bytes: two of its own, then a code for each element. The first byte is the exponent of the largest
+ * finite magnitude, biased as in float32; codes are floating-point numbers relative to it, with 2 bits of mantissa:
+ *
+ *   signed         sign, 5 bits of exponent: 30 octaves down from the largest, and 0 below
+ *   non-negative   6 bits of exponent: 62 octaves; above 0 nothing becomes 0, so that small second moments stay alive
+ *
+ * The second byte says which of the two, and whether there is a NaN or an infinity: blocks without are the rule, and
+ * have loops of their own. A last block is shorter. */
+#define NON_NEGATIVE 1
+#define NOT_FINITE 2
+
+static inline float power_of_two(int biased) { return float_of_bits((uint32_t)biased << 23); }
+
+/* A code's exponent as that of a float32 is tiny: a second power of two, of its kind, brings the largest to 1. An
+ * exponent of 29 or 61 stands for the largest, so that rounding, and a float32 of more than 2^127, find room above. */
+static inline float decode_signed(uint8_t code, float scale) {
+    uint32_t bits = (uint32_t)(code & 0x7f) << 21 | (uint32_t)(code & 0x80) << 24;
+    return float_of_bits(bits) * 0x1p98f * scale;
+}
+
+static inline float decode_non_negative(uint8_t code, float scale) {
+    return float_of_bits((uint32_t)code << 21) * 0x1p66f * scale;
+}
+
+/* `added` is 21 random bits, or half of what they can be. The sign moves before the shift, so that one packs both. */
+static inline uint8_t encode_signed(float x, float scale, uint32_t added) {
+    uint32_t bits = bits_of_float(x * scale * 0x1p-98f);
+    return (uint8_t)((((bits & 0x7fffffff) + added) | (bits >> 3 & 1u << 28)) >> 21);
+}
+
+static inline int32_t at_least(int32_t x, int32_t least) { return x > least ? x : least; }
+
+static inline uint8_t encode_non_negative(float x, float scale, uint32_t added) {
+    int32_t bits = at_least((int32_t)bits_of_float(x * scale * 0x1p-66f), 0);
+    int32_t own = (int32_t)bits_of_float(x), least = own < 1 << 23 ? own : 1 << 23; /* the smallest code, or 0 */
+    return (uint8_t)((uint32_t)at_least(bits + (int32_t)added, least) >> 21);
+}
+
+/* With NaN and infinity, which have the largest two codes. */
+static inline float decode_any(uint8_t code, float scale, int kind) {
+    int top = kind & NON_NEGATIVE ? 254 : 126, magnitude = kind & NON_NEGATIVE ? code : code & 0x7f;
+    float x = kind & NON_NEGATIVE ? decode_non_negative(code, scale) : decode_signed(code, scale);
+    float special = float_of_bits((magnitude > top ? 0x7fc00000u : 0x7f800000u) | (magnitude < code ? 1u << 31 : 0));
+    return magnitude < top ? x : special;
+}
+
+static inline uint8_t encode_any(float x, float scale, uint32_t added, int kind) {
+    uint8_t top = kind & NON_NEGATIVE ? 254 : 126, sign = kind & NON_NEGATIVE ? 0 : x < 0 ? 0x80 : 0;
+    uint8_t code = kind & NON_NEGATIVE ? encode_non_negative(x, scale, added) : encode_signed(x, scale, added);
+    code = x - x == 0 ? code : (uint8_t)(top | sign);
+    code = kind & NON_NEGATIVE && x < 0 ? 0 : code;
+    return x == x ? code : top + 1;
+}
+
+/* The exponent of the largest finite magnitude: at most that of 2^126, whose inverse is no denormal number. */
+static inline int largest_exponent(int n, const float *x, int *is_finite) {
+    int32_t largest = 0;
+    for (int i = 0; i < n; i++) largest = at_least((int32_t)(bits_of_float(x[i]) & 0x7fffffff), largest);
+    *is_finite = largest < 0x7f800000;
+    if (!*is_finite) {
+        largest = 0;
+        for (int i = 0; i < n; i++) {
+            int32_t magnitude = (int32_t)(bits_of_float(x[i]) & 0x7fffffff);
+            largest = magnitude < 0x7f800000 ? at_least(magnitude, largest) : largest;
+        }
+    }
+    return largest >> 23 < 253 ? largest >> 23 : 253;
+}
+
+static inline void load_block(int n, const uint8_t *RESTRICT block, float *RESTRICT x) {
+    const uint8_t *code = block + BLOCK_HEAD;
+    float scale = power_of_two(block[0]);
+    if (block[1] & NOT_FINITE)
+        for (int i = 0; i < n; i++) x[i] = decode_any(code[i], scale, block[1]);
+    else if (block[1] & NON_NEGATIVE)
+        for (int i = 0; i < n; i++) x[i] = decode_non_negative(code[i], scale);
+    else
+        for (int i = 0; i < n; i++) x[i] = decode_signed(code[i], scale);
+}
+
+/* `added` is a number for all elements, or a function of `at`, which is counted on from one to the next. */
+#define STORE_BLOCK(name, added) \
+    static inline void name(int n, uint8_t *RESTRICT block, const float *RESTRICT x, uint64_t key, uint32_t at) { \
+        uint8_t *code = block + BLOCK_HEAD; \
+        int is_finite, exponent = largest_exponent(n, x, &is_finite), kind = block[1] & NON_NEGATIVE; \
+        float scale = power_of_two(254 - exponent); \
+        block[0] = (uint8_t)exponent; \
+        block[1] = (uint8_t)(kind | (is_finite ? 0 : NOT_FINITE)); \
+        if (!is_finite) \
+            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_any(x[i], scale, added, kind); \
+        else if (kind) \
+            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_non_negative(x[i], scale, added); \
+        else \
+            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_signed(x[i], scale, added); \
+    }
+
+STORE_BLOCK(store_block_nearest, 1u << 20)
+STORE_BLOCK(store_block_random, random_half(random_bits(at, key), key & 1) << 5)
+
+/* A run begins with a block. */
+static void load_blocks(ptrdiff_t n, const char *data, ptrdiff_t stride, void *tile) {
+    const uint8_t *block = (const uint8_t *)data;
+    float *x = (float *)tile;
+    (void)stride;
+    for (; n > 0; n -= BLOCK, block += BLOCK_HEAD + BLOCK, x += BLOCK) load_block(n < BLOCK ? (int)n : BLOCK, block, x);
+}
+
+#define STORE_BLOCKS(name, store_block) \
+    static void name(ptrdiff_t n, char *data, ptrdiff_t stride, const void *tile, uint64_t key, uint64_t place) { \
+        uint8_t *block = (uint8_t *)data; \
+        const float *x = (const float *)tile; \
+        (void)stride; \
+        for (; n > 0; n -= BLOCK, block += BLOCK_HEAD + BLOCK, x += BLOCK, place += BLOCK) \
+            store_block(n < BLOCK ? (int)n : BLOCK, block, x, key, random_first(key, place)); \
+    }
+
+STORE_BLOCKS(store_blocks, store_block_random)
+STORE_BLOCKS(store_blocks_nearest, store_block_nearest)
 
 /* ---------------------------------------------------------------- the sum of squares */
 

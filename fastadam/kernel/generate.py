@@ -1,11 +1,12 @@
 """Writes the loops around the rules: at build time a Cython module of all sweeps, for Numba the two bodies alone.
-A rule's own source goes under a typed signature as it stands.
+A rule's own source goes under a typed signature as it stands. A packed sweep is the same loop over operands that are
+stored in 16 bits: it decodes and encodes them in registers, by the functions of codecs.h.
 """
 
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import rules
@@ -14,20 +15,27 @@ from ..rule import OF_THE_STEP, Rule, arguments, finish, prepare
 HEADER = '''# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, cpow=True
 """Generated from fastadam/rules.py by fastadam/kernel/generate.py: do not edit."""
 from libc.math cimport INFINITY, fabs, fabsf, log, sqrt as sqrt_f64, sqrtf
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+cdef extern from "codecs.h":
+    float decode_bfloat16(uint16_t x) nogil
+    float followed(float master, uint16_t now) nogil
+    uint16_t encode_bfloat16(float x) nogil
+    uint16_t encode_bfloat16_random(float x, uint32_t random) nogil
+    uint32_t random_first(uint64_t key, uint64_t place) nogil
+    uint32_t random_bits(uint32_t at, uint64_t key) nogil
+    uint32_t random_half(uint32_t random, int half) nogil
+    uint32_t RANDOM_STEP
 
 cdef extern from *:
     """
-    #if defined(_MSC_VER)
-      #define RESTRICT __restrict
-    #else
-      #define RESTRICT __restrict__
-    #endif
     typedef float *RESTRICT floats;
     typedef double *RESTRICT doubles;
+    typedef uint16_t *RESTRICT halves;
     """
     ctypedef float* floats
     ctypedef double* doubles
+    ctypedef uint16_t* halves
 
 ctypedef fused real:
     float
@@ -68,24 +76,34 @@ cdef inline real where(real condition, real a, real b) noexcept nogil:
 #: the functions of codecs.h, by their C arguments
 CODECS = {
     "Py_ssize_t n, const char* data, Py_ssize_t stride, void* tile": (
-        *("load_float16", "load_bfloat16", "load_float32", "load_float64", "load_double"),
+        *("load_float16", "load_bfloat16", "load_float32", "load_float64", "load_double", "load_blocks"),
         *("widen_load_float16", "widen_load_bfloat16", "widen_load_float32"),
     ),
     "Py_ssize_t n, char* data, Py_ssize_t stride, const void* tile, uint64_t key, uint64_t place": (
         *("store_float16", "store_bfloat16", "store_bfloat16_random", "store_float32", "store_float64", "store_double"),
+        *("store_blocks", "store_blocks_nearest"),
         *("narrow_store_float16", "narrow_store_bfloat16", "narrow_store_float32"),
     ),
     "Py_ssize_t n, const void* tile, double scale, double* sum": ["squares_float32", "squares_float64"],
 }
 
+#: how the operands of each packed sweep are stored: parameter, gradient, states. A "master" is a parameter of bfloat16
+#: with a master weight, on which the sweep runs. _segments.pxd has their numbers
+PACKED = (
+    ("float32", "float32", "bfloat16"),
+    ("bfloat16", "bfloat16", "bfloat16"),
+    ("master", "bfloat16", "float32"),
+    ("master", "bfloat16", "bfloat16"),
+)
+
 SWEEP = """
-cdef void {name}_{dtype}_loop(Py_ssize_t n, const {ctype}* s, {parameters}) noexcept nogil:
-    cdef {ctype} p_, g_, {scalars}
+cdef void {name}_loop(Py_ssize_t n, const {ctype}* s, {parameters}) noexcept nogil:
+    cdef {ctype} p_, g_, {numbers}
     cdef Py_ssize_t i
 {body}
 
-cdef void {name}_{dtype}(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil:
-    {name}_{dtype}_loop(n, <const {ctype}*> scalars, {arguments})
+cdef void {name}(Py_ssize_t n, void** arrays, const void* scalars{taken}) noexcept nogil:
+    {name}_loop(n, <const {ctype}*> scalars, {arguments})
 """
 
 STEP = """
@@ -99,17 +117,35 @@ def arrays(rule: Rule) -> list[str]:
     return ["p", "g", *(f"state_{name}" for name in rule.states)]
 
 
-def sweep_body(rule: Rule, update: str) -> str:
-    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there."""
+def new(rule: Rule) -> list[str]:
+    """What the loop calls an element of each state after its step."""
+    return [f"new_{name}" for name in rule.states]
+
+
+def sweep_body(
+    rule: Rule,
+    update: str,
+    loaded: Mapping[str, str] | None = None,
+    stored: Mapping[str, str] | None = None,
+    head: Sequence[str] = ("for i in range(n):",),
+) -> str:
+    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there.
+
+    `loaded` has expressions for element i of the arrays that are not read as they are, `stored` what is written to
+    those that are not written so. `head` is how the loop begins.
+    """
     scalars = [f"s{k}" for k in range(rule.n_scalars)]
     before, own, after = rule.divided(scalars)
-    states = [f"{name}[i]" for name in arrays(rule)[2:]]
+    read = {name: f"{name}[i]" for name in arrays(rule)} | dict(loaded or {})
+    p, g, *states = read.values()
+    written = dict(zip(["p", *arrays(rule)[2:]], ["p_", *new(rule)], strict=True)) | dict(stored or {})
     lines = [f"{name} = s[{k}]" for k, name in enumerate(scalars)]  # locals, which no store can change
     lines += [
-        "for i in range(n):",
-        f"    p_, g_ = prepare({', '.join(['p[i]', 'g[i]', *before])})",
-        f"    ({', '.join(['p_', *states])},) = {update}({', '.join(['p_', 'g_', *states, *own])})",
-        f"    p[i] = finish({', '.join(['p_', *after])})",
+        *head,
+        f"    p_, g_ = prepare({', '.join([p, g, *before])})",
+        f"    ({', '.join(['p_', *new(rule)])},) = {update}({', '.join(['p_', 'g_', *states, *own])})",
+        f"    p_ = finish({', '.join(['p_', *after])})",
+        *(f"    {name}[i] = {number}" for name, number in written.items()),
     ]
     return textwrap.indent("\n".join(lines), "    ")
 
@@ -138,6 +174,7 @@ def generate() -> str:
     parts += [_function(f, "real") for f in updates]
     for rule in every:
         parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
+        parts += [_packed(rule, packing) for packing in PACKED]
         parts.append(STEP.format(name=rule.name, body=step_body(rule, rule.scalars.__name__)))
     parts += [_table(), _codecs()]
     return "".join(parts)
@@ -166,14 +203,60 @@ def _sweep(rule: Rule, dtype: str, ctype: str) -> str:
     # The pointers are parameters of a function: only there does gcc heed `restrict`, and vectorise many arrays.
     names = arrays(rule)
     return SWEEP.format(
-        name=rule.name,
-        dtype=dtype,
+        name=f"{rule.name}_{dtype}",
         ctype=ctype,
         parameters=", ".join(f"{ctype}s {name}" for name in names),
         arguments=", ".join(f"<{ctype}s> arrays[{k}]" for k in range(len(names))),
-        scalars=", ".join(f"s{k}" for k in range(rule.n_scalars)),
+        numbers=_numbers(rule),
+        taken="",
         body=sweep_body(rule, rule.name),
     )
+
+
+def _numbers(rule: Rule) -> str:
+    return ", ".join([*new(rule), *(f"s{k}" for k in range(rule.n_scalars))])
+
+
+def _packed_name(rule: Rule, packing: tuple[str, str, str]) -> str:
+    return "_".join((rule.name, *packing))
+
+
+def _packed(rule: Rule, packing: tuple[str, str, str]) -> str:
+    """The sweep over operands that are stored so. States share random bits two by two, as `_tiles.put_back` has it."""
+    parameter, gradient, state = packing
+    kinds = dict.fromkeys(arrays(rule), state) | {"p": "float32" if parameter == "master" else parameter, "g": gradient}
+    loaded = {name: f"decode_bfloat16({name}[i])" for name, kind in kinds.items() if kind == "bfloat16"}
+    stored = {"p": "encode_bfloat16(p_)"} if parameter == "bfloat16" else {}
+    if parameter == "master":
+        kinds["rounded"] = "bfloat16"
+        loaded["p"], stored["rounded"] = "followed(p[i], rounded[i])", "encode_bfloat16(p_)"
+    pairs = range((len(rule.states) + 1) // 2) if state == "bfloat16" else range(0)
+    for k, name in enumerate(rule.states if pairs else ()):
+        stored[f"state_{name}"] = f"encode_bfloat16_random(new_{name}, random_half(random{k // 2}, {k % 2}))"
+    ctypes = [("halves" if kind == "bfloat16" else "floats", name) for name, kind in kinds.items()]
+    return SWEEP.format(
+        name=_packed_name(rule, packing),
+        ctype="float",
+        parameters=", ".join([f"{ctype} {name}" for ctype, name in ctypes] + _RANDOM),
+        arguments=", ".join([*(f"<{ctype}> arrays[{k}]" for k, (ctype, _) in enumerate(ctypes)), "keys", "place"]),
+        numbers=_numbers(rule),
+        taken=", " + ", ".join(_RANDOM),
+        body=sweep_body(rule, rule.name, loaded, stored, _random_loop(pairs)),
+    )
+
+
+_RANDOM = ["const uint64_t* keys", "uint64_t place"]
+
+
+def _random_loop(pairs: Iterable[int]) -> list[str]:
+    """The head of a loop that has random bits for each pair of states."""
+    return [
+        *(f"cdef uint64_t key{k} = keys[{k}]" for k in pairs),
+        *(f"cdef uint32_t random{k}, at{k} = random_first(key{k}, place)" for k in pairs),
+        "for i in range(n):",
+        *(f"    random{k} = random_bits(at{k}, key{k})" for k in pairs),
+        *(f"    at{k} += RANDOM_STEP" for k in pairs),
+    ]
 
 
 def _table() -> str:
@@ -181,7 +264,14 @@ def _table() -> str:
         f'    "{name}": (<size_t> &{name}_step, <size_t> &{name}_float32, <size_t> &{name}_float64),\n'
         for name in rules.RULES
     )
-    return f"\n#: name of the rule -> addresses of its step's scalars and of its sweeps\nADDRESSES = {{\n{rows}}}\n"
+    packed = "".join(
+        f'    "{name}": ({", ".join(f"<size_t> &{_packed_name(rule, packing)}" for packing in PACKED)},),\n'
+        for name, rule in rules.RULES.items()
+    )
+    return (
+        f"\n#: name of the rule -> addresses of its step's scalars and of its sweeps\nADDRESSES = {{\n{rows}}}\n"
+        f"\n#: name of the rule -> addresses of its packed sweeps\nPACKED = {{\n{packed}}}\n"
+    )
 
 
 def _codecs() -> str:

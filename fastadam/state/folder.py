@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from . import numbers
 from .atomic import path_from, replacing
 from .entries import META, VERSION, in_file, need_version
 from .mismatch import Mismatch, mapping, need, need_same, saying
@@ -101,10 +102,11 @@ class Folder:
 
     def array(self, place: int, name: str, p: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         """The memory of a state of the parameter `p`, which is number `place`: in C or Fortran order, as p is."""
+        shape, dtype = numbers.memory_of(p, dtype)
         if p.size == 0:
-            return np.zeros(p.shape, dtype)  # nothing to map
+            return np.zeros(shape, dtype)  # nothing to map
         stored = in_file(np.empty(0, dtype)).dtype
-        return self._map(f"{place}.{name}.npy", p.shape, stored, np.isfortran(p)).view(dtype)
+        return self._map(f"{place}.{name}.npy", shape, stored, np.isfortran(p)).view(dtype)
 
     def commit(self) -> None:
         """The states of a new folder are whole now. Before that, nothing in it counts."""

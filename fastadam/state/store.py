@@ -8,9 +8,10 @@ import numpy as np
 
 from ..kernel import checks
 from ..kernel._plan import Plan
-from ..kernel._segments import state_like
 from ..rule import Rule
+from . import numbers
 from .folder import Folder
+from .numbers import First
 
 States = list[dict[str, np.ndarray]]
 
@@ -18,8 +19,8 @@ States = list[dict[str, np.ndarray]]
 class Store:
     """`states` are those of each parameter by name, in its rule's order; `counts` is the array that a plan owns."""
 
-    def __init__(self, state_dtype: Any, states: States, counts: np.ndarray, folder: Folder | None = None) -> None:
-        self.state_dtype, self.states, self.counts, self.folder = state_dtype, states, counts, folder
+    def __init__(self, states: States, counts: np.ndarray, folder: Folder | None = None) -> None:
+        self.states, self.counts, self.folder = states, counts, folder
 
     @classmethod
     def new(
@@ -29,51 +30,74 @@ class Store:
         rules: Sequence[Rule],
         keys: Sequence[str],
         params: Sequence[Any],
+        initial: Sequence[Mapping[str, First]],
     ) -> "Store":
-        """A store for the states of these parameters: in the folder ``state_dir``, where one is given."""
-        folder, state_dtype = None, settings["state_dtype"]
+        """A store with the states of these parameters: in the folder ``state_dir``, where one is given.
+
+        `initial` says of each parameter what its states hold at first, by name.
+        """
+        folder = None
         if settings["state_dir"] is not None:
             description = {
                 "optimizer": optimizer,
                 "rules": [rule.name for rule in rules],
                 "params": [[key, list(p.shape), p.dtype.name] for key, p in zip(keys, params, strict=True)],
-                "state_dtype": None if state_dtype is None else state_dtype.name,
+                "state_dtype": [{name: first.dtype.name for name, first in values.items()} for values in initial],
                 "master_weights": settings["master_weights"],
             }
             folder = Folder(settings["state_dir"], description, 3 + len(params))
         counts = np.zeros(3 + len(params), np.int64) if folder is None else folder.counts
-        return cls(state_dtype, [], counts, folder)
+        store = cls([], counts, folder)
+        with store.undone_on_error():
+            store.add(params, initial)
+        return store
 
-    def add(self, params: Sequence[np.ndarray], initial: Sequence[Mapping[str, Any]]) -> None:
-        """Add the states of these parameters; `initial` says of each what they hold at first, by name."""
+    def add(self, params: Sequence[np.ndarray], initial: Sequence[Mapping[str, First]]) -> None:
+        """Add the states of these parameters."""
         for p, values in zip(params, initial, strict=True):
             place = len(self.states)
-            self.states.append({name: self._new(place, p, name, value) for name, value in values.items()})
+            self.states.append({name: self._new(place, p, name, first) for name, first in values.items()})
 
-    def _new(self, place: int, p: np.ndarray, name: str, value: Any) -> np.ndarray:
-        dtype = checks.computed_in(p) if name == "master" or self.state_dtype is None else self.state_dtype
-        state: np.ndarray = state_like(p, dtype) if self.folder is None else self.folder.array(place, name, p, dtype)
-        is_new = self.folder is None or self.folder.is_new
-        if is_new and (value is p or value):  # memory that stays zero need not be touched
-            state[...] = value
+    def _new(self, place: int, p: np.ndarray, name: str, first: First) -> np.ndarray:
+        if self.folder is None:
+            return numbers.new(p, first)
+        state = self.folder.array(place, name, p, first.dtype)
+        if self.folder.is_new:
+            numbers.begin(state, p, first)
         return state
 
-    def begin(self, place: int, initial: Mapping[str, Any]) -> None:
+    def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:
         """Have the states of one parameter hold what they held at first."""
-        for name, value in initial.items():
-            self.states[place][name][...] = value
+        for name, first in initial.items():
+            numbers.write(self.states[place][name], p, first.value)
 
     def continued(
-        self, place: int, p: np.ndarray, rows: np.ndarray, initial: Mapping[str, Any]
+        self, place: int, old: np.ndarray, p: np.ndarray, rows: np.ndarray, initial: Mapping[str, First]
     ) -> dict[str, np.ndarray]:
         """States for the array `p` in the place of a parameter: row i is that of the old row ``rows[i]``, or new."""
         if self.folder is not None:
             raise ValueError("replace: states are kept in a folder, whose files are of one shape; make a new optimizer")
         found, goes_on = {}, rows >= 0
-        for name, value in initial.items():
-            found[name] = self._new(place, p, name, value)
+        for name, first in initial.items():
+            state = found[name] = numbers.new(p, first)
             if goes_on.any():
-                found[name][goes_on] = self.states[place][name][rows[goes_on]]
+                every = np.array(numbers.read(state, p))
+                every[goes_on] = numbers.read(self.states[place][name], old)[rows[goes_on]]
+                numbers.write(state, p, every)
+        return found
+
+    def reordered(self, old: np.ndarray, p: np.ndarray, states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The states of a parameter for another array in its place: bytes are in the order of its memory."""
+        order = numbers.order_of(p)
+        if p is old or order == numbers.order_of(old) or not any(map(numbers.in_blocks, states.values())):
+            return states
+        if self.folder is not None:
+            raise ValueError("state_dir: its 8-bit states are in the order of the old array's memory; keep that order")
+        found = dict(states)
+        for name, state in states.items():
+            if numbers.in_blocks(state):
+                found[name] = state.copy()  # which says what codes it has
+                numbers.write(found[name], p, numbers.read(state, old))
         return found
 
     @contextmanager

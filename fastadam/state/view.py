@@ -1,40 +1,49 @@
 """What users see of the states: arrays by name, into which can be assigned."""
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from ..kernel import checks
 from ..names import Telling
+from . import numbers
 from .store import Store
 
-#: keeps steps out, within a ``with``
-Held = Callable[[], AbstractContextManager[Any]]
+
+class Owner(Protocol):
+    """What has the states of an optimizer."""
+
+    store: Store
+    plan: Any
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Keep steps out, within a ``with``."""
+
 
 
 class States(Telling, MutableMapping[str, "StateArrays"]):
     """Name of a state -> its arrays. They are the live ones: what is assigned is checked and copied into them."""
 
-    def __init__(self, store: Store, held: Held) -> None:
-        self._store, self._held = store, held
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
 
     def _no_such(self, name: str, has: str) -> str:
         return f"states are under keys, {', '.join(self)}; write opt.state[{next(iter(self), '')!r}][0] = array"
 
     def _names(self) -> Mapping[str, None]:
-        return dict.fromkeys(name for arrays in self._store.states for name in arrays)
+        return dict.fromkeys(name for arrays in self._owner.store.states for name in arrays)
 
     def __getitem__(self, name: str) -> "StateArrays":
         if name not in self._names():
             raise KeyError(name)
-        return StateArrays(self._store, self._held, name)
+        return StateArrays(self._owner, name)
 
     def __setitem__(self, name: str, arrays: Any) -> None:
         if name not in self._names():
             raise KeyError(f"{checks.shown(name)}: no state is called so; there are {list(self)}")
-        StateArrays(self._store, self._held, name)[:] = arrays
+        StateArrays(self._owner, name)[:] = arrays
 
     def __delitem__(self, name: str) -> NoReturn:
         raise TypeError(f"state: {checks.shown(name)} cannot be taken away; reset() begins anew")
@@ -52,8 +61,8 @@ class States(Telling, MutableMapping[str, "StateArrays"]):
 class StateArrays(Telling, Sequence[np.ndarray | None]):
     """The arrays of one state, one a parameter; None where the parameter's group has no such state."""
 
-    def __init__(self, store: Store, held: Held, name: str) -> None:
-        self._store, self._held, self._name = store, held, name
+    def __init__(self, owner: Owner, name: str) -> None:
+        self._owner, self._name = owner, name
 
     def _no_such(self, name: str, has: str) -> str:
         return (
@@ -61,27 +70,29 @@ class StateArrays(Telling, Sequence[np.ndarray | None]):
         )
 
     def __len__(self) -> int:
-        return len(self._store.states)
+        return len(self._owner.store.states)
 
     def __getitem__(self, index: Any) -> Any:
-        found = self._store.states[index]
-        return [arrays.get(self._name) for arrays in found] if isinstance(index, slice) else found.get(self._name)
+        if isinstance(index, slice):
+            return [self[k] for k in range(len(self))[index]]
+        state = self._owner.store.states[index].get(self._name)
+        return None if state is None else numbers.read(state, self._owner.plan.params[index])
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
         if not isinstance(index, (int, np.integer, slice)):
             raise TypeError(f"state[{self._name!r}][{index!r}]: expected the number of a parameter, from 0")
-        numbers: Sequence[int] = range(len(self))[index] if isinstance(index, slice) else [range(len(self))[index]]
+        places: Sequence[int] = range(len(self))[index] if isinstance(index, slice) else [range(len(self))[index]]
         values = list(value) if isinstance(index, slice) else [value]
-        if len(values) != len(numbers):
-            wanted = checks.counted(len(numbers), "array")
+        if len(values) != len(places):
+            wanted = checks.counted(len(places), "array")
             raise ValueError(f"state[{self._name!r}]: expected {wanted}, one a parameter, got {len(values)}")
-        pairs = [self._checked(k, new) for k, new in zip(numbers, values, strict=True)]
-        with self._held():
-            for own, new in pairs:
-                own[...] = new
+        news = [self._checked(k, new) for k, new in zip(places, values, strict=True)]
+        with self._owner.held():
+            for k, new in zip(places, news, strict=True):
+                numbers.write(self._owner.store.states[k][self._name], self._owner.plan.params[k], new)
 
-    def _checked(self, k: int, value: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The state of parameter `k`, and what came for it."""
+    def _checked(self, k: int, value: Any) -> np.ndarray:
+        """What came for the state of parameter `k`."""
         where, own = f"state[{self._name!r}][{k}]", self[k]
         if own is None:
             raise TypeError(f"{where}: this parameter has no such state")
@@ -94,7 +105,9 @@ class StateArrays(Telling, Sequence[np.ndarray | None]):
             kept = new.astype(own.dtype)
         if (np.isfinite(new) & ~np.isfinite(kept)).any():
             raise ValueError(f"{where}: expected numbers of {own.dtype}, got larger ones: {checks.shown(value)}")
-        return own, kept
+        if numbers.has_no_sign(self._owner.store.states[k][self._name]) and (kept < 0).any():
+            raise ValueError(f"{where}: expected no number below zero, whose 8-bit codes have no sign")
+        return kept
 
     def __repr__(self) -> str:
         return repr(list(self))
