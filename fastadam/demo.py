@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import DTypeLike
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
@@ -46,10 +47,10 @@ PLAIN_COLOUR, FAST_COLOUR, GREY = "#E69F00", "#0072B2", "0.45"
 class Network:
     """A multilayer perceptron: ReLU, then softmax. Its weights are views of one array, ``parameters``."""
 
-    def __init__(self, sizes: list[int], seed: int) -> None:
+    def __init__(self, sizes: list[int], seed: int, dtype: DTypeLike = float) -> None:
         rng = np.random.default_rng(seed)
         shapes = [(n_in + 1, n_out) for n_in, n_out in pairwise(sizes)]  # the last row of a layer is its bias
-        self.parameters = np.zeros(sum(rows * columns for rows, columns in shapes))
+        self.parameters = np.zeros(sum(rows * columns for rows, columns in shapes), dtype)
         self.grad = np.zeros_like(self.parameters)
         self.layers, self.layer_grads = _views(self.parameters, shapes), _views(self.grad, shapes)
         for layer in self.layers:
@@ -69,7 +70,7 @@ class Network:
         inputs, scores = self.forward(x)
         log_p = scores - scores.max(axis=1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
-        one_hot = np.eye(scores.shape[1])[labels]
+        one_hot = np.eye(scores.shape[1], dtype=scores.dtype)[labels]
         error = (np.exp(log_p) - one_hot) / len(x)
         for k in reversed(range(len(self.layers))):
             np.matmul(inputs[k].T, error, out=self.layer_grads[k][:-1])
