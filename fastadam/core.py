@@ -135,8 +135,7 @@ class Core(Follower):
     def _take_arrays(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
         """Step these arrays from now on."""
         states = [
-            self.store.reordered(old, new, own)
-            for old, new, own in zip(self.plan.params, arrays, states, strict=True)
+            self.store.reordered(old, new, own) for old, new, own in zip(self.plan.params, arrays, states, strict=True)
         ]
         self._lay(structure, arrays, states, counts)
         self.store.states = states
