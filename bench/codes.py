@@ -2,9 +2,16 @@
 bench/lowbit.py trains with them.
 """
 
+import ctypes
+import subprocess
+import tempfile
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+HERE = Path(__file__).parent
 
 
 @dataclass
@@ -17,6 +24,7 @@ class Code:
 
     signed: np.ndarray
     non_negative: np.ndarray
+    loop: str  # its function in codes.c
     nearest: bool = False
     keeps: bool = True  # what is above 0 stays so, where there is no sign
 
@@ -47,17 +55,18 @@ def steps_to_power(count: int, power: int) -> np.ndarray:
 
 OURS = np.array([0.0, *octaves(-28, 2, 4)]), np.array([0.0, *octaves(-60, 2, 4)])
 CODES = {
-    "5 and 6 bits of exponent, 2 of mantissa (ours)": Code(*OURS),
-    "the same, to nearest": Code(*OURS, nearest=True),
-    "4 and 5 bits of exponent, 3 of mantissa": Code(
-        np.array([0.0, *octaves(-13, 1, 8)]), np.array([0.0, *octaves(-29, 1, 8)])
+    "5 and 6 bits of exponent, 2 of mantissa (ours)": Code(*OURS, "bits"),
+    "the same, to nearest": Code(*OURS, "nearest", nearest=True),
+    "4 and 5 bits of exponent, 3 of mantissa": Code(  # the same loop, with another shift
+        np.array([0.0, *octaves(-13, 1, 8)]), np.array([0.0, *octaves(-29, 1, 8)]), "bits"
     ),
     "8 steps an octave in the upper half, else 4": Code(
         np.array([0.0, *octaves(-21, -7, 4), *octaves(-6, 1, 8)]),
         np.array([0.0, *octaves(-45, -15, 4), *octaves(-14, 1, 8)]),
+        "tapered",
     ),
-    "linear in the 4th and 8th root": Code(steps_to_power(127, 4), steps_to_power(255, 8)),
-    "linear": Code(steps_to_power(127, 1), steps_to_power(255, 1), keeps=False),
+    "linear in the 4th and 8th root": Code(steps_to_power(127, 4), steps_to_power(255, 8), "roots"),
+    "linear": Code(steps_to_power(127, 1), steps_to_power(255, 1), "linear", keeps=False),
 }
 
 
@@ -84,3 +93,22 @@ def error(code: Code, signed: bool) -> float:
     x = (10 ** rng.uniform(-6, 0, 1 << 18)).astype(np.float32)
     x = x if signed else x * x
     return float(np.sqrt(np.mean((code.rounded(x, signed, rng) / x - 1.0) ** 2)))
+
+
+def nanoseconds(rounds: int = 300) -> dict[str, float]:
+    """What each code takes an element: both states, in cache, on one thread; the least of many rounds, in turns."""
+    flags = ["-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math"]
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "codes.so"
+        sources = [f"-I{HERE.parent / 'fastadam/kernel'}", str(HERE / "codes.c")]
+        subprocess.run(["gcc", "-shared", "-fPIC", *flags, *sources, "-o", str(library), "-lm"], check=True)
+        loops = ctypes.CDLL(str(library))
+        g = np.random.default_rng(0).standard_normal(1 << 16).astype(np.float32)
+        least = dict.fromkeys((code.loop for code in CODES.values()), np.inf)
+        kept = {name: [np.zeros(g.size, np.uint8), np.zeros(g.size, np.uint8), np.ones(g.size // 64)] for name in least}
+        for name in [*least] * rounds:
+            arrays = [ctypes.c_void_p(array.ctypes.data) for array in (*kept[name], g)]
+            start = time.perf_counter()
+            getattr(loops, name)(ctypes.c_ssize_t(g.size), *arrays)
+            least[name] = min(least[name], (time.perf_counter() - start) / g.size * 1e9)
+    return least

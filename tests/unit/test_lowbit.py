@@ -1,5 +1,7 @@
 """States of 8 bits train as float32 states do: the tasks of bench/lowbit.py, the hardest whole, the others in short."""
 
+import shutil
+
 import codes
 import lowbit
 import numpy as np
@@ -44,3 +46,10 @@ def test_second_moment_grows_to_a_steady_gradient():
     for _ in range(1000):
         opt.step(np.ones(4096, np.float32))
     assert np.mean(opt.state["v"][0]) == pytest.approx(1 - 0.999**1000, rel=0.02)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="builds a loop in C")
+def test_every_code_has_a_time():
+    times = codes.nanoseconds(rounds=1)
+    assert {code.loop for code in codes.CODES.values()} == set(times)
+    assert all(0 < time < 1e5 for time in times.values())
