@@ -138,7 +138,7 @@ WAYS |= {"pickle": by_pickle, "deepcopy": by_deepcopy}
 def test_resumption(case: str, kind: str, way: str, tmp_path: Path) -> None:
     opt = new(case, kind)
     if way == "pickle" and "state_dtype" in KINDS[kind][1]:
-        # NumPy pickles an array in C or Fortran order; noise and blocks go by the order in memory, which is then another
+        # NumPy pickles an array in C or Fortran order; noise and blocks go by the order in memory: then another
         opt = new(case, kind, {**parameters(KINDS[kind][0]), "../permuted": np.ones(3, inside.params(opt)[0].dtype)})
     steps_of(opt, 1, HALF)
     other = new(case, kind, backend="numpy")  # what a file says holds, whatever it is loaded into
