@@ -89,12 +89,10 @@ def _commit(path: Path, index: dict[str, Any]) -> None:
                 file.unlink()
 
 
-def load(
-    ranks: Ranks, held: Held, path: Any, strict: Any, convert: Any, params: Any, check: Check, commit: Commit
-) -> Loaded:
+def load(ranks: Ranks, held: Held, path: Any, strict: Any, params: Any, check: Check, commit: Commit) -> Loaded:
     """See `Sharded.load`."""
     with ranks.all_or_none("load") as agree, held() as shard, ExitStack() as files:
-        need_strict(strict, convert)
+        need_strict(strict)
         wanted = options.flag_or_none("params", params)
         path = path_from("path", path)
         shard.whole.need_writeable()

@@ -163,15 +163,13 @@ def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
         return {**shard.describe(steps), "state": state}
 
 
-def need_strict(strict: Any, convert: Any) -> None:
-    """Refuse to load what half fits, or is stored otherwise: the plain optimizer can, and its dict can be given to this
-    one."""
-    for name, value, usual in (("strict", strict, True), ("convert", convert, False)):
-        if options.flag(name, value) is not usual:
-            raise TypeError(
-                f"{name}: a sharded optimizer loads all or nothing, got {name}={value}; load into the plain optimizer "
-                f"with {name}={value}, and give its state_dict() to this one"
-            )
+def need_strict(strict: Any) -> None:
+    """Refuse to load what half fits: the plain optimizer can, and its dict can be given to this one."""
+    if not options.flag("strict", strict):
+        raise TypeError(
+            "strict: a sharded optimizer loads all or nothing, got strict=False; load into the plain optimizer with "
+            "strict=False, and give its state_dict() to this one"
+        )
 
 
 def load_state_dict(
@@ -179,14 +177,13 @@ def load_state_dict(
     held: Held,
     given: Any,
     strict: Any,
-    convert: Any,
     check: Check,
     is_own: Callable[[np.ndarray], bool],
     commit: Commit,
 ) -> Loaded:
     """See `Sharded.load_state_dict`."""
     with ranks.all_or_none("load_state_dict") as agree, held() as shard:
-        need_strict(strict, convert)
+        need_strict(strict)
         if not isinstance(given, Mapping):
             raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
         need_version("state_dict", given.get("version"))
