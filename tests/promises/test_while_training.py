@@ -317,7 +317,7 @@ def test_rows_of_8_bit_states_go_on_where_others_come_and_go():
     rng = np.random.default_rng(0)
     params = {"E": rng.normal(size=(300, 20)).astype("f4")}
     opt = fastadam.Adam(params, state_dtype="int8")
-    opt.step({"E": params["E"]})
+    opt.step({"E": params["E"] * 2})
     before = {name: opt.state[name][0].copy() for name in "mv"}
     rows = rng.permutation(300)[:100]
     opt.replace("E", np.asfortranarray(params["E"][rows]), rows=rows)
@@ -327,7 +327,7 @@ def test_rows_of_8_bit_states_go_on_where_others_come_and_go():
     opt.replace("E", np.ones((400, 20), "f4"), rows=[*range(100), *[-1] * 300])
     assert [state.dtype for state in inside.state_arrays(opt)] == [np.uint8] * 2
     for name, own in before.items():
-        assert np.allclose(opt.state[name][0][:100], own[rows], rtol=1 / 8, atol=2.0**-28 * abs(own).max())
+        assert np.allclose(opt.state[name][0][:100], own[rows], rtol=1 / 8, atol=2.0**-27 * abs(own).max())
         assert not opt.state[name][0][100:].any()
     opt.add_param_group({"params": {"more": np.ones(5000, "f4")}})
     opt.reset(["0.E"])
