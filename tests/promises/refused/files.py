@@ -233,7 +233,7 @@ CASES = [
             ("of a negative number", put("state", "b", "v", -ones(300, "f4"), convert=True),
              "v/b: expected no number below zero, whose 8-bit codes have no sign"),
             ("of a large number", put("state", "b", "m", ones(300) * 1e300, convert=True),
-             "m/b: expected numbers of float32, got larger ones: array("),
+             "m/b: expected numbers of float32, got larger ones: an array"),
             ("in another order", put("orders", "W", [0, 1]),
              "m/W: expected 8-bit states in memory order [1, 0] of axes, got [0, 1]; convert=True"),
             ("in no order", put("orders", "W", [0, 0], convert=True), "orders: 'W': no order of axes"),
