@@ -92,7 +92,6 @@ class Saved:
 
     def load(self, path: Place, *, strict: bool = True, params: bool | None = None, convert: bool = False) -> Loaded:
         """Go on from what `save` wrote: options, step counts, states, and the parameters where the file has them.
-        The optimizer keeps its own ``state_dtype`` and ``min_8bit_size``.
 
         Parameters
         ----------
@@ -111,7 +110,8 @@ class Saved:
         convert : bool, default False
             Take states of another dtype, too, rounded to nearest: of 8 bits, bfloat16, float32 or float64, whichever
             the optimizer keeps. By default they are refused, and so are 8-bit states of a parameter that lies in memory
-            in another order. Parameters themselves are never converted.
+            in another order. Parameters themselves are never converted. In either case the optimizer keeps its own
+            ``state_dtype`` and ``min_8bit_size``.
 
         Returns
         -------

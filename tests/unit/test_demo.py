@@ -121,6 +121,12 @@ def test_info_prints_versions_and_instruction_sets():
     assert facts["instruction set"] == backends.ISA
     assert {"cython", "numpy"} <= set(facts["backends"].split(", "))
     assert set(backends.describe()) <= set(facts)
+    assert facts["state_dtype"] == "int8, bfloat16"
+
+
+def test_info_says_what_bfloat16_states_need():
+    result = run("info", patch="import sys; sys.modules['ml_dtypes'] = None")
+    assert "int8, bfloat16 once ml_dtypes is installed" in result.stdout, result.stderr
 
 
 def test_info_does_not_import_what_only_the_demo_needs():
