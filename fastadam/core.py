@@ -346,8 +346,8 @@ class Core(Follower):
             first = last
         hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
         self.plan.lay(parts, structure.names, counts, self.origins)
-        for k, numbers in enumerate(hyper):  # a new group gets its own before the next step
-            self.plan.set_hyper(k, numbers)
+        for k, own_hyper in enumerate(hyper):  # a new group gets its own before the next step
+            self.plan.set_hyper(k, own_hyper)
         self.took = None
 
 
