@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from functools import cache
 
 import digests
 import inside
@@ -37,14 +38,15 @@ def test_every_rule_has_a_case():
         assert inside.rule_of(cls(np.ones(1), **options)) is RULES[name]
 
 
-@pytest.mark.parametrize("backend", ["cython", "numba"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
-def test_backends_equal_the_numpy_rule(case, dtype, backend):
+def test_backends_equal_the_numpy_rule(case, dtype):
     for n in SIZES:
-        for got, expected in zip(run(case, dtype, n, backend), run(case, dtype, n, "numpy"), strict=True):
-            np.testing.assert_array_equal(got, expected, err_msg=f"n = {n}")
-            assert got.dtype == dtype
+        expected = run(case, dtype, n, "numpy")
+        for backend in ("cython", "numba"):
+            for got, wanted in zip(run(case, dtype, n, backend), expected, strict=True):
+                np.testing.assert_array_equal(got, wanted, err_msg=f"{backend}, n = {n}")
+                assert got.dtype == dtype
 
 
 def test_special_values_reach_the_states():
@@ -55,6 +57,7 @@ def test_special_values_reach_the_states():
     assert all(np.isfinite(array).all() for array in finite)
 
 
+@cache
 def digest() -> str:
     """One hash over all cases and dtypes, in the instruction set that this process uses; NaNs count as one value."""
     total = hashlib.sha256()
@@ -93,9 +96,9 @@ CHANGED = "bits have changed: if that is meant, run tools/digests.py and name th
 @pytest.mark.parametrize("isa", backends.available_isas())
 def test_kept_digests_on_threads_and_layouts(isa):
     code = """
-import itertools, numpy, digests
-for n_threads, layout in itertools.product(range(1, 9), (numpy.copy, digests.strided)):
-    print(*digests.wrong(n_threads=n_threads, layout=layout))
+import numpy, digests
+for k, n_threads in enumerate((1, 1, 2, 2, 3, 5, 8)):
+    print(*digests.wrong(n_threads=n_threads, layout=(numpy.copy, digests.strided)[k % 2]))
 print("all done")
 """
     assert say(isa, code) == ["all", "done"], CHANGED
