@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from functools import cache
+from functools import cache, lru_cache
 
 import digests
 import inside
@@ -19,7 +19,7 @@ from places import ROOT
 
 from fastadam.rules import RULES
 
-STEPS = 30
+STEPS = 12  # beyond every rule's warmup
 
 
 def run(case: str, dtype: str, n: int, backend: str, special: bool = True, **options) -> list[np.ndarray]:
@@ -38,15 +38,19 @@ def test_every_rule_has_a_case():
         assert inside.rule_of(cls(np.ones(1), **options)) is RULES[name]
 
 
+@lru_cache(len(SIZES))
+def reference(case: str, dtype: str, n: int) -> list[np.ndarray]:
+    return run(case, dtype, n, "numpy")
+
+
+@pytest.mark.parametrize("backend", ["cython", "numba"])  # one after the other
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
-def test_backends_equal_the_numpy_rule(case, dtype):
+def test_backends_equal_the_numpy_rule(case, dtype, backend):
     for n in SIZES:
-        expected = run(case, dtype, n, "numpy")
-        for backend in ("cython", "numba"):
-            for got, wanted in zip(run(case, dtype, n, backend), expected, strict=True):
-                np.testing.assert_array_equal(got, wanted, err_msg=f"{backend}, n = {n}")
-                assert got.dtype == dtype
+        for got, expected in zip(run(case, dtype, n, backend), reference(case, dtype, n), strict=True):
+            np.testing.assert_array_equal(got, expected, err_msg=f"n = {n}")
+            assert got.dtype == dtype
 
 
 def test_special_values_reach_the_states():
@@ -97,15 +101,17 @@ CHANGED = "bits have changed: if that is meant, run tools/digests.py and name th
 def test_kept_digests_on_threads_and_layouts(isa):
     code = """
 import numpy, digests
-for k, n_threads in enumerate((1, 1, 2, 2, 3, 5, 8)):
+for k, n_threads in enumerate((1, 2, 3, 5, 8)):
     print(*digests.wrong(n_threads=n_threads, layout=(numpy.copy, digests.strided)[k % 2]))
 print("all done")
 """
     assert say(isa, code) == ["all", "done"], CHANGED
 
 
-@pytest.mark.parametrize("layout", [np.copy, digests.strided])
-@pytest.mark.parametrize("backend", backends.BACKENDS)
+@pytest.mark.parametrize(
+    ("backend", "layout"),
+    [("cython", np.copy), ("cython", digests.strided), ("numba", np.copy), ("numpy", digests.strided)],
+)
 def test_kept_digests_from_backends_and_files(backend, layout, tmp_path):
     assert not list(digests.wrong(backend=backend, layout=layout, resumed_in=tmp_path)), CHANGED
 

@@ -72,7 +72,7 @@ def test_njit_logistic(run):
 
 
 def test_scipy_physics_fit(run):
-    message, *values, deviation, other = run("scipy_physics_fit", "--fits", "10")
+    message, *values, deviation, other = run("scipy_physics_fit", "--fits", "5")
     assert message == "Converged: no element of the projected gradient is larger than tol = 0.001."
     fitted = {re.split(r"  +", line)[0]: numbers(line)[-2:] for line in values}
     expected = {"V_c": -42.8, "rate at V_c": 0.218, "rate at -30 mV": 0.87, "V at the end": -26.97}
