@@ -71,22 +71,48 @@ static inline uint16_t encode_float16(float x) {
     return (uint16_t)(half | (bits >> 16 & 0x8000));
 }
 
-/* What rounding adds, but to a NaN: that could become a number. Below, the shift of a signed number packs in fewer
- * instructions; a NaN that arithmetic made says so in its upper half. */
-static inline int16_t upper_half(float x, uint32_t added) {
-    return (int16_t)((int32_t)(bits_of_float(x) + (added & -(uint32_t)(x == x))) >> 16);
-}
+/* A number whose upper half is what is kept of x, once rounding has added something; but not to a NaN, which could
+ * become a number. A NaN that arithmetic made says so in its upper half. */
+static inline uint32_t rounded(float x, uint32_t added) { return bits_of_float(x) + (added & -(uint32_t)(x == x)); }
 
-static inline uint16_t encode_bfloat16(float x) {
-    return (uint16_t)upper_half(x, 0x7fff + (bits_of_float(x) >> 16 & 1));
-}
+static inline uint32_t rounded_to_nearest(float x) { return rounded(x, 0x7fff + (bits_of_float(x) >> 16 & 1)); }
+
+/* The shift of a signed number packs in fewer instructions. */
+static inline uint16_t upper_half(uint32_t bits) { return (uint16_t)(int16_t)((int32_t)bits >> 16); }
+
+static inline uint16_t encode_bfloat16(float x) { return upper_half(rounded_to_nearest(x)); }
 
 /* A master weight, or the parameter where that is not the master weight, rounded: others have changed it. */
 static inline float followed(float master, uint16_t now) {
     return encode_bfloat16(master) == now ? master : decode_bfloat16(now);
 }
 
-static inline uint16_t encode_bfloat16_random(float x, uint32_t random) { return (uint16_t)upper_half(x, random); }
+static inline uint16_t encode_bfloat16_random(float x, uint32_t random) { return upper_half(rounded(x, random)); }
+
+/* Two neighbours in a word: a loop over such pairs has one width alone, and shuffles nothing. */
+static inline uint32_t load_pair(const uint16_t *x, ptrdiff_t i) {
+    uint32_t pair;
+    memcpy(&pair, x + 2 * i, sizeof pair);
+    return pair;
+}
+
+static inline uint32_t swapped_where_big_endian(uint32_t pair) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return pair << 16 | pair >> 16;
+#else
+    return pair;
+#endif
+}
+
+static inline float first_of(uint32_t pair) { return float_of_bits(swapped_where_big_endian(pair) << 16); }
+static inline float second_of(uint32_t pair) {
+    return float_of_bits(swapped_where_big_endian(pair) & 0xffff0000u);
+}
+
+static inline void store_pair(uint16_t *x, ptrdiff_t i, uint32_t first, uint32_t second) {
+    uint32_t pair = swapped_where_big_endian(first >> 16 | (second & 0xffff0000u));
+    memcpy(x + 2 * i, &pair, sizeof pair);
+}
 
 /* ---------------------------------------------------------------- random bits */
 
