@@ -6,7 +6,7 @@ stored in 16 bits: it decodes and encodes them in registers, by the functions of
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .. import rules
