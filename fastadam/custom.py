@@ -27,6 +27,7 @@ def optimizer(
     lr: float,
     weight_decay: float = 0.0,
     decoupled_weight_decay: bool = False,
+    non_negative: Sequence[str] = (),
     **defaults: float,
 ) -> type[Optimizer]:
     """An optimizer class from a rule of one's own.
@@ -48,6 +49,9 @@ def optimizer(
         The default rate and decay.
     decoupled_weight_decay : bool, default False
         Shrink the parameters by ``1 - lr * weight_decay`` instead of adding the decay to the gradient.
+    non_negative : sequence of str, default ()
+        Those of the states that are never below zero, such as averages of squares. It matters to ``state_dtype="int8"``
+        alone, whose codes for them reach further down and never round a small number to zero.
     **defaults : float
         The default of every other hyper-parameter of `scalars`: any finite number, or True or False. It takes any
         other such value, whatever a built-in optimizer allows under that name.
@@ -76,7 +80,7 @@ def optimizer(
     >>> x
     array([0.9, 2.1])
     """
-    rule = _rule(update, scalars, states)
+    rule = _rule(update, scalars, states, non_negative)
     decoupled = options.flag("decoupled_weight_decay", decoupled_weight_decay)
     declared = {
         "lr": option(default=lr, check=options.rate_or_schedule, kw_only=True),
@@ -99,14 +103,17 @@ def optimizer(
     return type(rule.name, (Optimizer,), members | declared)
 
 
-def _rule(update: Any, scalars: Any, states: Any) -> Rule:
+def _rule(update: Any, scalars: Any, states: Any, non_negative: Any) -> Rule:
     """The rule of these functions, where they can be one at all."""
     for name, function in (("update", update), ("scalars", scalars)):
         if not inspect.isfunction(function):  # what has no source in Python, Numba cannot compile
             raise TypeError(f"{name}: expected a Python function, got {shown(function)}")
-    if isinstance(states, str) or not isinstance(states, Sequence) or not all(isinstance(s, str) for s in states):
-        raise TypeError(f"states: expected a list of names, such as ['m', 'v'], got {shown(states)}")
-    return Rule(update, scalars, tuple(states))
+    for name, given in (("states", states), ("non_negative", non_negative)):
+        if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(s, str) for s in given):
+            raise TypeError(f"{name}: expected a list of names, such as ['m', 'v'], got {shown(given)}")
+    for unknown in set(non_negative) - set(states):
+        raise ValueError(f"non_negative: expected names of states, of {list(states)}, got {unknown!r}")
+    return Rule(update, scalars, tuple(states), tuple(non_negative))
 
 
 def _check(rule: Rule, values: dict[str, Any]) -> None:

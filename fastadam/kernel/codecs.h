@@ -160,8 +160,8 @@ CODEC_STORE(narrow_store_float32, float, double, (float)tile[i])
 /* 256 elements in 258 bytes: two of its own, then a code for each element. The first byte is the exponent of the largest
  * finite magnitude, biased as in float32; codes are floating-point numbers relative to it, with 2 bits of mantissa:
  *
- *   signed         sign, 5 bits of exponent: 30 octaves down from the largest, and 0 below
- *   non-negative   6 bits of exponent: 62 octaves; above 0 nothing becomes 0, so that small second moments stay alive
+ *   signed         sign, 5 bits of exponent: 28 octaves down from that of the largest, and 0 below
+ *   non-negative   6 bits of exponent: 60 octaves; above 0 nothing becomes 0, so that small second moments stay alive
  *
  * The second byte says which of the two, and whether there is a NaN or an infinity: blocks without are the rule, and
  * have loops of their own. A last block is shorter. */
