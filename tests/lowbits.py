@@ -2,7 +2,9 @@
 the tests. Elements are in the order of memory.
 """
 
+import inside
 import numpy as np
+from cases import bits, make
 from ml_dtypes import bfloat16
 
 BLOCK = 256
@@ -32,7 +34,8 @@ def random_bits(n: int, seed: int, t: int, param: int, state: int) -> np.ndarray
 
 def rounded_to_bfloat16(numbers: np.ndarray, random: np.ndarray) -> np.ndarray:
     """Up where the bits that are cut off, and random ones, make a whole one."""
-    return ((numbers.view(np.uint32) + random) >> np.uint32(16)).astype(np.uint16).view(bfloat16)
+    whole = numbers.view(np.uint32) + np.where(np.isnan(numbers), 0, random).astype(np.uint32)
+    return (whole >> np.uint32(16)).astype(np.uint16).view(bfloat16)
 
 
 # ---------------------------------------------------------------- blocks of 8 bits
@@ -95,3 +98,34 @@ def decoded(state: np.ndarray) -> np.ndarray:
             x[magnitude > top] = np.nan
         found.append(x)
     return np.concatenate(found)
+
+
+# ---------------------------------------------------------------- steps
+
+
+def stored(numbers: np.ndarray, like: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """Float32 numbers as a state is stored that is like this one."""
+    if like.dtype == bfloat16:
+        return rounded_to_bfloat16(numbers, random)
+    return encoded(numbers, bool(like[1] & 1), random) if like.dtype == np.uint8 else numbers
+
+
+def check_step(case: str, opt, p: np.ndarray, g: np.ndarray, seed: int) -> None:
+    """Step the flat parameter `p`: its states are those of a step in float32 from the same numbers, once stored."""
+    states, t = inside.named_states(opt)[0], opt.t
+    start = opt.state["master"][0] if "master" in states else p
+    wide = start.astype(np.float32)
+    alone = make(case, wide, backend="numpy")
+    inside.set_counts(alone, t, t)
+    for name in alone.state:
+        alone.state[name][0] = opt.state[name][0].astype(np.float32)
+    opt.step(g)
+    alone.step(g.astype(np.float32))
+    for k, name in enumerate(alone.state):
+        expected = stored(alone.state[name][0], states[name], random_bits(p.size, seed, t, 0, k))
+        assert states[name].dtype == expected.dtype
+        assert bits(states[name]) == bits(expected), (case, name, t)
+    with np.errstate(over="ignore"):
+        assert bits(p) == bits(wide.astype(p.dtype)), (case, t)
+    if "master" in states:
+        assert bits(states["master"]) == bits(wide), (case, t)

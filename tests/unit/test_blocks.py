@@ -120,11 +120,9 @@ def test_the_nearest_code_is_taken(non_negative):
 def test_what_floats_can_be(non_negative):
     """Each in a block of its own, beside a one, and all of them in one block."""
     denormal = np.finfo(np.float32).smallest_subnormal
-    special = np.array(
-        [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, denormal, -denormal, 1.1e-38, SMALLEST, -SMALLEST]
-        + [LARGEST, -LARGEST, 2.0**127, -(2.0**127), np.nextafter(np.float32(2.0**127), np.float32(0)), 2.0**126],
-        np.float32,
-    )
+    special = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, denormal, -denormal, 1.1e-38, SMALLEST, -SMALLEST]
+    special += [LARGEST, -LARGEST, 2.0**127, -(2.0**127), np.nextafter(np.float32(2.0**127), np.float32(0)), 2.0**126]
+    special = np.array(special, np.float32)
     beside = np.ones((special.size, BLOCK), np.float32)
     beside[:, 77] = special
     alone = np.zeros((special.size, BLOCK), np.float32)
@@ -133,11 +131,9 @@ def test_what_floats_can_be(non_negative):
         state = stored(numbers, non_negative)
         np.testing.assert_array_equal(state, encoded(numbers, non_negative))
         same(read(state), decoded(state))
-    of_both_ends = read(stored(np.array([np.nan, np.inf, -np.inf, -0.0, 3.0, -3.0], np.float32), non_negative))
-    same(
-        of_both_ends,
-        np.array([np.nan, np.inf, *((0.0, 0.0, 3.0, 0.0) if non_negative else (-np.inf, -0.0, 3.0, -3.0))]),
-    )
+    together = read(stored(np.array([np.nan, np.inf, -np.inf, -0.0, 3.0, -3.0], np.float32), non_negative))
+    below_zero = (0.0, 0.0, 3.0, 0.0) if non_negative else (-np.inf, -0.0, 3.0, -3.0)
+    same(together, np.array([np.nan, np.inf, *below_zero]))
 
 
 def test_a_number_of_eight_bits_is_at_most_an_eighth_off():
@@ -183,9 +179,7 @@ def after(state: np.ndarray, random: np.ndarray) -> np.ndarray:
     return decoded(encoded(state, True, random))
 
 
-@pytest.mark.parametrize(
-    "how", [{"n_threads": 1}, {"n_threads": 4}, {"backend": "numba"}, {"backend": "numpy"}], ids=str
-)
+@pytest.mark.parametrize("how", [{"n_threads": 1}, {"n_threads": 4}, {"backend": "numpy"}], ids=str)
 def test_states_are_a_function_of_the_seed(how):
     """Of the place, the step and the parameter, too, in arrays that share tiles with gaps between their blocks."""
     rng = np.random.default_rng(0)
@@ -212,7 +206,7 @@ def test_states_are_a_function_of_the_seed(how):
 
 @of_both_kinds
 def test_rounding_is_right_in_the_mean(non_negative):
-    """Of elements, steps and seeds: what is stored is in the mean what was to be stored, at any place between two codes."""
+    """Over elements, steps and seeds the mean of what is stored is what was to be stored, between any two codes."""
     n, steps = 20_000, 5
     for part in (0.01, 0.25, 0.5, 0.9):
         value = 1 + part / 4
