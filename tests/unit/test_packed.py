@@ -2,6 +2,8 @@
 buffers, which a gradient of every second element takes; and those of float32, stored.
 """
 
+from functools import cache
+
 import inside
 import ml_dtypes
 import numpy as np
@@ -18,7 +20,7 @@ PACKINGS = {
     "master": (bfloat16, {"master_weights": True}),
     "master and states": (bfloat16, {"master_weights": True, "state_dtype": "bfloat16"}),
 }
-#: around the elements of a vector, of a buffer, and of a tile, which the plan's arrays share; so many that threads do, too
+#: around the elements of a vector, of a buffer, and of a tile, which the plan's arrays share; enough for two threads
 SIZES = (1, 15, 16, 17, 33, 255, 257, 1025, 8191, 20_201)
 #: what a step is given beside its gradients
 STEPS = [
@@ -28,6 +30,7 @@ STEPS = [
     {"max_norm_each": 0.5, "zero_grads": True},
     {"clip_value": 1e-3},
     {"skip_nonfinite": True},
+    {},
 ]
 #: what a gradient may be, as bits of float32: infinities, and NaN of any payload, signalling ones among them
 SPECIAL = [0x7F800000, 0xFF800000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800001, 0xFF800001, 0x7FBFFFFF, 0x00000001]
@@ -47,6 +50,14 @@ def numbers(rng: np.random.Generator, n: int, dtype, special: bool = False) -> n
     return g
 
 
+@cache
+def problem(packing: str) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    """Parameters, and the gradients of each step."""
+    rng, dtype = np.random.default_rng(1), PACKINGS[packing][0]
+    grads = [[numbers(rng, n, dtype, special=t % 3 == 1) for n in SIZES] for t, _ in enumerate(STEPS)]
+    return [numbers(rng, n, dtype) for n in SIZES], grads
+
+
 def strided(array: np.ndarray) -> np.ndarray:
     return np.repeat(array, 2)[::2]
 
@@ -58,19 +69,18 @@ def misaligned(array: np.ndarray) -> np.ndarray:
 def life(case: str, packing: str, layout) -> list[bytes]:
     """All that some steps make, with gradients in this layout: absent ones too, and parameters that others change."""
     dtype, options = PACKINGS[packing]
-    rng = np.random.default_rng(len(case))
-    params = [numbers(rng, n, dtype) for n in SIZES]
+    start, every = problem(packing)
+    params = [p.copy() for p in start]
     more = {"weight_decay": 0.1, "bounds": (-2.0, 3.0)}
     group = {"params": params} | {name: value for name, value in more.items() if name in BY_RULE[case][0].options}
     opt = make(case, [group], n_threads=2, **options)
     made = []
-    for t, extras in enumerate([*STEPS, *STEPS[:2]]):
-        grads = [layout(numbers(rng, n, dtype, special=t % 3 == 1)) for n in SIZES]
-        grads[t] = None
+    for t, extras in enumerate(STEPS):
+        grads = [None if k == t else layout(g) for k, g in enumerate(every[t])]
         opt.step(grads, **extras)
         made += [bits(g) for g in grads if g is not None]
         for p in params:
-            p[t :: 1 + p.size // 7] = rng.choice([1.5, -0.0, 3e-30, 7.0])
+            p[t :: 1 + p.size // 7] = (1.5, -0.0, 3e-30, 7.0)[t % 4]
         params[t][:1] = special_in(dtype)[t]
     return made + [bits(array) for array in arrays_of(opt)]
 
