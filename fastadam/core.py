@@ -135,8 +135,7 @@ class Core(Follower):
     def _take_arrays(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
         """Step these arrays from now on."""
         states = [
-            self.store.reordered(old, new, own)
-            for old, new, own in zip(self.plan.params, arrays, states, strict=True)
+            self.store.reordered(old, new, own) for old, new, own in zip(self.plan.params, arrays, states, strict=True)
         ]
         self._lay(structure, arrays, states, counts)
         self.store.states = states
@@ -347,8 +346,8 @@ class Core(Follower):
             first = last
         hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
         self.plan.lay(parts, structure.names, counts, self.origins)
-        for k, numbers in enumerate(hyper):  # a new group gets its own before the next step
-            self.plan.set_hyper(k, numbers)
+        for k, own_hyper in enumerate(hyper):  # a new group gets its own before the next step
+            self.plan.set_hyper(k, own_hyper)
         self.took = None
 
 

@@ -340,7 +340,8 @@ def bfloat16() -> np.dtype[Any]:
         import ml_dtypes
     except ImportError as error:
         raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
-    return np.dtype(ml_dtypes.bfloat16)
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 def check_schedule(name: str, value: Any) -> Any:

@@ -14,4 +14,5 @@ class Kernel:
         scalars: int = 0,
         python: tuple[Callable[..., None], Callable[[int, list[float]], list[float]]] | None = None,
         owner: object = None,
+        packed: tuple[int, ...] = ...,
     ) -> None: ...

@@ -259,23 +259,14 @@ cdef class Layout:
 
     cdef void choose_packed(self, Segment* segment) noexcept:
         """Choose the packed sweep that steps the operands where they lie, if there is one, once a gradient fits it."""
-        cdef bint master = segment.has_master, in_place = True
-        cdef const Codec* own = segment.operands[segment.n_operands if master else 0].codec
-        cdef const Codec* states = NULL
-        cdef int k, number = N_PACKED
-        for k in range(2, segment.n_operands):
-            if states is not NULL and segment.operands[k].codec != states:
-                return
-            states = segment.operands[k].codec
-        for k in range(segment.n_operands + master):
-            in_place &= k == 1 or segment.operands[k].in_place
-        if own == &FLOAT32 and states == &BFLOAT16_RANDOM:
-            number = STATES_IN_16
-        elif own == &BFLOAT16 and (states == &BFLOAT16_RANDOM or states is NULL and not master):
-            number = MASTER_AND_STATES_IN_16 if master else ALL_IN_16
-        elif own == &BFLOAT16 and master and (states == &FLOAT32 or states is NULL):
-            number = MASTER_IN_32
-        if in_place and number != N_PACKED:
+        cdef const Codec* own = segment.operands[segment.n_operands if segment.has_master else 0].codec
+        cdef int k, number = packing(own, codec_of_states(segment), segment.has_master)
+        if segment.others_direct:
+            return
+        for k in range(segment.n_operands + segment.has_master):
+            if k != 1 and not segment.operands[k].in_place:
+                number = N_PACKED
+        if number != N_PACKED:
             segment.packed, segment.packed_gradient = segment.all_packed[number], own
 
     cdef void fill_axes(self, Segment* segment, cnp.ndarray p) noexcept:
@@ -414,6 +405,24 @@ cdef class Layout:
             else:
                 last = middle
         return first < self.n_extents and self.extents[first].low < high
+
+
+cdef const Codec* codec_of_states(Segment* segment) noexcept:
+    """The codec that all states of a segment have, NULL where they differ. No states do with any."""
+    cdef int k
+    for k in range(3, segment.n_operands):
+        if segment.operands[k].codec != segment.operands[2].codec:
+            return NULL
+    return &BFLOAT16_RANDOM if segment.n_operands == 2 else segment.operands[2].codec
+
+
+cdef int packing(const Codec* own, const Codec* states, bint has_master) noexcept:
+    """The number of the packed sweep for a parameter and states that are stored so; N_PACKED where there is none."""
+    if own == &FLOAT32 and states == &BFLOAT16_RANDOM:
+        return STATES_IN_16
+    if own == &BFLOAT16 and states == &BFLOAT16_RANDOM:
+        return MASTER_AND_STATES_IN_16 if has_master else ALL_IN_16
+    return MASTER_IN_32 if own == &BFLOAT16 and states == &FLOAT32 and has_master else N_PACKED
 
 
 cdef inline int most_axes(Segment* segment) noexcept:

@@ -40,7 +40,7 @@ cdef enum:
     SHORT = 4096            # fewer elements are stepped sooner than the GIL is released and taken again
     ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
     LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
-    STRIP = 256             # elements gathered at a time for a compiled sweep: in cache, and memory is read on meanwhile
+    STRIP = 256             # elements gathered at a time for a compiled sweep: few, so that memory is read on meanwhile
     PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
 
 #: the fewest elements that more than one thread steps

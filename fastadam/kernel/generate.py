@@ -6,7 +6,7 @@ stored in 16 bits: it decodes and encodes them in registers, by the functions of
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .. import rules
@@ -25,6 +25,13 @@ cdef extern from "codecs.h":
     uint32_t random_first(uint64_t key, uint64_t place) nogil
     uint32_t random_bits(uint32_t at, uint64_t key) nogil
     uint32_t random_half(uint32_t random, int half) nogil
+    uint32_t rounded(float x, uint32_t added) nogil
+    uint32_t rounded_to_nearest(float x) nogil
+    uint16_t upper_half(uint32_t bits) nogil
+    uint32_t load_pair(const uint16_t* x, Py_ssize_t i) nogil
+    float first_of(uint32_t pair) nogil
+    float second_of(uint32_t pair) nogil
+    void store_pair(uint16_t* x, Py_ssize_t i, uint32_t first, uint32_t second) nogil
     uint32_t RANDOM_STEP
 
 cdef extern from *:
@@ -122,32 +129,36 @@ def new(rule: Rule) -> list[str]:
     return [f"new_{name}" for name in rule.states]
 
 
-def sweep_body(
-    rule: Rule,
-    update: str,
-    loaded: Mapping[str, str] | None = None,
-    stored: Mapping[str, str] | None = None,
-    head: Sequence[str] = ("for i in range(n):",),
-) -> str:
-    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there.
-
-    `loaded` has expressions for element i of the arrays that are not read as they are, `stored` what is written to
-    those that are not written so. `head` is how the loop begins.
-    """
-    scalars = [f"s{k}" for k in range(rule.n_scalars)]
-    before, own, after = rule.divided(scalars)
-    read = {name: f"{name}[i]" for name in arrays(rule)} | dict(loaded or {})
-    p, g, *states = read.values()
-    written = dict(zip(["p", *arrays(rule)[2:]], ["p_", *new(rule)], strict=True)) | dict(stored or {})
-    lines = [f"{name} = s[{k}]" for k, name in enumerate(scalars)]  # locals, which no store can change
-    lines += [
-        *head,
-        f"    p_, g_ = prepare({', '.join([p, g, *before])})",
-        f"    ({', '.join(['p_', *new(rule)])},) = {update}({', '.join(['p_', 'g_', *states, *own])})",
-        f"    p_ = finish({', '.join(['p_', *after])})",
-        *(f"    {name}[i] = {number}" for name, number in written.items()),
-    ]
+def sweep_body(rule: Rule, update: str) -> str:
+    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there."""
+    lines = [*_locals(rule), "for i in range(n):", *_indented(_element(rule, update))]
     return textwrap.indent("\n".join(lines), "    ")
+
+
+def _locals(rule: Rule) -> list[str]:
+    """The scalars as local variables, which no store can change."""
+    return [f"s{k} = s[{k}]" for k in range(rule.n_scalars)]
+
+
+def _element(
+    rule: Rule, update: str, loaded: Mapping[str, str] | None = None, stored: Mapping[str, str] | None = None
+) -> list[str]:
+    """The step of one element: `loaded` has expressions for the arrays that are not read as they are, at i; `stored`
+    has statements for what is not written so."""
+    before, own, after = rule.divided([f"s{k}" for k in range(rule.n_scalars)])
+    p, g, *states = ({name: f"{name}[i]" for name in arrays(rule)} | dict(loaded or {})).values()
+    numbers = dict(zip(["p", *arrays(rule)[2:]], ["p_", *new(rule)], strict=True))
+    written = {name: f"{name}[i] = {number}" for name, number in numbers.items()} | dict(stored or {})
+    return [
+        f"p_, g_ = prepare({', '.join([p, g, *before])})",
+        f"({', '.join(['p_', *new(rule)])},) = {update}({', '.join(['p_', 'g_', *states, *own])})",
+        f"p_ = finish({', '.join(['p_', *after])})",
+        *written.values(),
+    ]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 def step_body(rule: Rule, scalars: str) -> str:
@@ -222,41 +233,91 @@ def _packed_name(rule: Rule, packing: tuple[str, str, str]) -> str:
 
 
 def _packed(rule: Rule, packing: tuple[str, str, str]) -> str:
-    """The sweep over operands that are stored so. States share random bits two by two, as `_tiles.put_back` has it."""
+    """The sweep over operands that are stored so."""
     parameter, gradient, state = packing
     kinds = dict.fromkeys(arrays(rule), state) | {"p": "float32" if parameter == "master" else parameter, "g": gradient}
-    loaded = {name: f"decode_bfloat16({name}[i])" for name, kind in kinds.items() if kind == "bfloat16"}
-    stored = {"p": "encode_bfloat16(p_)"} if parameter == "bfloat16" else {}
     if parameter == "master":
-        kinds["rounded"] = "bfloat16"
-        loaded["p"], stored["rounded"] = "followed(p[i], rounded[i])", "encode_bfloat16(p_)"
-    pairs = range((len(rule.states) + 1) // 2) if state == "bfloat16" else range(0)
-    for k, name in enumerate(rule.states if pairs else ()):
-        stored[f"state_{name}"] = f"encode_bfloat16_random(new_{name}, random_half(random{k // 2}, {k % 2}))"
-    ctypes = [("halves" if kind == "bfloat16" else "floats", name) for name, kind in kinds.items()]
+        kinds["whole"] = "bfloat16"
+    ctypes = {name: "halves" if kind == "bfloat16" else "floats" for name, kind in kinds.items()}
+    lines = _pairs(rule) if set(packing) == {"bfloat16"} else _one_by_one(rule, kinds)
     return SWEEP.format(
         name=_packed_name(rule, packing),
         ctype="float",
-        parameters=", ".join([f"{ctype} {name}" for ctype, name in ctypes] + _RANDOM),
-        arguments=", ".join([*(f"<{ctype}> arrays[{k}]" for k, (ctype, _) in enumerate(ctypes)), "keys", "place"]),
+        parameters=", ".join([*(f"{ctype} {name}" for name, ctype in ctypes.items()), *_RANDOM]),
+        arguments=", ".join([*(f"<{ctype}> arrays[{k}]" for k, ctype in enumerate(ctypes.values())), "keys", "place"]),
         numbers=_numbers(rule),
         taken=", " + ", ".join(_RANDOM),
-        body=sweep_body(rule, rule.name, loaded, stored, _random_loop(pairs)),
+        body=textwrap.indent("\n".join([*_locals(rule), *lines]), "    "),
     )
 
 
 _RANDOM = ["const uint64_t* keys", "uint64_t place"]
 
 
-def _random_loop(pairs: Iterable[int]) -> list[str]:
-    """The head of a loop that has random bits for each pair of states."""
+def _one_by_one(rule: Rule, kinds: Mapping[str, str]) -> list[str]:
+    """The loop, given how each operand is stored."""
+    loaded = {name: f"decode_bfloat16({name}[i])" for name, kind in kinds.items() if kind == "bfloat16"}
+    stored = {"p": "p[i] = encode_bfloat16(p_)"} if kinds["p"] == "bfloat16" else {}
+    if "whole" in kinds:
+        del loaded["whole"]  # no argument of the rule
+        loaded["p"], stored["whole"] = "followed(p[i], whole[i])", "whole[i] = encode_bfloat16(p_)"
+    states = [name for name in rule.states if kinds[f"state_{name}"] == "bfloat16"]
+    for k, name in enumerate(states):
+        stored[f"state_{name}"] = f"state_{name}[i] = encode_bfloat16_random(new_{name}, {_half(k)})"
     return [
-        *(f"cdef uint64_t key{k} = keys[{k}]" for k in pairs),
-        *(f"cdef uint32_t random{k}, at{k} = random_first(key{k}, place)" for k in pairs),
+        *_random_begins(len(states)),
         "for i in range(n):",
-        *(f"    random{k} = random_bits(at{k}, key{k})" for k in pairs),
-        *(f"    at{k} += RANDOM_STEP" for k in pairs),
+        *_indented([*_random(len(states)), *_random_step(len(states))]),
+        *_indented(_element(rule, rule.name, loaded, stored)),
     ]
+
+
+def _pairs(rule: Rule) -> list[str]:
+    """The loop over pairs of elements, and a last one that has no partner, where all operands are bfloat16."""
+    names, n_states = arrays(rule), len(rule.states)
+    rounded = {"p": "rounded_to_nearest(p_)"}
+    rounded |= {f"state_{name}": f"rounded(new_{name}, {_half(k)})" for k, name in enumerate(rule.states)}
+    alone = {name: f"{name}[i] = upper_half({bits})" for name, bits in rounded.items()}
+    first = {name: f"first_{name} = {bits}" for name, bits in rounded.items()}
+    second = {name: f"store_pair({name}, i, first_{name}, {bits})" for name, bits in rounded.items()}
+    return [
+        f"cdef uint32_t {', '.join([f'pair_{name}' for name in names] + [f'first_{name}' for name in rounded])}",
+        *_random_begins(n_states),
+        "for i in range(n // 2):",
+        *_indented(f"pair_{name} = load_pair({name}, i)" for name in names),
+        *_indented(_random(n_states)),
+        *_indented(_element(rule, rule.name, {name: f"first_of(pair_{name})" for name in names}, first)),
+        *_indented([*_random_step(n_states), *_random(n_states), *_random_step(n_states)]),
+        *_indented(_element(rule, rule.name, {name: f"second_of(pair_{name})" for name in names}, second)),
+        "if n % 2:",
+        *_indented(["i = n - 1", *_random(n_states)]),
+        *_indented(_element(rule, rule.name, {name: f"decode_bfloat16({name}[i])" for name in names}, alone)),
+    ]
+
+
+def _n_keys(n_states: int) -> int:
+    """How many keys of random bits there are: states share one two by two, as `_tiles.key_of` has it."""
+    return (n_states + 1) // 2
+
+
+def _half(k: int) -> str:
+    """The random bits of state number k."""
+    return f"random_half(random{k // 2}, {k % 2})"
+
+
+def _random_begins(n_states: int) -> list[str]:
+    """Where the random bits of a loop begin."""
+    return [f"cdef uint32_t random{k}, at{k} = random_first(keys[{k}], place)" for k in range(_n_keys(n_states))]
+
+
+def _random(n_states: int) -> list[str]:
+    """The random bits of an element."""
+    return [f"random{k} = random_bits(at{k}, keys[{k}])" for k in range(_n_keys(n_states))]
+
+
+def _random_step(n_states: int) -> list[str]:
+    """Go on to the next element."""
+    return [f"at{k} += RANDOM_STEP" for k in range(_n_keys(n_states))]
 
 
 def _table() -> str:

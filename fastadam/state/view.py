@@ -22,7 +22,6 @@ class Owner(Protocol):
         """Keep steps out, within a ``with``."""
 
 
-
 class States(Telling, MutableMapping[str, "StateArrays"]):
     """Name of a state -> its arrays. They are the live ones: what is assigned is checked and copied into them."""
 
