@@ -61,6 +61,11 @@ def code_of(numbers: np.ndarray, head: int, added: np.ndarray | float, non_negat
     return code.astype(np.uint8) | np.where(np.signbit(numbers), 0x80, 0).astype(np.uint8)
 
 
+def is_rare(head: int, non_negative: bool, finite: bool) -> bool:
+    """Whether the second byte says that the block holds what is not finite, or very large numbers."""
+    return not finite or head > 127 + (60 if non_negative else 28)
+
+
 def encoded(numbers: np.ndarray, non_negative: bool, random: np.ndarray | None = None) -> np.ndarray:
     """The bytes of float32 numbers: rounded to nearest, or by 16 random bits each."""
     blocks, top = [], 254 if non_negative else 126
@@ -77,7 +82,7 @@ def encoded(numbers: np.ndarray, non_negative: bool, random: np.ndarray | None =
         else:
             codes[np.isinf(x)] = top + np.where(np.signbit(x[np.isinf(x)]), 0x80, 0)
         codes[np.isnan(x)] = top + 1
-        blocks += [np.array([head, non_negative + 2 * (not finite.all())], np.uint8), codes]
+        blocks += [np.array([head, non_negative + 2 * is_rare(head, non_negative, finite.all())], np.uint8), codes]
     return np.concatenate([np.zeros(0, np.uint8), *blocks])
 
 
@@ -90,7 +95,7 @@ def decoded(state: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             x = (value_of(codes, non_negative) * 2.0 ** (int(head) - 127)).astype(np.float32)
         x[np.abs(x) < SMALLEST] *= 0
-        if head == 0:
+        if head == 0 and kind & 2:
             x *= 0
         magnitude = codes & (0xFF if non_negative else 0x7F)
         if kind & 2:
