@@ -2,6 +2,8 @@
 that training goes on as in 32 bits. test_blocks.py has the format.
 """
 
+import copy
+
 import inside
 import numpy as np
 import pytest
@@ -215,6 +217,58 @@ def test_reset_and_first_values():
     assert (opt.state["v"][0] > 3).all()
     opt.reset()
     np.testing.assert_array_equal(opt.state["v"][0], first)
+
+
+def test_an_array_of_another_memory_order_goes_on():
+    """Codes are in the order of memory, so the states are stored anew: what they mean is the same number."""
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal((40, 30)).astype(np.float32)]
+    opt = fastadam.Adam(params, **INT8)
+    for g in rng.standard_normal((3, 40, 30)).astype(np.float32):
+        opt.step([g])
+    before = {name: arrays[0] for name, arrays in opt.state.items()}
+    params[0] = np.asfortranarray(params[0])
+    opt.step([None])
+    for name, expected in before.items():
+        np.testing.assert_array_equal(opt.state[name][0], expected)
+        in_memory = expected.T.ravel()
+        np.testing.assert_array_equal(inside.named_states(opt)[0][name], encoded(in_memory, name == "v"))
+
+
+def life(backend: str, seed: int) -> list[bytes]:
+    """What comes of thirty things in a random order that may happen to an optimizer."""
+    rng = np.random.default_rng(seed)
+    case = rng.choice(sorted(BY_RULE))
+    params = [rng.standard_normal(shape).astype(np.float32) for shape in ((30, 41), (300,), ())]
+    opt = make(case, params, backend=backend, seed=seed, state_dtype="int8", min_8bit_size=int(rng.choice([0, 300])))
+    saved = opt.state_dict()
+    for _ in range(30):
+        what = rng.choice(["step"] * 4 + ["turn", "copy", "save", "load", "reset", "assign", "write"])
+        k = int(rng.integers(len(params)))
+        if what == "step":
+            grads = [rng.standard_normal(p.shape).astype(np.float32) for p in params]
+            opt.step([None if i == k else g for i, g in enumerate(grads)], max_norm=float(rng.choice([1, 50])))
+        elif what == "turn":
+            params[0] = np.array(params[0], order=rng.choice(["C", "F"]))
+        elif what == "copy":
+            opt, params = copy.deepcopy((opt, params))
+        elif what == "save":
+            saved = opt.state_dict()
+        elif what == "load":
+            opt.load_state_dict(saved)
+        elif what == "reset":
+            opt.reset()
+        elif what == "write":
+            params[k][...] = 0.5
+        else:
+            for name in opt.state:
+                opt.state[name][k] = rng.random(params[k].shape)
+    return [np.array(case).tobytes(), *(bits(array) for array in [*params, *arrays_of(opt)])]
+
+
+def test_random_lives_are_the_same_on_every_backend():
+    for seed in range(25):
+        assert life("cython", seed) == life("numpy", seed), seed
 
 
 def test_swapped_averages():
