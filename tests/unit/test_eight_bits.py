@@ -149,7 +149,10 @@ def test_odd_arrays_beside_one_another():
         opt = fastadam.Adam(groups, **INT8, **how)
         norms = []
         for t, g in enumerate(grads):
-            opt.step([None if k == 2 * t else x for k, x in enumerate(g)], max_norm=10.0)
+            given = [None if k == 2 * t else x for k, x in enumerate(g)]
+            opt.step(given, max_norm=10.0)
+            whole = np.concatenate([x for x in given if x is not None]).astype(float)
+            assert opt.grad_norm == pytest.approx(np.linalg.norm(whole), rel=1e-12)
             norms.append(opt.grad_norm)
         made.append((norms, [bits(array) for array in arrays_of(opt)]))
     assert made[1:] == made[:1] * 3
@@ -207,6 +210,16 @@ def test_an_assignment_below_zero_changes_nothing():
     assert [bits(state) for state in inside.state_arrays(opt)] == before
     opt.state["v"][1] = np.full(300, np.nan)
     assert np.isnan(opt.state["v"][1]).all()
+
+
+def test_a_gradient_in_the_bytes_of_a_state_is_refused():
+    opt = fastadam.Adam([np.ones(64, np.float32), np.ones(1024, np.float32)], **INT8)
+    state = inside.named_states(opt)[1]["v"]
+    before = state.copy()
+    with pytest.raises(ValueError, match=r"gradient of params\[0\]: shares memory with a parameter or a state"):
+        opt.step([state[-256:].view(np.float32), None])
+    assert bits(state) == bits(before)
+    assert opt.t == 0
 
 
 def test_reset_and_first_values():
