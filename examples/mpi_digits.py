@@ -17,7 +17,7 @@ from tqdm import tqdm
 import fastadam
 from fastadam.mpi import Sharded, flat
 
-SIZES, BATCH, EPOCHS, TEST_SIZE = (64, 512, 256, 10), 96, 12, 450
+SIZES, BATCH, TEST_SIZE = (64, 512, 256, 10), 96, 450
 OPTIONS = {"lr": 2e-3, "weight_decay": 0.05}
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"
 
@@ -61,11 +61,11 @@ def backward(params: Arrays, x: np.ndarray, labels: np.ndarray, grads: Arrays) -
 
 
 def train(
-    params: Arrays, grads: Arrays, step: Callable[[], None], data: tuple, comm: MPI.Comm, shown: bool
+    params: Arrays, grads: Arrays, step: Callable[[], None], data: tuple, comm: MPI.Comm, epochs: int, shown: bool
 ) -> list[float]:
     """The losses of all steps, each over a whole batch, of which every rank of `comm` has an equal part."""
     losses = []
-    for epoch in tqdm(range(EPOCHS), desc=f"{comm.size} at work", unit="epoch", disable=not shown):
+    for epoch in tqdm(range(epochs), desc=f"{comm.size} at work", unit="epoch", disable=not shown):
         rows = np.random.default_rng(epoch).permutation(len(data[0]))
         for batch in np.split(rows[: len(rows) // BATCH * BATCH], len(rows) // BATCH):
             mine = np.split(batch, comm.size)[comm.rank]
@@ -103,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train with all processes, then with one; compare, draw."""
     parser = argparse.ArgumentParser(description="Train a NumPy network on digits with several processes.")
     parser.add_argument("--out", type=Path, default=Path("mpi_digits.png"), help="the picture (default: %(default)s)")
-    out = parser.parse_args(arguments).out
+    parser.add_argument("--epochs", type=int, default=12, help="how often the digits are seen (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    out, epochs = given.out, given.epochs
     comm = MPI.COMM_WORLD
     if BATCH % comm.size:
         parser.error(f"a batch of {BATCH} images has no {comm.size} equal parts; take another number of processes")
@@ -114,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threadpool_limits(1)  # in matrix products: the processes share the processors
     params = flat(weights())  # one piece of memory, from which parameters travel
     opt = Sharded(fastadam.AdamW, params, comm, **OPTIONS)  # the changed line: fastadam.AdamW(params, **OPTIONS)
-    parallel = train(params, opt.grads, opt.step, data, comm, shown=comm.rank == 0)
+    parallel = train(params, opt.grads, opt.step, data, comm, epochs, shown=comm.rank == 0)
 
     states = sum(state.nbytes for arrays in opt.state.values() for state in arrays)
     whole = sum(p.nbytes for p in params)
@@ -125,9 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     alone = weights()
     grads = [np.zeros_like(p) for p in alone]
-    serial = train(alone, grads, fastadam.AdamW(alone, grads=grads, **OPTIONS).step, data, MPI.COMM_SELF, shown=True)
-    print(f"loss of the last epoch: {np.mean(parallel[-len(parallel) // EPOCHS :]):.2g} with {comm.size} processes, "
-          f"{np.mean(serial[-len(serial) // EPOCHS :]):.2g} with one")  # fmt: skip
+    step = fastadam.AdamW(alone, grads=grads, **OPTIONS).step
+    serial = train(alone, grads, step, data, MPI.COMM_SELF, epochs, shown=True)
+    print(f"loss of the last epoch: {np.mean(parallel[-len(parallel) // epochs :]):.2g} with {comm.size} processes, "
+          f"{np.mean(serial[-len(serial) // epochs :]):.2g} with one")  # fmt: skip
     right = [np.mean(forward(p, test[0])[-1].argmax(axis=1) == test[1]) for p in (params, alone)]
     print(f"accuracy in test: {right[0]:.1%} and {right[1]:.1%}")
     print(f"largest difference of the losses: {np.abs(np.subtract(serial, parallel)).max():.2g}")

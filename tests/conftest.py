@@ -1,4 +1,4 @@
-"""What several test files need and pytest is to make once: the compiled clients of the C interface.
+"""What several test files need: the compiled clients of the C interface, which pytest is to make once; quick threads.
 `python` runs another Python with this fastadam, as a user's build or script would. And how long Hypothesis looks: at
 the same hundred examples each time or, with `--hypothesis-profile=long`, at more of them, that differ.
 """
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,11 @@ settings.load_profile("short")
 HERE = Path(__file__).parent
 
 
-def python(*arguments, cwd) -> str:
-    """Run Python in another process, with this fastadam on its path."""
+def python(*arguments, cwd, **more: str) -> str:
+    """Run Python in another process, with this fastadam on its path, and more in its environment."""
     path = os.pathsep.join([str(Path(fastadam.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    environment = os.environ | {"PYTHONPATH": path} | more
+    run = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 
@@ -44,10 +44,19 @@ def load(folder: Path, name: str):
 def clients(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clients")
     shutil.copytree(HERE / "clients", folder, dirs_exist_ok=True)
-    python("setup.py", "build_ext", "--inplace", cwd=folder)
+    python("setup.py", "build_ext", "--inplace", cwd=folder, CFLAGS="-O0")  # quicker: they only pass on
     return {name: load(folder, name) for name in ("cython_client", "c_client")}
 
 
 @pytest.fixture(params=["cython_client", "c_client"])
 def client(request, clients):
     return clients[request.param]
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Threads take turns some thousand times as often as they do."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

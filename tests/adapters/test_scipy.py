@@ -529,7 +529,6 @@ def test_none_is_the_default_and_a_whole_float_a_count():
         ({}, {"grads": 1}, "Unknown solver options: grads"),
         ({}, {"state_dtype": "bfloat16"}, "Unknown solver options: state_dtype"),
     ],
-    ids=str,
 )
 def test_what_is_not_used_is_a_warning_of_the_line_that_called_and_changes_nothing(given, unknown, text):
     options = {"maxiter": 20}

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -34,15 +35,22 @@ def new_weights(dtype="float32"):
     return {key: rng.standard_normal(shape).astype(dtype) for key, shape in SHAPES.items()}
 
 
+@cache
+def gradients(step, *shapes):
+    """Of norms on both sides of 1, some elements zero."""
+    rng = np.random.default_rng(step)
+    made = [rng.standard_normal(shape) * 10.0 ** rng.uniform(-4, 1) for shape in shapes]
+    for g in made:
+        g.flat[::3] = 0
+    return made
+
+
 def train(optimizer, steps=40, weights=None, first=0, **call):
-    """Weights after steps of the same gradients, of norms on both sides of 1, sometimes zero."""
+    """Weights after steps of the same gradients."""
     weights = new_weights() if weights is None else weights
     for step in range(first, first + steps):
-        rng = np.random.default_rng(step)
-        for key, w in weights.items():
-            g = (rng.standard_normal(w.shape) * 10.0 ** rng.uniform(-4, 1)).astype(w.dtype)
-            g.flat[::3] = 0
-            weights[key], zeroed = optimizer(key, w, g, **call)
+        for (key, w), g in zip(weights.items(), gradients(step, *(w.shape for w in weights.values())), strict=True):
+            weights[key], zeroed = optimizer(key, w, g.astype(w.dtype), **call)
             assert not zeroed.any()
         optimizer.step_schedules()
     return weights

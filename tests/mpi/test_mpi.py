@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pictures
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib import image
 from places import ROOT
 from sklearn.datasets import load_digits
 
@@ -221,7 +221,7 @@ def test_rank_killed_while_saving(tmp_path):
 def test_example(tmp_path):
     """It shows progress once, draws, and what it prints is so."""
     out = tmp_path / "picture.png"
-    job = start(2, str(ROOT / "examples/mpi_digits.py"), "--out", str(out))
+    job = start(2, str(ROOT / "examples/mpi_digits.py"), "--epochs", "5", "--out", str(out))
     assert job.returncode == 0, job.stderr
     losses, accuracies, difference, wrote = job.stdout.splitlines()
     assert wrote == f"wrote {out}"
@@ -229,13 +229,10 @@ def test_example(tmp_path):
     assert "2 at work: 100%" in job.stderr
     assert "1 at work: 100%" in job.stderr
     first, last = re.findall(r"[\d.]+ with", losses)[0], re.findall(r"[\d.]+", losses)[-1]
-    assert float(first.split()[0]) == float(last) < 0.02
-    assert all(float(percent) > 97 for percent in re.findall(r"([\d.]+)%", accuracies))
+    assert float(first.split()[0]) == float(last) < 0.1
+    assert all(float(percent) > 93 for percent in re.findall(r"([\d.]+)%", accuracies))
     assert 0 < float(difference.split()[-1]) < 1e-5
-    pixels = image.imread(out)
-    assert pixels.shape[0] >= 800
-    assert pixels.shape[1] >= 1400
-    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 500
+    pictures.check(out, 800, 1400, 500)
 
 
 # ---------------------------------------------------------------- who steps what

@@ -471,7 +471,7 @@ def test_nothing_is_allocated(make):
     assert peak < 20_000
 
 
-def test_a_second_thread_is_kept_out_and_the_block_ends():
+def test_a_second_thread_is_kept_out_and_the_block_ends(switching):
     arrays = [np.zeros(1000)]
     opt = of_asgd(arrays, 1)
     opt.step([np.zeros(1000)])

@@ -229,7 +229,7 @@ SCENES = {
     atexit.register(last)
 """,
     "exit within a step": """
-    large, g = np.zeros(20_000_000, np.float32), np.ones(20_000_000, np.float32)
+    large, g = np.zeros(4_000_000, np.float32), np.ones(4_000_000, np.float32)
     opt = fastadam.Adam(large, n_threads=4, backend=sys.argv[1])
     opt.step(g)
     def work():
@@ -285,7 +285,7 @@ def test_parent_that_is_killed_leaves_no_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("helpers", ["spinning", "sleeping"])
 def test_exit(helpers: str, tmp_path: Path) -> None:
-    for _ in range(3):
+    for _ in range(2):
         play("exit", helpers, tmp_path=tmp_path)
 
 

@@ -297,7 +297,6 @@ def test_the_thread_inside_is_told_so():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_refuses_a_plan_that_was_held():
     plan, _ = laid(arrays(4))
     free, _ = laid(arrays(4))

@@ -321,7 +321,10 @@ LOOP: list[Any] = []
 LOOP.append(LOOP)
 
 
-@pytest.mark.parametrize("extra", [np.ones(2), {1: "a"}, {1, 2}, [b"x"], [{"a": object()}], 1j, LOOP], ids=repr)
+OTHERS = [np.ones(2), {1: "a"}, {1, 2}, [b"x"], [{"a": object()}], 1j, LOOP]
+
+
+@pytest.mark.parametrize("extra", OTHERS, ids=lambda extra: type(extra).__name__)
 def test_extra_that_json_has_no_form_for(extra: Any, tmp_path: Path) -> None:
     own, path = made(), tmp_path / "state.npz"
     own.groups[0]["extra"], own.groups[1]["extra"] = None, extra
