@@ -89,6 +89,8 @@ def arrays_of(opt) -> list[np.ndarray]:
 
 def bits(array) -> bytes:
     """What an array holds, in C order; NaNs count as one value."""
+    if array.dtype == np.uint8:  # codes
+        return array.tobytes()
     return np.where(np.isnan(array), np.array(np.nan, array.dtype), array).tobytes()
 
 

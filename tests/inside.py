@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastadam import options
+from fastadam.kernel import _blocks as blocks
 from fastadam.kernel import arrived, backends, threads
 from fastadam.kernel._cpu import BUILT_ISAS
 from fastadam.kernel._layout import Kernel
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "arrived",
     "backends",
+    "blocks",
     "options",
     "state_like",
     "threads",

@@ -1,4 +1,4 @@
-"""One digest for each case and dtype, of the bits that six steps make; data/digests.json keeps them.
+"""One digest for each case and way of storing, of the bits that six steps make; data/digests.json keeps them.
 Where a change of bits is meant, python tools/digests.py writes them anew, and CHANGELOG.md names the change.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import ml_dtypes
 import numpy as np
-from cases import CASES, arrays_of, make
+from cases import BY_RULE, CASES, arrays_of, make
 from places import DATA
 
 KEPT = DATA / "digests.json"
@@ -25,7 +25,15 @@ STORED = {
     "float16": {"master_weights": True},
     "bfloat16": {"master_weights": True, "state_dtype": "bfloat16"},
 }
-KEYS = [f"{case} {dtype}" for case in CASES for dtype in STORED]
+#: more ways for rules as they are: that dtype, "/", and which one this is
+MORE_WAYS = {
+    "float32/int8": {"state_dtype": "int8", "min_8bit_size": 0},
+    "bfloat16/int8": {"state_dtype": "int8", "min_8bit_size": 0, "master_weights": True},
+    "float32/bfloat16": {"state_dtype": "bfloat16"},
+    "bfloat16/bfloat16": {"state_dtype": "bfloat16"},
+    "bfloat16/master": {"master_weights": True},
+}
+KEYS = [f"{case} {way}" for case in CASES for way in (STORED | (MORE_WAYS if case in BY_RULE else {}))]
 
 
 def numbers(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -46,13 +54,14 @@ def strided(array: np.ndarray) -> np.ndarray:
 
 def stepped(key: str, layout=np.copy, resumed_in: Path | None = None, **how) -> list[np.ndarray]:
     """All that six steps change; with a folder the last three are made by another optimizer, that loads a file."""
-    case, dtype = key.split()
+    case, way = key.split()
+    dtype = way.split("/")[0]
     kind = getattr(ml_dtypes, dtype) if dtype == "bfloat16" else np.dtype(dtype)
     inputs = [[layout(numbers(10 * t + k, s).astype(kind)) for k, s in enumerate(SHAPES)] for t in range(STEPS + 1)]
     params, *grads = inputs
 
     def optimizer(arrays):
-        return make(case, arrays, **STORED[dtype], **how)
+        return make(case, arrays, **(STORED | MORE_WAYS)[way], **how)
 
     opt = optimizer(params)
     for t, g in enumerate(grads):

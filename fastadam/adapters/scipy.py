@@ -161,7 +161,8 @@ class Method:
         _move_into(x, box)
         objective = _Objective(fun, jac, args, x.size, box, finite_diff_rel_step)
         tell = _teller(callback)
-        known = [*(name for name, option in self.optimizer.options.items() if option.init), *_SETTINGS]
+        known = [name for name, option in self.optimizer.options.items() if option.init and name not in _OF_STATES]
+        known += _SETTINGS
         given = {name: options.pop(name) for name in known if name in options}
         pair = _pair(box)
         optimizer = self.optimizer(x, **given, bounds=pair)
@@ -199,6 +200,8 @@ class Method:
             warnings.warn(f"Unknown solver options: {', '.join(told)}", OptimizeWarning, stacklevel=4)
 
 
+#: how the states are stored, which every class can be told: x is float64, whose states are, too
+_OF_STATES = {name for name, option in Optimizer.options.items() if option.fixed}
 #: the options that are no class's
 _OF_A_RUN = tuple(inspect.getfullargspec(Method.__call__).kwonlyargs)
 #: name in small letters -> the method of the class of that name

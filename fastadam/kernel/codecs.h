@@ -191,7 +191,7 @@ CODEC_STORE(narrow_store_float32, float, double, (float)tile[i])
  *
  * An exponent of 29 or 61 stands for the largest, so that rounding finds room above. The second byte says which of the
  * two, and whether the block is rare: it holds a NaN or an infinity, whose codes are the largest two, or numbers so large
- * (2^28, 2^60) that a code is not one multiplication away. A last block is shorter. */
+ * (from 2^29 or 2^61 on) that a code is not one multiplication away. A last block is shorter. */
 #define NON_NEGATIVE 1
 #define RARE 2
 

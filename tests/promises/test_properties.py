@@ -79,11 +79,11 @@ OWN = {
 
 def test_every_option_is_drawn() -> None:
     options = [option for cls in fastadam.optimizers.CLASSES.values() for option in cls.options.values()]
-    assert {*VALUES, "nesterov"} == {option.name for option in options} - {
-        "frozen",
-        "name",
-        "extra",
-    }  # which no constructor takes
+    no_constructor_takes, of_storage = (
+        {"frozen", "name", "extra"},
+        {"state_dtype", "min_8bit_size"},
+    )  # drawn beside them
+    assert {*VALUES, "nesterov"} == {option.name for option in options} - no_constructor_takes - of_storage
 
 
 def options_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:
@@ -216,7 +216,7 @@ def problems(draw: Any, backends: list[str]) -> Problem:
     cls = draw(st.sampled_from(CLASSES))
     structure = draw(st.sampled_from(STRUCTURES))
     shapes = draw(st.lists(SHAPES, min_size=1, max_size=1 if structure == "array" else 4))
-    state_dtype = draw(st.sampled_from([None, None, "bfloat16"]))
+    state_dtype = draw(st.sampled_from([None, None, "bfloat16", "int8"]))
     dtypes = st.sampled_from(DTYPES)
     own_dtypes = [draw(st.sampled_from(DTYPES[:-1]) if state_dtype else dtypes) for _ in shapes]
     cuts = draw(st.sets(st.integers(1, len(shapes) - 1))) if structure == "groups" and len(shapes) > 1 else set()
@@ -227,6 +227,7 @@ def problems(draw: Any, backends: list[str]) -> Problem:
         "n_threads": draw(st.integers(1, 8)),
         "master_weights": draw(flags),
         "state_dtype": state_dtype,
+        "min_8bit_size": draw(st.sampled_from([0, 5, 1025])),
         "seed": draw(st.integers(0, 2**64 - 1)),
     }
     steps = []
@@ -272,11 +273,11 @@ def structured(problem: Problem, arrays: Sequence[Any], grads: bool = False) -> 
 
 class Plain:
     """The NumPy rule on contiguous arrays of what is computed in: a parameter at a time, unless states are rounded by
-    random bits, which differ from parameter to parameter; 16 bits are kept by rounding here."""
+    random bits, which differ from parameter to parameter; parameters of 16 bits are kept by rounding here."""
 
     def __init__(self, problem: Problem, params: Sequence[np.ndarray]) -> None:
         own = [more for count, more in problem.groups for _ in range(count)]
-        how = {name: problem.how[name] for name in ("state_dtype", "seed")} | {"backend": "numpy"}
+        how = {name: problem.how[name] for name in ("state_dtype", "min_8bit_size", "seed")} | {"backend": "numpy"}
         self.dtypes = [p.dtype for p in params]
         self.wide = [cast(p, computed_in(p.dtype)).copy(order="K") for p in params]
         self.is_rounded = [p.itemsize == 2 and not problem.how["master_weights"] for p in params]

@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from cases import BY_RULE, CASES, arrays_of, gradients, make
+from lowbits import random_bits, rounded_to_bfloat16
 from ml_dtypes import bfloat16
 from sklearn.datasets import load_digits
 
@@ -168,23 +169,6 @@ def test_no_copies_of_the_arrays_size(options):
 # ---------------------------------------------------------------- stochastic rounding
 
 
-def mixed(x: int) -> int:
-    mask = 2**64 - 1
-    x = (x + 0x9E3779B97F4A7C15) & mask
-    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & mask
-    x = ((x ^ x >> 27) * 0x94D049BB133111EB) & mask
-    return x ^ x >> 31
-
-
-def rounded(values: np.ndarray, seed: int, t: int, segment: int, operand: int) -> np.ndarray:
-    """What fastadam makes of a state at the step after `t`, from the words of codecs.h and _plan.pyx, in NumPy."""
-    key = mixed((mixed((mixed(seed) + t) % 2**64) + segment * 16 + operand) % 2**64)
-    x = np.arange(values.size, dtype=np.uint32) + np.uint32(key % 2**32)
-    x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D) + np.uint32(key >> 32)
-    x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
-    return ((values.view(np.uint32) + (x >> np.uint32(16))) >> np.uint32(16)).astype(np.uint16).view(bfloat16)
-
-
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_states_of_16_bits_are_a_function_of_the_seed(backend, n_threads):
@@ -198,7 +182,7 @@ def test_states_of_16_bits_are_a_function_of_the_seed(backend, n_threads):
         opt.step(grads)
         for k, g in enumerate(grads):
             v = np.float32(0.99) * expected[k].astype(np.float32) + np.float32(1 - 0.99) * (g * g)
-            expected[k] = rounded(v, 2**64 - 3, t, k, 2)
+            expected[k] = rounded_to_bfloat16(v, random_bits(v.size, 2**64 - 3, t, k, state=0))
             np.testing.assert_array_equal(opt.state["v"][k], expected[k])
 
 
