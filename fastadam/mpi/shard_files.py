@@ -24,7 +24,7 @@ from ..state.places import source
 from ..state.snapshot import Check, Loaded, encoded, fit
 from .memory import Whole
 from .ranks import Ranks
-from .shards import Commit, Held, Shard, need_strict, same, whole_steps
+from .shards import Commit, Held, Shard, need_strict, same, stored, whole_steps
 
 _INDEX = "checkpoint.json"
 _FILE = re.compile(r"[0-9a-f]{16}-\d+\.npz")
@@ -135,7 +135,8 @@ def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: E
 
     A file is opened when it is first asked for, and closed by `files`.
     """
-    layout, keys = shard.whole.layout(index["n_ranks"], index["bucket_bytes"]), shard.whole.keys
+    layout = shard.whole.layout(index["n_ranks"], index["bucket_bytes"], shard.own.groups)
+    keys = shard.whole.keys
     fetches: dict[int, Fetch] = {}
     wanted = {
         entry_of(key, name): (name, piece, array)
@@ -154,13 +155,15 @@ def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: E
         name, piece, own = wanted[entry]
         found = np.empty_like(in_file(own))
         for rank, held in layout.holders(piece):
-            stored = entry_of(held.label(keys[held.param]), name)
-            came = of_rank(rank)(stored)
-            where = f"{path / index['files'][rank]}: {stored}"
-            need(came.shape == (held.end - held.begin,), f"{where}: expected {held.end - held.begin} elements")
+            label = entry_of(held.label(keys[held.param]), name)
+            came = of_rank(rank)(label)
+            where, shape = f"{path / index['files'][rank]}: {label}", (stored(found, 0, held.end - held.begin).stop,)
+            need(came.shape == shape, f"{where}: expected shape {shape}, got {came.shape}")
             need(came.dtype == found.dtype, f"{where}: expected dtype {found.dtype}, got {came.dtype}")
             begin, end = max(piece.begin, held.begin), min(piece.end, held.end)
-            found[begin - piece.begin : end - piece.begin] = came[begin - held.begin : end - held.begin]
+            found[stored(found, begin - piece.begin, end - piece.begin)] = came[
+                stored(found, begin - held.begin, end - held.begin)
+            ]
         return found
 
     return fetch

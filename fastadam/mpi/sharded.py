@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from .. import names, options
 from ..base import Optimizer
-from ..core import Core
+from ..core import Core, Origin, checked_groups
 from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
@@ -146,20 +146,21 @@ class Sharded(Optimizer):
             self._whole = Whole(params)
             if in_bfloat16:
                 self._whole.refuse_doubles("comm_dtype")
-            self._layout = self._whole.layout(ranks.size, self._bucket_bytes)
+            fields = self.bind((params,), {"n_threads": ranks.n_threads, **given})
+            groups = checked_groups(type(self), fields, self._whole.tree)
+            self._layout = self._whole.layout(ranks.size, self._bucket_bytes, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
             self._exchange = Exchange(ranks, self._memories, self._layout.buckets, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
             self._grads = [grads[number] for number in range(len(grads))]
             pieces, shares = self._cut()
-            fields = self.bind((pieces,), {"n_threads": ranks.n_threads, **given}) | {"grads": shares}
-            self.core = Core.make(type(self), fields, [(piece.param, piece.begin) for piece in self._own])
+            origins = [Origin(piece.param, piece.begin, self._whole.params[piece.param].size) for piece in self._own]
+            self.core = Core.make(type(self), fields | {"params": pieces, "grads": shares}, origins)
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
             more = {
                 "number": self._number,
                 "comm_dtype in bfloat16": in_bfloat16,
-                "state_dtype": str(self.state_dtype),
                 "master_weights": self.master_weights,
             }
             with self._folder_undone_on_disagreement():

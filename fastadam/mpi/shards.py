@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from .. import options
+from ..kernel._blocks import n_bytes
 from ..kernel.checks import counted
 from ..state.atomic import path_from
 from ..state.entries import need_version
 from ..state.mismatch import mapping, need, need_names, need_same
+from ..state.numbers import in_blocks, memory_of
 from ..state.rates import encode
 from ..state.snapshot import Check, Fit, Loaded, Snapshot, fit_dict
 from .layout import Piece
@@ -73,6 +75,12 @@ class Shard:
 Held = Callable[[], AbstractContextManager[Shard]]
 #: gives the optimizer what was found to fit; the second argument says whether that has parameters. It cannot fail
 Commit = Callable[[Fit, bool], None]
+
+
+def stored(state: np.ndarray, begin: int, end: int) -> slice:
+    """Where the elements begin … end of a parameter are in an array that has them as this state does. In bytes, where
+    the first begins a block: those of pieces, one behind the other, are the parameter's."""
+    return slice(n_bytes(begin), n_bytes(end)) if in_blocks(state) else slice(begin, end)
 
 
 def state_dir(value: Any, ranks: Ranks) -> Path:
@@ -158,8 +166,8 @@ def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
             for piece, arrays in pieces:
                 p = whole.params[piece.param]
                 for name, array in arrays.items():
-                    found = state[whole.keys[piece.param]].setdefault(name, np.empty(p.shape, array.dtype))
-                    found.reshape(-1)[piece.begin : piece.end] = array
+                    found = state[whole.keys[piece.param]].setdefault(name, np.empty(*memory_of(p, array.dtype)))
+                    found.reshape(-1)[stored(array, piece.begin, piece.end)] = array
         return {**shard.describe(steps), "state": state}
 
 
@@ -193,11 +201,14 @@ def load_state_dict(
         pieces = {}
         for key, of, piece in zip(shard.own.params, shard.keys(), shard.pieces, strict=True):
             where = f"state_dict['state'][{of!r}]"
-            arrays, shape = mapping(where, state[of]), whole.params[piece.param].shape
+            arrays, p = mapping(where, state[of]), whole.params[piece.param]
             for name, array in arrays.items():
                 need(isinstance(array, np.ndarray), f"{where}[{name!r}]: expected a numpy array")
+                shape, _ = memory_of(p, array.dtype)
                 need(array.shape == shape, f"{where}[{name!r}]: expected shape {shape}, got {array.shape}")
-            pieces[key] = {name: array.reshape(-1)[piece.begin : piece.end] for name, array in arrays.items()}
+            pieces[key] = {
+                name: array.reshape(-1)[stored(array, piece.begin, piece.end)] for name, array in arrays.items()
+            }
         found = fit_dict(shard.own, {**described, "state": pieces}, check, is_own)
         counts = {"t": found.t, "skipped": found.skipped, "seed": found.seed}
         agree({"number": shard.number, **counts, "steps": [given["steps"][key] for key in whole.keys]})
