@@ -22,6 +22,7 @@ from .stage import (
     like,
     odd_arrays,
     params_of,
+    params_of_blocks,
     refused,
     same_everywhere,
     same_states,
@@ -29,13 +30,16 @@ from .stage import (
 )
 
 
-def kinds_of_checkpoints() -> list[tuple[type, dict, Callable]]:
+def kinds_of_checkpoints() -> list[tuple[type, dict, Callable, int]]:
+    """Optimizers, options, parameters; and how many times larger buckets are."""
+    blocks = {"master_weights": True, "state_dtype": "int8", "min_8bit_size": 100}
     narrow = {"master_weights": True, "state_dtype": "bfloat16", "amsgrad": True}
     return [
-        (fastadam.Adam, {}, params_of),
-        (fastadam.RMSprop, {"momentum": 0.9}, groups_of_one_dtype),
-        (fastadam.AdamW, narrow, lambda: params_of(("float32", bfloat16, "float16"))),
-        (fastadam.Adam, {"master_weights": True}, lambda: flat(params_of(("float64", "float16")))),
+        (fastadam.Adam, {}, params_of, 1),
+        (fastadam.RMSprop, {"momentum": 0.9}, groups_of_one_dtype, 1),
+        (fastadam.AdamW, narrow, lambda: params_of(("float32", bfloat16, "float16")), 1),
+        (fastadam.Adam, {"master_weights": True}, lambda: flat(params_of(("float64", "float16"))), 1),
+        (fastadam.Adam, blocks, lambda: params_of_blocks(("float32", bfloat16)), 50),
     ]
 
 
@@ -48,20 +52,22 @@ def checkpoints_for_other_numbers_of_ranks(comm, folder):
     """What any number of ranks wrote, any other reads, cut into other buckets."""
     numbers = range(1, comm.size + 1)
     parts = {n: comm.Split(0 if comm.rank < n else 1) for n in numbers}
-    for place, (cls, options, make) in enumerate(kinds_of_checkpoints()):
+    for place, (cls, options, make, times) in enumerate(kinds_of_checkpoints()):
         for n, m in itertools.product(numbers, numbers):
             if (n + m + place) % comm.size:  # each pair with some kinds
                 continue
             path, params = folder / f"{place}-{n}-{m}", (n + place) % 2 == 0
             if comm.rank < n:
-                writer = Twins(parts[n], make, cls, of_ranks={"bucket_bytes": 60 + n}, **options).steps(3)
+                writer = Twins(parts[n], make, cls, of_ranks={"bucket_bytes": times * (60 + n)}, **options).steps(3)
                 writer.sharded.lr = 0.125
                 writer.sharded.save(path, params=params)
                 whole, values = writer.sharded.state_dict(), arrays_in(writer.params)
                 assert len(list(path.iterdir())) == n + 1
             comm.Barrier()
             if comm.rank < m:
-                reader = Twins(parts[m], make, cls, of_ranks={"bucket_bytes": 100 + 7 * m}, **options).steps(1)
+                reader = Twins(parts[m], make, cls, of_ranks={"bucket_bytes": times * (100 + 7 * m)}, **options).steps(
+                    1
+                )
                 reader.sharded.load(path)
                 assert reader.sharded.t == 3
                 assert reader.sharded.lr == 0.125
@@ -79,16 +85,21 @@ def checkpoints_for_other_numbers_of_ranks(comm, folder):
 @scene
 def going_on_from_a_checkpoint(comm, folder):
     """The steps after it are those of a run that was never broken, schedules and random bits included."""
+    for state_dtype, times, bucket_bytes in (("bfloat16", 1, 48), ("int8", 40, 3000)):
+        _going_on(comm, folder / state_dtype, times, bucket_bytes, {"state_dtype": state_dtype, "min_8bit_size": 0})
 
+
+def _going_on(comm, path, times, bucket_bytes, states):
     def make():
-        return params_of(("float32", "float16"))
+        return params_of(("float32", "float16"), times=times)
 
-    options = {"lr": schedules.cosine(0.1, 9), "state_dtype": "bfloat16", "master_weights": True, "seed": 3}
+    options = {"lr": schedules.cosine(0.1, 9), "master_weights": True, "seed": 3, **states}
     through = Twins(comm, make, **options).steps(3)
-    through.sharded.save(folder / "kept", params=True)
+    through.sharded.save(path, params=True)
     through.steps(3)
-    resumed = Sharded(fastadam.Adam, (params := make()), comm, bucket_bytes=48, **{**options, "lr": 0.5, "seed": 0})
-    resumed.load(folder / "kept")
+    own = {**options, "lr": 0.5, "seed": 0}
+    resumed = Sharded(fastadam.Adam, (params := make()), comm, bucket_bytes=bucket_bytes, **own)
+    resumed.load(path)
     for t in range(3, 6):
         resumed.step(like(params, draw(params, t, comm.rank, whole=True)))
     assert digest(params.values()) == digest(through.params.values())
@@ -138,6 +149,8 @@ def dicts_of_the_plain_optimizer(comm, folder):
         (groups, {}),
         (odd_arrays, {}),
         (lambda: params_of(("float16",)), {"state_dtype": "bfloat16"}),
+        (params_of_blocks, {"state_dtype": "int8", "min_8bit_size": 0}),
+        (params_of_blocks, {"state_dtype": "int8"}),
     ):
         twins = Twins(comm, maker, **options).steps(3)
         other = Twins(comm, maker, of_ranks={"bucket_bytes": 70}, **options).steps(1)
