@@ -131,7 +131,7 @@ def random_params(rng, state_dtypes) -> list[dict]:
 
     groups = []
     for _ in range(rng.integers(1, 5)):
-        options = {"weight_decay": 0.1} if rng.random() < 0.3 else {}
+        options = {"maximize": True} if rng.random() < 0.3 else {}
         arrays = [array() for _ in range(rng.integers(1, 5))]
         if rng.random() < 0.5 and not any(p.dtype == np.float64 for p in arrays):
             options |= {"state_dtype": rng.choice(state_dtypes), "min_8bit_size": int(rng.choice((0, 100)))}
