@@ -36,7 +36,7 @@ class Sharded(Optimizer):
     All ranks hold the parameters whole and compute gradients of them, each from its own part of a batch. A step
     averages the gradients over the ranks, each rank steps its share of the elements, and all get the stepped
     parameters: the meaning is that of one process that steps the averaged gradient, clipping by norm,
-    ``skip_nonfinite``, schedules, groups, master weights and the random bits of bfloat16 states included.
+    ``skip_nonfinite``, schedules, groups, master weights and the random bits of 16-bit and 8-bit states included.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ class Sharded(Optimizer):
         How gradients travel: as they are (float64 for float64 parameters, float32 for others), or rounded to 16 bits,
         half the bytes, and added up in float32; not for float64 parameters. Parameters travel in their own dtype.
     bucket_bytes : int, default 16 MiB
-        So many bytes of parameters travel and are stepped at a time.
+        So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
+        are rounded to blocks of 256 elements, so that the blocks are those of whole parameters.
     **options
         Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`. By default the ranks of
         a machine share its processors as threads. ``state_dir`` is a folder in which each rank has one of its own.
@@ -81,8 +82,8 @@ class Sharded(Optimizer):
     Notes
     -----
     The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's (but for the
-    random bits of bfloat16 states of arrays that are not in C order). With other numbers of ranks they differ as the
-    order of the sum over the ranks does.
+    random bits, and the blocks of 8-bit states, of arrays that are not in C order). With other numbers of ranks they
+    differ as the order of the sum over the ranks does.
 
     An exception that ends the program on one of several ranks ends the job: importing `fastadam.mpi` makes
     ``sys.excepthook`` say which rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
