@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, options
 from .kernel import backends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
-    options = _parser().parse_args(arguments)
-    if options.command == "info":
+    given = _parser().parse_args(arguments)
+    if given.command == "info":
         print(info())
         return 0
     try:
@@ -27,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         return _fail(f"{error}; the demo needs scikit-learn, matplotlib and tqdm: pip install 'fastadam[demo]'")
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=options.out).close()  # a long training should not end in an error
+        given.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=given.out).close()  # a long training should not end in an error
     except OSError as error:
-        return _fail(f"--out {options.out}: expected a directory that can be written ({error.strerror})")
-    return demo.run(options.out, options.epochs, options.hidden, options.seed)
+        return _fail(f"--out {given.out}: expected a directory that can be written ({error.strerror})")
+    return demo.run(given.out, given.epochs, given.hidden, given.seed)
 
 
 def info() -> str:
@@ -39,10 +39,19 @@ def info() -> str:
     facts: dict[str, Any] = {"fastadam": __version__, "Python": platform.python_version(), "NumPy": np.__version__}
     facts |= {"machine": platform.machine()} | backends.describe()
     facts["backends"] = [name for name in backends.BACKENDS if facts.get(name) != "not installed"]
+    facts["state_dtype"] = ["int8", _bfloat16()]
     width = max(map(len, facts))
     return "\n".join(
         f"{name:<{width}}  {', '.join(value) if isinstance(value, list) else value}" for name, value in facts.items()
     )
+
+
+def _bfloat16() -> str:
+    """Whether states can be bfloat16 here."""
+    try:
+        return options.bfloat16().name
+    except ImportError:
+        return "bfloat16 once ml_dtypes is installed"
 
 
 def _parser() -> argparse.ArgumentParser:

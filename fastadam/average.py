@@ -235,9 +235,9 @@ class Average(Swapping, Stepped):
         """Write the averages, the counts and the options to a file, as `Optimizer.save` does."""
         super().save(path)
 
-    def load(self, path: Place, *, strict: bool = True) -> Loaded:  # type: ignore[override]
+    def load(self, path: Place, *, strict: bool = True, convert: bool = False) -> Loaded:  # type: ignore[override]
         """Go on from what `save` wrote, as `Optimizer.load` does. The model's parameters stay as they are."""
-        return super().load(path, strict=strict, params=False)
+        return super().load(path, strict=strict, params=False, convert=convert)
 
 
 def _averages_of(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -128,7 +128,7 @@ class Core(Follower):
         self._need_fitting(arrays)
         if any(new is not old for new, old in zip(arrays, self.plan.params, strict=True)):
             with deferred_signals():
-                self._take_arrays(self.tree, arrays, self.store.states, self.plan.counts)
+                self._take_arrays(self.tree, arrays, self._reordered(arrays), self.plan.counts)
 
     def _need_fitting(self, arrays: Sequence[Any], but: int = -1) -> None:
         """Refuse arrays that cannot take the places of those that the plan has; number `but` is not looked at."""
@@ -137,11 +137,13 @@ class Core(Follower):
                 checks.parameter(name, new)
                 checks.like(name, new, old)
 
+    def _reordered(self, arrays: Sequence[np.ndarray]) -> States:
+        """The states for these arrays, of the shapes that the plan's have."""
+        every = zip(self.plan.params, arrays, self.store.states, strict=True)
+        return [self.store.reordered(old, new, own) for old, new, own in every]
+
     def _take_arrays(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
         """Step these arrays from now on."""
-        states = [
-            self.store.reordered(old, new, own) for old, new, own in zip(self.plan.params, arrays, states, strict=True)
-        ]
         self._lay(structure, arrays, states, counts)
         self.store.states = states
         rest = iter(arrays)
@@ -206,11 +208,13 @@ class Core(Follower):
         self._need_fitting(arrays, but=k)
         before, arrays[k] = arrays[k], array
         _check_params(self.tree.names, arrays, self.groups.of_params("state_dtype"))
-        states, counts = list(self.store.states), self.plan.counts
-        if (old_rows := continued_rows(self.tree.names[k], rows, array, self.plan.params[k])) is not None:
+        old, counts = self.plan.params[k], self.plan.counts
+        old_rows = continued_rows(self.tree.names[k], rows, array, old)
+        states = self._reordered(arrays if old_rows is None else [*arrays[:k], old, *arrays[k + 1 :]])
+        if old_rows is not None:
             g = [number for number, branch in enumerate(self.tree.branches) for _ in branch.names][k]
             initial = _initial(self.kind, self.settings, self.groups.rules[g], self.groups.values[g], array)
-            states[k] = self.store.continued(k, self.plan.params[k], array, old_rows, initial)
+            states[k] = self.store.continued(k, old, array, old_rows, initial)
             if not (old_rows >= 0).any():
                 counts = counts.copy()
                 counts[3 + k] = 0
@@ -322,13 +326,17 @@ class Core(Follower):
         """What a copy or a pickle holds; its states are in memory."""
         settings = {**self.settings, "state_dir": None}
         own = {"settings": settings, "tree": self.tree, "groups": self.groups, "states": self.store.states}
-        return own | {"counts": self.plan.counts.copy(), "bound": self.bound}
+        orders = [numbers.order_of(p) for p in self.plan.params]  # a pickle may bring arrays in another
+        return own | {"orders": orders, "counts": self.plan.counts.copy(), "bound": self.bound}
 
     @classmethod
     def of_parts(cls, kind: Any, parts: dict[str, Any]) -> "Core":
         """The core of a copy; what came from another process may be read-only, and is not to stay so."""
         make_writeable(_arrays_of(parts))
         store = Store(parts["states"], parts["counts"])
+        arrays = [p for values in parts["groups"].values for p in values["params"]]
+        before = [numbers.in_order(p.shape, p.dtype, order) for p, order in zip(arrays, parts["orders"], strict=True)]
+        store.states = [store.reordered(*every) for every in zip(before, arrays, store.states, strict=True)]
         core = cls(kind, parts["settings"], parts["tree"], parts["groups"], store)
         core.bind(parts["bound"])
         return core
@@ -351,8 +359,8 @@ class Core(Follower):
             first = last
         hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
         self.plan.lay(parts, structure.names, counts, [origin[:2] for origin in self.origins] or None)
-        for k, numbers in enumerate(hyper):  # a new group gets its own before the next step
-            self.plan.set_hyper(k, numbers)
+        for k, own_hyper in enumerate(hyper):  # a new group gets its own before the next step
+            self.plan.set_hyper(k, own_hyper)
         self.took = None
 
 

@@ -23,11 +23,14 @@ class Saved:
         parameters; ``"steps"``: key of a parameter -> the steps that it has done; ``"state"``: key of a parameter ->
         name of a state -> array. A key is the path in the structure, as ``layers.0.W``; with several groups the group's
         name, or its number where it has none, and a dot come first.
+
+        An 8-bit state is its bytes, in the order in which its parameter lies in memory: ``"shapes"`` has the shape of
+        such parameters, and ``"orders"`` their axes from the slowest to the fastest where that is not C order.
         """
         with self.core.held_whole():
             return self.core.snapshot().as_dict()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> Loaded:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True, convert: bool = False) -> Loaded:
         """Go on from what `state_dict` of an optimizer of this class gave.
 
         Parameters
@@ -36,6 +39,8 @@ class Saved:
             Of this optimizer, or of one over parameters of the same keys, shapes and dtypes.
         strict : bool, default True
             Refuse what does not fit. With False, what fits is taken, as in `load`.
+        convert : bool, default False
+            Take states of another dtype, too, as in `load`.
 
         Returns
         -------
@@ -47,9 +52,9 @@ class Saved:
         TypeError, ValueError
             If anything does not fit: nothing has changed then.
         """
-        core, strict = self.core, options.flag("strict", strict)
+        core, strict, convert = self.core, options.flag("strict", strict), options.flag("convert", convert)
         with core.held() as plan:
-            fit = fit_dict(core.snapshot(), state_dict, core.groups.check, plan.writes, strict)
+            fit = fit_dict(core.snapshot(), state_dict, core.groups.check, plan.writes, strict, convert)
             core.take(fit)
         return fit.loaded
 
@@ -76,16 +81,18 @@ class Saved:
 
         Notes
         -----
-        The file is an ``.npz`` of plain arrays: the state ``m`` of the parameter ``W`` is the array ``m/W``; it may be
-        of states larger than memory. By the suffix ``.safetensors`` of the path, or of the open file's name, it is of
-        that format, in which complex arrays are pairs of real numbers. A function as lr is not saved, schedules of
-        `fastadam.schedules` are. ``extra`` is saved as JSON: a tuple comes back as a list.
+        The file is an ``.npz`` of plain arrays: the state ``m`` of the parameter ``W`` is the array ``m/W``, of 8 bits
+        its bytes (see `state_dict`); it may be of states larger than memory. By the suffix ``.safetensors`` of the
+        path, or of the open file's name, it is of that format, in which complex arrays are pairs of real numbers. A
+        function as lr is not saved, schedules of `fastadam.schedules` are. ``extra`` is saved as JSON: a tuple comes
+        back as a list.
         """
         with self.core.held_whole():
             files.save(path, self.core.snapshot(), params)
 
-    def load(self, path: Place, *, strict: bool = True, params: bool | None = None) -> Loaded:
+    def load(self, path: Place, *, strict: bool = True, params: bool | None = None, convert: bool = False) -> Loaded:
         """Go on from what `save` wrote: options, step counts, states, and the parameters where the file has them.
+        The optimizer keeps its own ``state_dtype`` and ``min_8bit_size``.
 
         Parameters
         ----------
@@ -101,6 +108,10 @@ class Saved:
         params : bool, optional
             Whether to load the parameters themselves. By default they are where the file has them, and a warning says
             where it has not: with False it says nothing, and with True such a file is refused.
+        convert : bool, default False
+            Take states of another dtype, too, rounded to nearest: of 8 bits, bfloat16, float32 or float64, whichever
+            the optimizer keeps. By default they are refused, and so are 8-bit states of a parameter that lies in memory
+            in another order. Parameters themselves are never converted.
 
         Returns
         -------
@@ -114,7 +125,8 @@ class Saved:
         OSError
             If the file cannot be read.
         ValueError
-            If it is damaged, no checkpoint, or one of other parameters: nothing has changed then.
+            If it is damaged, no checkpoint, or one of other parameters; with `convert` also for a number too large for
+            the optimizer's dtype, or below zero where that has no sign. Nothing has changed then.
 
         Notes
         -----
@@ -138,10 +150,10 @@ class Saved:
         >>> new.params["body"]
         array([-0.1, -0.1, -0.1, -0.1])
         """
-        core, strict = self.core, options.flag("strict", strict)
+        core, strict, convert = self.core, options.flag("strict", strict), options.flag("convert", convert)
         with core.plan:
             core.read_anew()
             own, wanted = core.snapshot(), options.flag_or_none("params", params)
-            with files.load(path, own, core.groups.check, strict, wanted) as fit, deferred_signals():
+            with files.load(path, own, core.groups.check, strict, wanted, convert) as fit, deferred_signals():
                 core.take(fit)
         return fit.loaded

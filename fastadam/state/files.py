@@ -27,11 +27,13 @@ def save(path: Any, snapshot: Snapshot, params: bool) -> None:
 
 
 @contextmanager
-def load(path: Any, own: Snapshot, check: Check, strict: bool = True, params: bool | None = None) -> Iterator[Fit]:
+def load(
+    path: Any, own: Snapshot, check: Check, strict: bool = True, params: bool | None = None, convert: bool = False
+) -> Iterator[Fit]:
     """What the file has for the snapshot `own` of live arrays. Its arrays may be views of the file: copy them within.
 
-    `check(k, name, value)` returns the value to keep for option `name` of group `k`, or raises. `strict` as in `fit`,
-    `params` as in `Optimizer.load`.
+    `check(k, name, value)` returns the value to keep for option `name` of group `k`, or raises. `strict` and
+    `convert` as in `fit`, `params` as in `Optimizer.load`.
     """
     with ExitStack() as files:
         found = files.enter_context(source(path))
@@ -40,7 +42,7 @@ def load(path: Any, own: Snapshot, check: Check, strict: bool = True, params: bo
             are_there, described = has_params(entries), mapping(f"{found.name}: description", meta)
             if params is False:
                 entries = {entry for entry in entries if not has_params([entry])}
-            taken = fit(own, found.name, described, entries, fetch, check, strict)
+            taken = fit(own, found.name, described, entries, fetch, check, strict, convert)
         need_params(found.name, params, are_there, stacklevel=5)
         yield taken
 

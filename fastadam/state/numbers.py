@@ -2,13 +2,16 @@
 Those of 8 bits are bytes (`kernel._blocks`) and have to be decoded; all others are arrays of that shape already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..kernel import _blocks, checks
 from ..kernel._segments import state_like
+
+#: of a block's head, as codecs.h has it: how long it is, the largest exponent, and the flag of what may be or not
+_HEAD, _MAX_EXPONENT, _NOT_FINITE = 2, 253, 2
 
 
 class First(NamedTuple):
@@ -19,6 +22,11 @@ class First(NamedTuple):
 
     value: Any
     dtype: np.dtype[Any]
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether it is stored as bytes."""
+        return self.dtype.itemsize == 1
 
 
 def in_blocks(state: np.ndarray) -> bool:
@@ -72,10 +80,52 @@ def write(state: np.ndarray, p: np.ndarray, value: Any) -> None:
     _blocks.encode(state, _flat(numbers, p))
 
 
+def checked(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Numbers for a state of `p`, in the dtype that it is read in; those that it cannot hold are refused."""
+    dtype = _read_in(p) if in_blocks(state) else state.dtype
+    with np.errstate(over="ignore"):
+        kept = value.astype(dtype)
+    if (np.isfinite(value) & ~np.isfinite(kept)).any():
+        raise ValueError(f"{where}: expected numbers of {dtype}, got larger ones: {checks.shown(value)}")
+    if has_no_sign(state) and (kept < 0).any():
+        raise ValueError(f"{where}: expected no number below zero, whose 8-bit codes have no sign")
+    return kept
+
+
+def like(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Another array, stored as this state of `p` is, of numbers that it can hold, rounded to nearest."""
+    kept = checked(where, state, p, value)
+    if not in_blocks(state):
+        return kept
+    found = state.copy()  # which says what codes it has
+    write(found, p, kept)
+    return found
+
+
+def need_heads(where: str, state: np.ndarray) -> None:
+    """Refuse bytes that are no blocks."""
+    exponents, flags = (state[first :: _blocks.BLOCK + _HEAD] for first in (0, 1))
+    kinds = flags & ~np.uint8(_NOT_FINITE)
+    if (exponents > _MAX_EXPONENT).any() or (kinds > 1).any() or (kinds != kinds[:1]).any():
+        raise ValueError(f"{where}: expected blocks of 8-bit codes, got other bytes")
+
+
 def order_of(p: np.ndarray) -> list[int]:
-    """The axes of a parameter from the slowest to the fastest in memory, which is the order of bytes."""
-    like = state_like(p, np.int8, np.empty)
-    return sorted(range(p.ndim), key=lambda axis: -like.strides[axis]) if like.size else list(range(p.ndim))
+    """The axes of a parameter from the slowest to the fastest in memory, which is the order of bytes.
+
+    An axis of one element has no order: it keeps its place.
+    """
+    strides = state_like(p, np.int8, np.empty).strides
+    if p.size == 0:
+        return list(range(p.ndim))
+    sorted_axes = iter(sorted((axis for axis in range(p.ndim) if p.shape[axis] > 1), key=lambda axis: -strides[axis]))
+    return [next(sorted_axes) if n > 1 else axis for axis, n in enumerate(p.shape)]
+
+
+def orders(params: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    """The order of each of these parameters that does not lie in C order."""
+    found = {key: order_of(p) for key, p in params.items()}
+    return {key: order for key, order in found.items() if order != sorted(order)}
 
 
 def in_order(shape: Sequence[int], dtype: np.dtype[Any], order: Sequence[int]) -> np.ndarray:
@@ -84,7 +134,8 @@ def in_order(shape: Sequence[int], dtype: np.dtype[Any], order: Sequence[int]) -
 
 
 def _read_in(p: np.ndarray) -> np.dtype[Any]:
-    return checks.computed_in(p)
+    """What 8-bit states are read in."""
+    return np.dtype(np.complex64 if p.dtype.kind == "c" else np.float32)
 
 
 def _n_reals(p: np.ndarray) -> int:

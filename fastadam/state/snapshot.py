@@ -12,12 +12,14 @@ import numpy as np
 from .. import options
 from ..kernel.checks import counted, shown
 from ..schedule import Schedule
-from .entries import VERSION, Fetch, entry_of, in_file, need_version
+from . import numbers
+from .entries import VERSION, Fetch, entry_of, need_version
+from .fitting import Slot, array_of
 from .mismatch import mapping, need, need_names, need_same, saying
 from .rates import Rates, encode
 
-#: what a group keeps of its own when another state is taken: its arrays, and its name
-KEPT = ("params", "name")
+#: what a group keeps of its own when another state is taken: its arrays, its name, and how it stores its states
+KEPT = ("params", "name", "state_dtype", "min_8bit_size")
 #: (number of a group, name of an option, value) -> the value to keep, or an error
 Check = Callable[[int, str, Any], Any]
 
@@ -46,7 +48,7 @@ class Snapshot:
             groups=[_copied(group) for group in self.groups],
             steps=dict(self.steps),
             state={key: _copies(arrays) for key, arrays in self.state.items()},
-            params=_copies(self.params),
+            params={key: p.copy(order="K") for key, p in self.params.items()},  # the order that 8-bit states are in
         )
 
     def part(self, keys: Collection[str]) -> "Snapshot":
@@ -60,7 +62,13 @@ class Snapshot:
         )
 
     def describe(self) -> dict[str, Any]:
-        """All but the arrays; `encoded` makes JSON of it."""
+        """All but the arrays; `encoded` makes JSON of it.
+
+        Where parameters have 8-bit states, ``"shapes"`` are theirs, and ``"orders"`` their axes from the slowest to the
+        fastest in memory, where that is not C order: bytes tell neither.
+        """
+        blocks = {key: p for key, p in self.params.items() if any(map(numbers.in_blocks, self.state[key].values()))}
+        layout = {"shapes": {key: list(p.shape) for key, p in blocks.items()}, "orders": numbers.orders(blocks)}
         return {
             "version": VERSION,
             "optimizer": self.optimizer,
@@ -69,6 +77,7 @@ class Snapshot:
             "seed": self.seed,
             "param_groups": [_copied(group) for group in self.groups],
             "steps": dict(self.steps),
+            **{name: found for name, found in layout.items() if found},
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,6 +146,7 @@ def fit(
     fetch: Fetch,
     check: Check,
     strict: bool = True,
+    convert: bool = False,
 ) -> Fit:
     """Check that a state fits the snapshot `own` of live arrays; an error names the `source`.
 
@@ -156,6 +166,8 @@ def fit(
         ``check(k, name, value)`` returns the value to keep for option `name` of group `k`, or raises.
     strict : bool
         Whether all must fit; else what does not fit is left out.
+    convert : bool
+        Whether states of another dtype, or of 8 bits in another order, fit: rounded to the optimizer's own.
 
     Raises
     ------
@@ -168,27 +180,35 @@ def fit(
         t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
         seed = options.seed("seed", meta.get("seed"))
     groups, steps, rates = meta.get("param_groups"), mapping(f"{source}: steps", meta.get("steps")), Rates()
+    slots = _slots(own, source, meta, convert)
     if strict:
         part, loaded = own, Loaded([], [], [], [], has_params(entries))
         chosen = _fit_groups(own, source, groups, check, rates)
         counts = _fit_steps(source, steps, own.params, t)
     else:
         counts = _fit_steps(source, steps, steps, t)
-        part, arrays, loaded = _common(own, source, steps, entries, fetch)
+        part, arrays, loaded = _common(own, source, steps, entries, fetch, slots)
         chosen = _common_options(part, source, groups, steps, check, rates, loaded.options)
         entries, fetch = arrays, arrays.__getitem__
-    pairs = _fit_arrays(part, source, entries, fetch)
+    pairs = _fit_arrays(part, source, entries, fetch, slots)
     taken = [(counts if key in part.params else own.steps)[key] for key in own.params]
     if not (strict or part.params):
         t, skipped, seed = own.t, own.skipped, own.seed
     return Fit(max([t, *taken]), skipped, seed, taken, chosen, pairs, rates, loaded)
 
 
-def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarray], bool], strict: bool = True) -> Fit:
+def fit_dict(
+    own: Snapshot,
+    given: Any,
+    check: Check,
+    is_own: Callable[[np.ndarray], bool],
+    strict: bool = True,
+    convert: bool = False,
+) -> Fit:
     """Check that a dict, as `Snapshot.as_dict` gives it, fits the snapshot `own` of live arrays.
 
     ``is_own(array)`` says whether an array that came may overlap the optimizer's. Such an array is copied: it might be
-    overwritten before it is read. `strict` as in `fit`.
+    overwritten before it is read. `strict` and `convert` as in `fit`.
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
@@ -212,7 +232,7 @@ def fit_dict(own: Snapshot, given: Any, check: Check, is_own: Callable[[np.ndarr
         array = found[entry]
         return array.copy() if isinstance(array, np.ndarray) and is_own(array) else array
 
-    return fit(own, "state_dict", given, found, fetch, check, strict)
+    return fit(own, "state_dict", given, found, fetch, check, strict, convert)
 
 
 def _of_parameters(keys: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,15 +280,35 @@ def _decode(name: str, value: Any, own: Any, rates: Rates) -> Any:
     return copy.deepcopy(value) if name == "extra" else rates.decoded(name, value, own)
 
 
+#: key of a parameter, name of a state or "params" -> where an array that came for it goes
+Slots = dict[str, dict[str, Slot]]
+
+
+def _slots(own: Snapshot, source: str, meta: Mapping[str, Any], convert: bool) -> Slots:
+    shapes, orders = (mapping(f"{source}: {name}", meta.get(name, {})) for name in ("shapes", "orders"))
+    for key, shape in shapes.items():
+        need(isinstance(shape, list), f"{source}: shapes: {shown(key)}: no shape")
+    for key, order in orders.items():
+        is_order = isinstance(order, list) and all(type(axis) is int for axis in order)
+        need(is_order and sorted(order) == list(range(len(order))), f"{source}: orders: {shown(key)}: no order of axes")
+    found = {}
+    for key, p in own.params.items():
+        shape, order = shapes.get(key, list(p.shape)), orders.get(key, list(range(p.ndim)))
+        states = {name: Slot(array, p, shape, order, convert) for name, array in own.state[key].items()}
+        found[key] = {**states, "params": Slot(p, None, shape, order, convert)}
+    return found
+
+
 def _fit_arrays(
-    own: Snapshot, source: str, entries: Collection[str], fetch: Fetch
+    own: Snapshot, source: str, entries: Collection[str], fetch: Fetch, slots: Slots
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The optimizer's own arrays, and the new ones: of the parameters too, where those came."""
+    found = {entry_of(key, name): slot for key in own.params for name, slot in slots[key].items()}
     arrays = own.arrays(params=has_params(entries))
     need_names(source, entries, arrays)
     for entry, array in arrays.items():
         need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
-    return [(array, _like(f"{source}: {entry}", fetch(entry), array)) for entry, array in arrays.items()]
+    return [(array, found[entry].taken(source, entry, fetch(entry))) for entry, array in arrays.items()]
 
 
 def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Rates) -> list[dict[str, Any]]:
@@ -301,7 +341,7 @@ def _fit_steps(source: str, steps: Mapping[Any, Any], keys: Collection[str], t: 
 
 
 def _common(
-    own: Snapshot, source: str, keys: Collection[str], entries: Collection[str], fetch: Fetch
+    own: Snapshot, source: str, keys: Collection[str], entries: Collection[str], fetch: Fetch, slots: Slots
 ) -> tuple[Snapshot, dict[str, np.ndarray], Loaded]:
     """The part of `own` that fits what came of the parameters `keys`, the arrays for it, and what is left out."""
     key_of = {entry_of(key, ""): key for key in keys}
@@ -309,9 +349,9 @@ def _common(
     for entry in entries:
         name, slash, rest = entry.partition("/")
         need(slash + rest in key_of, f"{source}: {entry}: is of none of its own parameters")
-        came[key_of[slash + rest]][name] = _array(f"{source}: {entry}", fetch(entry))
+        came[key_of[slash + rest]][name] = array_of(f"{source}: {entry}", fetch(entry))
     shared = [key for key in own.params if key in came]
-    fitting = [key for key in shared if _fits(own, key, came[key])]
+    fitting = [key for key in shared if _fits(slots[key], came[key])]
     arrays = {entry_of(key, name): array for key in fitting for name, array in came[key].items()}
     part = own.part(set(fitting))
     loaded = Loaded(
@@ -346,31 +386,10 @@ def _common_options(
     return chosen
 
 
-def _fits(own: Snapshot, key: str, came: Mapping[str, np.ndarray]) -> bool:
+def _fits(slots: Mapping[str, Slot], came: Mapping[str, np.ndarray]) -> bool:
     """Whether these arrays are all states of the parameter, and perhaps the parameter itself."""
-    mine = {**own.state[key], "params": own.params[key]}
-    is_whole = came.keys() | {"params"} == mine.keys()
-    return is_whole and not any(_unlike(array, mine[name]) for name, array in came.items())
-
-
-def _like(where: str, came: Any, own: np.ndarray) -> np.ndarray:
-    """An array that came, perhaps as `in_file` gives it, as one of the optimizer's own: it must fit."""
-    unlike = _unlike(_array(where, came), own)
-    need(not unlike, f"{where}: {unlike}")
-    return came.view(own.dtype)  # type: ignore[no-any-return]
-
-
-def _unlike(came: np.ndarray, own: np.ndarray) -> str:
-    """Why an array that came does not fit, if it does not."""
-    if came.shape != own.shape:
-        return f"expected shape {own.shape}, got {came.shape}"
-    return "" if in_file(came).dtype == in_file(own).dtype else f"expected dtype {own.dtype}, got {came.dtype}"
-
-
-def _array(where: str, came: Any) -> np.ndarray:
-    """What came, if it is an array."""
-    need(isinstance(came, np.ndarray), f"{where}: expected a numpy array, got {type(came).__name__}")
-    return came  # type: ignore[no-any-return]
+    is_whole = came.keys() | {"params"} == slots.keys()
+    return is_whole and not any(slots[name].unlike(array) for name, array in came.items())
 
 
 def _copied(group: Mapping[str, Any]) -> dict[str, Any]:

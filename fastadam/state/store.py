@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,13 @@ class Store:
         """
         folder = None
         if settings["state_dir"] is not None:
+            named = dict(zip(keys, params, strict=True))
+            in_blocks = [any(first.in_blocks for first in values.values()) for values in initial]
             description = {
                 "optimizer": optimizer,
                 "rules": [rule.name for rule in rules],
-                "params": [[key, list(p.shape), p.dtype.name] for key, p in zip(keys, params, strict=True)],
+                "params": [[key, list(p.shape), p.dtype.name] for key, p in named.items()],
+                "orders": numbers.orders(dict(compress(named.items(), in_blocks))),
                 "state_dtype": [{name: first.dtype.name for name, first in values.items()} for values in initial],
                 "master_weights": settings["master_weights"],
             }

@@ -22,7 +22,6 @@ class Owner(Protocol):
         """Keep steps out, within a ``with``."""
 
 
-
 class States(Telling, MutableMapping[str, "StateArrays"]):
     """Name of a state -> its arrays. They are the live ones: what is assigned is checked and copied into them."""
 
@@ -101,13 +100,7 @@ class StateArrays(Telling, Sequence[np.ndarray | None]):
         new = checks.real(where, value, kinds="biufc" if own.dtype.kind == "c" else "biuf")
         if new.shape != own.shape:
             raise ValueError(f"{where}: expected the shape {own.shape} of the parameter, got {new.shape}")
-        with np.errstate(over="ignore"):
-            kept = new.astype(own.dtype)
-        if (np.isfinite(new) & ~np.isfinite(kept)).any():
-            raise ValueError(f"{where}: expected numbers of {own.dtype}, got larger ones: {checks.shown(value)}")
-        if numbers.has_no_sign(self._owner.store.states[k][self._name]) and (kept < 0).any():
-            raise ValueError(f"{where}: expected no number below zero, whose 8-bit codes have no sign")
-        return kept
+        return numbers.checked(where, self._owner.store.states[k][self._name], self._owner.plan.params[k], new)
 
     def __repr__(self) -> str:
         return repr(list(self))
