@@ -357,11 +357,11 @@ class Sharded(Optimizer):
         with deferred_signals():
             return shards.state_dict(self._ranks, self._held_whole)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> Loaded:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True, convert: bool = False) -> Loaded:
         """Go on from what `state_dict` gave, of this optimizer on any number of ranks, or of the plain one.
 
         It must fit: where half of it does, load it into a plain optimizer with ``strict=False``, and give that one's
-        ``state_dict()`` to this one.
+        ``state_dict()`` to this one. `convert` as in `Optimizer.load`. 8-bit states of ranks are in C order.
 
         Raises
         ------
@@ -371,7 +371,7 @@ class Sharded(Optimizer):
         core = self.core
         with deferred_signals():
             return shards.load_state_dict(
-                self._ranks, self._held, state_dict, strict, core.groups.check, core.plan.writes, self._take
+                self._ranks, self._held, state_dict, strict, convert, core.groups.check, core.plan.writes, self._take
             )
 
     def save(self, path: Place, *, params: bool = False) -> None:
@@ -389,10 +389,10 @@ class Sharded(Optimizer):
         with deferred_signals():
             shard_files.save(self._ranks, self._held_whole, path, params, self._exchange.take)
 
-    def load(self, path: Place, *, strict: bool = True, params: bool | None = None) -> Loaded:
+    def load(self, path: Place, *, strict: bool = True, params: bool | None = None, convert: bool = False) -> Loaded:
         """Go on from what `save` wrote on any number of ranks; parameters, where it holds them, are given to all.
 
-        It must fit, as in `load_state_dict`; `params` as in `Optimizer.load`.
+        It must fit, as in `load_state_dict`; `params` and `convert` as in `Optimizer.load`.
 
         Raises
         ------
@@ -403,7 +403,7 @@ class Sharded(Optimizer):
         """
         with deferred_signals():
             check = self.core.groups.check
-            return shard_files.load(self._ranks, self._held, path, strict, params, check, self._take)
+            return shard_files.load(self._ranks, self._held, path, strict, params, convert, check, self._take)
 
     def __repr__(self) -> str:
         return f"rank {self._ranks.rank} of {self._ranks.size} of {super().__repr__()}"

@@ -24,6 +24,7 @@ from .stage import (
     params_of,
     params_of_blocks,
     refused,
+    refused_somehow,
     same_everywhere,
     same_states,
     scene,
@@ -163,6 +164,56 @@ def dicts_of_the_plain_optimizer(comm, folder):
             same_states(one, plain)
         assert other.sharded.t == other.plain.t == 3
         other.sharded.step(like(other.params, draw(other.params, 5, comm.rank, whole=True)))
+
+
+@scene
+def states_stored_otherwise(comm, folder):
+    """Between 32, 16 and 8 bits, from a folder and a dict, where `convert` says so: as the plain optimizer does."""
+    for one, other in itertools.permutations((None, "bfloat16", "int8"), 2):
+        path = folder / f"{one}-{other}"
+        writer = Twins(comm, params_of_blocks, of_ranks={"bucket_bytes": 3000}, **stored_in(one)).steps(3).sharded
+        writer.save(path, params=True)
+        whole = writer.state_dict()
+        plain = fastadam.Adam(params_of_blocks(), **stored_in(other))
+        plain.load_state_dict(whole, convert=True)
+        for source in (path, whole):
+            params = params_of_blocks()
+            reader = Sharded(fastadam.Adam, params, comm, bucket_bytes=5000, **stored_in(other))
+            load = reader.load_state_dict if source is whole else reader.load
+            before = everything(reader)
+            refused_somehow(comm, lambda load=load, source=source: load(source), ValueError)
+            assert everything(reader) == before
+            load(source, convert=True)
+            same_states(reader.state_dict(), plain.state_dict())
+            reader.step(like(params, draw(params, 9, comm.rank, whole=True)))
+
+
+def stored_in(state_dtype) -> dict:
+    return {"state_dtype": state_dtype, "min_8bit_size": 0}
+
+
+@scene
+def blocks_in_another_order(comm, folder):
+    """Those of ranks are in C order, those of a plain optimizer in that of memory: refused, or rounded again."""
+
+    def make():
+        return {"F": np.asfortranarray(np.arange(1200, dtype=np.float32).reshape(30, 40))}
+
+    twins, reader = Twins(comm, make, **stored_in("int8")).steps(2), fastadam.Adam(make())
+
+    def numbers(state):
+        reader.load_state_dict(state, convert=True)
+        return [reader.state[name][0].copy() for name in ("m", "v")]
+
+    ranks, plain = twins.sharded.state_dict(), twins.plain.state_dict()
+    for opt, state in ((twins.sharded, plain), (twins.plain, ranks)):
+        error = error_of(lambda opt=opt, state=state: opt.load_state_dict(state))
+        assert "memory order" in str(error), error
+        opt.load_state_dict(state, convert=True)
+        for found, expected in zip(numbers(opt.state_dict()), numbers(state), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=2**-3)
+    twins.sharded.load_state_dict(ranks)
+    same_states(twins.sharded.state_dict(), ranks)
 
 
 @scene
