@@ -335,8 +335,7 @@ class Core(Follower):
         make_writeable(_arrays_of(parts))
         store = Store(parts["states"], parts["counts"])
         arrays = [p for values in parts["groups"].values for p in values["params"]]
-        before = [numbers.in_order(p.shape, p.dtype, order) for p, order in zip(arrays, parts["orders"], strict=True)]
-        store.states = [store.reordered(*every) for every in zip(before, arrays, store.states, strict=True)]
+        store.states = [store.of_order(*every) for every in zip(parts["orders"], arrays, store.states, strict=True)]
         core = cls(kind, parts["settings"], parts["tree"], parts["groups"], store)
         core.bind(parts["bound"])
         return core

@@ -18,7 +18,7 @@ from fastadam.kernel._segments import state_like
 from fastadam.kernel._signals import deferred_signals
 from fastadam.kernel._tiles import MAX_THREADS
 from fastadam.rule import Rule
-from fastadam.state import entries, folder, snapshot
+from fastadam.state import entries, folder, numbers, snapshot
 
 __all__ = [
     "BUILT_ISAS",
@@ -203,13 +203,13 @@ def set_pickled_states(state: dict[str, Any], param: int, arrays: Sequence[np.nd
 LOADERS = (
     *(
         "fastadam.state." + name
-        for name in ("entries", "files", "folder", "mismatch", "npz", "safetensors", "snapshot")
+        for name in ("entries", "files", "fitting", "folder", "mismatch", "npz", "safetensors", "snapshot")
     ),
     "fastadam.schedules",
     "fastadam.options",
     "fastadam.kernel.checks",
 )
-entry_of, encode = entries.entry_of, snapshot.encode
+entry_of, encode, order_of = entries.entry_of, snapshot.encode, numbers.order_of
 
 
 def named_arrays(opt: Any, params: bool) -> dict[str, np.ndarray]:

@@ -70,7 +70,14 @@ def oddly_named(more: dict[str, Any]) -> fastadam.Optimizer:
     return fastadam.Adagrad({"a/b%\0\\": a, "": b}, lr=schedules.warmup(0.1, 5), **more)
 
 
-VICTIMS: list[Callable[[dict[str, Any]], fastadam.Optimizer]] = [named, grouped, alone, oddly_named]
+def in_blocks(more: dict[str, Any]) -> fastadam.Optimizer:
+    w, b = arrays(((20, 30), "f4"), (5, "f4"))
+    return fastadam.Adam({"W": w.T, "b": b}, state_dtype="int8", min_8bit_size=6, **more)
+
+
+VICTIMS: list[Callable[[dict[str, Any]], fastadam.Optimizer]] = [named, grouped, alone, oddly_named, in_blocks]
+#: their numbers, as an input has them
+DIGITS = "".join(map(str, range(len(VICTIMS))))
 
 
 def made(number: int, steps: int, **more: Any) -> fastadam.Optimizer:
@@ -94,7 +101,7 @@ class Finding(AssertionError):
 def check(data: bytes, folder: Path) -> bool:
     """Whether an input was loaded, in an empty folder; a `Finding` where that was neither right nor refused."""
     kind, number = data[:1].decode("latin-1"), data[1:2].decode("latin-1")
-    if kind not in LOADERS or not number or number not in "0123":
+    if kind not in LOADERS or not number or number not in DIGITS:
         return False
     return LOADERS[kind](int(number), data[2:], folder)
 
@@ -198,7 +205,7 @@ def check_again(number: int, opt: fastadam.Optimizer, path: Path) -> None:
 # ---------------------------------------------------------------- JSON that holds arrays
 
 
-DTYPES = {np.dtype(dtype).name: dtype for dtype in (bfloat16, "f2", "f4", "f8", "u2", "i8", "c8")}
+DTYPES = {np.dtype(dtype).name: dtype for dtype in (bfloat16, "f2", "f4", "f8", "u1", "u2", "i8", "c8")}
 
 
 def encoded(value: Any) -> Any:
@@ -288,7 +295,7 @@ class Mutator:
         payload = data[2:]
         for _ in range(self.random.choice([1, 1, 2, 3])):
             payload = change(payload)
-        number = self.random.choice(b"0123") if self.random.random() < 0.03 else data[1]
+        number = self.random.choice(DIGITS.encode()) if self.random.random() < 0.03 else data[1]
         return data[:1] + bytes([number]) + payload
 
     def zip(self, payload: bytes) -> bytes:

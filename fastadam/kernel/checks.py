@@ -335,9 +335,9 @@ def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
 
 def state(name: str, value: np.ndarray, param: np.ndarray, n_bytes: int) -> None:
     """Refuse what is no state of `param`: the same shape, what it is computed in or, for float32, bfloat16; or so many
-    bytes of blocks."""
+    bytes of blocks, for float32 and complex64."""
     dtype = computed_in(param)
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and dtype == np.float32:
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and dtype in ("float32", "complex64"):
         writeable(name, value)
         if not (value.shape == (n_bytes,) and value.flags.c_contiguous):
             raise ValueError(f"{name}: expected {n_bytes} bytes of blocks, contiguous, got shape {value.shape}")

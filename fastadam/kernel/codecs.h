@@ -163,63 +163,67 @@ CODEC_STORE(narrow_store_float32, float, double, (float)tile[i])
  *   signed         sign, 5 bits of exponent: 28 octaves down from that of the largest, and 0 below
  *   non-negative   6 bits of exponent: 60 octaves; above 0 nothing becomes 0, so that small second moments stay alive
  *
- * The second byte says which of the two, and whether there is a NaN or an infinity: blocks without are the rule, and
- * have loops of their own. A last block is shorter. */
+ * An exponent of 29 or 61 stands for the largest, so that rounding finds room above. The second byte says which of the
+ * two, and whether the block is rare: it holds a NaN or an infinity, whose codes are the largest two, or numbers so large
+ * (2^28, 2^60) that a code is not one multiplication away. A last block is shorter. */
 #define NON_NEGATIVE 1
-#define NOT_FINITE 2
+#define RARE 2
 
-static inline float power_of_two(int biased) { return float_of_bits((uint32_t)biased << 23); }
+/* A code's bits as those of a float32 mean a tiny number: this many powers of two below 2^(29 - 127), or 2^(61 - 127). */
+static inline int octaves_up(int kind) { return kind & NON_NEGATIVE ? 127 - 61 : 127 - 29; }
 
-/* A code's exponent as that of a float32 is tiny: a second power of two, of its kind, brings the largest to 1. An
- * exponent of 29 or 61 stands for the largest, so that rounding, and a float32 of more than 2^127, find room above. */
+static inline float power_of_two(int exponent) { return float_of_bits((uint32_t)exponent << 23); } /* biased */
+
 static inline float decode_signed(uint8_t code, float scale) {
-    uint32_t bits = (uint32_t)(code & 0x7f) << 21 | (uint32_t)(code & 0x80) << 24;
-    return float_of_bits(bits) * 0x1p98f * scale;
+    return float_of_bits((uint32_t)(code & 0x7f) << 21 | (uint32_t)(code & 0x80) << 24) * scale;
 }
 
 static inline float decode_non_negative(uint8_t code, float scale) {
-    return float_of_bits((uint32_t)code << 21) * 0x1p66f * scale;
+    return float_of_bits((uint32_t)code << 21) * scale;
 }
 
 /* `added` is 21 random bits, or half of what they can be. The sign moves before the shift, so that one packs both. */
-static inline uint8_t encode_signed(float x, float scale, uint32_t added) {
-    uint32_t bits = bits_of_float(x * scale * 0x1p-98f);
+static inline uint8_t encode_signed(float scaled, uint32_t added) {
+    uint32_t bits = bits_of_float(scaled);
     return (uint8_t)((((bits & 0x7fffffff) + added) | (bits >> 3 & 1u << 28)) >> 21);
 }
 
 static inline int32_t at_least(int32_t x, int32_t least) { return x > least ? x : least; }
 
-static inline uint8_t encode_non_negative(float x, float scale, uint32_t added) {
-    int32_t bits = at_least((int32_t)bits_of_float(x * scale * 0x1p-66f), 0);
+static inline uint8_t encode_non_negative(float x, float scaled, uint32_t added) {
+    int32_t bits = at_least((int32_t)bits_of_float(scaled), 0);
     int32_t own = (int32_t)bits_of_float(x), least = own < 1 << 23 ? own : 1 << 23; /* the smallest code, or 0 */
     return (uint8_t)((uint32_t)at_least(bits + (int32_t)added, least) >> 21);
 }
 
-/* With NaN and infinity, which have the largest two codes. */
-static inline float decode_any(uint8_t code, float scale, int kind) {
+static inline float decode_rare(uint8_t code, int exponent, int kind) {
+    float up = power_of_two(127 + octaves_up(kind)), scale = power_of_two(exponent);
+    float x = (kind & NON_NEGATIVE ? decode_non_negative(code, up) : decode_signed(code, up)) * scale;
     int top = kind & NON_NEGATIVE ? 254 : 126, magnitude = kind & NON_NEGATIVE ? code : code & 0x7f;
-    float x = kind & NON_NEGATIVE ? decode_non_negative(code, scale) : decode_signed(code, scale);
     float special = float_of_bits((magnitude > top ? 0x7fc00000u : 0x7f800000u) | (magnitude < code ? 1u << 31 : 0));
     return magnitude < top ? x : special;
 }
 
-static inline uint8_t encode_any(float x, float scale, uint32_t added, int kind) {
+static inline uint8_t encode_rare(float x, int exponent, uint32_t added, int kind) {
+    float scaled = x * power_of_two(254 - exponent) * power_of_two(127 - octaves_up(kind));
     uint8_t top = kind & NON_NEGATIVE ? 254 : 126, sign = kind & NON_NEGATIVE ? 0 : x < 0 ? 0x80 : 0;
-    uint8_t code = kind & NON_NEGATIVE ? encode_non_negative(x, scale, added) : encode_signed(x, scale, added);
+    uint8_t code = kind & NON_NEGATIVE ? encode_non_negative(x, scaled, added) : encode_signed(scaled, added);
     code = x - x == 0 ? code : (uint8_t)(top | sign);
     code = kind & NON_NEGATIVE && x < 0 ? 0 : code;
     return x == x ? code : top + 1;
 }
 
+static inline int32_t magnitude_of(float x) { return (int32_t)(bits_of_float(x) & 0x7fffffff); }
+
 /* The exponent of the largest finite magnitude: at most that of 2^126, whose inverse is no denormal number. */
 static inline int largest_exponent(int n, const float *x, int *is_finite) {
     int32_t largest = 0;
-    for (int i = 0; i < n; i++) largest = at_least((int32_t)(bits_of_float(x[i]) & 0x7fffffff), largest);
+    for (int i = 0; i < n; i++) largest = at_least(magnitude_of(x[i]), largest);
     *is_finite = largest < 0x7f800000;
     if (!*is_finite) {
         largest = 0;
         for (int i = 0; i < n; i++) {
-            int32_t magnitude = (int32_t)(bits_of_float(x[i]) & 0x7fffffff);
+            int32_t magnitude = magnitude_of(x[i]);
             largest = magnitude < 0x7f800000 ? at_least(magnitude, largest) : largest;
         }
     }
@@ -228,10 +232,11 @@ static inline int largest_exponent(int n, const float *x, int *is_finite) {
 
 static inline void load_block(int n, const uint8_t *RESTRICT block, float *RESTRICT x) {
     const uint8_t *code = block + BLOCK_HEAD;
-    float scale = power_of_two(block[0]);
-    if (block[1] & NOT_FINITE)
-        for (int i = 0; i < n; i++) x[i] = decode_any(code[i], scale, block[1]);
-    else if (block[1] & NON_NEGATIVE)
+    int exponent = block[0], kind = block[1];
+    float scale = power_of_two(exponent + octaves_up(kind));
+    if (kind & RARE)
+        for (int i = 0; i < n; i++) x[i] = decode_rare(code[i], exponent, kind);
+    else if (kind & NON_NEGATIVE)
         for (int i = 0; i < n; i++) x[i] = decode_non_negative(code[i], scale);
     else
         for (int i = 0; i < n; i++) x[i] = decode_signed(code[i], scale);
@@ -242,15 +247,16 @@ static inline void load_block(int n, const uint8_t *RESTRICT block, float *RESTR
     static inline void name(int n, uint8_t *RESTRICT block, const float *RESTRICT x, uint64_t key, uint32_t at) { \
         uint8_t *code = block + BLOCK_HEAD; \
         int is_finite, exponent = largest_exponent(n, x, &is_finite), kind = block[1] & NON_NEGATIVE; \
-        float scale = power_of_two(254 - exponent); \
+        int down = 254 - exponent - octaves_up(kind), is_rare = !is_finite || down < 1; \
+        float scale = power_of_two(down); \
         block[0] = (uint8_t)exponent; \
-        block[1] = (uint8_t)(kind | (is_finite ? 0 : NOT_FINITE)); \
-        if (!is_finite) \
-            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_any(x[i], scale, added, kind); \
+        block[1] = (uint8_t)(kind | (is_rare ? RARE : 0)); \
+        if (is_rare) \
+            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_rare(x[i], exponent, added, kind); \
         else if (kind) \
-            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_non_negative(x[i], scale, added); \
+            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_non_negative(x[i], x[i] * scale, added); \
         else \
-            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_signed(x[i], scale, added); \
+            for (int i = 0; i < n; i++, at += RANDOM_STEP) code[i] = encode_signed(x[i] * scale, added); \
     }
 
 STORE_BLOCK(store_block_nearest, 1u << 20)
@@ -261,7 +267,8 @@ static void load_blocks(ptrdiff_t n, const char *data, ptrdiff_t stride, void *t
     const uint8_t *block = (const uint8_t *)data;
     float *x = (float *)tile;
     (void)stride;
-    for (; n > 0; n -= BLOCK, block += BLOCK_HEAD + BLOCK, x += BLOCK) load_block(n < BLOCK ? (int)n : BLOCK, block, x);
+    for (; n >= BLOCK; n -= BLOCK, block += BLOCK_HEAD + BLOCK, x += BLOCK) load_block(BLOCK, block, x);
+    if (n > 0) load_block((int)n, block, x);
 }
 
 #define STORE_BLOCKS(name, store_block) \
@@ -269,8 +276,9 @@ static void load_blocks(ptrdiff_t n, const char *data, ptrdiff_t stride, void *t
         uint8_t *block = (uint8_t *)data; \
         const float *x = (const float *)tile; \
         (void)stride; \
-        for (; n > 0; n -= BLOCK, block += BLOCK_HEAD + BLOCK, x += BLOCK, place += BLOCK) \
-            store_block(n < BLOCK ? (int)n : BLOCK, block, x, key, random_first(key, place)); \
+        for (; n >= BLOCK; n -= BLOCK, block += BLOCK_HEAD + BLOCK, x += BLOCK, place += BLOCK) \
+            store_block(BLOCK, block, x, key, random_first(key, place)); \
+        if (n > 0) store_block((int)n, block, x, key, random_first(key, place)); \
     }
 
 STORE_BLOCKS(store_blocks, store_block_random)

@@ -10,9 +10,6 @@ import numpy as np
 from ..kernel import _blocks, checks
 from ..kernel._segments import state_like
 
-#: of a block's head, as codecs.h has it: how long it is, the largest exponent, and the flag of what may be or not
-_HEAD, _MAX_EXPONENT, _NOT_FINITE = 2, 253, 2
-
 
 class First(NamedTuple):
     """A state before its first step: a number, or its parameter; and the dtype that it is stored in.
@@ -109,10 +106,11 @@ def like(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> np.
 
 
 def need_heads(where: str, state: np.ndarray) -> None:
-    """Refuse bytes that are no blocks."""
-    exponents, flags = (state[first :: _blocks.BLOCK + _HEAD] for first in (0, 1))
-    kinds = flags & ~np.uint8(_NOT_FINITE)
-    if (exponents > _MAX_EXPONENT).any() or (kinds > 1).any() or (kinds != kinds[:1]).any():
+    """Refuse bytes that are no blocks: see codecs.h for what a block's first two bytes mean."""
+    exponents, flags = (state[first :: _blocks.BLOCK + 2] for first in (0, 1))
+    kinds, is_rare = flags & 1, flags > 1
+    most = np.where(is_rare, 253, 253 - np.where(kinds, 66, 98))
+    if (exponents > most).any() or (flags > 3).any() or (kinds != kinds[:1]).any():
         raise ValueError(f"{where}: expected blocks of 8-bit codes, got other bytes")
 
 

@@ -18,8 +18,10 @@ from .fitting import Slot, array_of
 from .mismatch import mapping, need, need_names, need_same, saying
 from .rates import Rates, encode
 
-#: what a group keeps of its own when another state is taken: its arrays, its name, and how it stores its states
-KEPT = ("params", "name", "state_dtype", "min_8bit_size")
+#: how a group's states are stored
+_STORAGE = ("state_dtype", "min_8bit_size")
+#: what a group keeps of its own when another state is taken: its arrays, its name, and that
+KEPT = ("params", "name", *_STORAGE)
 #: (number of a group, name of an option, value) -> the value to keep, or an error
 Check = Callable[[int, str, Any], Any]
 

@@ -92,16 +92,19 @@ class Store:
 
     def reordered(self, old: np.ndarray, p: np.ndarray, states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The states of a parameter for another array in its place: bytes are in the order of its memory."""
-        order = numbers.order_of(p)
-        if p is old or order == numbers.order_of(old) or not any(map(numbers.in_blocks, states.values())):
+        is_same = p is old or not any(map(numbers.in_blocks, states.values()))
+        return states if is_same else self.of_order(numbers.order_of(old), p, states)
+
+    def of_order(self, order: list[int], p: np.ndarray, states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The states of `p`, whose bytes are in this order, in that of its memory."""
+        in_blocks = [name for name, state in states.items() if numbers.in_blocks(state)]
+        if not in_blocks or order == numbers.order_of(p):
             return states
         if self.folder is not None:
             raise ValueError("state_dir: its 8-bit states are in the order of the old array's memory; keep that order")
-        found = dict(states)
-        for name, state in states.items():
-            if numbers.in_blocks(state):
-                found[name] = state.copy()  # which says what codes it has
-                numbers.write(found[name], p, numbers.read(state, old))
+        found, old = dict(states), numbers.in_order(p.shape, p.dtype, order)
+        for name in in_blocks:
+            found[name] = numbers.like(name, states[name], p, numbers.read(states[name], old))
         return found
 
     @contextmanager

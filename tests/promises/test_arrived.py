@@ -113,6 +113,17 @@ def test_master_weights_and_counts():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_states_of_8_bits():
+    params = [np.asfortranarray(np.ones((20, 30), np.float32)), np.ones(300, np.float32)]
+    opt = fastadam.Adam(params, state_dtype="int8", min_8bit_size=1)
+    opt.step([np.cos(np.arange(600)).reshape(20, 30), np.ones(300)])
+    came = arrived(opt)
+    for one in (opt, came):
+        one.step([np.ones((20, 30)), np.arange(300)])
+    for ours, theirs in zip(inside.state_arrays(came), inside.state_arrays(opt), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_views_of_what_arrived_stay_readable():
     """An array without memory of its own gets some; what looks into the old memory still does."""
     array = np.frombuffer(bytes(range(16)), np.float32)

@@ -55,6 +55,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "bfloat16": ("bfloat16", {}),
     "bfloat16-states": ("float32", {"state_dtype": "bfloat16", "seed": 7}),
     "bfloat16-all": ("bfloat16", {"state_dtype": "bfloat16", "seed": 2**64 - 1, "master_weights": True}),
+    "int8": ("float32", {"state_dtype": "int8", "min_8bit_size": 8, "seed": 5}),
+    "int8-half": ("float16", {"state_dtype": "int8", "min_8bit_size": 0, "master_weights": True}),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
 HALF = 4  # steps before and after
@@ -136,7 +138,7 @@ WAYS |= {"pickle": by_pickle, "deepcopy": by_deepcopy}
 def test_resumption(case: str, kind: str, way: str, tmp_path: Path) -> None:
     opt = new(case, kind)
     if way == "pickle" and "state_dtype" in KINDS[kind][1]:
-        # NumPy pickles an array in C or Fortran order; noise goes by the order in memory, which is then another
+        # NumPy pickles an array in C or Fortran order; noise and blocks go by the order in memory: then another
         opt = new(case, kind, {**parameters(KINDS[kind][0]), "../permuted": np.ones(3, inside.params(opt)[0].dtype)})
     steps_of(opt, 1, HALF)
     other = new(case, kind, backend="numpy")  # what a file says holds, whatever it is loaded into
@@ -162,7 +164,7 @@ def test_resumption_from_a_folder(case: str, kind: str, tmp_path: Path) -> None:
     for k in range(3):
         opt = new(case, kind, params, state_dir=tmp_path)
         assert opt.t == k * HALF
-        assert all(mapped(array) for arrays in opt.state.values() for array in arrays if array.size)
+        assert all(mapped(array) for array in inside.state_arrays(opt) if array.size)
         steps_of(opt, k * HALF + 1, (k + 1) * HALF)
         opt.close()
     assert_same_arrays(opt, whole)

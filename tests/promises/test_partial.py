@@ -120,6 +120,8 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no amsgrad": ({"amsgrad": True}, {}),
     "bfloat16": ({}, {"state_dtype": "bfloat16"}),
     "float32": ({"state_dtype": "bfloat16"}, {}),
+    "int8": ({}, {"state_dtype": "int8", "min_8bit_size": 1}),
+    "float32 in place of int8": ({"state_dtype": "int8", "min_8bit_size": 1}, {}),
 }
 
 

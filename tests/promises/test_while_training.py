@@ -312,6 +312,29 @@ def test_rows_go_on_as_if_nothing_had_happened():
     assert not np.array_equal(table["E"][2:], whole["E"][4:])
 
 
+def test_rows_of_8_bit_states_go_on_where_others_come_and_go():
+    """They become float32 where few rows are left, and bytes again where there are many."""
+    rng = np.random.default_rng(0)
+    params = {"E": rng.normal(size=(300, 20)).astype("f4")}
+    opt = fastadam.Adam(params, state_dtype="int8")
+    opt.step({"E": params["E"]})
+    before = {name: opt.state[name][0].copy() for name in "mv"}
+    rows = rng.permutation(300)[:100]
+    opt.replace("E", np.asfortranarray(params["E"][rows]), rows=rows)
+    assert [state.dtype for state in inside.state_arrays(opt)] == [np.float32] * 2
+    for name, own in before.items():
+        assert np.array_equal(opt.state[name][0], own[rows])
+    opt.replace("E", np.ones((400, 20), "f4"), rows=[*range(100), *[-1] * 300])
+    assert [state.dtype for state in inside.state_arrays(opt)] == [np.uint8] * 2
+    for name, own in before.items():
+        assert np.allclose(opt.state[name][0][:100], own[rows], rtol=1 / 8, atol=2.0**-28 * abs(own).max())
+        assert not opt.state[name][0][100:].any()
+    opt.add_param_group({"params": {"more": np.ones(5000, "f4")}})
+    opt.reset(["0.E"])
+    assert [state.dtype for state in inside.state_arrays(opt)] == [np.uint8] * 4
+    assert not any(opt.state[name][0].any() for name in "mv")
+
+
 def test_an_exchanged_array_keeps_its_states_and_a_new_one_begins():
     p, q = np.ones(3), np.full(3, 7.0)
     opt, other = fastadam.Adam(p, lr=0.1), fastadam.Adam([q.copy()], lr=0.1)

@@ -20,7 +20,7 @@ from .case import ALL, DTYPE, NORM, RATE, Case
 from .worlds import saved
 
 
-def put(*path: Any) -> Callable[[Any], Any]:
+def put(*path: Any, **how: Any) -> Callable[[Any], Any]:
     """Loads the dict with the last of the path at the keys before it."""
 
     def call(w: Any) -> None:
@@ -29,7 +29,18 @@ def put(*path: Any) -> Callable[[Any], Any]:
         for key in keys:
             at = at[key]
         at[last] = value
-        w.opt.load_state_dict(told)
+        w.opt.load_state_dict(told, **how)
+
+    return call
+
+
+def head(place: int, byte: int) -> Callable[[Any], Any]:
+    """Loads the dict with another byte in the second moments of the first parameter."""
+
+    def call(w: Any) -> None:
+        told = copy.deepcopy(w.told)
+        told["state"]["W"]["v"][place] = byte
+        w.opt.load_state_dict(told, convert=True)
 
     return call
 
@@ -168,6 +179,10 @@ CASES = [
          "strict: expected True or False, got None of type NoneType"),
     Case("dict strict=0", saved, lambda w: w.opt.load_state_dict(w.told, strict=0), TypeError,
          "strict: expected True or False, got 0 of type int"),
+    Case("load convert=1", saved, lambda w: w.opt.load(w.folder / "state.npz", convert=1), TypeError,
+         "convert: expected True or False, got 1 of type int"),
+    Case("dict convert=None", saved, lambda w: w.opt.load_state_dict(w.told, convert=None), TypeError,
+         "convert: expected True or False, got None of type NoneType"),
     Case("load into another class", partial(saved, cls=fastadam.Adamax),
      lambda w: Adam(worlds.params()).load(w.folder / "state.npz"), ValueError,
      "{folder}/state.npz: optimizer: expected 'Adam', got 'Adamax'"),
@@ -193,6 +208,40 @@ CASES = [
              "state_dict: v/2: expected dtype float32, got flo"),
             ("last missing", put("state", "2", {"m": ones(3)}), ValueError,
              "state_dict['state']['2']: missing: ['v'], un"),
+        )
+    ),
+    *(
+        Case(f"8 bits {name}", worlds.in_blocks, call, ValueError, f"state_dict: {text}")
+        for name, call, text in (
+            ("of float32", put("state", "W", "m", ones((30, 20), "f4")),
+             "m/W: expected dtype int8, in blocks, got float32; convert=True rounds states to what the optimizer"),
+            ("of another shape", put("state", "W", "m", ones((20, 30), "f4"), convert=True),
+             "m/W: expected dtype int8, in blocks, got float32"),
+            ("of integers", put("state", "W", "m", ones((30, 20), int), convert=True),
+             "m/W: expected dtype int8, in blocks, got int64"),
+            ("of complex numbers", put("state", "W", "m", ones((30, 20), complex), convert=True),
+             "m/W: expected dtype int8, in blocks, got complex128"),
+            ("cut", put("state", "W", "m", ones(605, "u1"), convert=True), "m/W: expected shape (606,), got (605,)"),
+            ("of no exponent", head(258, 254), "v/W: expected blocks of 8-bit codes, got other bytes"),
+            ("of no scale", head(0, 200), "v/W: expected blocks of 8-bit codes, got other bytes"),
+            ("of no flag", head(259, 5), "v/W: expected blocks of 8-bit codes, got other bytes"),
+            ("of two codes", head(259, 0), "v/W: expected blocks of 8-bit codes, got other bytes"),
+            ("of signed codes", lambda w: put("state", "W", "v", w.told["state"]["W"]["m"])(w),
+             "v/W: expected 8-bit codes of no sign, got signs; convert=True"),
+            ("of negative codes", lambda w: put("state", "W", "v", w.told["state"]["W"]["m"], convert=True)(w),
+             "v/W: expected no number below zero, whose 8-bit codes have no sign"),
+            ("of a negative number", put("state", "b", "v", -ones(300, "f4"), convert=True),
+             "v/b: expected no number below zero, whose 8-bit codes have no sign"),
+            ("of a large number", put("state", "b", "m", ones(300) * 1e300, convert=True),
+             "m/b: expected numbers of float32, got larger ones: array("),
+            ("in another order", put("orders", "W", [0, 1]),
+             "m/W: expected 8-bit states in memory order [1, 0] of axes, got [0, 1]; convert=True"),
+            ("in no order", put("orders", "W", [0, 0], convert=True), "orders: 'W': no order of axes"),
+            ("in an order of one axis", put("orders", "W", [0], convert=True),
+             "m/W: expected 8-bit states in memory order [1, 0] of axes, got [0]"),
+            ("of a shape of other axes", put("shapes", "W", [20, 30], convert=True),
+             "m/W: expected 8-bit states of the shape (30, 20), got those of (20, 30)"),
+            ("of no shape", put("shapes", "W", 600, convert=True), "shapes: 'W': no shape"),
         )
     ),
     *(

@@ -201,6 +201,18 @@ def saved(folder: Path, cls: Any = fastadam.Adam) -> SimpleNamespace:
     return w
 
 
+def in_blocks(folder: Path) -> SimpleNamespace:
+    """An optimizer with 8-bit states, over an array in Fortran order and one of one axis; its dict of a step before."""
+    shapes = {"W": (20, 30), "b": (300,)}
+    w = SimpleNamespace(folder=folder, params={key: np.ones(shape, np.float32).T for key, shape in shapes.items()})
+    w.opt = fastadam.Adam(w.params, state_dtype="int8", min_8bit_size=1)
+    w.go_on = lambda: w.opt.step({key: np.cos(np.arange(p.size)).reshape(p.shape) for key, p in w.params.items()})
+    w.go_on()
+    w.told = w.opt.state_dict()
+    w.go_on()
+    return w
+
+
 def in_folder(folder: Path) -> SimpleNamespace:
     """An optimizer whose states are files, and a folder in which another has its own."""
     fastadam.Adamax(np.ones(3), state_dir=folder / "others")
