@@ -388,7 +388,7 @@ def checked_groups(kind: Any, given: Mapping[str, Any], structure: Tree) -> Grou
     return groups
 
 
-def in_blocks(values: Mapping[str, Any], size: int) -> bool:
+def has_blocks(values: Mapping[str, Any], size: int) -> bool:
     """Whether a group with these options has states of 8 bits of a whole parameter of so many elements."""
     return values.get("state_dtype") == "int8" and size >= values["min_8bit_size"]
 
@@ -438,7 +438,7 @@ def _stored_in(rule: Any, name: str, values: Values, p: np.ndarray, size: int) -
     """The dtype of a state, as `First` has it, of `p` or of a whole parameter of this size that `p` is a part of."""
     if values.get("state_dtype") == "bfloat16":
         return options.bfloat16()
-    if in_blocks(values, size):
+    if has_blocks(values, size):
         return np.dtype(np.uint8 if name in rule.non_negative else np.int8)
     return checks.computed_in(p)
 

@@ -146,7 +146,8 @@ class Layout:
 
 
 def _ends(run: Run, most: int) -> Iterator[tuple[int, int]]:
-    """Where the buckets of a run begin and end: equal ones of so many elements at most, but for the grains."""
+    """Where the buckets of a run begin and end: equal ones of so many elements at most, but for the grains,
+    and none of no elements."""
     size = run.starts[-1]
     return pairwise(dict.fromkeys(run.cut(0, size, -(-size // most))) if size else ())
 

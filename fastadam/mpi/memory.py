@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree
-from ..core import in_blocks
+from ..core import has_blocks
 from ..kernel import checks
 from ..kernel._blocks import BLOCK
 from ..kernel._follow import flattened
@@ -72,7 +72,7 @@ class Whole:
         """Their layout for so many ranks, where the groups have these options: states of 8 bits are cut where their
         blocks begin, so that the blocks are those of the whole parameter."""
         known = [
-            [Array(p.size, p.dtype.name, BLOCK if in_blocks(group, p.size) else 1) for p in branch.arrays]
+            [Array(p.size, p.dtype.name, BLOCK if has_blocks(group, p.size) else 1) for p in branch.arrays]
             for branch, group in zip(self.tree.branches, groups, strict=True)
         ]
         return Layout(known, n_ranks, bucket_bytes)
