@@ -5,7 +5,7 @@ of their states, and the plan that steps them. It follows what may change betwee
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,13 +30,22 @@ _UNSAID = {"grads": None, "master_weights": False, "state_dir": None, "seed": 0}
 _STORED_IN = {"bfloat16": ("float32",), "int8": ("float32", "complex64")}
 
 
+class Origin(NamedTuple):
+    """Where a parameter that is a part of another comes from: the number of that, how many elements of it stand before
+    this part, and how many it has in all."""
+
+    whole: int
+    begin: int
+    size: int
+
+
 class Core(Follower):
     """What an optimizer of the class `kind` is made of, in one object that makes its steps."""
 
     tree: Tree
 
     def __init__(
-        self, kind: Any, settings: dict[str, Any], structure: Tree, groups: Groups, store: Store, origins: Any = None
+        self, kind: Any, settings: dict[str, Any], structure: Tree, groups: Groups, store: Store, origins: Any = ()
     ) -> None:
         super().__init__(Plan(settings["n_threads"], settings["seed"]), groups.cell)
         self.kind, self.settings, self.groups, self.store = kind, settings, groups, store
@@ -46,21 +55,17 @@ class Core(Follower):
         self.set_tree(structure)
 
     @classmethod
-    def make(cls, kind: Any, given: Mapping[str, Any], origins: Any = None) -> "Core":
-        """The core of a new optimizer, given the value of each field that its class declares."""
-        defaults = {name: option.check(name, given[name]) for name, option in kind.options.items()}
+    def make(cls, kind: Any, given: Mapping[str, Any], origins: Sequence[Origin] = ()) -> "Core":
+        """The core of a new optimizer, given the value of each field that its class declares. Where its parameters are
+        parts of others, `origins` says of each which one."""
         settings = _UNSAID | {name: setting.check(name, given[name]) for name, setting in kind.settings.items()}
         settings |= {name: tree.listed(given[name]) for name in ("params", "grads")}
         structure, bound = tree.read(settings["params"]), settings["grads"]
         if structure.owner is not None and bound is not None:
             raise ValueError("grads: an object brings its own gradients as .grad; leave grads out, or pass its arrays")
-        groups = Groups(kind, defaults)
-        for k, branch in enumerate(structure.branches):
-            label = f"params[{k}]" if branch.options else ""
-            groups.add(label, groups.checked(label, branch.arrays, branch.options or {}))
-        _check_params(structure.names, structure.arrays, groups.of_params("state_dtype"))
+        groups = checked_groups(kind, given, structure)
         _check_grads(structure, bound, structure.arrays, groups.frozen)
-        initial = _all_initial(kind, settings, groups)
+        initial = _all_initial(kind, settings, groups, origins)
         store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial)
         with store.undone_on_error():
             core = cls(kind, settings, structure, groups, store, origins)
@@ -184,7 +189,7 @@ class Core(Follower):
             numbers = (
                 list(range(len(self.tree.keys))) if keys is None else [self.number_of("names", key) for key in keys]
             )
-            initial, steps = _all_initial(self.kind, self.settings, self.groups), plan.steps.copy()
+            initial, steps = _all_initial(self.kind, self.settings, self.groups, self.origins), plan.steps.copy()
             steps[numbers] = 0
             plan.begin_change()
             for k in numbers:
@@ -352,7 +357,7 @@ class Core(Follower):
             parts.append((backends.kernel(rule, self.settings["backend"]), list(arrays[first:last]), own))
             first = last
         hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
-        self.plan.lay(parts, structure.names, counts, self.origins)
+        self.plan.lay(parts, structure.names, counts, [origin[:2] for origin in self.origins] or None)
         for k, own_hyper in enumerate(hyper):  # a new group gets its own before the next step
             self.plan.set_hyper(k, own_hyper)
         self.took = None
@@ -371,6 +376,21 @@ class Unchanged:
                 "another thread stepped or loaded the optimizer while it was copied; give each its own, or a lock"
             )
         return bool, ()
+
+
+def checked_groups(kind: Any, given: Mapping[str, Any], structure: Tree) -> Groups:
+    """The groups of these parameters, if their options are good, and go with the parameters."""
+    groups = Groups(kind, {name: option.check(name, given[name]) for name, option in kind.options.items()})
+    for k, branch in enumerate(structure.branches):
+        label = f"params[{k}]" if branch.options else ""
+        groups.add(label, groups.checked(label, branch.arrays, branch.options or {}))
+    _check_params(structure.names, structure.arrays, groups.of_params("state_dtype"))
+    return groups
+
+
+def has_blocks(values: Mapping[str, Any], size: int) -> bool:
+    """Whether a group with these options has states of 8 bits of a whole parameter of so many elements."""
+    return values.get("state_dtype") == "int8" and size >= values["min_8bit_size"]
 
 
 def _arrays_of(parts: Mapping[str, Any]) -> Iterator[Any]:
@@ -403,25 +423,31 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
             checks.gradient(name, g, p)
 
 
-def _initial(kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray) -> dict[str, First]:
+def _initial(
+    kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray, origin: Origin | None = None
+) -> dict[str, First]:
     """What the states of a parameter hold at first, by name."""
+    size = p.size if origin is None else origin.size
     begins = kind.first_states(rule, values, p).items()
-    found = {name: First(value, _stored_in(rule, name, values, p)) for name, value in begins}
+    found = {name: First(value, _stored_in(rule, name, values, p, size)) for name, value in begins}
     has_master = settings["master_weights"] and p.itemsize == 2
     return found | ({"master": First(p, checks.computed_in(p))} if has_master else {})
 
 
-def _stored_in(rule: Any, name: str, values: Values, p: np.ndarray) -> np.dtype[Any]:
-    """The dtype of a state, as `First` has it."""
-    said = values.get("state_dtype")
-    if said == "bfloat16":
+def _stored_in(rule: Any, name: str, values: Values, p: np.ndarray, size: int) -> np.dtype[Any]:
+    """The dtype of a state, as `First` has it, of `p` or of a whole parameter of this size that `p` is a part of."""
+    if values.get("state_dtype") == "bfloat16":
         return options.bfloat16()
-    if said == "int8" and p.size >= values["min_8bit_size"]:
+    if has_blocks(values, size):
         return np.dtype(np.uint8 if name in rule.non_negative else np.int8)
     return checks.computed_in(p)
 
 
-def _all_initial(kind: Any, settings: Mapping[str, Any], groups: Groups) -> list[dict[str, First]]:
+def _all_initial(
+    kind: Any, settings: Mapping[str, Any], groups: Groups, origins: Sequence[Origin]
+) -> list[dict[str, First]]:
     """The same, of all parameters."""
-    pairs = zip(groups.rules, groups.values, strict=True)
-    return [_initial(kind, settings, rule, values, p) for rule, values in pairs for p in values["params"]]
+    pairs, rest = zip(groups.rules, groups.values, strict=True), iter(origins)
+    return [
+        _initial(kind, settings, rule, values, p, next(rest, None)) for rule, values in pairs for p in values["params"]
+    ]

@@ -12,10 +12,11 @@ import numpy as np
 
 
 class Array(NamedTuple):
-    """What the layout knows of a parameter."""
+    """What the layout knows of a parameter; it is cut at multiples of `grain` elements alone."""
 
     size: int
     dtype: str
+    grain: int = 1
 
 
 class Piece(NamedTuple):
@@ -31,11 +32,22 @@ class Piece(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Parameters of one dtype, one behind the other: their numbers, and where each begins and the last ends."""
+    """Parameters of one dtype, one behind the other: their numbers, where each begins and the last ends, and the grains
+    at which each may be cut."""
 
     params: list[int]
     starts: list[int]
+    grains: list[int]
     dtype: str
+
+    def cut(self, begin: int, end: int, parts: int) -> list[int]:
+        """Where so many parts of the run's elements begin … end lie, about equal: each begins, and the last ends."""
+        return [*(self._border(begin + (end - begin) * k // parts) for k in range(parts)), end]
+
+    def _border(self, place: int) -> int:
+        """Where the run may be cut, at this place or before it."""
+        k = bisect_right(self.starts, place) - 1
+        return place - (place - self.starts[k]) % self.grains[k]
 
     def pieces(self, begin: int, end: int) -> Iterator[tuple[Piece, int]]:
         """The parts of parameters among the run's elements begin … end, and where in the run each begins."""
@@ -87,11 +99,12 @@ class Layout:
         self.runs = []
         for dtype, members in groupby(numbered, key=lambda pair: pair[1].dtype):
             params, arrays = zip(*members, strict=True)
-            self.runs.append(Run(list(params), [0, *accumulate(array.size for array in arrays)], dtype))
+            starts = [0, *accumulate(array.size for array in arrays)]
+            self.runs.append(Run(list(params), starts, [array.grain for array in arrays], dtype))
         self.buckets = [
-            Bucket(number, [begin + (end - begin) * rank // n_ranks for rank in range(n_ranks + 1)])
+            Bucket(number, run.cut(begin, end, n_ranks))
             for number, run in enumerate(self.runs)
-            for begin, end in _cut(run.starts[-1], max(bucket_bytes // _itemsize(run.dtype), 1))
+            for begin, end in _ends(run, max(bucket_bytes // _itemsize(run.dtype), 1))
         ]
 
     def pieces(self, rank: int) -> Iterator[tuple[int, Piece, int]]:
@@ -132,10 +145,11 @@ class Layout:
         return [(bucket.run, bucket.bounds[0]) for bucket in self.buckets]
 
 
-def _cut(size: int, most: int) -> list[tuple[int, int]]:
-    """Cut so many elements into equal parts of so many at most."""
-    parts = -(-size // most)
-    return list(pairwise(size * k // parts for k in range(parts + 1))) if parts else []
+def _ends(run: Run, most: int) -> Iterator[tuple[int, int]]:
+    """Where the buckets of a run begin and end: equal ones of so many elements at most, but for the grains,
+    and none of no elements."""
+    size = run.starts[-1]
+    return pairwise(dict.fromkeys(run.cut(0, size, -(-size // most))) if size else ())
 
 
 def _itemsize(dtype: str) -> int:

@@ -3,13 +3,15 @@ Where the caller's arrays lie so already, nothing is copied; `flat` makes such a
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import tree
+from ..core import has_blocks
 from ..kernel import checks
+from ..kernel._blocks import BLOCK
 from ..kernel._follow import flattened
 from ..kernel._stepper import are_same
 from .layout import Array, Layout, Run
@@ -66,9 +68,13 @@ class Whole:
         for name, p in zip(self.names, self.params, strict=True):
             checks.writeable(name, p)
 
-    def layout(self, n_ranks: int, bucket_bytes: int) -> Layout:
-        """Their layout for so many ranks."""
-        known = [[Array(p.size, p.dtype.name) for p in branch.arrays] for branch in self.tree.branches]
+    def layout(self, n_ranks: int, bucket_bytes: int, groups: Sequence[Mapping[str, Any]]) -> Layout:
+        """Their layout for so many ranks, where the groups have these options: states of 8 bits are cut where their
+        blocks begin, so that the blocks are those of the whole parameter."""
+        known = [
+            [Array(p.size, p.dtype.name, BLOCK if has_blocks(group, p.size) else 1) for p in branch.arrays]
+            for branch, group in zip(self.tree.branches, groups, strict=True)
+        ]
         return Layout(known, n_ranks, bucket_bytes)
 
 
@@ -135,7 +141,7 @@ def flat(params: Any) -> Any:
     """
     whole = Whole(params)
     moved: dict[int, np.ndarray] = {}
-    for run in whole.layout(1, sys.maxsize).runs:
+    for run in whole.layout(1, sys.maxsize, [{} for _ in whole.options]).runs:
         own = {number: whole.params[number] for number in run.params}
         moved |= _views(np.concatenate([p.reshape(-1) for p in own.values()]), run, own)
     found = whole.tree.unflatten([moved[number] for number in range(len(moved))])

@@ -8,6 +8,7 @@ import secrets
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from ..state import npz
 from ..state.atomic import path_from, replacing
 from ..state.entries import Fetch, entry_of, in_file, need_version
 from ..state.files import need_params
+from ..state.fitting import Slot
 from ..state.mismatch import mapping, need, need_same, reading
+from ..state.numbers import in_blocks
 from ..state.places import source
 from ..state.snapshot import Check, Loaded, encoded, fit
+from .layout import Layout
 from .memory import Whole
 from .ranks import Ranks
-from .shards import Commit, Held, Shard, need_strict, same, whole_steps
+from .shards import Commit, Held, Shard, need_strict, same, stored, whole_steps
 
 _INDEX = "checkpoint.json"
 _FILE = re.compile(r"[0-9a-f]{16}-\d+\.npz")
@@ -89,11 +93,13 @@ def _commit(path: Path, index: dict[str, Any]) -> None:
                 file.unlink()
 
 
-def load(ranks: Ranks, held: Held, path: Any, strict: Any, params: Any, check: Check, commit: Commit) -> Loaded:
+def load(
+    ranks: Ranks, held: Held, path: Any, strict: Any, params: Any, convert: Any, check: Check, commit: Commit
+) -> Loaded:
     """See `Sharded.load`."""
     with ranks.all_or_none("load") as agree, held() as shard, ExitStack() as files:
         need_strict(strict)
-        wanted = options.flag_or_none("params", params)
+        wanted, convert = options.flag_or_none("params", params), options.flag("convert", convert)
         path = path_from("path", path)
         shard.whole.need_writeable()
         with reading(str(path)):
@@ -101,10 +107,11 @@ def load(ranks: Ranks, held: Held, path: Any, strict: Any, params: Any, check: C
             index = _read_index(path / _INDEX)
             has_params = _check_index(shard, name, index) and wanted is not False
             entries = shard.own.arrays(has_params)
-            fetch = _fetch_by_piece(shard, path, index, files)
-            found = fit(shard.own, str(path), shard.of_pieces(name, index), entries, fetch, check)
+            fetch = _fetch_by_piece(shard, path, index, files, convert)
+            described = shard.of_pieces(name, index)
+            found = fit(shard.own, str(path), described, entries, fetch, check, convert=convert)
         need_params(str(path), wanted, index["has_params"], stacklevel=4)
-        agree({"number": shard.number, "files": index["files"], "params": has_params})
+        agree({"number": shard.number, "files": index["files"], "params": has_params, "convert": convert})
         commit(found, has_params)
     return found.loaded
 
@@ -130,12 +137,13 @@ def _check_index(shard: Shard, source: str, index: Mapping[str, Any]) -> bool:
     return checks.flag(f"{source}: has_params", index.get("has_params"))
 
 
-def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: ExitStack) -> Fetch:
+def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: ExitStack, convert: bool) -> Fetch:
     """What brings the array of one of this rank's pieces, put together from the files of the ranks that have it.
 
-    A file is opened when it is first asked for, and closed by `files`.
+    A file is opened when it is first asked for, and closed by `files`. If its states are 8-bit and this rank's are not,
+    they are `convert`ed here, since blocks are not cut where this rank's pieces are.
     """
-    layout, keys = shard.whole.layout(index["n_ranks"], index["bucket_bytes"]), shard.whole.keys
+    keys = shard.whole.keys
     fetches: dict[int, Fetch] = {}
     wanted = {
         entry_of(key, name): (name, piece, array)
@@ -150,17 +158,23 @@ def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: E
             need_same(f"{file}: t", meta.get("t"), index["t"])
         return fetches[rank]
 
+    @cache
+    def layout() -> Layout:  # once `fit` has seen that the groups have these options
+        return shard.whole.layout(index["n_ranks"], index["bucket_bytes"], index["param_groups"])
+
     def fetch(entry: str) -> np.ndarray:
         name, piece, own = wanted[entry]
-        found = np.empty_like(in_file(own))
-        for rank, held in layout.holders(piece):
-            stored = entry_of(held.label(keys[held.param]), name)
-            came = of_rank(rank)(stored)
-            where = f"{path / index['files'][rank]}: {stored}"
-            need(came.shape == (held.end - held.begin,), f"{where}: expected {held.end - held.begin} elements")
-            need(came.dtype == found.dtype, f"{where}: expected dtype {found.dtype}, got {came.dtype}")
+        parts = []
+        for rank, held in layout().holders(piece):
+            file, label = str(path / index["files"][rank]), entry_of(held.label(keys[held.param]), name)
+            came, size = of_rank(rank)(label), held.end - held.begin
+            shape = (stored(came, 0, size).stop,)
+            need(came.shape == shape, f"{file}: {label}: expected shape {shape}, got {came.shape}")
+            if in_blocks(came) and not in_blocks(own):
+                like = np.empty(size, own.dtype)
+                came = Slot(like, like, [size], [0], convert).taken(file, label, came)
             begin, end = max(piece.begin, held.begin), min(piece.end, held.end)
-            found[begin - piece.begin : end - piece.begin] = came[begin - held.begin : end - held.begin]
-        return found
+            parts.append(came[stored(came, begin - held.begin, end - held.begin)])
+        return np.concatenate(parts, dtype=parts[0].dtype, casting="no") if parts else in_file(own)
 
     return fetch

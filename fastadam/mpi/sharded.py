@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from .. import names, options
 from ..base import Optimizer
-from ..core import Core
+from ..core import Core, Origin, checked_groups
 from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
@@ -36,7 +36,7 @@ class Sharded(Optimizer):
     All ranks hold the parameters whole and compute gradients of them, each from its own part of a batch. A step
     averages the gradients over the ranks, each rank steps its share of the elements, and all get the stepped
     parameters: the meaning is that of one process that steps the averaged gradient, clipping by norm,
-    ``skip_nonfinite``, schedules, groups, master weights and the random bits of bfloat16 states included.
+    ``skip_nonfinite``, schedules, groups, master weights and the random bits of 16-bit and 8-bit states included.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ class Sharded(Optimizer):
         How gradients travel: as they are (float64 for float64 parameters, float32 for others), or rounded to 16 bits,
         half the bytes, and added up in float32; not for float64 parameters. Parameters travel in their own dtype.
     bucket_bytes : int, default 16 MiB
-        So many bytes of parameters travel and are stepped at a time.
+        So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
+        are rounded to blocks of 256 elements, so that the blocks are those of whole parameters.
     **options
         Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`. By default the ranks of
         a machine share its processors as threads. ``state_dir`` is a folder in which each rank has one of its own.
@@ -81,8 +82,8 @@ class Sharded(Optimizer):
     Notes
     -----
     The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's (but for the
-    random bits of bfloat16 states of arrays that are not in C order). With other numbers of ranks they differ as the
-    order of the sum over the ranks does.
+    random bits, and the blocks of 8-bit states, of arrays that are not in C order). With other numbers of ranks they
+    differ as the order of the sum over the ranks does.
 
     An exception that ends the program on one of several ranks ends the job: importing `fastadam.mpi` makes
     ``sys.excepthook`` say which rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
@@ -146,20 +147,21 @@ class Sharded(Optimizer):
             self._whole = Whole(params)
             if in_bfloat16:
                 self._whole.refuse_doubles("comm_dtype")
-            self._layout = self._whole.layout(ranks.size, self._bucket_bytes)
+            fields = self.bind((params,), {"n_threads": ranks.n_threads, **given})
+            groups = checked_groups(type(self), fields, self._whole.tree)
+            self._layout = self._whole.layout(ranks.size, self._bucket_bytes, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
             self._exchange = Exchange(ranks, self._memories, self._layout.buckets, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
             self._grads = [grads[number] for number in range(len(grads))]
             pieces, shares = self._cut()
-            fields = self.bind((pieces,), {"n_threads": ranks.n_threads, **given}) | {"grads": shares}
-            self.core = Core.make(type(self), fields, [(piece.param, piece.begin) for piece in self._own])
+            origins = [Origin(piece.param, piece.begin, self._whole.params[piece.param].size) for piece in self._own]
+            self.core = Core.make(type(self), fields | {"params": pieces, "grads": shares}, origins)
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
             more = {
                 "number": self._number,
                 "comm_dtype in bfloat16": in_bfloat16,
-                "state_dtype": str(self.state_dtype),
                 "master_weights": self.master_weights,
             }
             with self._folder_undone_on_disagreement():
@@ -355,11 +357,11 @@ class Sharded(Optimizer):
         with deferred_signals():
             return shards.state_dict(self._ranks, self._held_whole)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> Loaded:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True, convert: bool = False) -> Loaded:
         """Go on from what `state_dict` gave, of this optimizer on any number of ranks, or of the plain one.
 
         It must fit: where half of it does, load it into a plain optimizer with ``strict=False``, and give that one's
-        ``state_dict()`` to this one.
+        ``state_dict()`` to this one. `convert` as in `Optimizer.load`. 8-bit states of ranks are in C order.
 
         Raises
         ------
@@ -369,7 +371,7 @@ class Sharded(Optimizer):
         core = self.core
         with deferred_signals():
             return shards.load_state_dict(
-                self._ranks, self._held, state_dict, strict, core.groups.check, core.plan.writes, self._take
+                self._ranks, self._held, state_dict, strict, convert, core.groups.check, core.plan.writes, self._take
             )
 
     def save(self, path: Place, *, params: bool = False) -> None:
@@ -387,10 +389,10 @@ class Sharded(Optimizer):
         with deferred_signals():
             shard_files.save(self._ranks, self._held_whole, path, params, self._exchange.take)
 
-    def load(self, path: Place, *, strict: bool = True, params: bool | None = None) -> Loaded:
+    def load(self, path: Place, *, strict: bool = True, params: bool | None = None, convert: bool = False) -> Loaded:
         """Go on from what `save` wrote on any number of ranks; parameters, where it holds them, are given to all.
 
-        It must fit, as in `load_state_dict`; `params` as in `Optimizer.load`.
+        It must fit, as in `load_state_dict`; `params` and `convert` as in `Optimizer.load`.
 
         Raises
         ------
@@ -401,7 +403,7 @@ class Sharded(Optimizer):
         """
         with deferred_signals():
             check = self.core.groups.check
-            return shard_files.load(self._ranks, self._held, path, strict, params, check, self._take)
+            return shard_files.load(self._ranks, self._held, path, strict, params, convert, check, self._take)
 
     def __repr__(self) -> str:
         return f"rank {self._ranks.rank} of {self._ranks.size} of {super().__repr__()}"

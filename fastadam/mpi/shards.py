@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from .. import options
+from ..kernel._blocks import n_bytes
 from ..kernel.checks import counted
 from ..state.atomic import path_from
-from ..state.entries import need_version
+from ..state.entries import entry_of, need_version
 from ..state.mismatch import mapping, need, need_names, need_same
+from ..state.numbers import in_blocks, memory_of, zeros
 from ..state.rates import encode
-from ..state.snapshot import Check, Fit, Loaded, Snapshot, fit_dict
+from ..state.snapshot import Check, Fit, Loaded, Snapshot, fit_dict, slots_of
 from .layout import Piece
 from .memory import Whole
 from .ranks import Disagreement, Ranks
@@ -51,6 +53,7 @@ class Shard:
         described, whole = self.own.describe(), self.whole
         for k, group in enumerate(described["param_groups"]):
             group["params"] = [key for key, number in zip(whole.keys, whole.group_of, strict=True) if number == k]
+        described.pop("shapes", None)  # those of pieces
         return {**described, "steps": dict(steps)}
 
     def of_pieces(self, source: str, came: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,13 +69,20 @@ class Shard:
         steps = mapping(f"{source}: steps", came.get("steps"))
         need_names(f"{source}: steps", steps, self.whole.keys)
         own_steps = {key: steps[of] for key, of in zip(self.own.params, self.keys(), strict=True)}
-        return {**came, "param_groups": found, "steps": own_steps}
+        pieces = {name: value for name, value in came.items() if name not in ("shapes", "orders")}
+        return {**pieces, "param_groups": found, "steps": own_steps}
 
 
 #: keeps steps out within a ``with``, and brings the Shard
 Held = Callable[[], AbstractContextManager[Shard]]
 #: gives the optimizer what was found to fit; the second argument says whether that has parameters. It cannot fail
 Commit = Callable[[Fit, bool], None]
+
+
+def stored(state: np.ndarray, begin: int, end: int) -> slice:
+    """Where the elements begin … end of a parameter are in an array that has them as this state does. In bytes, where
+    the first begins a block: those of pieces, one behind the other, are the parameter's."""
+    return slice(n_bytes(begin), n_bytes(end)) if in_blocks(state) else slice(begin, end)
 
 
 def state_dir(value: Any, ranks: Ranks) -> Path:
@@ -158,9 +168,11 @@ def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
             for piece, arrays in pieces:
                 p = whole.params[piece.param]
                 for name, array in arrays.items():
-                    found = state[whole.keys[piece.param]].setdefault(name, np.empty(p.shape, array.dtype))
-                    found.reshape(-1)[piece.begin : piece.end] = array
-        return {**shard.describe(steps), "state": state}
+                    found = state[whole.keys[piece.param]].setdefault(name, np.empty(*memory_of(p, array.dtype)))
+                    found.reshape(-1)[stored(array, piece.begin, piece.end)] = array
+        arrays = zip(whole.keys, whole.params, strict=True)
+        shapes = {key: list(p.shape) for key, p in arrays if any(map(in_blocks, state[key].values()))}
+        return {**shard.describe(steps), **({"shapes": shapes} if shapes else {}), "state": state}
 
 
 def need_strict(strict: Any) -> None:
@@ -177,6 +189,7 @@ def load_state_dict(
     held: Held,
     given: Any,
     strict: Any,
+    convert: Any,
     check: Check,
     is_own: Callable[[np.ndarray], bool],
     commit: Commit,
@@ -184,22 +197,50 @@ def load_state_dict(
     """See `Sharded.load_state_dict`."""
     with ranks.all_or_none("load_state_dict") as agree, held() as shard:
         need_strict(strict)
+        convert = options.flag("convert", convert)
         if not isinstance(given, Mapping):
             raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
         need_version("state_dict", given.get("version"))
         described = shard.of_pieces("state_dict", given)
         whole, state = shard.whole, mapping("state_dict['state']", given.get("state"))
         need_names("state_dict['state']", state, whole.keys)
-        pieces = {}
-        for key, of, piece in zip(shard.own.params, shard.keys(), shard.pieces, strict=True):
-            where = f"state_dict['state'][{of!r}]"
-            arrays, shape = mapping(where, state[of]), whole.params[piece.param].shape
-            for name, array in arrays.items():
-                need(isinstance(array, np.ndarray), f"{where}[{name!r}]: expected a numpy array")
-                need(array.shape == shape, f"{where}[{name!r}]: expected shape {shape}, got {array.shape}")
-            pieces[key] = {name: array.reshape(-1)[piece.begin : piece.end] for name, array in arrays.items()}
+        pieces = _pieces(shard, given, state, convert)
         found = fit_dict(shard.own, {**described, "state": pieces}, check, is_own)
-        counts = {"t": found.t, "skipped": found.skipped, "seed": found.seed}
+        counts = {"t": found.t, "skipped": found.skipped, "seed": found.seed, "convert": convert}
         agree({"number": shard.number, **counts, "steps": [given["steps"][key] for key in whole.keys]})
         commit(found, False)
     return found.loaded
+
+
+def _pieces(shard: Shard, given: Mapping[str, Any], state: Mapping[str, Any], convert: bool) -> dict[str, Any]:
+    """The states of this rank's pieces among those that came of whole parameters, stored as its own are."""
+    found: dict[str, Any] = {}
+    wholes: dict[int, dict[str, np.ndarray]] = {}
+    for label, key, piece, own in zip(shard.own.params, shard.keys(), shard.pieces, shard.states(), strict=True):
+        came = mapping(f"state_dict['state'][{key!r}]", state[key])
+        if came.keys() != own.keys():
+            found[label] = came  # which `fit_dict` refuses
+        elif piece.begin == piece.end:
+            found[label] = own
+        else:
+            if piece.param not in wholes:
+                wholes[piece.param] = _whole(key, shard.whole.params[piece.param], own, given, came, convert)
+            found[label] = {
+                name: array[stored(array, piece.begin, piece.end)] for name, array in wholes[piece.param].items()
+            }
+    return found
+
+
+def _whole(
+    key: str,
+    given_p: np.ndarray,
+    own: Mapping[str, np.ndarray],
+    given: Mapping[str, Any],
+    came: Mapping[str, Any],
+    convert: bool,
+) -> dict[str, np.ndarray]:
+    """The states that came of a whole parameter, flat and in C order, stored as those of its piece, `own`, are."""
+    p = np.empty(given_p.shape, given_p.dtype)
+    like = {name: zeros(p, state) for name, state in own.items()}
+    slots = slots_of({key: p}, {key: like}, "state_dict", given, convert)[key]
+    return {name: slots[name].taken("state_dict", entry_of(key, name), came[name]).reshape(-1) for name in came}

@@ -41,6 +41,12 @@ def memory_of(p: np.ndarray, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.
     return ((_blocks.n_bytes(_n_reals(p)),), np.dtype(np.uint8)) if dtype.itemsize == 1 else (p.shape, dtype)
 
 
+def zeros(p: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """A new state of a parameter, of zeros, stored as this one is."""
+    codes = np.uint8 if has_no_sign(state) else np.int8
+    return new(p, First(0.0, np.dtype(codes) if in_blocks(state) else state.dtype))
+
+
 def new(p: np.ndarray, first: First) -> np.ndarray:
     """A new state of a parameter."""
     shape, dtype = memory_of(p, first.dtype)

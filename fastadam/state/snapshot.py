@@ -182,7 +182,7 @@ def fit(
         t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
         seed = options.seed("seed", meta.get("seed"))
     groups, steps, rates = meta.get("param_groups"), mapping(f"{source}: steps", meta.get("steps")), Rates()
-    slots = _slots(own, source, meta, convert)
+    slots = slots_of(own.params, own.state, source, meta, convert)
     if strict:
         part, loaded = own, Loaded([], [], [], [], has_params(entries))
         chosen = _fit_groups(own, source, groups, check, rates)
@@ -286,7 +286,14 @@ def _decode(name: str, value: Any, own: Any, rates: Rates) -> Any:
 Slots = dict[str, dict[str, Slot]]
 
 
-def _slots(own: Snapshot, source: str, meta: Mapping[str, Any], convert: bool) -> Slots:
+def slots_of(
+    params: Mapping[str, np.ndarray],
+    state: Mapping[str, Mapping[str, np.ndarray]],
+    source: str,
+    meta: Mapping[str, Any],
+    convert: bool,
+) -> Slots:
+    """Where what comes for these parameters and states goes; `meta` describes what comes."""
     shapes, orders = (mapping(f"{source}: {name}", meta.get(name, {})) for name in ("shapes", "orders"))
     for key, shape in shapes.items():
         need(isinstance(shape, list), f"{source}: shapes: {shown(key)}: no shape")
@@ -294,9 +301,9 @@ def _slots(own: Snapshot, source: str, meta: Mapping[str, Any], convert: bool) -
         is_order = isinstance(order, list) and all(type(axis) is int for axis in order)
         need(is_order and sorted(order) == list(range(len(order))), f"{source}: orders: {shown(key)}: no order of axes")
     found = {}
-    for key, p in own.params.items():
+    for key, p in params.items():
         shape, order = shapes.get(key, list(p.shape)), orders.get(key, list(range(p.ndim)))
-        states = {name: Slot(array, p, shape, order, convert) for name, array in own.state[key].items()}
+        states = {name: Slot(array, p, shape, order, convert) for name, array in state[key].items()}
         found[key] = {**states, "params": Slot(p, None, shape, order, convert)}
     return found
 

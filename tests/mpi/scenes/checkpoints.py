@@ -22,20 +22,25 @@ from .stage import (
     like,
     odd_arrays,
     params_of,
+    params_of_blocks,
     refused,
+    refused_somehow,
     same_everywhere,
     same_states,
     scene,
 )
 
 
-def kinds_of_checkpoints() -> list[tuple[type, dict, Callable]]:
+def kinds_of_checkpoints() -> list[tuple[type, dict, Callable, int]]:
+    """Optimizers, options, parameters; and how many times larger buckets are."""
+    blocks = {"master_weights": True, "state_dtype": "int8", "min_8bit_size": 100}
     narrow = {"master_weights": True, "state_dtype": "bfloat16", "amsgrad": True}
     return [
-        (fastadam.Adam, {}, params_of),
-        (fastadam.RMSprop, {"momentum": 0.9}, groups_of_one_dtype),
-        (fastadam.AdamW, narrow, lambda: params_of(("float32", bfloat16, "float16"))),
-        (fastadam.Adam, {"master_weights": True}, lambda: flat(params_of(("float64", "float16")))),
+        (fastadam.Adam, {}, params_of, 1),
+        (fastadam.RMSprop, {"momentum": 0.9}, groups_of_one_dtype, 1),
+        (fastadam.AdamW, narrow, lambda: params_of(("float32", bfloat16, "float16")), 1),
+        (fastadam.Adam, {"master_weights": True}, lambda: flat(params_of(("float64", "float16"))), 1),
+        (fastadam.Adam, blocks, lambda: params_of_blocks(("float32", bfloat16)), 50),
     ]
 
 
@@ -48,20 +53,22 @@ def checkpoints_for_other_numbers_of_ranks(comm, folder):
     """What any number of ranks wrote, any other reads, cut into other buckets."""
     numbers = range(1, comm.size + 1)
     parts = {n: comm.Split(0 if comm.rank < n else 1) for n in numbers}
-    for place, (cls, options, make) in enumerate(kinds_of_checkpoints()):
+    for place, (cls, options, make, times) in enumerate(kinds_of_checkpoints()):
         for n, m in itertools.product(numbers, numbers):
             if (n + m + place) % comm.size:  # each pair with some kinds
                 continue
             path, params = folder / f"{place}-{n}-{m}", (n + place) % 2 == 0
             if comm.rank < n:
-                writer = Twins(parts[n], make, cls, of_ranks={"bucket_bytes": 60 + n}, **options).steps(3)
+                writer = Twins(parts[n], make, cls, of_ranks={"bucket_bytes": times * (60 + n)}, **options).steps(3)
                 writer.sharded.lr = 0.125
                 writer.sharded.save(path, params=params)
                 whole, values = writer.sharded.state_dict(), arrays_in(writer.params)
                 assert len(list(path.iterdir())) == n + 1
             comm.Barrier()
             if comm.rank < m:
-                reader = Twins(parts[m], make, cls, of_ranks={"bucket_bytes": 100 + 7 * m}, **options).steps(1)
+                reader = Twins(parts[m], make, cls, of_ranks={"bucket_bytes": times * (100 + 7 * m)}, **options).steps(
+                    1
+                )
                 reader.sharded.load(path)
                 assert reader.sharded.t == 3
                 assert reader.sharded.lr == 0.125
@@ -79,16 +86,21 @@ def checkpoints_for_other_numbers_of_ranks(comm, folder):
 @scene
 def going_on_from_a_checkpoint(comm, folder):
     """The steps after it are those of a run that was never broken, schedules and random bits included."""
+    for state_dtype, times, bucket_bytes in (("bfloat16", 1, 48), ("int8", 40, 3000)):
+        _going_on(comm, folder / state_dtype, times, bucket_bytes, {"state_dtype": state_dtype, "min_8bit_size": 0})
 
+
+def _going_on(comm, path, times, bucket_bytes, states):
     def make():
-        return params_of(("float32", "float16"))
+        return params_of(("float32", "float16"), times=times)
 
-    options = {"lr": schedules.cosine(0.1, 9), "state_dtype": "bfloat16", "master_weights": True, "seed": 3}
+    options = {"lr": schedules.cosine(0.1, 9), "master_weights": True, "seed": 3, **states}
     through = Twins(comm, make, **options).steps(3)
-    through.sharded.save(folder / "kept", params=True)
+    through.sharded.save(path, params=True)
     through.steps(3)
-    resumed = Sharded(fastadam.Adam, (params := make()), comm, bucket_bytes=48, **{**options, "lr": 0.5, "seed": 0})
-    resumed.load(folder / "kept")
+    own = {**options, "lr": 0.5, "seed": 0}
+    resumed = Sharded(fastadam.Adam, (params := make()), comm, bucket_bytes=bucket_bytes, **own)
+    resumed.load(path)
     for t in range(3, 6):
         resumed.step(like(params, draw(params, t, comm.rank, whole=True)))
     assert digest(params.values()) == digest(through.params.values())
@@ -138,6 +150,8 @@ def dicts_of_the_plain_optimizer(comm, folder):
         (groups, {}),
         (odd_arrays, {}),
         (lambda: params_of(("float16",)), {"state_dtype": "bfloat16"}),
+        (params_of_blocks, {"state_dtype": "int8", "min_8bit_size": 0}),
+        (params_of_blocks, {"state_dtype": "int8"}),
     ):
         twins = Twins(comm, maker, **options).steps(3)
         other = Twins(comm, maker, of_ranks={"bucket_bytes": 70}, **options).steps(1)
@@ -150,6 +164,56 @@ def dicts_of_the_plain_optimizer(comm, folder):
             same_states(one, plain)
         assert other.sharded.t == other.plain.t == 3
         other.sharded.step(like(other.params, draw(other.params, 5, comm.rank, whole=True)))
+
+
+@scene
+def states_stored_otherwise(comm, folder):
+    """Between 32, 16 and 8 bits, from a folder and a dict, where `convert` says so: as the plain optimizer does."""
+    for one, other in itertools.permutations((None, "bfloat16", "int8"), 2):
+        path = folder / f"{one}-{other}"
+        writer = Twins(comm, params_of_blocks, of_ranks={"bucket_bytes": 3000}, **stored_in(one)).steps(3).sharded
+        writer.save(path, params=True)
+        whole = writer.state_dict()
+        plain = fastadam.Adam(params_of_blocks(), **stored_in(other))
+        plain.load_state_dict(whole, convert=True)
+        for source in (path, whole):
+            params = params_of_blocks()
+            reader = Sharded(fastadam.Adam, params, comm, bucket_bytes=5000, **stored_in(other))
+            load = reader.load_state_dict if source is whole else reader.load
+            before = everything(reader)
+            refused_somehow(comm, lambda load=load, source=source: load(source), ValueError)
+            assert everything(reader) == before
+            load(source, convert=True)
+            same_states(reader.state_dict(), plain.state_dict())
+            reader.step(like(params, draw(params, 9, comm.rank, whole=True)))
+
+
+def stored_in(state_dtype) -> dict:
+    return {"state_dtype": state_dtype, "min_8bit_size": 0}
+
+
+@scene
+def blocks_in_another_order(comm, folder):
+    """Those of ranks are in C order, those of a plain optimizer in that of memory: refused, or rounded again."""
+
+    def make():
+        return {"F": np.asfortranarray(np.arange(1200, dtype=np.float32).reshape(30, 40))}
+
+    twins, reader = Twins(comm, make, **stored_in("int8")).steps(2), fastadam.Adam(make())
+
+    def numbers(state):
+        reader.load_state_dict(state, convert=True)
+        return [reader.state[name][0].copy() for name in ("m", "v")]
+
+    ranks, plain = twins.sharded.state_dict(), twins.plain.state_dict()
+    for opt, state in ((twins.sharded, plain), (twins.plain, ranks)):
+        error = error_of(lambda opt=opt, state=state: opt.load_state_dict(state))
+        assert "memory order" in str(error), error
+        opt.load_state_dict(state, convert=True)
+        for found, expected in zip(numbers(opt.state_dict()), numbers(state), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=2**-3)
+    twins.sharded.load_state_dict(ranks)
+    same_states(twins.sharded.state_dict(), ranks)
 
 
 @scene

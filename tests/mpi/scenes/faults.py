@@ -35,6 +35,7 @@ def makers_that_disagree(comm, folder):
         ("maximize of group 0", {"maximize": True}),
         ("seed", {"seed": 1}),
         ("state_dtype", {"state_dtype": "bfloat16", "params": {"W": W.astype("f4"), "b": b.astype("f4")}}),
+        ("min_8bit_size of group 0", {"min_8bit_size": 10}),
         ("master_weights", {"master_weights": True}),
         ("bucket_bytes", {"bucket_bytes": 100}),
         ("optimizer", {"optimizer": fastadam.Adamax}),
@@ -61,7 +62,15 @@ def makers_that_disagree(comm, folder):
         (ValueError, "bucket_bytes", {"bucket_bytes": 0}),
         (ValueError, "grads", {"grads": None}),
         (ValueError, "backend", {"backend": "fortran"}),
-        (ValueError, "state_dtype", {"state_dtype": "bfloat16"}),
+        (ValueError, "state_dtype: params['W'] is float64", {"state_dtype": "bfloat16"}),
+        (ValueError, "state_dtype: params['W'] is float64", {"state_dtype": "int8"}),
+        (
+            ValueError,
+            "state_dtype: params['b'] is float64",
+            {"params": {"W": W.astype("f4"), "b": b}, "state_dtype": "int8"},
+        ),
+        (ValueError, "state_dtype", {"state_dtype": "int4"}),
+        (ValueError, "min_8bit_size", {"min_8bit_size": -1}),
         (TypeError, "state_dir", {"state_dir": 3}),
     ]
     for kind, said, changes in wrong:

@@ -22,6 +22,7 @@ from .stage import (
     everything,
     like,
     params_of,
+    params_of_blocks,
     refused,
     same_everywhere,
     scene,
@@ -31,12 +32,18 @@ from .stage import (
 
 @scene
 def states_in_folders(comm, folder):
-    def make():
-        return params_of(("float32", "float16"))
+    for state_dtype in ("bfloat16", "int8"):
+        _states_in_a_folder(comm, folder / state_dtype, {"state_dtype": state_dtype, "min_8bit_size": 0})
 
-    options = {"master_weights": True, "state_dtype": "bfloat16", "state_dir": folder}
-    through = Twins(comm, make, **{**options, "state_dir": folder / "through"}).steps(5).check()
-    twins = Twins(comm, make, **options).steps(3)
+
+def _states_in_a_folder(comm, folder, states):
+    def make():
+        return params_of_blocks(("float32", "float16"))
+
+    of_ranks = {"state_dir": folder, "bucket_bytes": 3000}
+    options = {"master_weights": True, **states}
+    through = Twins(comm, make, of_ranks={**of_ranks, "state_dir": folder / "through"}, **options).steps(5).check()
+    twins = Twins(comm, make, of_ranks=of_ranks, **options).steps(3)
     kept = make()
     for p, q in zip(kept.values(), twins.params.values(), strict=True):
         p[...] = q
@@ -44,7 +51,7 @@ def states_in_folders(comm, folder):
     assert sorted(path.name for path in folder.glob("rank-*")) == [
         f"rank-{rank}-of-{comm.size}" for rank in range(comm.size)
     ]
-    resumed = Sharded(fastadam.Adam, kept, comm, **options)
+    resumed = Sharded(fastadam.Adam, kept, comm, **of_ranks, **options)
     assert resumed.t == 3
     for t in (3, 4):
         resumed.step(like(kept, draw(kept, t, comm.rank, whole=True)))

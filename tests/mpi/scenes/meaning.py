@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 from cases import CASES
 from ml_dtypes import bfloat16
 
@@ -9,7 +10,7 @@ import fastadam
 from fastadam import schedules
 from fastadam.mpi import flat
 
-from .stage import OwnRule, Twins, groups, params_of, scene
+from .stage import OwnRule, Twins, groups, params_of, params_of_blocks, scene
 
 
 @scene
@@ -58,6 +59,48 @@ def states_of_16_bits(comm, folder):
             **options,
         )
         twins.steps(4).check()
+
+
+@scene
+def states_of_8_bits(comm, folder):
+    """Their blocks are those of whole parameters, whoever steps them, however they are cut into buckets."""
+    ways = {"bucket_bytes": 1000}, {"bucket_bytes": 5000, "comm_dtype": "bfloat16"}, {}  # the gradients have few bits
+    for of_ranks, (cls, options) in itertools.product(
+        ways, [CASES["adam"], CASES["rmsprop_centered_momentum"], (OwnRule, {"backend": "numpy"})]
+    ):
+        twins = Twins(
+            comm,
+            lambda: params_of_blocks(("float32", "float16", bfloat16)),
+            cls,
+            state_dtype="int8",
+            min_8bit_size=0,
+            master_weights=True,
+            seed=7,
+            of_ranks=of_ranks,
+            **options,
+        )
+        twins.steps(4).check()
+
+
+@scene
+def groups_of_other_states(comm, folder):
+    """Which states are of 8 bits is said by the sizes of whole parameters, not of a rank's pieces."""
+
+    def make():
+        small = {"min_8bit_size": 1000}
+        return [
+            {"params": params_of_blocks(), "state_dtype": "int8"},
+            {"params": [np.ones(999, np.float32), np.ones(1000, np.float32)], "state_dtype": "int8", **small},
+            {"params": [np.ones((30, 40), np.float32)], "state_dtype": "bfloat16", **small},
+            {"params": [np.ones(1500), np.ones(1500, np.float32)]},
+        ]
+
+    twins = Twins(comm, make, of_ranks={"bucket_bytes": 3000}).steps(3, max_norm=1.0).check()
+    states = [arrays["m"] for arrays in twins.sharded.state_dict()["state"].values()]
+    assert [m.size for m in states if m.dtype == np.uint8] == [1008]
+    twins.sharded.reset()
+    twins.plain.reset()
+    twins.steps(2).check()
 
 
 @scene

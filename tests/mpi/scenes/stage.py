@@ -56,10 +56,10 @@ def own_scalars(t, lr, beta):
 OwnRule = fastadam.optimizer(own_rule, own_scalars, ("m",), lr=0.01, beta=0.9)
 
 
-def params_of(dtypes=("float32",), order="C") -> dict[str, np.ndarray]:
-    """Parameters of each dtype: some elements, one without axes, one that is empty, and a matrix."""
+def params_of(dtypes=("float32",), order="C", times=1) -> dict[str, np.ndarray]:
+    """Parameters of each dtype: some elements, one without axes, one that is empty, and a matrix; `times` as many."""
     rng = np.random.default_rng(0)
-    shapes = {"W": (13, 7), "scalar": (), "empty": (0, 3), "b": (7,)}
+    shapes = {"W": (13 * times, 7), "scalar": (), "empty": (0, 3), "b": (7 * times,)}
     return {
         f"{name} {dtype}": np.asarray(rng.standard_normal(shape), order=order).astype(dtype)
         for dtype in map(np.dtype, dtypes)
@@ -219,6 +219,11 @@ def odd_arrays() -> dict[str, np.ndarray]:
         "scalar": np.array(2.0),
         "C": rng.standard_normal((2, 9)),
     }
+
+
+def params_of_blocks(dtypes=("float32",)) -> dict[str, np.ndarray]:
+    """Of more elements than a block of 8-bit codes has: of 14 blocks and 2 of each dtype, the last ones shorter."""
+    return params_of(dtypes, times=40)
 
 
 # ---------------------------------------------------------------- what is refused
