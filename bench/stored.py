@@ -42,19 +42,20 @@ STORED = {
     PLAIN: Stored("float32", "float32", {}, "first: nothing is rounded"),
     "float32, float16 gradients": Stored("float32", "float16", {}, "where the gradients come so"),
     HALF_STATES: Stored(
-        "float32", "float32", {"state_dtype": "bfloat16"}, "for large models: faster, half of the states"
+        "float32", "float32", {"state_dtype": "bfloat16"}, "for large models: half of the states' memory"
     ),
-    BLOCKS: Stored(
-        "float32", "float32", {"state_dtype": "int8"}, "where memory is what lacks: a quarter of the states"
-    ),
+    BLOCKS: Stored("float32", "float32", {"state_dtype": "int8"}, "where memory is what lacks: a quarter of it"),
     "bfloat16, float32 states": Stored(
         bfloat16, bfloat16, {}, "with steps above half a unit of the weights' last place"
     ),
-    HALF: Stored(bfloat16, bfloat16, {"state_dtype": "bfloat16"}, "as above, where time counts most"),
-    "bfloat16, 8-bit states": Stored(bfloat16, bfloat16, {"state_dtype": "int8"}, "as above, where memory counts most"),
+    HALF: Stored(bfloat16, bfloat16, {"state_dtype": "bfloat16"}, "as above, with half of the states' memory"),
+    "bfloat16, 8-bit states": Stored(bfloat16, bfloat16, {"state_dtype": "int8"}, "as above, with a quarter of it"),
     MASTER: Stored(bfloat16, bfloat16, {"master_weights": True}, "for 16-bit models: no small step is lost"),
     f"{MASTER}, bfloat16 states": Stored(
-        bfloat16, bfloat16, {"master_weights": True, "state_dtype": "bfloat16"}, "as above, in less memory and time"
+        bfloat16,
+        bfloat16,
+        {"master_weights": True, "state_dtype": "bfloat16"},
+        "as above, with half of the states' memory",
     ),
 }
 TORCH, TORCH_HALF, DEEPSPEED = "PyTorch fused", "PyTorch fused, bfloat16", "DeepSpeed CPUAdam"
