@@ -121,15 +121,20 @@ def of_class(cls: type) -> Callable[[Arrays, Arrays], Step]:
     return make
 
 
-def over_tensors(module: str, name: str, **options: object) -> Callable[[Arrays, Arrays], Step]:
-    """An optimizer of torch.optim, or of our adapter, over tensors that share the arrays' memory."""
+def over_tensors(
+    module: str, name: str, stored_in: str | None = None, **options: object
+) -> Callable[[Arrays, Arrays], Step]:
+    """An optimizer of torch.optim or our adapter, over tensors that share the arrays' memory, or have another dtype."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
         import torch
 
-        tensors = [torch.from_numpy(p).requires_grad_() for p in params]
+        def tensor_of(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(getattr(torch, stored_in or array.dtype.name))
+
+        tensors = [tensor_of(p).requires_grad_() for p in params]
         for tensor, g in zip(tensors, grads, strict=True):
-            tensor.grad = torch.from_numpy(g)
+            tensor.grad = tensor_of(g)
         return getattr(importlib.import_module(module), name)(tensors, **options).step
 
     return make

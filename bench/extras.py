@@ -1,10 +1,9 @@
-"""What a training loop does around a step, in the same pass or in passes of its own; 16-bit arrays; denormal states.
+"""What a training loop does around a step, in the same pass or in passes of its own; averages; denormal states.
 `python bench/extras.py` prints Markdown tables: medians of interleaved rounds, ratios within one run.
 """
 
 import numpy as np
 from contestants import Arrays, Contestant, Step
-from ml_dtypes import bfloat16
 from report import duration, measure, shape_name
 from tqdm import tqdm
 
@@ -71,17 +70,6 @@ def one(**extra: object) -> Contestant:
     return Contestant(name or "plain step", make)
 
 
-def stored(name: str, of_params: object, of_grads: object, **options: object) -> Contestant:
-    """A step of arrays of other dtypes."""
-
-    def make(params: Arrays, grads: Arrays) -> Step:
-        given = [g.astype(of_grads) for g in grads]
-        optimizer = fastadam.Adam([p.astype(of_params) for p in params], **options)
-        return lambda: optimizer.step(given)
-
-    return Contestant(name, make)
-
-
 def decayed(cls: type, state: float) -> Contestant:
     """A step without gradient of states that hold this number, put there again before each."""
 
@@ -122,14 +110,6 @@ def exchanged(params: Arrays, grads: Arrays) -> Step:
 
 
 AVERAGES = [one(), Contestant("Average.update()", updated), Contestant("with average.swapped()", exchanged)]
-PRECISIONS = [
-    stored("float32", "float32", "float32"),
-    stored("float32, float16 gradients", "float32", "float16"),
-    stored("bfloat16", bfloat16, bfloat16),
-    stored("bfloat16, master weights", bfloat16, bfloat16, master_weights=True),
-    stored("float32, bfloat16 states", "float32", "float32", state_dtype="bfloat16"),
-    stored("bfloat16, bfloat16 states", bfloat16, bfloat16, state_dtype="bfloat16"),
-]
 CLASSES = (fastadam.Adam, fastadam.Adamax, fastadam.Adagrad, fastadam.RMSprop, fastadam.Adadelta)
 DENORMALS = [decayed(cls, state) for cls in CLASSES for state in (0.0, 1e-39)]
 
@@ -155,5 +135,4 @@ if __name__ == "__main__":
     print(table("scaled, clipped, checked, zeroed", LOOPS, SHAPES))
     print(table("one option", SINGLE, SHAPES))
     print(table("averages of weights", AVERAGES, SHAPES))
-    print(table("precision", PRECISIONS, SHAPES))
     print(table("states without gradient", DENORMALS, SHAPES[:2]))

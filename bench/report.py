@@ -35,6 +35,7 @@ from roofline import roofline, streams
 from tqdm import tqdm
 from training import WAYS
 
+import fastadam
 from fastadam.kernel import backends, threads
 from fastadam.rules import RULES
 
@@ -43,7 +44,7 @@ SHAPES = [(1, 16), (1, 1_000), (1, 10_000), (1, 100_000), (1, 1_000_000), (1, 10
 SHAPES += [(100, 16), (100, 1_000), (1_000, 1_000)]
 RULE_SHAPES = [(1, 1_000_000), (100, 1_000), (1, 32_000_000)]
 LOOPS = [(512, 512), (512,)]
-PEERS = ("numpy", "numba", "torch", "deepspeed", "thinc", "scikit-learn", "optax", "jax")
+PEERS = ("numpy", "numba", "torch", "deepspeed", "thinc", "scikit-learn", "optax", "jax", "bitsandbytes", "torchao")
 
 
 @dataclass
@@ -146,7 +147,7 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "instruction set": backends.ISA,
         "threads": str(threads.default()),
-        "fastadam": version("fastadam"),
+        "fastadam": fastadam.__version__,
     }
     for name in PEERS:
         try:
@@ -180,7 +181,7 @@ def case_name(count: int, size: int) -> str:
 def markdown(measured: dict[str, Any]) -> str:
     """The report's text."""
     rows, loops = measured["steps"], measured["training"]
-    parts = heading("fastadam beside its peers", "", measured["machine"])
+    parts = heading("fastadam beside its peers", "report.py", measured["machine"])
     parts.append(
         "One Adam step. Medians of interleaved rounds, quartiles behind them; *slower* is the factor to fastadam."
     )
@@ -205,6 +206,7 @@ def markdown(measured: dict[str, Any]) -> str:
             low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
             parts.append(f"| {hidden} | {way} | {middle:.3f} ({low:.3f} – {high:.3f}) | {stock / middle:.2f}× |")
     parts += ["", "## Every rule\n", "One step of each rule, beside PyTorch's fastest: [rules.md](rules.md).\n"]
+    parts += ["", "## Fewer bytes\n", "States and parameters of 16 and 8 bits: [bits.md](bits.md).\n"]
     parts += ["", "## Instruction sets\n", "Adam, 10 000 elements in cache, one thread: ns an element.\n"]
     parts += ["| | float32 | float64 |", "|---|---|---|"]
     for isa, values in measured["instruction sets"].items():
@@ -212,16 +214,16 @@ def markdown(measured: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n\n![time per element](time.png)\n\n![speed-up](speedup.png)\n"
 
 
-def heading(title: str, way: str, facts: dict[str, str]) -> list[str]:
+def heading(title: str, program: str, facts: dict[str, str]) -> list[str]:
     """The first lines of a page: how it was made, and where."""
-    command = f"pip install '.[report]' && python bench/report.py {way}--out docs/report"
+    command = f"pip install '.[report]' && python bench/{program} --out docs/report"
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
     return [f"# {title}\n", f"Made by `{command}`.\n", *table, ""]
 
 
 def rules_markdown(measured: dict[str, Any]) -> str:
     """The page of all rules."""
-    parts = heading("Every rule", "--rules ", measured["machine"])
+    parts = heading("Every rule", "report.py --rules", measured["machine"])
     parts.append("One step, float32, with the options that the tests give the rule. Medians of interleaved rounds.")
     parts.append(
         "*Faster* is against the fastest of PyTorch's variants; *bytes* are what the rule moves for an element;"
