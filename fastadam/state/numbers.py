@@ -78,6 +78,9 @@ def write(state: np.ndarray, p: np.ndarray, value: Any) -> None:
     if not in_blocks(state):
         state[...] = value
         return
+    if type(value) is float and value == 0.0:  # so that a reset takes no memory
+        _blocks.clear(state, has_no_sign(state))
+        return
     numbers = state_like(p, _read_in(p), np.empty)
     numbers[...] = value
     _blocks.encode(state, _flat(numbers, p))
