@@ -108,7 +108,7 @@ class Regression:
 
 
 class WorstCase(Regression):
-    """The regression over nine orders of magnitude: where a linear 8-bit code diverges, and others stand still."""
+    """The regression over nine orders of magnitude: there a linear 8-bit code diverges, and others fall behind."""
 
     orders = 9
 

@@ -158,8 +158,8 @@ def in_a_process(isa: str, sizes: list[int]) -> list[dict[str, Any]]:
 def errors(size: int = 20_000, steps: int = 2_000) -> dict[str, dict[str, float]]:
     """How far m, v and the step of an element are from float32's, once all have seen the same gradients.
 
-    Root mean squares: of m in units of √v, of v in its own, of the step in those of all steps. The gradients are
-    normal, over three orders of magnitude.
+    Root mean squares: of m relative to √v, of v relative to v, of the step relative to the root mean square of all
+    steps. The gradients are normal, over three orders of magnitude.
     """
     rng = np.random.default_rng(0)
     scale = 10 ** rng.uniform(-3, 0, size)

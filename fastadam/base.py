@@ -53,10 +53,12 @@ class Optimizer(Stepped):
     state_dtype : {None, "bfloat16", "int8"}
         Keep the states in 16 bits, or in blocks of 8-bit floating-point codes (258 bytes for 256 elements): a half or a
         quarter of the memory. They are rounded stochastically: up with a probability equal to the discarded fraction,
-        so without bias. "bfloat16" needs ml_dtypes; neither is for float64 parameters. Chosen at construction.
+        so without bias. "bfloat16" needs ml_dtypes and is for real parameters; neither is for float64 and complex128.
+        Not "int8" where states are weights or are subtracted: ScheduleFreeAdamW, ASGD, RMSprop with `centered`. A
+        group may have its own; chosen at construction.
     min_8bit_size : int, default 4096
         With "int8", the states of arrays of fewer elements are float32: they take little memory, and are often the ones
-        that matter (biases, scales). Chosen at construction.
+        that matter (biases, scales). A group may have its own; chosen at construction.
     seed : int, default 0
         The seed of the stochastic rounding, in [0, 2**64). The same seed gives the same bits, whatever the threads.
     state_dir : path, optional
@@ -76,7 +78,7 @@ class Optimizer(Stepped):
         The norm of the last step's gradients, where it was asked to measure it.
     state : mapping
         Name of a state (``"m"``, ``"v"``, …) -> its arrays, one for each parameter; what is assigned is copied. One of
-        8 bits is read as a float32 copy, which is read-only.
+        8 bits is read as a read-only copy in float32, or complex64.
     param_groups : sequence
         The groups, each a mapping from option to value: assigning a value holds from the next step on.
 

@@ -51,7 +51,9 @@ def optimizer(
         Shrink the parameters by ``1 - lr * weight_decay`` instead of adding the decay to the gradient.
     non_negative : sequence of str, default ()
         Those of the states that are never below zero, such as averages of squares. It matters to ``state_dtype="int8"``
-        alone, whose codes for them reach further down and never round a small number to zero.
+        alone, whose codes for them reach further down and never round a number above zero to zero. Name every state
+        that the update divides by: rounded to zero, it would make very long steps. What is below zero after all is
+        stored as zero.
     **defaults : float
         The default of every other hyper-parameter of `scalars`: any finite number, or True or False. It takes any
         other such value, whatever a built-in optimizer allows under that name.

@@ -108,10 +108,10 @@ class Saved:
             Whether to load the parameters themselves. By default they are where the file has them, and a warning says
             where it has not: with False it says nothing, and with True such a file is refused.
         convert : bool, default False
-            Take states of another dtype, too, rounded to nearest: of 8 bits, bfloat16, float32 or float64, whichever
-            the optimizer keeps. By default they are refused, and so are 8-bit states of a parameter that lies in memory
-            in another order. Parameters themselves are never converted. In either case the optimizer keeps its own
-            ``state_dtype`` and ``min_8bit_size``.
+            Take states of another dtype, too: those of 8 bits, bfloat16, float32 or float64, rounded to nearest, to
+            what the optimizer keeps. By default they are refused, and so are 8-bit states of a parameter that lies in
+            memory in another order. Parameters themselves are never converted. In either case the optimizer keeps its
+            own ``state_dtype`` and ``min_8bit_size``.
 
         Returns
         -------
