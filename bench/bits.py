@@ -39,7 +39,7 @@ from stored import (
 
 from fastadam.kernel import backends
 
-sys.path.append(str(Path(__file__).parents[1] / "docs"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 from pictures import BLUE, GREEN, INK, RED, STYLE
 
 ROOT = Path(__file__).parents[1]
@@ -239,8 +239,12 @@ def tables(found: Found) -> dict[str, list[str]]:
         "docs/training.md": tabled(
             ["stored", "kept", "moved", f"time, {cached:,}", f"time, {large:,}", "error of a step", "when"], guide
         ),
-        "docs/performance.md": tabled(["stored", "bytes", *times, f"of {LIMIT}, {cached:,}", f"{large:,}"], by_isa),
-        "README.md": tabled([f"{large:,} elements", "bytes kept", "a step", "a peer"], short),
+        "docs/performance.md": tabled(
+            ["stored", "bytes", *times, f"of {LIMIT}, {cached:,}", f"of {LIMIT}, {large:,}"], by_isa
+        ),
+        "README.md": tabled(
+            [f"a step of {large:,} parameters, two threads", "bytes of states a parameter", "time", "a peer"], short
+        ),
     }
 
 

@@ -39,14 +39,16 @@ class Stored(NamedTuple):
 PLAIN, HALF_STATES, BLOCKS = "float32", "float32, bfloat16 states", "float32, 8-bit states"
 HALF, MASTER = "bfloat16, bfloat16 states", "bfloat16, float32 master"
 STORED = {
-    PLAIN: Stored("float32", "float32", {}, "first: nothing is rounded"),
-    "float32, float16 gradients": Stored("float32", "float16", {}, "where the gradients come so"),
+    PLAIN: Stored("float32", "float32", {}, "take it first: no state is rounded"),
+    "float32, float16 gradients": Stored("float32", "float16", {}, "where gradients come in float16"),
     HALF_STATES: Stored(
         "float32", "float32", {"state_dtype": "bfloat16"}, "for large models: half of the states' memory"
     ),
-    BLOCKS: Stored("float32", "float32", {"state_dtype": "int8"}, "where memory is what lacks: a quarter of it"),
+    BLOCKS: Stored(
+        "float32", "float32", {"state_dtype": "int8"}, "where memory is short: a quarter of the states' memory"
+    ),
     "bfloat16, float32 states": Stored(
-        bfloat16, bfloat16, {}, "with steps above half a unit of the weights' last place"
+        bfloat16, bfloat16, {}, "where steps are longer than half a unit of the weights' last place"
     ),
     HALF: Stored(bfloat16, bfloat16, {"state_dtype": "bfloat16"}, "as above, with half of the states' memory"),
     "bfloat16, 8-bit states": Stored(bfloat16, bfloat16, {"state_dtype": "int8"}, "as above, with a quarter of it"),

@@ -54,8 +54,8 @@ class Optimizer(Stepped):
         Keep the states in 16 bits, or in blocks of 8-bit floating-point codes (258 bytes for 256 elements): a half or a
         quarter of the memory. They are rounded stochastically: up with a probability equal to the discarded fraction,
         so without bias. "bfloat16" needs ml_dtypes and is for real parameters; neither is for float64 and complex128.
-        Not "int8" where states are weights or are subtracted: ScheduleFreeAdamW, ASGD, RMSprop with `centered`. A
-        group may have its own; chosen at construction.
+        With "int8", states that are weights or are subtracted from one another stay float32: those of ASGD, z and x of
+        ScheduleFreeAdamW, v and m of RMSprop with `centered`. A group may have its own; chosen at construction.
     min_8bit_size : int, default 4096
         With "int8", the states of arrays of fewer elements are float32: they take little memory, and are often the ones
         that matter (biases, scales). A group may have its own; chosen at construction.

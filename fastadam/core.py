@@ -410,8 +410,8 @@ def _check_params(names: Sequence[str], arrays: Sequence[Any], state_dtypes: Seq
     for name, p, said in zip(names, arrays, state_dtypes, strict=True):
         if said is not None and checks.computed_in(p) not in _STORED_IN[said]:
             raise ValueError(
-                f"state_dtype: {name} is {p.dtype}, whose states are, too; leave state_dtype out, or give it a group "
-                "with state_dtype=None"
+                f"state_dtype: {name} is {p.dtype}, which has no states of {said}; leave state_dtype out, or give it a "
+                "group with state_dtype=None"
             )
 
 
@@ -438,7 +438,7 @@ def _stored_in(rule: Any, name: str, values: Values, p: np.ndarray, size: int) -
     """The dtype of a state, as `First` has it, of `p` or of a whole parameter of this size that `p` is a part of."""
     if values.get("state_dtype") == "bfloat16":
         return options.bfloat16()
-    if has_blocks(values, size):
+    if has_blocks(values, size) and name not in rule.not_in_8_bits:
         return np.dtype(np.uint8 if name in rule.non_negative else np.int8)
     return checks.computed_in(p)
 

@@ -29,6 +29,8 @@ class Field:
     """A declared argument of a class: its default, its check, and how the constructor takes it."""
 
     name: str
+    #: whether the value is chosen at construction, since the states begin with it
+    fixed: bool
 
     def __init__(self, default: Any, check: Check, kw_only: bool, init: bool) -> None:
         self.default, self.check, self.kw_only, self.init = default, check, kw_only, init
@@ -49,7 +51,6 @@ class Option(Field):
         self, default: Any, check: Check, kw_only: bool, init: bool, fixed: bool, hyper: tuple[str, ...], own: bool
     ) -> None:
         super().__init__(default, check, kw_only, init)
-        #: whether the value is chosen at construction, since the states begin with it
         self.fixed = fixed
         #: the hyper-parameters of rules that the value gives: by default the one of its own name
         self.hyper = hyper
@@ -77,6 +78,8 @@ class Option(Field):
 
 class Setting(Field):
     """A value that an optimizer has once, fixed at construction: how it is executed, and where its arrays are."""
+
+    fixed = True
 
     def __get__(self, optimizer: Any, _: type) -> Any:
         return self if optimizer is None else optimizer.core.settings[self.name]
@@ -135,7 +138,7 @@ class Declared(Strict):
         cls.options = {name: field for name, field in fields.items() if isinstance(field, Option)}
         cls.settings = {name: field for name, field in fields.items() if isinstance(field, Setting)}
         taken = [field for field in fields.values() if field.init]
-        taken.sort(key=lambda field: (field.kw_only, field.kw_only and isinstance(field, Setting)))
+        taken.sort(key=lambda field: (field.kw_only, field.kw_only and field.fixed))
         cls.declared = inspect.Signature([field.parameter() for field in taken])
         if "__signature__" not in vars(cls):
             own = _without_self(cls.__init__)  # one that takes anything hands it on to `bind`

@@ -74,6 +74,8 @@ class Rule:
     states: tuple[str, ...]
     #: those of the states that are never below zero: in 8 bits their codes need no sign
     non_negative: tuple[str, ...] = ()
+    #: those that 8 bits cannot keep: weights, and what is the small difference of two states
+    not_in_8_bits: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

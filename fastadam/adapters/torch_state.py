@@ -66,7 +66,7 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
         For an optimizer that torch has not.
     ValueError
         For an option that torch has not: ``eps_hat``, ``beta_decay``, ``alpha_decay``, ``eps_in_sqrt``, or a function
-        as ``lr``.
+        as ``lr``; for ``state_dtype="int8"``.
     """
     cls = _torchs(optimizer)
     defaults = torch_defaults(cls.__name__)
@@ -149,7 +149,8 @@ def torch_defaults(name: str) -> Mapping[str, Any]:
 def ours_alone(cls: type[Optimizer]) -> dict[str, Any]:
     """The options that torch's class of this name has not, and their defaults here, which are torch's way."""
     theirs = torch_defaults(cls.__name__)
-    return {name: own.default for name, own in cls.options.items() if own.init and name not in theirs}
+    shared = {*theirs, "state_dtype", "min_8bit_size"}  # the last two say how states are stored, as tensors' dtypes do
+    return {name: own.default for name, own in cls.options.items() if own.init and name not in shared}
 
 
 def _torchs(optimizer: Optimizer) -> type[Optimizer]:
@@ -164,6 +165,11 @@ def _torchs(optimizer: Optimizer) -> type[Optimizer]:
         for name, value in ours_alone(found).items():
             if group[name] != value:
                 raise ValueError(f"{name}: torch.optim.{found.__name__} has no such option; assign {value} first")
+        if group["state_dtype"] == "int8":
+            raise ValueError(
+                "state_dtype: torch has no states of 8 bits; make an optimizer without state_dtype, which takes these by "
+                "load_state_dict(…, convert=True), and export that"
+            )
         if callable(group["lr"]):
             raise ValueError("lr: is a function, and torch keeps a number; assign one first, and the function after")
         _check_decoupled("decoupled_weight_decay", found, group)

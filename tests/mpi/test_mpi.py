@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import drawn
 import numpy as np
-import pictures
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,7 +232,7 @@ def test_example(tmp_path):
     assert float(first.split()[0]) == float(last) < 0.1
     assert all(float(percent) > 93 for percent in re.findall(r"([\d.]+)%", accuracies))
     assert 0 < float(difference.split()[-1]) < 1e-5
-    pictures.check(out, 800, 1400, 500)
+    drawn.check(out, 800, 1400, 500)
 
 
 # ---------------------------------------------------------------- who steps what

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import drawn
 import numpy as np
-import pictures
 import pytest
 from inside import backends
 
@@ -63,7 +63,7 @@ def test_demo_shows_progress(small_demo):
 
 @pytest.mark.parametrize("name", ["digits.png", "trajectories.png"])
 def test_pictures_are_large_enough_and_not_blank(small_demo, name):
-    pictures.check(small_demo[0] / name, 600, 1200, 100)
+    drawn.check(small_demo[0] / name, 600, 1200, 100)
 
 
 def test_demo_fails_where_the_losses_differ(tmp_path, monkeypatch, capsys):

@@ -268,7 +268,7 @@ def life(backend: str, seed: int) -> list[bytes]:
         elif what == "save":
             saved = opt.state_dict()
         elif what == "load":
-            opt.load_state_dict(saved)
+            opt.load_state_dict(saved, convert=True)  # it may be of another memory order
         elif what == "reset":
             opt.reset()
         elif what == "write":

@@ -5,7 +5,7 @@ Those of schedules and of own rules are run by the tests of these.
 import re
 import runpy
 
-import pictures
+import drawn
 import pytest
 from places import ROOT
 
@@ -26,7 +26,7 @@ def run(tmp_path, capsys):
         *lines, last = captured.out.splitlines()
         assert last == f"wrote {out}"
         assert "100%" in captured.err
-        pictures.check(out, 800, 1400, 500)
+        drawn.check(out, 800, 1400, 500)
         return lines
 
     return run_example

@@ -10,8 +10,8 @@ import pickle
 from itertools import groupby
 from math import inf, nan, pi, prod
 
+import drawn
 import numpy as np
-import pictures
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -802,4 +802,4 @@ def test_example_draws_every_schedule(tmp_path, capsys):
     assert last == f"wrote {tmp_path / 'picture.png'}"
     for name in BUILT_IN:
         assert any(f"{name}(" in line for line in lines)
-    pictures.check(tmp_path / "picture.png", 600, 1200, 100)
+    drawn.check(tmp_path / "picture.png", 600, 1200, 100)
