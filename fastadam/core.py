@@ -317,8 +317,7 @@ class Core(Follower):
         name = self.kind.average
         places = [2 + rule.states.index(name) for rule in self.groups.rules]
         begun = self.plan.steps > 0  # of others the average is the parameter itself, whatever it was at construction
-        of_params = zip(self.store.states, self.plan.params, begun, strict=True)
-        return places, [numbers.read(states[name], p) if n else None for states, p, n in of_params]
+        return places, [states[name] if n else None for states, n in zip(self.store.states, begun, strict=True)]
 
     # Copies.
 

@@ -167,8 +167,8 @@ def _torchs(optimizer: Optimizer) -> type[Optimizer]:
                 raise ValueError(f"{name}: torch.optim.{found.__name__} has no such option; assign {value} first")
         if group["state_dtype"] == "int8":
             raise ValueError(
-                "state_dtype: torch has no states of 8 bits; make an optimizer without state_dtype, which takes these by "
-                "load_state_dict(…, convert=True), and export that"
+                "state_dtype: torch has no states of 8 bits; make an optimizer without state_dtype, which takes these "
+                "by load_state_dict(…, convert=True), and export that"
             )
         if callable(group["lr"]):
             raise ValueError("lr: is a function, and torch keeps a number; assign one first, and the function after")
