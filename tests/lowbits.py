@@ -76,6 +76,8 @@ def encoded(numbers: np.ndarray, non_negative: bool, random: np.ndarray | None =
         largest = np.abs(x[finite]).max(initial=0)
         head = min(int(np.frexp(largest)[1]) + 126, 253) if largest >= SMALLEST else 0
         codes = code_of(np.where(finite, x, np.float32(0)), head, added[first : first + BLOCK], non_negative)
+        sign = np.uint8(0 if non_negative else 0x80)
+        codes = np.minimum(codes & ~sign, top - 3).astype(np.uint8) | codes & sign  # what is finite stays so
         if non_negative:
             codes[x == -np.inf] = 0
             codes[x == np.inf] = top

@@ -219,7 +219,7 @@ static inline int32_t at_least(int32_t x, int32_t least) { return x > least ? x 
 static inline uint8_t encode_non_negative(float x, float scaled, uint32_t added) {
     int32_t bits = at_least((int32_t)bits_of_float(scaled), 0);
     int32_t own = (int32_t)bits_of_float(x), least = own < 1 << 23 ? own : 1 << 23; /* the smallest code, or 0 */
-    return (uint8_t)((uint32_t)at_least(bits + (int32_t)added, least) >> 21);
+    return (uint8_t)((uint32_t)at_least((int32_t)((uint32_t)bits + added), least) >> 21);
 }
 
 static inline float decode_rare(uint8_t code, int exponent, int kind) {
@@ -234,6 +234,8 @@ static inline uint8_t encode_rare(float x, int exponent, uint32_t added, int kin
     float scaled = x * power_of_two(254 - exponent) * power_of_two(127 - octaves_up(kind));
     uint8_t top = kind & NON_NEGATIVE ? 254 : 126, sign = kind & NON_NEGATIVE ? 0 : x < 0 ? 0x80 : 0;
     uint8_t code = kind & NON_NEGATIVE ? encode_non_negative(x, scaled, added) : encode_signed(scaled, added);
+    uint8_t magnitude = kind & NON_NEGATIVE ? code : code & 0x7f;
+    code = magnitude < top - 2 ? code : (uint8_t)((top - 3) | sign); /* the largest that is finite */
     code = x - x == 0 ? code : (uint8_t)(top | sign);
     code = kind & NON_NEGATIVE && x < 0 ? 0 : code;
     return x == x ? code : top + 1;

@@ -39,11 +39,12 @@ class Slot:
 
     def taken(self, source: str, entry: str, came: Any) -> np.ndarray:
         """What came, perhaps as `in_file` gives it, as the own array is stored: it must fit."""
-        unlike = self.unlike(array_of(f"{source}: {entry}", came))
+        with saying(source):
+            if numbers.in_blocks(array_of(f"{source}: {entry}", came)):
+                numbers.need_heads(entry, came)
+        unlike = self.unlike(came)
         need(not unlike, f"{source}: {entry}: {unlike}")
         with saying(source):
-            if numbers.in_blocks(came):
-                numbers.need_heads(entry, came)
             if self.p is None or not self._otherwise(came):
                 return came.view(self.own.dtype)  # type: ignore[no-any-return]
             return numbers.like(entry, self.own, self.p, self._numbers(came, self.p))

@@ -93,7 +93,7 @@ def checked(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> 
         kept = value.astype(dtype)
     if (np.isfinite(value) & ~np.isfinite(kept)).any():
         raise ValueError(f"{where}: expected numbers of {dtype}, got larger ones: {checks.shown(value)}")
-    if has_no_sign(state) and (kept < 0).any():
+    if has_no_sign(state) and ((kept.real < 0) | (kept.imag < 0)).any():
         raise ValueError(f"{where}: expected no number below zero, whose 8-bit codes have no sign")
     return kept
 
@@ -108,12 +108,14 @@ def like(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> np.
     return found
 
 
-def need_heads(where: str, state: np.ndarray) -> None:
-    """Refuse bytes that are no blocks: see codecs.h for what a block's first two bytes mean."""
+def need_heads(where: str, state: np.ndarray, first: First | None = None) -> None:
+    """Refuse bytes that are no blocks, or not those of such a state: see codecs.h for what a block's first two bytes
+    mean."""
     exponents, flags = (state[first :: _blocks.BLOCK + 2] for first in (0, 1))
     kinds, is_rare = flags & 1, flags > 1
     most = np.where(is_rare, 253, 253 - np.where(kinds, 66, 98))
-    if (exponents > most).any() or (flags > 3).any() or (kinds != kinds[:1]).any():
+    kind = kinds[:1] if first is None else first.dtype == np.uint8
+    if (exponents > most).any() or (flags > 3).any() or (kinds != kind).any():
         raise ValueError(f"{where}: expected blocks of 8-bit codes, got other bytes")
 
 

@@ -296,7 +296,8 @@ def slots_of(
     """Where what comes for these parameters and states goes; `meta` describes what comes."""
     shapes, orders = (mapping(f"{source}: {name}", meta.get(name, {})) for name in ("shapes", "orders"))
     for key, shape in shapes.items():
-        need(isinstance(shape, list), f"{source}: shapes: {shown(key)}: no shape")
+        is_shape = isinstance(shape, list) and all(type(n) is int for n in shape)
+        need(is_shape, f"{source}: shapes: {shown(key)}: no shape")
     for key, order in orders.items():
         is_order = isinstance(order, list) and all(type(axis) is int for axis in order)
         need(is_order and sorted(order) == list(range(len(order))), f"{source}: orders: {shown(key)}: no order of axes")

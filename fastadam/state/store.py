@@ -68,6 +68,8 @@ class Store:
         state = self.folder.array(place, name, p, first.dtype)
         if self.folder.is_new:
             numbers.begin(state, p, first)
+        elif first.in_blocks and state.size:
+            numbers.need_heads(f"state_dir: {self.folder.path}: {name} of parameter {place}", state, first)
         return state
 
     def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:

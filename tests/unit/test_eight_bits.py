@@ -318,3 +318,29 @@ def losses(options: dict, seed: int) -> float:
 def test_training_in_eight_bits_converges_as_in_32():
     in_32, in_8 = (np.mean([losses(options, seed) for seed in range(3)]) for options in ({}, INT8))
     assert in_8 < 1.05 * in_32
+
+
+# ---------------------------------------------------------------- numbers at the edge
+
+
+def test_the_largest_numbers_stay_finite():
+    opt = fastadam.SGD(np.zeros(600, np.float32), momentum=0.9, **INT8)
+    opt.state["b"][0] = np.full(600, np.finfo(np.float32).max)
+    assert (opt.state["b"][0] == 1.75 * 2.0**127).all()
+
+
+def test_no_part_of_a_complex_state_is_below_zero():
+    opt = fastadam.Adam(np.zeros(600, np.complex64), **INT8)
+    for bad in (-1, 1 - 1j):
+        with pytest.raises(ValueError, match="below zero"):
+            opt.state["v"][0] = np.full(600, bad)
+
+
+@pytest.mark.parametrize(("first", "wrong"), [(0, 254), (1, 0), (1, 5), (258, 255)])
+def test_a_folder_with_damaged_heads(tmp_path, first, wrong):
+    fastadam.Adam(np.zeros(600, np.float32), state_dir=tmp_path, **INT8).close()
+    file = np.lib.format.open_memmap(tmp_path / "0.v.npy", "r+")
+    file[first] = wrong
+    file.flush()
+    with pytest.raises(ValueError, match="state_dir: .*: v of parameter 0: expected blocks of 8-bit codes"):
+        fastadam.Adam(np.zeros(600, np.float32), state_dir=tmp_path, **INT8)
