@@ -342,5 +342,5 @@ def test_a_folder_with_damaged_heads(tmp_path, first, wrong):
     file = np.lib.format.open_memmap(tmp_path / "0.v.npy", "r+")
     file[first] = wrong
     file.flush()
-    with pytest.raises(ValueError, match="state_dir: .*: v of parameter 0: expected blocks of 8-bit codes"):
+    with pytest.raises(ValueError, match=r"state_dir: .*: v of parameter 0: expected blocks of 8-bit codes"):
         fastadam.Adam(np.zeros(600, np.float32), state_dir=tmp_path, **INT8)
