@@ -104,16 +104,15 @@ class Found:
 def markdown(measured: dict[str, Any]) -> str:
     """The page."""
     found = Found(measured)
-    parts = heading("Fewer bytes", "bits.py", measured["machine"])
+    parts = heading("Fewer bytes", "bits.py --fill", measured["machine"])
     parts += [
         "One Adam step of one array, by how its parameters, gradients and states are stored; the first word is the"
     ]
     parts += [
         "parameters' and gradients' dtype. Medians of interleaved rounds. *Bytes* are what a step moves for an element;"
     ]
-    parts += [
-        f"GB/s counts them; *{LIMIT}* is a kernel that moves as many with almost no arithmetic, in the same run.\n"
-    ]
+    parts += [f"GB/s counts them; *{LIMIT}* is a kernel that moves as many with almost no arithmetic, in the same run."]
+    parts += ["Peers are installed by hand. The picture has the two best instruction sets.\n"]
     parts += ["![time against bytes](bits.png)\n", *goals(found)]
     for isa in found.isas:
         for n_threads in found.threads:
@@ -268,11 +267,15 @@ def draw(found: Found, path: Path) -> None:
                     point = (cost["moved"], rows[name].median / size * 1e9)
                     axes.plot(*point, **looks(name), fillstyle=fill_style, ms=10, mew=1.5, ls="")
             rows = found.rows(size, n_threads=n_threads)
-            for name, moved in ((TORCH, 28), (TORCH_HALF, 14), (DEEPSPEED, 28)):
+            for name, moved, above in ((TORCH, 28, 12), (TORCH_HALF, 14, 5), (DEEPSPEED, 28, -16)):
                 if name in rows:
                     axes.plot(moved, rows[name].median / size * 1e9, "x", color=INK, ms=9, mew=2)
                     axes.annotate(
-                        name, (moved, rows[name].median / size * 1e9), (-8, 5), textcoords="offset points", ha="right"
+                        name,
+                        (moved, rows[name].median / size * 1e9),
+                        (-8, above),
+                        textcoords="offset points",
+                        ha="right",
                     )
             limits = [(cost["moved"], rows[found.limit(name)].median) for name, cost in found.costs.items()]
             per_byte = np.median([seconds / moved for moved, seconds in limits]) / size * 1e9
@@ -303,7 +306,12 @@ def legend(found: Found) -> list[Line2D]:
             Line2D([], [], marker="o", label=f"{states} states".replace("int8", "8-bit"), **how | {"color": c})
             for states, c in COLOURS.items()
         ),
-        *(Line2D([], [], marker=marker, label=f"{own} parameters", **how) for own, marker in MARKERS.items()),
+        *(
+            Line2D(
+                [], [], marker=marker, label=f"{own} parameters".replace("master parameters", "master weights"), **how
+            )
+            for own, marker in MARKERS.items()
+        ),
         *(
             Line2D([], [], marker="o", fillstyle=style, label=isa, **how)
             for isa, style in zip(found.isas, ("full", "none"), strict=False)
