@@ -33,7 +33,7 @@ SHOWN = {f"fastadam.{name}" for name in ("schedules", "custom", "functional")}
 SHOWN |= {f"fastadam.optimizers.{name}" for name in ("adam", "descent", "recent")}
 SHOWN |= {f"fastadam.adapters.{name}" for name in ("article", "scipy", "sklearn", "thinc", "torch", "torch_state")}
 #: modules whose examples need a package that the tests do not install; CI does
-NEED = {"fastadam.adapters.torch": "torch", "fastadam.adapters.torch_state": "torch"}
+NEED = {f"fastadam.adapters.{name}": "torch" for name in ("tensors", "torch", "torch_average", "torch_state")}
 
 
 @pytest.mark.parametrize("module", MODULES)
