@@ -9,6 +9,7 @@ from . import names, optimizers, schedules
 from .average import Average
 from .base import Optimizer
 from .custom import optimizer
+from .kernel._rows import Rows
 from .optimizers.adam import *  # noqa: F403  each module's `__all__` names its optimizers
 from .optimizers.descent import *  # noqa: F403
 from .optimizers.recent import *  # noqa: F403
@@ -25,5 +26,5 @@ else:
     __getattr__, __dir__ = names.modules(__name__, "adapters", "functional", "mpi", "numba")
 
 __version__ = "0.1.0"
-__all__ = ["Average", "Optimizer", "get_include", "optimizer", "schedules"]
+__all__ = ["Average", "Optimizer", "Rows", "get_include", "optimizer", "schedules"]
 __all__ += optimizers.CLASSES

@@ -59,6 +59,11 @@ class Optimizer(Stepped):
     min_8bit_size : int, default 4096
         With "int8", the states of arrays of fewer elements are float32: they take little memory, and are often the ones
         that matter (biases, scales). A group may have its own; chosen at construction.
+    rows : {"lazy", "exact"}, default "lazy"
+        What a step does to the rows of a parameter whose gradient is `Rows`, and does not bring them. "lazy": nothing,
+        as torch's ``SparseAdam`` and TensorFlow's ``LazyAdam``; parameter and states of the row stay, while the count
+        of steps, which is the parameter's, goes on. "exact": what a step with zeros there would do, but later, when the
+        row is brought again, or at `flush`. A group may have its own; chosen at construction.
     seed : int, default 0
         The seed of the stochastic rounding, in [0, 2**64). The same seed gives the same bits, whatever the threads.
     state_dir : path, optional
@@ -112,6 +117,7 @@ class Optimizer(Stepped):
     )
 
     state_dtype: str | None = option(default=None, check=options.state_dtype, kw_only=True, fixed=True)
+    rows: str = option(default="lazy", check=options.rows, kw_only=True, fixed=True)
     min_8bit_size: int = option(default=4096, check=options.count, kw_only=True, fixed=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -224,6 +230,16 @@ class Optimizer(Stepped):
         ((3, 3), [0.1, 0.1, 0.0])
         """
         self.core.replace(name, array, rows)
+
+    def flush(self) -> None:
+        """Have all rows make up for the steps that they missed, where `rows` is "exact"; else nothing happens.
+
+        Parameters and states are then, to the bit, those of steps whose gradients had zeros in the rows that `Rows` did
+        not bring. Call it before you read or write a parameter. Whatever else looks at parameters or states does so
+        first: saves and loads, copies, ``opt.state``, `reset`, `replace`, ``swapped()``, a step with a gradient of all
+        rows.
+        """
+        self.core.flush()
 
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""

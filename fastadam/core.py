@@ -128,6 +128,7 @@ class Core(Follower):
         self._need_fitting(arrays)
         if any(new is not old for new, old in zip(arrays, self.plan.params, strict=True)):
             with deferred_signals():
+                self.plan.make_up()
                 self._take_arrays(self.tree, arrays, self._reordered(arrays), self.plan.counts)
 
     def _need_fitting(self, arrays: Sequence[Any], but: int = -1) -> None:
@@ -200,6 +201,7 @@ class Core(Follower):
         """Step another array in the place of one; see `Optimizer.replace`."""
         with deferred_signals(), self.plan as plan:
             plan.need_whole()
+            plan.make_up()
             self.follow_names()
             self._replace_held(self.number_of("name", key), array, rows)
 
@@ -239,10 +241,18 @@ class Core(Follower):
 
     @contextmanager
     def held_whole(self) -> Iterator[Plan]:
-        """The same, for whoever reads: arrays of two steps are refused."""
+        """The same, for whoever reads: arrays of two steps are refused, and no row lags."""
         with self.held() as plan:
             plan.need_whole()
+            plan.make_up()
             yield plan
+
+    def flush(self) -> None:
+        """Have rows that lag make up for the steps that they missed."""
+        if self.is_lazy:
+            return
+        with self.held_whole():
+            pass
 
     def add_group(self, group: Any) -> None:
         """Step more arrays from now on; see `Optimizer.add_param_group`."""
@@ -314,6 +324,7 @@ class Core(Follower):
         """What `swapped` exchanges with the parameters: of each group the operand, of each parameter the array."""
         for name, p in zip(self.tree.names, self.plan.params, strict=True):
             checks.writeable(name, p)
+        self.plan.make_up()
         name = self.kind.average
         places = [2 + rule.states.index(name) for rule in self.groups.rules]
         begun = self.plan.steps > 0  # of others the average is the parameter itself, whatever it was at construction
@@ -356,10 +367,22 @@ class Core(Follower):
             parts.append((backends.kernel(rule, self.settings["backend"]), list(arrays[first:last]), own))
             first = last
         hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
-        self.plan.lay(parts, structure.names, counts, [origin[:2] for origin in self.origins] or None)
+        origins = [origin[:2] for origin in self.origins] or None
+        self.plan.lay(parts, structure.names, counts, origins, self._logs(structure, arrays))
         for k, own_hyper in enumerate(hyper):  # a new group gets its own before the next step
             self.plan.set_hyper(k, own_hyper)
         self.took = None
+
+    def _logs(self, structure: Tree, arrays: Sequence[np.ndarray]) -> list[Any] | None:
+        """What `Plan.lay` takes of each parameter for rows that lag; None where none ever does."""
+        every = zip(self.groups.rules, self.groups.values, structure.branches, strict=True)
+        said = [rule if own.get("rows") == "exact" else None for rule, own, branch in every for _ in branch.names]
+        self.is_lazy = not any(said)
+        logs = [
+            self.store.log(k, p, rule.n_scalars) if rule is not None and p.ndim else None
+            for k, (p, rule) in enumerate(zip(arrays, said, strict=True))
+        ]
+        return None if self.is_lazy else logs
 
 
 class Unchanged:

@@ -285,6 +285,9 @@ def seed(name: str, value: Any) -> int:
     return checks.whole(name, value, below=2**64)
 
 
+rows = checks.one_of("lazy", "exact")
+
+
 def flag_or_none(name: str, value: Any) -> bool | None:
     """True or False, or None for what is the best here."""
     return value if value is None else flag(name, value)

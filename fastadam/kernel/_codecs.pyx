@@ -8,7 +8,7 @@ cnp.import_array()
 
 def use_codecs(dict addresses):
     """Take the functions of codecs.h from the instruction set that was chosen: their names and addresses."""
-    global FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, squares32, squares64
+    global FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, squares32, squares64, add32, add64
     global WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE, BLOCKS, BLOCKS_NEAREST
     FLOAT16 = codec(2, False, addresses["load_float16"], addresses["store_float16"])
     BFLOAT16 = codec(2, False, addresses["load_bfloat16"], addresses["store_bfloat16"])
@@ -24,6 +24,7 @@ def use_codecs(dict addresses):
     BLOCKS.in_blocks = BLOCKS_NEAREST.in_blocks = True
     squares32 = <squares_t> <size_t> addresses["squares_float32"]
     squares64 = <squares_t> <size_t> addresses["squares_float64"]
+    add32, add64 = <add_t> <size_t> addresses["add_float32"], <add_t> <size_t> addresses["add_float64"]
 
 
 cdef Codec codec(Py_ssize_t itemsize, bint plain, size_t load, size_t store):

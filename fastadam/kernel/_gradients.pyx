@@ -6,10 +6,12 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t
 
+from ._codecs cimport BLOCK
 from ._layout cimport Layout
+from ._rows cimport Rows, group
 from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, note_directness, set_operand, sort_extents
 
-from . import checks
+from . import checks, sparse
 
 cnp.import_array()
 
@@ -29,12 +31,13 @@ cdef int admit(Layout layout, grads, int n_threads) except -1:
         gathers = admit_each(layout, grads)
         if layout.doubtful is not None:
             names = [layout.names[i] for i in layout.doubtful]
-            doubtful = [(layout.converted or {}).get(i, grads[i]) for i in layout.doubtful]
+            doubtful = [array_of((layout.converted or {}).get(i, grads[i])) for i in layout.doubtful]
             checks.apart(names, doubtful, layout.written())
     except BaseException:
         for i in layout.doubtful or ():  # look at them again
             layout.job.segments[<Py_ssize_t> i].operands[1].data = NULL
         raise
+    layout.cut()
     if gathers:
         layout.need_buffers(n_threads)
     return 0
@@ -59,7 +62,9 @@ cdef int admit_each(Layout layout, grads) except -1:
                 checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
             dtype = (<object> segment.p).dtype
             raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
-        if not check_fast(layout, segment, <object> g):
+        if type(<object> g) is Rows:
+            admit_rows(layout, i, <Rows> g)
+        elif not check_fast(layout, segment, <object> g):
             check_slow(layout, i, <object> g)
         gathers |= note_directness(segment)
     return gathers
@@ -77,6 +82,8 @@ cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) e
         return False
     for i in range(layout.job.n_segments):
         segment = &layout.job.segments[i]
+        if segment.rows.n >= 0:
+            return False
         if not (is_stepped_still(segment) and check_address(layout, segment, <char*> <size_t> addresses[i])):
             return False
         if segment.absent:
@@ -146,23 +153,102 @@ cdef bint move_to(Layout layout, Segment* segment, char* data) noexcept:
 cdef int check_slow(Layout layout, Py_ssize_t i, g) except -1:
     """Admit a gradient in any layout, or say what is wrong with it."""
     cdef Segment* segment = &layout.job.segments[i]
-    cdef int k
-    cdef Extent extent
     cdef cnp.ndarray p = <cnp.ndarray> segment.p
+    need_shape(layout, i)
+    if not cnp.PyArray_Check(g):
+        rows = sparse.as_rows(layout.names[i], g)
+        if rows is not None:
+            layout.converted = {**(layout.converted or {}), i: rows}
+            return admit_rows(layout, i, <Rows?> rows)
+    found = checks.gradient(layout.names[i], g, p)
+    if found is not g:
+        layout.converted = {**(layout.converted or {}), i: found}
+    segment.rows.n = -1
+    layout.set_work(segment, segment.n)
+    set_operand(segment, 1, found, segment.shape)
+    segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> found)
+    note_extent(layout, i)
+    return 0
+
+
+cdef int admit_rows(Layout layout, Py_ssize_t i, Rows g) except -1:
+    """Admit a gradient of some rows, or say what is wrong with it."""
+    cdef Segment* segment = &layout.job.segments[i]
+    cdef cnp.ndarray values = g.values
+    need_shape(layout, i)
+    if segment.in_blocks and (segment.width % BLOCK != 0 or segment.inner != segment.width):
+        raise ValueError(
+            f"gradient of {layout.names[i]}: expected an array, got Rows; its 8-bit states are in blocks of {BLOCK} "
+            f"elements, which rows of {segment.width} cut; give it a group with state_dtype='bfloat16' or None"
+        )
+    if not row_values_fit(segment, g):
+        values = checks.row_values(layout.names[i], g.index, values, <cnp.ndarray> segment.p)
+        if values is not g.values:
+            layout.converted = {**(layout.converted or {}), i: values}
+    group(&segment.rows, g.index, segment.n_rows)
+    segment.rows.stride = cnp.PyArray_STRIDE(values, 0)
+    segment.grad_typenum = cnp.NPY_NOTYPE  # an array calls for a closer look
+    layout.set_work(segment, segment.rows.n * segment.width)
+    set_operand(segment, 1, values, segment.row_shape)
+    note_extent(layout, i)
+    return 0
+
+
+cdef bint row_values_fit(Segment* segment, Rows g) noexcept:
+    """Whether the values are beyond doubt those of rows of this parameter."""
+    cdef int k, typenum = cnp.PyArray_TYPE(g.values)
+    if (
+        cnp.PyArray_NDIM(g.values) != segment.p_ndim
+        or segment.p_ndim == 0
+        or not cnp.PyArray_CheckExact(g.values)
+        or not cnp.PyArray_ISALIGNED(g.values)
+        or not cnp.PyArray_ISNOTSWAPPED(g.values)
+        or segment.is_complex
+        or not (typenum == cnp.NPY_FLOAT or typenum == cnp.NPY_DOUBLE)
+        or cnp.PyArray_DIM(g.values, 0) != cnp.PyArray_DIM(g.index, 0)
+    ):
+        return False
+    for k in range(1, segment.p_ndim):
+        if cnp.PyArray_DIM(g.values, k) != segment.p_shape[k]:
+            return False
+    return True
+
+
+cdef int note_extent(Layout layout, Py_ssize_t i) except -1:
+    """Note whether a gradient that was looked at closely may share memory with an array that is written."""
+    cdef Segment* segment = &layout.job.segments[i]
+    cdef Extent extent = extent_of_gradient(segment)
+    if segment.work > 0 and layout.meets_written(extent.low, extent.high):
+        layout.doubtful = [*(layout.doubtful or ()), i]
+    layout.grads_apart = False
+    return 0
+
+
+cdef Extent extent_of_gradient(Segment* segment) noexcept:
+    """The addresses between which its numbers lie."""
+    cdef Extent extent = extent_of(segment, 1)
+    cdef Py_ssize_t far
+    if segment.rows.n > 0:
+        far = segment.rows.stride * (segment.rows.begin[segment.rows.n] - 1)
+        extent.low += min(far, 0)
+        extent.high += max(far, 0)
+    return extent
+
+
+cdef object array_of(g):
+    """The array of a gradient: of one of rows its values."""
+    return (<Rows> g).values if type(g) is Rows else g
+
+
+cdef int need_shape(Layout layout, Py_ssize_t i) except -1:
+    """Refuse a parameter whose shape is not that which was laid out."""
+    cdef Segment* segment = &layout.job.segments[i]
+    cdef cnp.ndarray p = <cnp.ndarray> segment.p
+    cdef int k
     for k in range(segment.p_ndim):
         if cnp.PyArray_NDIM(p) != segment.p_ndim or cnp.PyArray_DIM(p, k) != segment.p_shape[k]:
             shape = (<object> p).shape
             raise ValueError(f"{layout.names[i]}: its shape was changed to {shape}; make a new optimizer")
-    found = checks.gradient(layout.names[i], g, p)
-    if found is not g:
-        layout.converted = {**(layout.converted or {}), i: found}
-        g = found
-    set_operand(segment, 1, g)
-    extent = extent_of(segment, 1)
-    if segment.n > 0 and layout.meets_written(extent.low, extent.high):
-        layout.doubtful = [*(layout.doubtful or ()), i]
-    layout.grads_apart = False
-    segment.grad_typenum = cnp.PyArray_TYPE(<cnp.ndarray> g)
     return 0
 
 
@@ -174,7 +260,8 @@ cdef int admit_zeroing(Layout layout, grads) except -1:
     for i in range(layout.job.n_segments):
         g = PySequence_Fast_GET_ITEM(grads, i)
         if not layout.job.segments[i].absent:
-            good &= cnp.PyArray_Check(<object> g) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> g)
+            array = array_of(<object> g)
+            good &= cnp.PyArray_Check(array) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array)
     if layout.converted is not None:
         name, kind = layout.names[min(layout.converted)], type(grads[min(layout.converted)]).__name__
         raise TypeError(
@@ -184,7 +271,8 @@ cdef int admit_zeroing(Layout layout, grads) except -1:
     if good and layout.grads_apart:
         return 0
     if not (good and lie_apart(layout)):
-        named = {f"gradient of {name}": given for name, given in zip(layout.names, grads) if given is not None}
+        every = {f"gradient of {name}": given for name, given in zip(layout.names, grads)}
+        named = {name: array_of(given) for name, given in every.items() if given is not None}
         checks.parameters(list(named), list(named.values()))
     layout.grads_apart = True
     return 0
@@ -202,9 +290,9 @@ cdef bint lie_apart(Layout layout) except -1:
         segment = &layout.job.segments[i]
         if segment.absent:
             continue
-        apart &= segment.operands[1].contiguous
-        if segment.n > 0:
-            found[n] = extent_of(segment, 1)
+        apart &= segment.operands[1].contiguous and segment.rows.n <= 0  # values may be one row that stands for all
+        if segment.work > 0:
+            found[n] = extent_of_gradient(segment)
             n += 1
     sort_extents(found, found + n, n)
     for i in range(n - 1):

@@ -36,21 +36,25 @@ cdef class Layout:
     cdef Block heads, pieces    # where bundles, cohorts and segments lie, and what hangs on segments
     cdef list held              # what is to stay alive: of each group its kernel, then each parameter and its states
     cdef list names, listed     # the parameters', and these themselves
+    cdef list logs              # of each parameter the arrays `visits` and `history`, or None; None where none has
     cdef bint compiled          # no kernel is Python
+    cdef bint is_cut            # the tiles are those of what is to be worked on
     cdef list doubtful          # numbers of gradients whose extent meets that of an array that is written
     cdef dict converted         # arrays made of gradients that are none, by number, kept alive for the step
     cdef bint grads_apart       # whether these gradients were seen to be apart from one another
 
-    cdef int make(self, list groups, list names, origins) except -1
+    cdef int make(self, list groups, list names, origins, logs) except -1
     cdef int take_heads(self, list groups) except -1
     cdef int admit_group(self, Bundle* bundle, Kernel kernel, params, states) except -1
     cdef int admit_segment(self, Kernel kernel, p, states) except -1
     cdef int take_pieces(self) except -1
     cdef int fill_segment(self, Py_ssize_t i) except -1
     cdef void choose_packed(self, Segment* segment) noexcept
-    cdef void fill_axes(self, Segment* segment, cnp.ndarray p) noexcept
     cdef int set_origins(self, origins) except -1
-    cdef void cut_tiles(self) noexcept
+    cdef int set_logs(self, logs) except -1
+    cdef void cut(self) noexcept
+    cdef void cut_whole(self) noexcept
+    cdef void set_work(self, Segment* segment, Py_ssize_t n) noexcept
     cdef int note_extents(self) except -1
     cdef list state_names(self)
     cdef void clear(self) noexcept

@@ -13,7 +13,7 @@ from libc.string cimport memset
 from ._codecs cimport BFLOAT16, BFLOAT16_RANDOM, BLOCK, FLOAT32, Codec, bytes_of_blocks
 from ._segments cimport (
     ALL_IN_16, CHUNK, MASTER_AND_STATES_IN_16, MASTER_IN_32, MAX_OPERANDS, STATES_IN_16, TILE, Operand, extent_of,
-    memory_order, set_operand, sort_extents,
+    fill_axes, fill_row, set_operand, sort_extents,
 )
 
 from . import checks
@@ -84,23 +84,27 @@ cdef class Layout:
         self.clear()
 
     def __dealloc__(self):
+        self.clear()
         PyMem_Free(self.heads.memory)
         PyMem_Free(self.pieces.memory)
         PyMem_Free(self.job.buffers)
 
     cdef void clear(self) noexcept:
         """Drop all arrays."""
+        cdef Py_ssize_t i
+        for i in range(self.job.n_segments):
+            PyMem_Free(self.job.segments[i].rows.memory)
         self.job.n_segments = self.job.n_elements = self.job.n_bytes = 0
         self.n_bundles = self.n_cohorts = self.n_extents = 0
-        self.held = self.names = self.listed = None
+        self.held = self.names = self.listed = self.logs = None
         self.doubtful = self.converted = None
         self.grads_apart = False
 
-    cdef int make(self, list groups, list names, origins) except -1:
+    cdef int make(self, list groups, list names, origins, logs) except -1:
         """Check the arrays of all groups and lay them out; after an error, `clear` is to be called."""
         cdef Py_ssize_t i
         self.held, self.names = [], names
-        self.compiled = True
+        self.compiled, self.is_cut = True, False
         self.take_heads(groups)
         for i in range(self.n_bundles):
             kernel, params, states = groups[i]
@@ -110,7 +114,9 @@ cdef class Layout:
             self.fill_segment(i)
         if origins is not None:
             self.set_origins(origins)
-        self.cut_tiles()
+        if logs is not None:
+            self.set_logs(logs)
+        self.cut()
         self.note_extents()
         return 0
 
@@ -176,13 +182,11 @@ cdef class Layout:
         segment.is_complex = cnp.PyTypeNum_ISCOMPLEX(segment.p_typenum)
         segment.itemsize = 8 if segment.typenum == cnp.NPY_DOUBLE else 4
         segment.sweep = kernel.sweep64 if segment.typenum == cnp.NPY_DOUBLE else kernel.sweep32
-        segment.all_packed = kernel.packed
-        segment.first = self.job.n_elements
+        segment.all_packed, segment.n_scalars = kernel.packed, kernel.n_scalars
         for state in states:
-            if cnp.PyArray_Check(state) and cnp.PyArray_TYPE(<cnp.ndarray> state) == cnp.NPY_UINT8:
-                # tiles are cut where blocks begin
-                segment.first = (self.job.n_elements + BLOCK - 1) // BLOCK * BLOCK
-        segment.n = n_reals(segment, <cnp.ndarray> p)
+            segment.in_blocks |= cnp.PyArray_Check(state) and cnp.PyArray_TYPE(<cnp.ndarray> state) == cnp.NPY_UINT8
+        segment.n = segment.work = n_reals(segment, <cnp.ndarray> p)
+        segment.rows.n = -1
         segment.n_operands = 2 + n_states
         segment.has_master = len(states) > n_states
         if not n_states <= len(states) <= n_states + 1:
@@ -199,8 +203,7 @@ cdef class Layout:
                 checks.state(f"a state of {self.names[i]}", state, p, bytes_of_blocks(segment.n))
             self.held.append(state)
         self.job.n_segments += 1
-        self.job.n_elements = segment.first + segment.n
-        self.job.n_bytes += segment.n * segment.itemsize
+        self.job.n_elements = first_of(segment, self.job.n_elements) + segment.n
         return 0
 
     # The second pass: what hangs on the segments.
@@ -215,7 +218,7 @@ cdef class Layout:
             n_written += n_operands - 1
             n_empty += n_operands - 1 if segment.n == 0 else 0
             size += padded(n_operands, sizeof(Operand))
-            size += padded(most_axes(segment) * (3 + n_operands), sizeof(Py_ssize_t))
+            size += padded(most_axes(segment) * (4 + n_operands), sizeof(Py_ssize_t))
         if self.n_bundles + n_written != len(self.held):
             raise RuntimeError("the lists of states were changed while they were laid out")
         self.n_extents = n_written - n_empty
@@ -232,23 +235,25 @@ cdef class Layout:
         cdef int k, ndim = most_axes(segment), n_operands = segment.n_operands + segment.has_master
         cdef Py_ssize_t* numbers
         segment.operands = <Operand*> take(&self.pieces, n_operands, sizeof(Operand))
-        numbers = <Py_ssize_t*> take(&self.pieces, ndim * (3 + n_operands), sizeof(Py_ssize_t))
+        numbers = <Py_ssize_t*> take(&self.pieces, ndim * (4 + n_operands), sizeof(Py_ssize_t))
         if cnp.PyArray_NDIM(p) != segment.p_ndim or n_reals(segment, p) != segment.n:
             raise RuntimeError(f"{self.names[i]}: its shape was changed while it was laid out")
         segment.p_shape, segment.shape, segment.axes = numbers, numbers + ndim, numbers + 2 * ndim
+        segment.row_shape = numbers + 3 * ndim
         for k in range(n_operands):
-            segment.operands[k].strides = numbers + (3 + k) * ndim
-        self.fill_axes(segment, p)
+            segment.operands[k].strides = numbers + (4 + k) * ndim
+        fill_axes(segment, p)
+        fill_row(segment)
         segment.whole = i
         segment.own_scalars = <double*> self.scalars + (self.job.n_segments + i) * self.max_scalars
-        set_operand(segment, segment.n_operands if segment.has_master else 0, p)
-        set_operand(segment, 1, p)  # the layout that a gradient most likely has
+        set_operand(segment, segment.n_operands if segment.has_master else 0, p, segment.shape)
+        set_operand(segment, 1, p, segment.shape)  # the layout that a gradient most likely has
         segment.operands[1].data = NULL
         for k in range(2, segment.n_operands + segment.has_master):
             array = self.held[segment.held + k - 1]
             if cnp.PyArray_TYPE(array) != cnp.NPY_UINT8 and not same_shape(array, p):
                 raise RuntimeError(f"a state of {self.names[i]}: its shape was changed while it was laid out")
-            set_operand(segment, k if k < segment.n_operands else 0, array)
+            set_operand(segment, k if k < segment.n_operands else 0, array, segment.shape)
             if k < segment.n_operands and segment.operands[k].codec == &BFLOAT16:
                 segment.operands[k].codec = &BFLOAT16_RANDOM
         segment.others_direct = not segment.has_master
@@ -269,20 +274,18 @@ cdef class Layout:
         if number != N_PACKED:
             segment.packed, segment.packed_gradient = segment.all_packed[number], own
 
-    cdef void fill_axes(self, Segment* segment, cnp.ndarray p) noexcept:
-        """The axes of a segment: those of p that have more or less than one element, and that of complex numbers."""
-        cdef int k
-        for k in range(segment.p_ndim):
-            segment.p_shape[k] = cnp.PyArray_DIM(p, k)
-        memory_order(p, segment.axes)
-        for k in range(segment.p_ndim):
-            if segment.p_shape[segment.axes[k]] != 1:
-                segment.axes[segment.ndim] = segment.axes[k]
-                segment.shape[segment.ndim] = segment.p_shape[segment.axes[k]]
-                segment.ndim += 1
-        if segment.is_complex:
-            segment.axes[segment.ndim], segment.shape[segment.ndim] = -1, 2
-            segment.ndim += 1
+    cdef int set_logs(self, logs) except -1:
+        """Where rows that lag make up for steps of zero gradient: of each parameter ``(visits, history)``, or None."""
+        cdef Py_ssize_t i
+        cdef Segment* segment
+        for i in range(self.job.n_segments):
+            if logs[i] is not None:
+                segment = &self.job.segments[i]
+                visits, history = logs[i]
+                segment.visits = <int64_t*> cnp.PyArray_DATA(<cnp.ndarray?> visits)
+                segment.history = <char*> cnp.PyArray_DATA(<cnp.ndarray?> history)
+        self.logs = list(logs)
+        return 0
 
     cdef int set_origins(self, origins) except -1:
         """Of which parameter each segment is a part, and how many elements of that stand before it: so that random
@@ -294,14 +297,35 @@ cdef class Layout:
             self.job.segments[i].whole, self.job.segments[i].offset = origins[i]
         return 0
 
-    cdef void cut_tiles(self) noexcept:
+    cdef void cut(self) noexcept:
+        """Put what is to be worked on of all segments in a line, and cut that into tiles."""
         cdef Py_ssize_t k, tile = 0
         cdef Segment* segment
+        if self.is_cut:
+            return
+        self.is_cut = True
+        self.job.n_elements = self.job.n_bytes = 0
         for k in range(self.job.n_segments):
             segment = &self.job.segments[k]
-            while tile * TILE < segment.first + segment.n:
+            segment.first = first_of(segment, self.job.n_elements)
+            self.job.n_elements = segment.first + segment.work
+            self.job.n_bytes += segment.work * segment.itemsize * (1 if segment.rows.n < 0 else segment.n_operands)
+            while tile * TILE < self.job.n_elements:
                 self.job.tile_segment[tile] = k
                 tile += 1
+
+    cdef void cut_whole(self) noexcept:
+        """The same for all elements of all segments, whatever the last step brought."""
+        cdef Py_ssize_t i
+        for i in range(self.job.n_segments):
+            self.job.segments[i].rows.n = -1
+            self.set_work(&self.job.segments[i], self.job.segments[i].n)
+        self.cut()
+
+    cdef void set_work(self, Segment* segment, Py_ssize_t n) noexcept:
+        """Have so many elements of a segment worked on, once it is cut."""
+        self.is_cut &= segment.work == n
+        segment.work = n
 
     cdef int note_extents(self) except -1:
         """Note the addresses that a step writes; refuse arrays that share memory."""
@@ -423,6 +447,11 @@ cdef int packing(const Codec* own, const Codec* states, bint has_master) noexcep
     if own == &BFLOAT16 and states == &BFLOAT16_RANDOM:
         return MASTER_AND_STATES_IN_16 if has_master else ALL_IN_16
     return MASTER_IN_32 if own == &BFLOAT16 and states == &FLOAT32 and has_master else N_PACKED
+
+
+cdef inline Py_ssize_t first_of(Segment* segment, Py_ssize_t end) noexcept:
+    """Where a segment begins behind another one: blocks where tiles may be cut."""
+    return (end + BLOCK - 1) // BLOCK * BLOCK if segment.in_blocks and segment.work > 0 else end
 
 
 cdef inline int most_axes(Segment* segment) noexcept:

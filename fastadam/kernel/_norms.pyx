@@ -83,7 +83,7 @@ cdef void collect(Job* job, Segment* segment) noexcept:
     cdef int64_t tile = segment.first // TILE
     cdef double* part
     segment.squares.high = segment.squares.low = 0
-    while tile * TILE < segment.first + segment.n:
+    while tile * TILE < segment.first + segment.work:
         part = slot(job, segment, tile)
         add_parts(&segment.squares, part[0], part[1])
         tile += 1
@@ -92,7 +92,7 @@ cdef void collect(Job* job, Segment* segment) noexcept:
 cdef bint rescale(Segment* segment) noexcept:
     """Whether the gradient is to be squared at another scale, which it has then: squares of float32 never are."""
     cdef double high = segment.squares.high
-    if segment.itemsize == 4 or segment.absent or segment.n == 0 or SMALL <= high <= LARGE:
+    if segment.itemsize == 4 or segment.absent or segment.work == 0 or SMALL <= high <= LARGE:
         return False
     segment.squares.exponent = LEAST if high < 1 else LARGEST
     return True

@@ -27,7 +27,7 @@ cdef class Plan(Entry):
     cdef bint inside                # whether a step is at work on the layout
 
     # For whom it is called `held`, the caller holds the plan; so does who calls `set_hyper` or reads the layout.
-    cdef int lay_held(self, list groups, list names, counts, origins) except -1
+    cdef int lay_held(self, list groups, list names, counts, origins, logs) except -1
     cdef int clear_held(self) except -1
     cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1
     cpdef int set_hyper(self, Py_ssize_t group, values) except -1
@@ -43,5 +43,7 @@ cdef class Plan(Entry):
     cdef object counts_for(self, counts, Py_ssize_t n)
     cdef int step_inside(self, grads, Extras* extras, exchange) except -1
     cdef int step_admitted(self, Extras* extras, exchange) except -1
+    cdef int make_up_held(self, bint all_rows) except -1
+    cdef void note_step(self, Layout layout) noexcept
     cdef void count_step(self, Layout layout) noexcept
     cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1

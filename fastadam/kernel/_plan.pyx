@@ -9,10 +9,10 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.ref cimport PyObject
 from libc.float cimport FLT_MIN
 from libc.math cimport fabs, isfinite
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from . cimport _gradients, _layout, _norms, _tiles
+from . cimport _flush, _gradients, _lag, _layout, _norms, _strips, _tiles
 from ._entry cimport Entry
 from ._extras cimport NO_NORM, OF_ALL, OF_EACH, PLAIN, Extras, read_named
 from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Layout
@@ -57,7 +57,7 @@ cdef class Plan(Entry):
 
     # The layout.
 
-    def lay(self, list groups not None, list names not None, counts=None, origins=None):
+    def lay(self, list groups not None, list names not None, counts=None, origins=None, logs=None):
         """Lay out these arrays in place of those that there were; after an error, nothing has changed.
 
         `groups` is a list of ``(kernel, params, states)``: `params` a list of arrays, `states` for each of them a list
@@ -66,23 +66,25 @@ cdef class Plan(Entry):
         stochastically by the plan's seed, bfloat16. `names` are the parameters' names, for messages. `counts` is a
         contiguous int64 array of 3 + as many numbers as there are parameters, which the plan writes from now on; None
         asks for new zeros. `origins` says of each parameter of which whole one it is a part, and how many elements of
-        that stand before it. The groups' hyper-parameters are all zero afterwards: give them by `set_hyper`.
+        that stand before it. `logs` says of each parameter, where rows without a gradient are to make up for the steps
+        that they miss, ``(visits, history)``, see `_lag`; None elsewhere. The groups' hyper-parameters are all zero
+        afterwards: give them by `set_hyper`.
         """
         cdef bint is_mine = self.is_mine()
         if not is_mine:
             self.hold()
         try:
-            self.lay_held(groups, names, counts, origins)
+            self.lay_held(groups, names, counts, origins, logs)
         finally:
             if not is_mine:
                 self.release()
 
-    cdef int lay_held(self, list groups, list names, counts, origins) except -1:
+    cdef int lay_held(self, list groups, list names, counts, origins, logs) except -1:
         cdef Layout old, new = Layout() if self.spare is None else self.spare
         self.need_outside()
         self.spare = None
         try:
-            new.make(groups, names, origins)
+            new.make(groups, names, origins, logs)
             made_counts, counts = counts is None, self.counts_for(counts, new.job.n_segments)
         except BaseException:
             new.clear()
@@ -192,7 +194,7 @@ cdef class Plan(Entry):
     def begin_change(self):
         """Say that the arrays are being changed, until `set_counts`: they are of two steps meanwhile."""
         self.need_layout()
-        self.need_outside()
+        self.make_up()
         self.changes += 1
         self.count[UNDER_WAY] = CHANGE
 
@@ -226,9 +228,32 @@ cdef class Plan(Entry):
         return 0
 
     cdef void end_counts(self, int64_t t, int64_t skipped) noexcept:
+        cdef Py_ssize_t i
         self.count[T], self.count[SKIPPED], self.count[UNDER_WAY] = t, skipped, 0
         self.changes += 1
+        for i in range(self.layout.job.n_segments if self.layout.logs is not None else 0):
+            if self.layout.job.segments[i].visits is not NULL:
+                _lag.forget(&self.layout.job.segments[i])
         self.layout.form_cohorts(self.count + STEPS)
+
+    def make_up(self):
+        """Have every row that lags make up for the steps that it missed, unless arrays are of two steps anyway; the
+        caller holds the plan."""
+        self.need_outside()
+        if self.layout.logs is not None and not self.count[UNDER_WAY]:
+            self.make_up_held(True)
+
+    cdef int make_up_held(self, bint all_rows) except -1:
+        """The same of all rows, or of those that the gradients that the layout has noted call for."""
+        cdef Py_ssize_t i
+        self.layout.job.seed = _strips.mixed(self.seed)
+        for i in range(self.layout.job.n_segments):
+            self.layout.job.segments[i].done = self.count[STEPS + i]
+        self.changes += 1
+        self.count[UNDER_WAY] = CHANGE
+        _flush.make_up_before(self.layout, all_rows, self.n_threads)
+        self.count[UNDER_WAY] = 0
+        return 0
 
     # Hyper-parameters.
 
@@ -392,6 +417,8 @@ cdef class Plan(Entry):
         cdef double factor = extras.factor, norm
         cdef Squares squares
         cdef Py_ssize_t first = 0, last
+        if layout.logs is not None:
+            self.make_up_held(False)
         if exchange is not None:
             self.prepare_scalars(layout, factor, extras.clip_value)  # may raise: now, while others do not count on it
             exchange.begin()
@@ -411,6 +438,8 @@ cdef class Plan(Entry):
         layout.job.clips_each = extras.clips_by == OF_EACH
         if layout.job.clips_each:
             _norms.clip_each(layout, factor, extras.max_norm)
+        if layout.logs is not None:
+            self.note_step(layout)
         self.grad_norm = grad_norm
         self.changes += 1
         layout.job.zero_grads = extras.zero_grads
@@ -425,6 +454,18 @@ cdef class Plan(Entry):
         self.count[UNDER_WAY] = 0
         return 0
 
+    cdef void note_step(self, Layout layout) noexcept:
+        """Note the scalars of this step for rows that it leaves out."""
+        cdef Py_ssize_t i
+        cdef Segment* segment
+        for i in range(layout.job.n_segments):
+            segment = &layout.job.segments[i]
+            if not layout.job.clips_each:
+                segment.keeps_denormals = layout.job.keeps_denormals
+            if segment.visits is not NULL and not segment.absent:
+                _lag.note_step(layout, segment, _tiles.scalars_of(&layout.job, segment))
+        layout.job.keeps_denormals = True  # outside of the ranges
+
     cdef void count_step(self, Layout layout) noexcept:
         """Count a step of the parameters that had gradients; where a cohort has others, it is split."""
         cdef Py_ssize_t i
@@ -432,6 +473,8 @@ cdef class Plan(Entry):
         cdef Segment* segments = layout.job.segments
         self.count[T] += 1
         for i in range(layout.job.n_segments):
+            if segments[i].visits is not NULL and not segments[i].absent:
+                _lag.end_step(&segments[i])
             self.count[STEPS + i] += not segments[i].absent
             is_split |= segments[i].absent != segments[segments[i].cohort.first].absent
         if is_split:
@@ -450,7 +493,7 @@ cdef class Plan(Entry):
             bundle = cohort.bundle
             kernel = <_layout.Kernel> bundle.kernel
             t = self.count[STEPS + cohort.first] + 1
-            cohort.noise = _tiles.mixed(_tiles.mixed(self.seed) + <uint64_t> (t - 1))
+            cohort.noise = _strips.noise_of(_strips.mixed(self.seed), t - 1)
             bundle.hyper[FACTOR] = factor
             bundle.hyper[CLIP_VALUE] = clip_value
             if kernel.python_sweep is None:

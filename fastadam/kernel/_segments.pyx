@@ -12,6 +12,9 @@ from . import checks
 
 cnp.import_array()
 
+cdef enum:
+    ALONE = 16              # rows of fewer elements are gathered: a call for each would take longer
+
 
 def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
     """A new array of p's shape, its elements in the order in which p's lie in memory.
@@ -47,13 +50,48 @@ cdef inline Py_ssize_t reach(cnp.ndarray p, Py_ssize_t axis) noexcept:
     return 0 if cnp.PyArray_DIM(p, <int> axis) <= 1 else -stride if stride < 0 else stride
 
 
-cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
-    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored."""
+cdef void fill_axes(Segment* segment, cnp.ndarray p) noexcept:
+    """The axes of a segment: those of p that have more or less than one element, and that of complex numbers."""
+    cdef int k
+    for k in range(segment.p_ndim):
+        segment.p_shape[k] = cnp.PyArray_DIM(p, k)
+    memory_order(p, segment.axes)
+    for k in range(segment.p_ndim):
+        if segment.p_shape[segment.axes[k]] != 1:
+            segment.axes[segment.ndim] = segment.axes[k]
+            segment.shape[segment.ndim] = segment.p_shape[segment.axes[k]]
+            segment.ndim += 1
+    if segment.is_complex:
+        segment.axes[segment.ndim], segment.shape[segment.ndim] = -1, 2
+        segment.ndim += 1
+
+
+cdef void fill_row(Segment* segment) noexcept:
+    """What one row of the first axis is: how many elements, and how many of them lie one behind the other."""
+    cdef int k
+    segment.inner = 1
+    for k in range(segment.ndim - 1, -1, -1):
+        segment.row_shape[k] = segment.shape[k]
+    for k in range(segment.ndim - 1, -1, -1):
+        if segment.axes[k] == 0:
+            segment.row_shape[k] = 1
+            break
+        segment.inner *= segment.shape[k]
+    if segment.p_ndim > 0:
+        segment.n_rows = segment.p_shape[0]
+        segment.width = segment.n // segment.n_rows if segment.n_rows > 0 else 0
+
+
+cdef void set_operand(Segment* segment, int which, cnp.ndarray array, Py_ssize_t* shape) noexcept:
+    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored.
+
+    `shape` is the segment's; or that of one row, for an array of any number of them.
+    """
     cdef Operand* operand = &segment.operands[which]
     cdef Py_ssize_t next_stride = 0  # what would continue the faster axes; 0 while there is none
     cdef bint is_first = True
     cdef int k
-    operand.data = cnp.PyArray_BYTES(array)
+    operand.data, operand.shape = cnp.PyArray_BYTES(array), shape
     operand.codec = codec_of(segment.typenum, array)
     operand.uniform = True
     operand.step = operand.codec.itemsize
@@ -61,6 +99,9 @@ cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
         operand.contiguous = True
         return
     for k in range(segment.ndim - 1, -1, -1):
+        operand.strides[k] = 0
+        if shape[k] == 1:
+            continue
         if segment.axes[k] < 0:
             operand.strides[k] = operand.codec.itemsize
         else:
@@ -70,7 +111,7 @@ cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
         elif operand.strides[k] != next_stride:
             operand.uniform = False
         is_first = False
-        next_stride = operand.strides[k] * segment.shape[k]
+        next_stride = operand.strides[k] * shape[k]
     operand.contiguous = operand.uniform and operand.step == operand.codec.itemsize
     operand.in_place = operand.contiguous and cnp.PyArray_ISALIGNED(array)
     operand.direct = operand.in_place and operand.codec.plain
@@ -79,10 +120,13 @@ cdef void set_operand(Segment* segment, int which, cnp.ndarray array) noexcept:
 cdef bint note_directness(Segment* segment) noexcept:
     """Note whether the gradient, too, is read where it lies; whether buffers may be needed."""
     cdef Operand* operand = &segment.operands[1]
-    segment.direct = segment.others_direct and operand.direct
-    segment.packs = (
-        segment.packed is not NULL and operand.in_place and operand.codec == segment.packed_gradient
-    )
+    segment.direct = segment.others_direct and operand.direct and segment.rows.n < 0
+    segment.packs = segment.packed is not NULL
+    if segment.rows.n < 0:
+        segment.packs = segment.packs and operand.in_place and operand.codec == segment.packed_gradient
+    else:  # their sums are as they are computed
+        segment.packs = segment.packs and segment.packed_gradient.plain
+        segment.rows_alone = segment.inner >= ALONE and (segment.others_direct or segment.packs)
     return not segment.direct
 
 
@@ -100,7 +144,7 @@ cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
         extent.high = data + bytes_of_blocks(segment.n)
         return extent
     for k in range(segment.ndim):
-        far = operand.strides[k] * (segment.shape[k] - 1)
+        far = operand.strides[k] * (operand.shape[k] - 1)
         if far < 0:
             extent.low += far
         else:

@@ -89,7 +89,7 @@ cdef class Stepper:
                     raise TypeError(f"states: expected float32 or float64, got {state.dtype}")
         self.plan.hold()
         try:
-            self.plan.lay_held([(self.kernel, params, states)], names, None, None)
+            self.plan.lay_held([(self.kernel, params, states)], names, None, None, None)
             self.plan.set_hyper(0, hyper)
             self.plan.set_counts_held(t - 1, 0, t - 1)
             self.plan.step_held(grads, &PLAIN, None, None)

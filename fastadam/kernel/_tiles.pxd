@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 from ._layout cimport Layout
 from ._segments cimport Job, Segment
@@ -7,4 +7,5 @@ cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) 
 cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, int n_threads) except -1
 cdef int sum_squares(Layout layout, bint again, int n_threads) except -1
 cdef double* slot(Job* job, Segment* segment, int64_t tile) noexcept nogil
-cdef uint64_t mixed(uint64_t x) noexcept nogil
+cdef int run_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1
+cdef const void* scalars_of(Job* job, Segment* segment) noexcept nogil

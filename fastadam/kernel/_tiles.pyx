@@ -3,16 +3,16 @@
 and the exchange of two operands.
 """
 
-cimport numpy as cnp
+from cpython.ref cimport Py_DECREF
 from libc.math cimport ldexp
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
 
-from ._codecs cimport bytes_of_blocks, squares32, squares64, squares_t
-from ._layout cimport Kernel, Layout
-from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Job, Operand, Segment
-
-cnp.import_array()
+from ._codecs cimport squares32, squares64, squares_t
+from ._lag cimport make_up
+from ._layout cimport Layout
+from ._segments cimport CHUNK, MAX_OPERANDS, TILE, Job, Segment
+from ._strips cimport Strip, cut_strip, exchange_strip, gradient_of, leave_zeros, step_strip
 
 cdef extern from "denormals.h":
     uint64_t denormals_off() nogil
@@ -40,30 +40,35 @@ cdef enum:
     SHORT = 4096            # fewer elements are stepped sooner than the GIL is released and taken again
     ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
     LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
-    STRIP = 256             # elements gathered at a time for a compiled sweep: few, so that memory is read on meanwhile
-    PYTHON_CHUNK = 32768    # elements a Python sweep takes at a time: few calls, temporaries that stay in cache
 
 #: the fewest elements that more than one thread steps
 FEWEST_SHARED = ALONE
 
 
 cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
-    """Step the segments first … last; where kernels are Python, these are called with arrays that view chunks."""
-    cdef Py_ssize_t i
+    """Step the segments first … last."""
     cdef Job* job = &layout.job
-    cdef Segment* segment
+    cdef bint lags = False
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        lags |= job.segments[i].visits is not NULL
+    job.work = sweep_apart if job.clips_each or lags else sweep_range
+    return run_segments(layout, first, last, n_threads)
+
+
+cdef int run_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
+    """Work on the segments first … last, as they are cut; what a sweep in Python raises is raised."""
+    cdef Job* job = &layout.job
     if first >= last:
         return 0
-    if layout.compiled:
-        segment = &job.segments[last - 1]
-        job.work = sweep_clipped if job.clips_each else sweep_range
-        job.begin, job.end = job.segments[first].first, segment.first + segment.n
-        if job.begin < job.end:
-            call_run(job, n_threads)
-        return 0
-    for i in range(first, last):
-        if not job.segments[i].absent:
-            sweep_in_python(job, &job.segments[i])
+    job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].work
+    if job.begin < job.end:
+        call_run(job, n_threads if layout.compiled else 1)
+    if job.failed is not NULL:
+        error = <object> job.failed
+        job.failed = NULL
+        Py_DECREF(error)
+        raise error
     return 0
 
 
@@ -73,15 +78,11 @@ cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, i
     Both are stored as they are computed, so that no bit is lost. There are buffers for so many threads.
     """
     cdef Job* job = &layout.job
-    if first >= last:
-        return 0
+    layout.cut_whole()
     job.work = exchange_range
     job.which = which
     job.keeps_denormals = True
-    job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].n
-    if job.begin < job.end:
-        call_run(job, n_threads)
-    return 0
+    return run_segments(layout, first, last, n_threads)
 
 
 cdef int sum_squares(Layout layout, bint again, int n_threads) except -1:
@@ -141,15 +142,15 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     tile += job.begin // TILE
     begin, end = max(tile * TILE, job.begin), min((tile + 1) * TILE, job.end)
     segment = &job.segments[job.tile_segment[tile]]
-    while segment.first + segment.n <= begin:
+    while segment.first + segment.work <= begin:
         segment += 1
     if job.buffers is not NULL:
         buffer = job.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
     while begin < end:
         begin = max(begin, segment.first)  # where blocks begin there may be a gap before it
         if begin < end and not segment.absent:
-            job.work(job, segment, begin - segment.first, min(end - segment.first, segment.n), buffer, tile)
-        begin = segment.first + segment.n
+            job.work(job, segment, begin - segment.first, min(end - segment.first, segment.work), buffer, tile)
+        begin = segment.first + segment.work
         segment += 1
     leave(job.keeps_denormals, mode)
 
@@ -166,122 +167,51 @@ cdef inline void leave(bint keeps_denormals, uint64_t mode) noexcept nogil:
 cdef void sweep_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """Step the elements begin … end of a segment by its cohort's scalars."""
-    sweep_by(scalars_of_cohort(segment), job, segment, begin, end, buffer)
+    """Step those of a segment's elements begin … end by its cohort's scalars."""
+    sweep_by(scalars_of(job, segment), job, segment, begin, end, buffer)
 
 
-cdef void sweep_clipped(
+cdef void sweep_apart(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """The same by its own."""
-    cdef uint64_t mode = enter(segment.keeps_denormals)
-    sweep_by(segment.own_scalars, job, segment, begin, end, buffer)
+    """The same, where segments have scalars of their own, or rows steps to make up for: each in its own mode."""
+    cdef uint64_t mode
+    if segment.visits is not NULL and segment.rows.n >= 0:
+        make_up(job, segment, begin, end, buffer)
+    mode = enter(segment.keeps_denormals)
+    sweep_by(scalars_of(job, segment), job, segment, begin, end, buffer)
     leave(segment.keeps_denormals, mode)
 
 
 cdef inline void sweep_by(
     const void* scalars, Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer
 ) noexcept nogil:
-    """In place where all operands are direct or a packed sweep is there for them, else chunk by chunk."""
-    cdef void* arrays[MAX_OPERANDS]
-    cdef Py_ssize_t n
-    if segment.packs:
-        sweep_packed(scalars, job, segment, begin, end - begin)
-        return
+    """In place where all operands are direct, or a packed sweep is there for them, else strip by strip."""
+    cdef Strip strip
     while begin < end:
-        n = end - begin if segment.direct else min(end - begin, <Py_ssize_t> STRIP)
-        views(segment, begin, n, buffer, arrays)
-        segment.sweep(n, arrays, scalars)
-        put_back(job, segment, begin, n, arrays)
-        begin += n
-
-
-cdef void sweep_packed(
-    const void* scalars, Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t n
-) noexcept nogil:
-    """Step n elements by the sweep that decodes and encodes them."""
-    cdef void* arrays[MAX_OPERANDS]
-    cdef uint64_t keys[MAX_OPERANDS]
-    cdef int k
-    for k in range(segment.n_operands + segment.has_master):
-        arrays[k] = segment.operands[k].data + begin * segment.operands[k].step
-    for k in range((segment.n_operands - 1) // 2):
-        keys[k] = key_of(segment, 2 + 2 * k)
-    segment.packed(n, arrays, scalars, keys, segment.offset + begin)
-    if job.zero_grads:
-        memset(arrays[1], 0, n * segment.operands[1].step)
-
-
-cdef inline uint64_t key_of(Segment* segment, int which) noexcept nogil:
-    """Of the random bits of an operand, a state: two states share a key but for its lowest bit."""
-    return mixed(segment.cohort.noise + segment.whole * MAX_OPERANDS + which // 2) & ~<uint64_t> 1 | which % 2
+        cut_strip(segment, begin, end, segment.direct or segment.packs, &strip)
+        step_strip(job, segment, &strip, scalars, segment.cohort.noise, NULL, buffer)
+        if job.zero_grads:
+            leave_zeros(segment, &strip, buffer)
+        begin += strip.n
 
 
 cdef void exchange_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """Exchange the elements begin … end of two operands; a parameter is stored from its new master weight."""
-    cdef char* other = buffer + job.which * CHUNK * sizeof(double)
-    cdef Py_ssize_t n
+    """Exchange the elements begin … end of two operands."""
+    cdef Strip strip
     while begin < end:
-        n = min(end - begin, <Py_ssize_t> CHUNK)
-        if segment.operands[0].direct and segment.operands[job.which].direct and not segment.has_master:
-            exchange_bytes(
-                segment.operands[0].data + begin * segment.itemsize,
-                segment.operands[job.which].data + begin * segment.itemsize,
-                buffer,
-                n * segment.itemsize,
-            )
-            begin += n
-            continue
-        copy_in(segment, 0, begin, n, buffer)
-        copy_in(segment, job.which, begin, n, other)
-        if segment.has_master:
-            let_master_follow(segment, begin, n, buffer, <uint32_t*> buffer)
-            copy_out(segment, segment.n_operands, begin, n, other, 0)
-        copy_out(segment, 0, begin, n, other, 0)
-        copy_out(segment, job.which, begin, n, buffer, 0)
-        begin += n
+        cut_strip(segment, begin, end, False, &strip)
+        exchange_strip(segment, job.which, &strip, buffer)
+        begin += strip.n
 
 
-cdef inline void exchange_bytes(char* one, char* other, char* spare, Py_ssize_t n) noexcept nogil:
-    memcpy(spare, one, n)
-    memcpy(one, other, n)
-    memcpy(other, spare, n)
-
-
-cdef inline const void* scalars_of_cohort(Segment* segment) noexcept nogil:
-    """In the type that the segment is computed in."""
+cdef const void* scalars_of(Job* job, Segment* segment) noexcept nogil:
+    """The scalars of a segment's step, in the type that it is computed in."""
+    if job.clips_each:
+        return segment.own_scalars
     return <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64
-
-
-cdef int sweep_in_python(Job* job, Segment* segment) except -1:
-    cdef void* arrays[MAX_OPERANDS]
-    cdef Py_ssize_t begin = 0
-    cdef cnp.npy_intp n
-    cdef int k
-    cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
-    cdef bint is_float = segment.typenum == cnp.NPY_FLOAT32  # rounded before, where no denormal was zero yet
-    cdef const void* given = segment.own_scalars
-    cdef bint keeps_denormals = segment.keeps_denormals if job.clips_each else job.keeps_denormals
-    cdef uint64_t mode
-    if not job.clips_each:
-        given = scalars_of_cohort(segment)
-    scalars = [(<float*> given)[k] if is_float else (<double*> given)[k] for k in range(kernel.n_scalars)]
-    mode = enter(keeps_denormals)
-    try:
-        while begin < segment.n:
-            n = min(segment.n - begin, <Py_ssize_t> (PYTHON_CHUNK if segment.direct else CHUNK))
-            views(segment, begin, n, job.buffers, arrays)
-            kernel.python_sweep(
-                scalars,
-                *[cnp.PyArray_SimpleNewFromData(1, &n, segment.typenum, arrays[k]) for k in range(segment.n_operands)],
-            )
-            put_back(job, segment, begin, n, arrays)
-            begin += n
-    finally:
-        leave(keeps_denormals, mode)
-    return 0
 
 
 cdef void measure_range(
@@ -290,11 +220,11 @@ cdef void measure_range(
     """Sum the squares of the gradient's elements begin … end."""
     cdef squares_t squares = squares32 if segment.itemsize == 4 else squares64
     cdef double scale = ldexp(1.0, -<int> segment.squares.exponent)
-    cdef Py_ssize_t n
+    cdef Strip strip
     while begin < end:
-        n = end - begin if segment.operands[1].direct else min(end - begin, <Py_ssize_t> CHUNK)
-        squares(n, view(segment, 1, begin, n, buffer), scale, slot(job, segment, tile))
-        begin += n
+        cut_strip(segment, begin, end, segment.operands[1].direct, &strip)
+        squares(strip.n, gradient_of(segment, &strip, buffer), scale, slot(job, segment, tile))
+        begin += strip.n
 
 
 cdef void measure_scaled(
@@ -302,106 +232,3 @@ cdef void measure_scaled(
 ) noexcept nogil:
     if segment.squares.exponent != 0:
         measure_range(job, segment, begin, end, buffer, tile)
-
-
-cdef inline void views(Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, void** arrays) noexcept nogil:
-    cdef int k
-    for k in range(segment.n_operands):
-        arrays[k] = view(segment, k, begin, n, buffer)
-    if segment.has_master:
-        let_master_follow(segment, begin, n, buffer, <uint32_t*> arrays[0])
-
-
-cdef void let_master_follow(
-    Segment* segment, Py_ssize_t begin, Py_ssize_t n, char* buffer, uint32_t* master
-) noexcept nogil:
-    """Where a parameter is not its master weight, rounded, others have changed it: the master weight becomes it.
-
-    A slot of the buffer holds two chunks of float32: the master's has room for its rounded bits, the parameter's for
-    what these bits and those of the parameter mean.
-    """
-    cdef Operand* operand = &segment.operands[segment.n_operands]
-    cdef char* bits = buffer + CHUNK * sizeof(float)
-    cdef uint32_t* now = <uint32_t*> (buffer + segment.n_operands * CHUNK * sizeof(double))
-    cdef uint32_t* stepped = now + CHUNK
-    cdef Py_ssize_t k
-    operand.codec.store(n, bits, operand.codec.itemsize, <char*> master, 0, 0)
-    if operand.contiguous and memcmp(bits, operand.data + begin * operand.step, n * operand.step) == 0:
-        return
-    copy_in(segment, segment.n_operands, begin, n, <char*> now)
-    operand.codec.load(n, bits, operand.codec.itemsize, <char*> stepped)
-    for k in range(n):
-        master[k] = master[k] if stepped[k] == now[k] else now[k]
-
-
-cdef inline void* view(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* buffer) noexcept nogil:
-    """Contiguous elements begin … begin + n of an operand: itself where direct, else loaded into the buffer."""
-    cdef char* chunk
-    if segment.operands[which].direct:
-        return segment.operands[which].data + begin * segment.itemsize
-    chunk = buffer + which * CHUNK * sizeof(double)
-    copy_in(segment, which, begin, n, chunk)
-    return chunk
-
-
-cdef inline void put_back(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t n, void** arrays) noexcept nogil:
-    """Store what the sweep wrote, where that is not where it lies; and zeros as gradient, where asked for."""
-    cdef int k
-    if job.zero_grads:
-        memset(arrays[1], 0, n * segment.itemsize)
-    if segment.direct:
-        return
-    for k in range(segment.n_operands):
-        if not segment.operands[k].direct and (k != 1 or job.zero_grads):
-            copy_out(segment, k, begin, n, <char*> arrays[k], key_of(segment, k))
-    if segment.has_master:
-        copy_out(segment, segment.n_operands, begin, n, <char*> arrays[0], 0)
-
-
-cdef inline void copy_in(Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* chunk) noexcept nogil:
-    """Load elements begin … begin + n of an operand."""
-    move(segment, which, begin, n, chunk, False, 0)
-
-
-cdef inline void copy_out(
-    Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* chunk, uint64_t key
-) noexcept nogil:
-    """Store them; random bits hang on the key."""
-    move(segment, which, begin, n, chunk, True, key)
-
-
-cdef void move(
-    Segment* segment, int which, Py_ssize_t begin, Py_ssize_t n, char* chunk, bint out, uint64_t key
-) noexcept nogil:
-    """Elements begin … begin + n of an operand, run by run of its last axis or all at once."""
-    cdef Operand* operand = &segment.operands[which]
-    cdef int last = segment.ndim - 1
-    cdef Py_ssize_t row, run = n, step = operand.step
-    cdef char* data = operand.data + begin * step
-    cdef int k
-    while n > 0:
-        if not operand.uniform:
-            step = operand.strides[last]
-            row = begin // segment.shape[last]
-            run = min(n, (row + 1) * segment.shape[last] - begin)
-            data = operand.data + (begin - row * segment.shape[last]) * step
-            for k in range(last - 1, -1, -1):
-                data += row % segment.shape[k] * operand.strides[k]
-                row = row // segment.shape[k]
-        elif operand.codec.in_blocks:
-            data = operand.data + bytes_of_blocks(begin)
-        if out:
-            operand.codec.store(run, data, step, chunk, key, segment.offset + begin)
-        else:
-            operand.codec.load(run, data, step, chunk)
-        chunk += run * segment.itemsize
-        begin += run
-        n -= run
-
-
-cdef uint64_t mixed(uint64_t x) noexcept nogil:
-    """A number that has nothing to do with x, and the same one always (the finish of SplitMix64)."""
-    x += 0x9E3779B97F4A7C15ULL
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL
-    return x ^ (x >> 31)

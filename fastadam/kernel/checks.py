@@ -348,8 +348,10 @@ def state(name: str, value: np.ndarray, param: np.ndarray, n_bytes: int) -> None
         like(name, value, param, dtype)
 
 
-def gradient(name: str, value: Any, param: np.ndarray) -> np.ndarray:
+def gradient(name: str, value: Any, param: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A gradient of `param` as an array that a step can read: the value itself where that is one.
+
+    Its shape is to be the parameter's, unless another is given.
 
     Refuse what has another shape, and what is no numbers. Complex numbers are for a complex parameter alone.
     """
@@ -365,9 +367,33 @@ def gradient(name: str, value: Any, param: np.ndarray) -> np.ndarray:
     array(name, found)
     if is_complex and found.dtype.kind != "c":
         found = found.astype(param.dtype)
-    if found.shape != param.shape:
-        raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {found.shape}")
+    if found.shape != (param.shape if shape is None else shape):
+        expected = f"{param.shape} like the parameter" if shape is None else f"{shape}, rows of the parameter"
+        raise ValueError(f"{name}: expected shape {expected}, got {found.shape}")
     return found
+
+
+def row_numbers(name: str, value: Any, hint: str = "") -> np.ndarray:
+    """Whole numbers, one a row, as an array of int64: what came, where that is one."""
+    try:
+        found = np.asarray(value, None if np.size(value) else np.int64)
+    except Exception as error:  # lists of several lengths, a tensor on a device
+        raise TypeError(f"{name}: expected whole numbers, one a row{hint}, got {shown(value)}") from error
+    if found.dtype.kind not in "iu":
+        way = "; of a mask, pass numpy.flatnonzero(mask)" if found.dtype == bool else ""
+        raise TypeError(f"{name}: expected whole numbers, one a row{hint}, got {found.dtype}{way}")
+    if found.ndim != 1:
+        raise ValueError(f"{name}: expected one axis{hint}, got the shape {found.shape}")
+    if found.dtype == np.uint64 and found.size and found.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: expected numbers of rows{hint}, got {found.max()}")
+    return np.ascontiguousarray(found, np.int64)
+
+
+def row_values(name: str, index: np.ndarray, values: np.ndarray, param: np.ndarray) -> np.ndarray:
+    """The values of some rows of a parameter's gradient, as an array that a step can read; see `gradient`."""
+    if param.ndim == 0:
+        raise ValueError(f"gradient of {name}: expected an array, got Rows; a parameter without axes has no rows")
+    return gradient(name, values, param, (len(index), *param.shape[1:]))
 
 
 def apart(names: list[str], grads: list[np.ndarray], written: list[np.ndarray]) -> None:

@@ -312,7 +312,29 @@ static void load_blocks(ptrdiff_t n, const char *data, ptrdiff_t stride, void *t
 STORE_BLOCKS(store_blocks, store_block_random)
 STORE_BLOCKS(store_blocks_nearest, store_block_nearest)
 
-/* ---------------------------------------------------------------- the sum of squares */
+/* ---------------------------------------------------------------- sums of rows, and of squares */
+
+/* Add `count` rows of n elements to `sums`, one after another: those of these numbers, so many bytes apart. Four at a
+ * time are read for each time that the sums are. */
+#define ADD(name, compute) \
+    static void name(ptrdiff_t n, void *sums, const char *values, ptrdiff_t stride, const ptrdiff_t *row, \
+                     ptrdiff_t count) { \
+        compute *RESTRICT to = (compute *)sums; \
+        for (; count >= 4; count -= 4, row += 4) { \
+            const compute *RESTRICT a = (const compute *)(values + row[0] * stride); \
+            const compute *RESTRICT b = (const compute *)(values + row[1] * stride); \
+            const compute *RESTRICT c = (const compute *)(values + row[2] * stride); \
+            const compute *RESTRICT d = (const compute *)(values + row[3] * stride); \
+            for (ptrdiff_t i = 0; i < n; i++) to[i] = to[i] + a[i] + b[i] + c[i] + d[i]; \
+        } \
+        for (; count > 0; count--, row++) { \
+            const compute *RESTRICT a = (const compute *)(values + row[0] * stride); \
+            for (ptrdiff_t i = 0; i < n; i++) to[i] += a[i]; \
+        } \
+    }
+
+ADD(add_float32, float)
+ADD(add_float64, double)
 
 #define LANES 8 /* sums side by side, so that any width of vectors adds in the same order */
 

@@ -92,6 +92,9 @@ CODECS = {
         *("narrow_store_float16", "narrow_store_bfloat16", "narrow_store_float32"),
     ),
     "Py_ssize_t n, const void* tile, double scale, double* sum": ["squares_float32", "squares_float64"],
+    "Py_ssize_t n, void* sums, const char* values, Py_ssize_t stride, const Py_ssize_t* row, Py_ssize_t count": [
+        *("add_float32", "add_float64"),
+    ],
 }
 
 #: how the operands of each packed sweep are stored: parameter, gradient, states. A "master" is a parameter of bfloat16

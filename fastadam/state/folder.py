@@ -108,6 +108,10 @@ class Folder:
         stored = in_file(np.empty(0, dtype)).dtype
         return self._map(f"{place}.{name}.npy", shape, stored, np.isfortran(p)).view(dtype)
 
+    def plain(self, place: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """Memory for what else is kept of that parameter: zeros, in a new folder."""
+        return self._map(f"{place}.{name}.npy", shape, dtype)
+
     def commit(self) -> None:
         """The states of a new folder are whole now. Before that, nothing in it counts."""
         if self.is_new:

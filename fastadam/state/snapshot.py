@@ -20,8 +20,8 @@ from .rates import Rates, encode
 
 #: how a group's states are stored
 _STORAGE = ("state_dtype", "min_8bit_size")
-#: what a group keeps of its own when another state is taken: its arrays, its name, and that
-KEPT = ("params", "name", *_STORAGE)
+#: what a group keeps of its own when another state is taken: its arrays, its name, how its rows are stepped, and that
+KEPT = ("params", "name", "rows", *_STORAGE)
 #: (number of a group, name of an option, value) -> the value to keep, or an error
 Check = Callable[[int, str, Any], Any]
 

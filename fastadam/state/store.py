@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..kernel import checks
+from ..kernel._lag import HISTORY
 from ..kernel._plan import Plan
 from ..rule import Rule
 from . import numbers
@@ -15,6 +16,8 @@ from .folder import Folder
 from .numbers import First
 
 States = list[dict[str, np.ndarray]]
+#: for rows that lag, `visits` and `history`: see `kernel._lag`
+Log = tuple[np.ndarray, np.ndarray]
 
 
 class Store:
@@ -22,6 +25,7 @@ class Store:
 
     def __init__(self, states: States, counts: np.ndarray, folder: Folder | None = None) -> None:
         self.states, self.counts, self.folder = states, counts, folder
+        self._logs: dict[int, Log] = {}
 
     @classmethod
     def new(
@@ -71,6 +75,19 @@ class Store:
         elif first.in_blocks and state.size:
             numbers.need_heads(f"state_dir: {self.folder.path}: {name} of parameter {place}", state, first)
         return state
+
+    def log(self, place: int, p: np.ndarray, n_scalars: int) -> Log:
+        """Where rows of the parameter `p`, number `place`, note what they miss: what is there, if it fits."""
+        shapes = (len(p) + 1,), (HISTORY, n_scalars + 1)
+        dtypes = np.dtype(np.int64), np.dtype(np.float64 if p.dtype.char in "dD" else np.float32)
+        known = self._logs.get(place)
+        if known is None or known[0].shape != shapes[0]:
+            visits, history = (
+                np.zeros(shape, dtype) if self.folder is None else self.folder.plain(place, name, shape, dtype)
+                for name, shape, dtype in zip(("visits", "history"), shapes, dtypes, strict=True)
+            )
+            known = self._logs[place] = visits, history
+        return known
 
     def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:
         """Have the states of one parameter hold what they held at first."""
@@ -152,8 +169,8 @@ def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np
         return None
     if type(rows) is int and rows == -1:
         return np.full(new.shape[:1], -1)
-    numbers = _row_numbers(rows)
-    if numbers.ndim != 1 or new.ndim == 0 or len(numbers) != len(new):
+    numbers = checks.row_numbers("rows", rows)
+    if new.ndim == 0 or len(numbers) != len(new):
         raise ValueError(f"rows: expected one number a row of the new {new.shape}, got the shape {numbers.shape}")
     for bad in numbers[(numbers < -1) | (numbers >= len(old))]:
         raise ValueError(f"rows: expected -1 … {len(old) - 1}, the rows of the old {name}, got {bad}")
@@ -161,16 +178,3 @@ def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np
         was, now = (f"{a.dtype} of shape {('…', *a.shape[1:])}".replace("'", "") for a in (old, new))
         raise ValueError(f"rows: {name} was {was}, and would be {now}; only rows of equal ones go on, -1 begins anew")
     return numbers
-
-
-def _row_numbers(rows: Any) -> np.ndarray:
-    try:
-        numbers = np.asarray(rows, None if np.size(rows) else np.intp)
-    except ValueError as error:  # lists of several lengths
-        raise TypeError(
-            f"rows: expected whole numbers, one a row of the new array, got {checks.shown(rows)}"
-        ) from error
-    if numbers.dtype.kind not in "iu":
-        hint = "; of a mask, pass numpy.flatnonzero(mask)" if numbers.dtype == bool else ""
-        raise TypeError(f"rows: expected whole numbers, one a row of the new array, got {numbers.dtype}{hint}")
-    return numbers.astype(np.intp)

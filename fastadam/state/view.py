@@ -21,6 +21,9 @@ class Owner(Protocol):
     def held(self) -> AbstractContextManager[Any]:
         """Keep steps out, within a ``with``."""
 
+    def flush(self) -> None:
+        """Have rows that lag make up for the steps that they missed."""
+
 
 class States(Telling, MutableMapping[str, "StateArrays"]):
     """Name of a state -> its arrays. They are the live ones: what is assigned is checked and copied into them."""
@@ -74,6 +77,7 @@ class StateArrays(Telling, Sequence[np.ndarray | None]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[k] for k in range(len(self))[index]]
+        self._owner.flush()
         state = self._owner.store.states[index].get(self._name)
         return None if state is None else numbers.read(state, self._owner.plan.params[index])
 

@@ -1,0 +1,3 @@
+from ._layout cimport Layout
+
+cdef int make_up_before(Layout layout, bint all_rows, int n_threads) except -1

@@ -1,0 +1,1 @@
+HISTORY: int

@@ -1,0 +1,175 @@
+# cython: language_level=3, cdivision=True
+"""Rows that lag: a step of some rows leaves the others as they are; before a row is stepped again, it makes up for the
+steps of zero gradient that it missed. So do all rows before a step of a whole gradient, or when they are asked for.
+
+`visits` has the steps that each row has done and, behind these, whether any may lag; if none does, the rest of it means
+nothing. `history` has the scalars of the last steps, in the type that the parameter is computed in, and whether
+denormals were kept. So each step that is made up for is, to the bit, the one that was missed.
+"""
+
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.string cimport memcmp, memset
+
+from ._segments cimport HISTORY, MAX_OPERANDS, PYTHON_STRIP, Operand
+from ._strips cimport Run, Strip, cut_strip, noise_of, number_of, step_strip
+
+cdef extern from "denormals.h":
+    uint64_t denormals_off() nogil
+    void denormals_restore(uint64_t mode) nogil
+
+cdef enum:
+    N_PROBES = 8
+
+#: how many steps' scalars are kept
+globals()["HISTORY"] = <int> HISTORY
+
+cdef double[PYTHON_STRIP] ZEROS  # static: they are that
+
+#: parameters that tell whether a step moves any, where states and gradient are zeros; the last are the largest
+cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
+
+
+# ---------------------------------------------------------------- around a step
+
+
+cdef void forget(Segment* segment) noexcept:
+    """No row lags: none is to make up for anything."""
+    segment.visits[segment.n_rows] = 0
+
+
+cdef void note_step(Layout layout, Segment* segment, const void* scalars) noexcept:
+    """Note what rows that this step leaves out will have to make up for."""
+    cdef char* record = record_of(segment, segment.done)
+    cdef int k
+    for k in range(segment.n_scalars):
+        if segment.itemsize == 4:
+            (<float*> record)[k] = (<float*> scalars)[k]
+        else:
+            (<double*> record)[k] = (<double*> scalars)[k]
+    if segment.itemsize == 4:
+        (<float*> record)[segment.n_scalars] = segment.keeps_denormals
+    else:
+        (<double*> record)[segment.n_scalars] = segment.keeps_denormals
+    if not moves_at_rest(segment, record):
+        segment.rests_since = min(segment.rests_since, segment.done)
+    else:
+        segment.rests_since = INT64_MAX
+    if segment.rows.n >= 0 and not segment.visits[segment.n_rows]:
+        for k in range(segment.n_rows):
+            segment.visits[k] = segment.done
+        segment.visits[segment.n_rows] = 1
+        segment.oldest = segment.done
+
+
+cdef void end_step(Segment* segment) noexcept:
+    """The rows that the step brought have done it."""
+    cdef Py_ssize_t k
+    for k in range(segment.rows.n):
+        segment.visits[segment.rows.row[k]] = segment.done + 1
+
+
+cdef void know_history(Segment* segment) noexcept:
+    """Of a parameter that has just been laid out: since when its rows may lag, and since when none at rest moves."""
+    cdef Py_ssize_t k
+    segment.knows_history = True
+    segment.oldest = segment.rests_since = segment.done
+    if not segment.visits[segment.n_rows]:
+        return
+    for k in range(segment.n_rows):
+        segment.oldest = min(segment.oldest, segment.visits[k])
+    while segment.rests_since > segment.oldest:
+        if moves_at_rest(segment, record_of(segment, segment.rests_since - 1)):
+            break
+        segment.rests_since -= 1
+
+
+cdef inline char* record_of(Segment* segment, int64_t steps) noexcept nogil:
+    """Where the scalars are of the step that comes after so many."""
+    return segment.history + steps % HISTORY * (segment.n_scalars + 1) * segment.itemsize
+
+
+cdef bint moves_at_rest(Segment* segment, const void* record) noexcept:
+    """Whether this step may change elements whose gradient and states are zeros: it is tried on some."""
+    cdef double[(MAX_OPERANDS) * N_PROBES] numbers
+    cdef void* arrays[MAX_OPERANDS]
+    cdef double[N_PROBES] before
+    cdef Py_ssize_t size = N_PROBES * segment.itemsize
+    cdef int k
+    if segment.sweep is NULL:
+        return True
+    memset(numbers, 0, sizeof(numbers))
+    for k in range(segment.n_operands):
+        arrays[k] = &numbers[k * N_PROBES]
+    for k in range(N_PROBES):
+        if segment.itemsize == 4:
+            (<float*> before)[k] = <float> PROBES[k] if k < N_PROBES - 2 else FLT_MAX * (1 if k % 2 else -1)
+        else:
+            before[k] = PROBES[k] if k < N_PROBES - 2 else DBL_MAX * (1 if k % 2 else -1)
+        if segment.itemsize == 4:
+            (<float*> numbers)[k] = (<float*> before)[k]
+        else:
+            numbers[k] = before[k]
+    segment.sweep(N_PROBES, arrays, record)
+    if memcmp(numbers, before, size) != 0:
+        return True
+    return not are_zeros(<char*> &numbers[N_PROBES], (segment.n_operands - 1) * N_PROBES * sizeof(double))
+
+
+cdef bint are_zeros(const char* memory, Py_ssize_t n_bytes) noexcept nogil:
+    cdef Py_ssize_t n
+    while n_bytes > 0:
+        n = min(n_bytes, <Py_ssize_t> sizeof(ZEROS))
+        if memcmp(memory, ZEROS, n) != 0:
+            return False
+        memory += n
+        n_bytes -= n
+    return True
+
+
+# ---------------------------------------------------------------- rows
+
+
+cdef void make_up(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer) noexcept nogil:
+    """Have those of the rows' elements begin … end make up for the steps that they missed."""
+    cdef Strip strip, one
+    cdef int k
+    one.n_runs = 1
+    while begin < end:
+        cut_strip(segment, begin, end, False, &strip)
+        for k in range(strip.n_runs):
+            one.runs[0], one.n = strip.runs[k], strip.runs[k].n
+            make_up_run(job, segment, &one, buffer)
+        begin += strip.n
+
+
+cdef void make_up_run(Job* job, Segment* segment, Strip* strip, char* buffer) noexcept nogil:
+    """The same of a run."""
+    cdef int64_t k = segment.visits[number_of(segment, strip.runs[0].row)]
+    cdef char* record
+    cdef uint64_t mode
+    cdef bint keeps_denormals
+    if k >= segment.rests_since and k < segment.done and rests(segment, &strip.runs[0]):
+        return
+    while k < segment.done:
+        record = record_of(segment, k)
+        if segment.itemsize == 4:
+            keeps_denormals = (<float*> record)[segment.n_scalars] != 0
+        else:
+            keeps_denormals = (<double*> record)[segment.n_scalars] != 0
+        mode = 0 if keeps_denormals else denormals_off()
+        step_strip(job, segment, strip, record, noise_of(job.seed, k), ZEROS, buffer)
+        if not keeps_denormals:
+            denormals_restore(mode)
+        k += 1
+
+
+cdef bint rests(Segment* segment, Run* run) noexcept nogil:
+    """Whether all states of a run are zeros."""
+    cdef Operand* operand
+    cdef int k
+    for k in range(2, segment.n_operands):
+        operand = &segment.operands[k]
+        if not operand.in_place or not are_zeros(operand.data + run.at * operand.step, run.n * operand.step):
+            return False
+    return True

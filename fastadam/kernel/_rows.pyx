@@ -1,0 +1,174 @@
+# cython: language_level=3, cdivision=True
+"""A gradient of some rows of a parameter: `Rows`, and how rows of one number are brought together."""
+
+cimport cython
+cimport numpy as cnp
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memset
+
+from . import checks
+
+cnp.import_array()
+
+cdef enum:
+    QUICK = 4096            # so many numbers are grouped sooner than the GIL is released and taken again
+    MOST = 1 << 30          # rows of values
+    HANDS = 8               # to which rows are dealt out
+
+
+@cython.final
+cdef class Rows:
+    """The gradient of a parameter in some of its rows; that of all others is zero.
+
+    Parameters
+    ----------
+    index : array of int, of shape (k,)
+        The number of each row along the parameter's first axis, from 0. A number may come several times: rows of one
+        number are summed first, in the order given.
+    values : array, of shape (k, …)
+        The gradient of each of these rows, in any dtype and memory layout that a gradient can have.
+
+    Attributes
+    ----------
+    index : array of int64
+    values : array
+        Of what was given the array itself, not a copy: a step reads what it holds then.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an index that has no whole numbers, or another length than the values. Whether they fit a parameter is
+        looked at in its step: an index out of range is refused there, before anything is touched.
+
+    Notes
+    -----
+    ``Rows`` stands wherever a gradient may. What a step does to rows that it does not bring is the option `rows` of
+    a group. A norm is that of the summed rows. Sums are in what the parameter is computed in: in float32, but for
+    float64 and complex128.
+
+    Examples
+    --------
+    >>> import numpy as np, fastadam
+    >>> table = np.zeros((1000, 2))
+    >>> opt = fastadam.SGD(table, lr=0.5)
+    >>> opt.step(fastadam.Rows([7, 3, 7], [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]))
+    >>> table[[3, 7]]
+    array([[-1., -1.],
+           [-2., -2.]])
+    """
+
+    def __init__(self, index, values):
+        if not (
+            cnp.PyArray_CheckExact(index)
+            and cnp.PyArray_TYPE(<cnp.ndarray> index) == cnp.NPY_INT64
+            and cnp.PyArray_NDIM(<cnp.ndarray> index) == 1
+            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> index)
+        ):
+            index = checks.row_numbers("index", index)
+        if not cnp.PyArray_CheckExact(values):
+            values = checks.real("values", values, "biufc")
+        self.index, self.values = index, values
+        if cnp.PyArray_NDIM(self.values) == 0 or cnp.PyArray_DIM(self.values, 0) != cnp.PyArray_DIM(self.index, 0):
+            n, shape = cnp.PyArray_DIM(self.index, 0), (<object> self.values).shape
+            raise ValueError(f"values: expected {checks.counted(n, 'row')}, one for each index, got the shape {shape}")
+
+    def __reduce__(self):
+        return Rows, (self.index, self.values)
+
+    def __len__(self):
+        return cnp.PyArray_DIM(self.index, 0)
+
+    def __repr__(self):
+        shape, dtype = (<object> self.values).shape, (<object> self.values).dtype
+        return f"Rows(index={checks.shown(self.index)}, values: {dtype} of shape {shape})"
+
+
+cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1:
+    """Bring rows of one number together; a number that is not from 0 to `n_rows` is refused."""
+    cdef Py_ssize_t n = cnp.PyArray_DIM(index, 0), bad
+    cdef const int64_t* numbers = <const int64_t*> cnp.PyArray_DATA(index)
+    cdef Py_ssize_t n_slots = 4
+    if n > MOST:
+        raise ValueError(f"index: expected at most 2**30 rows, got {n}")
+    while n_slots < 2 * n:
+        n_slots *= 2
+    need_memory(rows, n, n_slots)
+    if n <= QUICK:
+        bad = group_into(rows, numbers, n, n_rows, n_slots)
+    else:
+        with nogil:
+            bad = group_into(rows, numbers, n, n_rows, n_slots)
+    if bad >= 0:
+        rows.n = -1
+        allowed = f"0 … {n_rows - 1}" if n_rows else "none, of a parameter without rows"
+        raise ValueError(f"index: expected numbers of rows, {allowed}, got {numbers[bad]} at place {bad}")
+    return 0
+
+
+cdef int need_memory(Grouped* rows, Py_ssize_t n, Py_ssize_t n_slots) except -1:
+    """Memory for n rows, and for what finds their numbers."""
+    cdef size_t size = (4 * n + 1) * sizeof(int64_t) + (n + n_slots) * sizeof(int32_t)
+    if size > rows.size:
+        PyMem_Free(rows.memory)
+        rows.size = 0
+        rows.memory = PyMem_Malloc(size)
+        if rows.memory is NULL:
+            raise MemoryError
+        rows.size = size
+    rows.row = <int64_t*> rows.memory
+    rows.order = <Py_ssize_t*> (rows.row + n)
+    rows.begin = rows.order + n
+    return 0
+
+
+cdef Py_ssize_t group_into(
+    Grouped* rows, const int64_t* numbers, Py_ssize_t n, Py_ssize_t n_rows, Py_ssize_t n_slots
+) noexcept nogil:
+    """The place of a number that is out of range, or -1.
+
+    A table of slots, found by a hash, says which of the different numbers one is; those are counted, and their rows
+    put in order by the counts.
+    """
+    cdef int64_t* found = <int64_t*> (rows.begin + n + 1)  # the different numbers, in the order in which they come
+    cdef int32_t* which = <int32_t*> (found + n)
+    cdef int32_t* slots = which + n
+    cdef uint64_t mask = n_slots - 1, slot
+    cdef Py_ssize_t i, different = 0
+    memset(slots, 0, n_slots * sizeof(int32_t))
+    memset(rows.order, 0, n * sizeof(Py_ssize_t))
+    for i in range(n):
+        if <uint64_t> numbers[i] >= <uint64_t> n_rows:
+            return i
+        slot = (<uint64_t> numbers[i] * <uint64_t> 0x9E3779B97F4A7C15) >> 32 & mask
+        while slots[slot] != 0 and found[slots[slot] - 1] != numbers[i]:
+            slot = (slot + 1) & mask
+        if slots[slot] == 0:
+            found[different] = numbers[i]
+            different += 1
+            slots[slot] = <int32_t> different
+        which[i] = slots[slot] - 1
+        rows.order[which[i]] += 1
+    rows.n = different
+    spread(rows, found)
+    for i in range(n):
+        rows.order[found[which[i]]] = i
+        found[which[i]] += 1
+    return -1
+
+
+cdef void spread(Grouped* rows, int64_t* found) noexcept nogil:
+    """Lay out the different numbers, of which `order` has the counts: where each one's rows begin is left in `found`.
+
+    Those that come often mostly come first. They are dealt out in turn, so that no thread gets all of them.
+    """
+    cdef Py_ssize_t first, k, place = 0, end = 0
+    for first in range(HANDS):
+        k = first
+        while k < rows.n:
+            rows.row[place] = found[k]
+            rows.begin[place] = found[k] = end
+            end += rows.order[k]
+            place += 1
+            k += HANDS
+    rows.begin[rows.n] = end

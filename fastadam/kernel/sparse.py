@@ -1,0 +1,47 @@
+"""Sparse gradients of other libraries, read as `Rows`: SciPy's matrices in CSR or COO form, PyTorch's tensors in COO
+form, as its embeddings have them. A row that has any entries must have all: an entry that is missing is no zero.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ._rows import Rows
+
+
+def as_rows(name: str, value: Any) -> Rows | None:
+    """The rows that a sparse gradient brings; None for what is no sparse one."""
+    if hasattr(value, "sparse_dim") and getattr(value, "is_sparse", False):
+        return _of_torch(name, value)
+    if hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2:
+        return _of_scipy(name, value)
+    return None
+
+
+def _of_torch(name: str, value: Any) -> Rows:
+    if value.sparse_dim() != 1:
+        raise TypeError(
+            f"gradient of {name}: expected a sparse tensor of whole rows, got one that is sparse in "
+            f"{value.sparse_dim()} axes; pass .to_dense()"
+        )
+    return Rows(value._indices()[0].numpy(), value._values().detach().numpy())
+
+
+def _of_scipy(name: str, value: Any) -> Rows:
+    if value.format not in ("csr", "coo"):
+        raise TypeError(
+            f"gradient of {name}: expected a sparse matrix of format csr or coo, got {value.format}; pass .tocsr()"
+        )
+    rows = value.tocsr()
+    if not rows.has_canonical_format:
+        rows = rows.copy() if rows is value else rows
+        rows.sum_duplicates()
+    counts, width = np.diff(rows.indptr), rows.shape[1]
+    index = np.flatnonzero(counts)
+    if (counts[index] != width).any():
+        bad = index[counts[index] != width][0]
+        raise ValueError(
+            f"gradient of {name}: expected whole rows, got {counts[bad]} of {width} entries in row {bad}; "
+            "pass .toarray(), or put zeros where entries are missing"
+        )
+    return Rows(index, rows.data.reshape(-1, width))
