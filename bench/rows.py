@@ -93,7 +93,7 @@ def warm(turns: dict[str, Turn], rounds: int) -> None:
 
 
 def mean_lag(opt: fastadam.Adam, feed: Feed) -> float:
-    """How many steps a row has missed when it comes back: the mean of all visits, over all batches once more."""
+    """How many steps a row has missed when it comes back, once all batches have come: the mean of all visits."""
     visits = missed = 0
     for k, batch in enumerate(feed.batches):
         rows = np.unique(batch)
@@ -117,10 +117,10 @@ def of_table(feed: Feed, rounds: int, tuning: int) -> dict[str, Any]:
     if find_spec("torch"):
         turns[TORCH] = sparse_adam(feed)
     warm(turns, len(feed.batches))
+    lag = mean_lag(opts[EXACT], feed)
     turns[DENSE] = dense(feed, THREADS)
     warm({DENSE: turns[DENSE]}, 1)
-    steps = by_turns(turns, rounds, feed)
-    return {"tuned": {NUMPY: in_numpy, LIMIT: limits}, "steps": steps, "lag": mean_lag(opts[EXACT], feed)}
+    return {"tuned": {NUMPY: in_numpy, LIMIT: limits}, "lag": lag, "steps": by_turns(turns, rounds, feed)}
 
 
 def of_training(feed: Feed, rounds: int) -> list[Row]:
