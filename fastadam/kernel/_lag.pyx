@@ -38,7 +38,7 @@ cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 cdef void note_step(Segment* segment, const void* scalars) noexcept:
     """Note what rows that this step leaves out will have to make up for."""
     cdef char* record = record_of(segment, segment.done)
-    cdef int k
+    cdef Py_ssize_t k
     for k in range(segment.n_scalars):
         if segment.itemsize == 4:
             (<float*> record)[k] = (<float*> scalars)[k]
