@@ -17,6 +17,7 @@ cdef class Kernel:
     cdef packed_t[N_PACKED] packed
     cdef scalars_t scalars
     cdef readonly int n_operands, n_hyper, n_scalars
+    cdef bint is_built_in
 
 cdef struct Block:          # memory that is kept for the next layout
     char* memory

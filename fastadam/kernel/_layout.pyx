@@ -16,6 +16,7 @@ from ._segments cimport (
     fill_axes, fill_row, set_operand, sort_extents,
 )
 
+from ..rules import RULES
 from . import checks
 
 cnp.import_array()
@@ -31,7 +32,7 @@ cdef class Kernel:
 
     def __init__(self, rule, sweeps=None, size_t scalars=0, python=None, owner=None, packed=(0,) * N_PACKED):
         cdef int k
-        self.rule = rule
+        self.rule, self.is_built_in = rule, is_built_in(rule)
         for k in range(N_PACKED):
             self.packed[k] = <packed_t> <size_t> packed[k]
         self.owner = owner
@@ -46,6 +47,11 @@ cdef class Kernel:
             self.scalars = <scalars_t> scalars
         else:
             self.python_sweep, self.python_scalars = python
+
+
+def is_built_in(rule):
+    """Whether a rule is one of this library's, not a user's own."""
+    return RULES.get(rule.name) is rule
 
 
 cdef int reserve(Block* block, size_t size) except -1:
