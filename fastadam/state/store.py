@@ -80,11 +80,12 @@ class Store:
         """Where rows of the parameter `p`, number `place`, note what they miss: what is there, if it fits."""
         shapes = (len(p) + 1,), (HISTORY, n_scalars + 1)
         dtypes = np.dtype(np.int64), np.dtype(np.float64 if p.dtype.char in "dD" else np.float32)
+        wanted = list(zip(shapes, dtypes, strict=True))
         known = self._logs.get(place)
-        if known is None or known[0].shape != shapes[0]:
+        if known is None or [(array.shape, array.dtype) for array in known] != wanted:
             visits, history = (
-                np.zeros(shape, dtype) if self.folder is None else self.folder.plain(place, name, shape, dtype)
-                for name, shape, dtype in zip(("visits", "history"), shapes, dtypes, strict=True)
+                np.zeros(*own) if self.folder is None else self.folder.plain(place, name, *own)
+                for name, own in zip(("visits", "history"), wanted, strict=True)
             )
             known = self._logs[place] = visits, history
         return known
