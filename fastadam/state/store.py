@@ -36,10 +36,11 @@ class Store:
         keys: Sequence[str],
         params: Sequence[Any],
         initial: Sequence[Mapping[str, First]],
+        exact: Sequence[bool],
     ) -> "Store":
         """A store with the states of these parameters: in the folder ``state_dir``, where one is given.
 
-        `initial` says of each parameter what its states hold at first, by name.
+        `initial` says of each parameter what its states hold at first, by name; `exact` whether its rows may lag.
         """
         folder = None
         if settings["state_dir"] is not None:
@@ -52,6 +53,7 @@ class Store:
                 "orders": numbers.orders(dict(compress(named.items(), in_blocks))),
                 "state_dtype": [{name: first.dtype.name for name, first in values.items()} for values in initial],
                 "master_weights": settings["master_weights"],
+                "exact_rows": list(compress(keys, exact)),
             }
             folder = Folder(settings["state_dir"], description, 3 + len(params))
         counts = np.zeros(3 + len(params), np.int64) if folder is None else folder.counts
