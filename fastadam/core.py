@@ -11,9 +11,10 @@ import numpy as np
 
 from . import options, tree
 from .groups import Groups, Values
-from .kernel import backends, checks
+from .kernel import backends, checks, sparse
 from .kernel._follow import Follower
 from .kernel._plan import Plan
+from .kernel._rows import Rows
 from .kernel._signals import deferred_signals
 from .kernel.arrived import make_writeable
 from .names import meant
@@ -66,7 +67,8 @@ class Core(Follower):
         groups = checked_groups(kind, given, structure)
         _check_grads(structure, bound, structure.arrays, groups.frozen)
         initial = _all_initial(kind, settings, groups, origins)
-        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial)
+        exact = [said == "exact" for said in groups.of_params("rows")]
+        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial, exact)
         with store.undone_on_error():
             core = cls(kind, settings, structure, groups, store, origins)
             store.commit(core.plan)
@@ -167,7 +169,7 @@ class Core(Follower):
             way = "no gradients are bound; zero your own, or construct with grads="
             raise RuntimeError(f"zero_grad: {way if self.owner is None else 'the .grad of the object is None'}")
         named = zip(self.tree.names, self.flatten(grads), strict=True)
-        given = {name: g for name, g in named if g is not None}
+        given = {name: g.values if isinstance(g, Rows) else g for name, g in named if g is not None}
         for name, g in given.items():
             checks.writeable(f"gradient of {name}", g)
         with self.held():
@@ -442,7 +444,7 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
     flat = () if bound is None else structure.flatten(bound, frozen)
     for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
         if g is not None:
-            checks.gradient(name, g, p)
+            sparse.check(name, g, p)
 
 
 def _initial(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from ._rows import Rows
 
 
@@ -16,6 +17,15 @@ def as_rows(name: str, value: Any) -> Rows | None:
     if hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2:
         return _of_scipy(name, value)
     return None
+
+
+def check(name: str, value: Any, param: np.ndarray) -> None:
+    """Refuse a gradient of `param`, of all its rows or of some, that no step could read."""
+    rows = value if isinstance(value, Rows) else as_rows(name, value)
+    if rows is None:
+        checks.gradient(name, value, param)
+    else:
+        checks.row_values(name, rows.index, rows.values, param)
 
 
 def _of_torch(name: str, value: Any) -> Rows:
