@@ -2,8 +2,9 @@
 It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache
 from inspect import signature
 from typing import Any, NoReturn
@@ -14,7 +15,8 @@ from mpi4py import MPI
 from .. import names, options
 from ..base import Optimizer
 from ..core import Core, Origin, checked_groups
-from ..kernel import checks
+from ..kernel import checks, sparse
+from ..kernel._rows import Rows
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
 from ..kernel._swapped import swapped
@@ -28,6 +30,7 @@ from .exchange import Exchange
 from .layout import Piece
 from .memory import Memory, Whole
 from .ranks import Disagreement, Ranks
+from .tables import Moved, Tables
 
 
 class Sharded(Optimizer):
@@ -149,13 +152,20 @@ class Sharded(Optimizer):
                 self._whole.refuse_doubles("comm_dtype")
             fields = self.bind((params,), {"n_threads": ranks.n_threads, **given})
             groups = checked_groups(type(self), fields, self._whole.tree)
+            if any(values["rows"] == "exact" for values in groups.values):
+                raise ValueError(
+                    "rows: 'exact' is not of ranks, each of which would see old rows of the others' shares; leave rows "
+                    "out, or pass gradients as arrays"
+                )
             self._layout = self._whole.layout(ranks.size, self._bucket_bytes, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
-            self._exchange = Exchange(ranks, self._memories, self._layout.buckets, in_bfloat16)
+            self._exchange = Exchange(ranks, self._memories, self._layout, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
             self._grads = [grads[number] for number in range(len(grads))]
             pieces, shares = self._cut()
             origins = [Origin(piece.param, piece.begin, self._whole.params[piece.param].size) for piece in self._own]
+            own = list(zip(self._own, [p for group in pieces for p in group["params"].values()], strict=True))
+            self._tables = Tables(ranks, self._whole, self._layout, own, in_bfloat16)
             self.core = Core.make(type(self), fields | {"params": pieces, "grads": shares}, origins)
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
@@ -195,7 +205,10 @@ class Sharded(Optimizer):
             bucket = self._layout.buckets[k]
             first, size = place - bucket.share(rank).start, piece.end - piece.begin
             values = self._memories[bucket.run].values[place : place + size]
-            cut[whole.group_of[piece.param]].append((k, piece, values, exchange.shares[k][first : first + size]))
+            is_rows = piece.param in self._layout.by_rows
+            shape = (-1, *whole.params[piece.param].shape[1:]) if is_rows else (-1,)
+            share = exchange.shares[k][first : first + size]
+            cut[whole.group_of[piece.param]].append((k, piece, values.reshape(shape), share.reshape(shape)))
         for number, p in enumerate(whole.params):
             pieces_of_group = cut[whole.group_of[number]]
             if not (p.size and pieces_of_group):
@@ -223,9 +236,10 @@ class Sharded(Optimizer):
 
     def _shard(self) -> shards.Shard:
         """This rank's share as plain data; the caller holds the plan."""
-        return shards.Shard(
-            self.core.snapshot(), self._own, self._whole, self._number, self._bucket_bytes, self._hyper()
-        )
+        own = self.core.snapshot()
+        state = {key: {name: array.reshape(-1) for name, array in arrays.items()} for key, arrays in own.state.items()}
+        own = replace(own, state=state, params={key: p.reshape(-1) for key, p in own.params.items()})
+        return shards.Shard(own, self._own, self._whole, self._number, self._bucket_bytes, self._hyper())
 
     def _hyper(self) -> list[dict[str, float]]:
         """The hyper-parameters of each group by name."""
@@ -283,13 +297,17 @@ class Sharded(Optimizer):
         ValueError
             If `weight` is 0 on every rank, on every rank: nothing has changed then.
         """
-        with deferred_signals(), self._ranks.all_or_none("step") as agree:
+        with (
+            deferred_signals(),
+            nullcontext(self._moved(grads, weight)) as moved,
+            self._ranks.all_or_none("step") as agree,
+        ):
             names.refuse_arguments(unknown, self.step)
             extras = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
             weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
             self._whole.need_writeable()
-            given = self._fitting(grads) if weight else []
+            given = self._fitting(grads, moved.params if moved else ()) if weight else []
             core = self.core
 
             def begin() -> None:
@@ -299,23 +317,44 @@ class Sharded(Optimizer):
                 if given:
                     _copy(given)
 
-            with self._exchange.for_step(begin, zero_grads):
+            own = enumerate(zip(core.bound, core.groups.frozen_params, strict=True))
+            rows = moved.grads if moved else {}
+            with self._exchange.for_step(begin, zero_grads, moved):
                 core.plan.step(
-                    [None if is_out else g for g, is_out in zip(core.bound, core.groups.frozen_params, strict=True)],
+                    [None if is_out else rows.get(place, g) for place, (g, is_out) in own],
                     factor=1.0 / self._ranks.size,
                     before=core.prepare_step,
                     exchange=self._exchange,
                     **{**extras, "zero_grads": False},  # the exchange leaves them, in `.grads`
                 )
 
-    def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
+    def _moved(self, grads: Any, weight: Any) -> Moved | None:
+        """The rows of all ranks, brought to where they are stepped; None where this rank gives arrays alone. Then no
+        rank may give rows: those that do are in another act than `step`."""
+        try:
+            flat = self._whole.flat_grads(self.grads if grads is None else grads)
+            given = {k: g for k, g in enumerate(flat) if type(g) is Rows or sparse.reader(g)}
+        except Exception:  # `step` refuses it, or does not look at it
+            return None
+        if not given:
+            return None
+        with self._ranks.all_or_none("step by Rows") as agree:
+            weight = checks.weight("weight", weight)
+            found = {k: self._tables.fitting(k, g, weight > 0) for k, g in given.items()}
+            keys = [self._whole.keys[k] for k in given]
+            self._exchange.weigh(agree({"number": self._number, "parameters whose gradients are Rows": keys}, weight))
+            return self._tables.move(found, self._exchange.weighed)
+
+    def _fitting(self, grads: Any, but: Collection[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Where each of these gradients, `but` those of some parameters, is to be put, if they fit; None stands for
+        ``.grads``, where they are."""
         found, whole = [], self._whole
         flat = whole.flat_grads(self.grads if grads is None else grads)
         if are_same(flat, self._grads):
             return []
-        for name, g, p, view in zip(whole.names, flat, whole.params, self._grads, strict=True):
-            if g is view:
+        every = zip(whole.names, flat, whole.params, self._grads, strict=True)
+        for number, (name, g, p, view) in enumerate(every):
+            if g is view or number in but:
                 continue
             if grads is None:
                 raise TypeError(f"grads: that of {name} is another array now; write to it, as opt.grads[…][...] = …")
