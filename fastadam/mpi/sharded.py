@@ -15,8 +15,7 @@ from mpi4py import MPI
 from .. import names, options
 from ..base import Optimizer
 from ..core import Core, Origin, checked_groups
-from ..kernel import checks, sparse
-from ..kernel._rows import Rows
+from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
 from ..kernel._swapped import swapped
@@ -58,18 +57,20 @@ class Sharded(Optimizer):
         half the bytes, and added up in float32; not for float64 parameters. Parameters travel in their own dtype.
     bucket_bytes : int, default 16 MiB
         So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
-        are rounded to blocks of 256 elements, so that the blocks are those of whole parameters.
+        are rounded to blocks of 256 elements, so that the blocks are those of whole parameters. Where 16 rows of a
+        parameter are not more than a rank's share of a bucket, they are rounded to whole rows, for `Rows`.
     **options
-        Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`. By default the ranks of
-        a machine share its processors as threads. ``state_dir`` is a folder in which each rank has one of its own.
+        Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`, but for ``"exact"``
+        `rows`. By default the ranks of a machine share its processors as threads. ``state_dir`` is a folder in which
+        each rank has one of its own.
 
     Attributes
     ----------
     grads :
         The gradients, in the structure of `params`: write them there, and nothing is copied. float64 for float64
-        parameters, float32 for others.
+        parameters, float32 for others. `Rows` may be put in the place of an array.
     groups and states : ``param_groups``, ``state``
-        Of this rank's pieces, one-dimensional arrays that are called after their place, as ``W[0:500]``.
+        Of this rank's pieces, arrays that are called after their place, as ``W[0:500]``: of whole rows, or of one axis.
     comm :
         The communicator that was given.
 
@@ -154,8 +155,7 @@ class Sharded(Optimizer):
             groups = checked_groups(type(self), fields, self._whole.tree)
             if any(values["rows"] == "exact" for values in groups.values):
                 raise ValueError(
-                    "rows: 'exact' is not of ranks, each of which would see old rows of the others' shares; leave rows "
-                    "out, or pass gradients as arrays"
+                    "rows: 'exact' is not of ranks, which would see old rows of one another; leave rows out"
                 )
             self._layout = self._whole.layout(ranks.size, self._bucket_bytes, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
@@ -164,8 +164,8 @@ class Sharded(Optimizer):
             self._grads = [grads[number] for number in range(len(grads))]
             pieces, shares = self._cut()
             origins = [Origin(piece.param, piece.begin, self._whole.params[piece.param].size) for piece in self._own]
-            own = list(zip(self._own, [p for group in pieces for p in group["params"].values()], strict=True))
-            self._tables = Tables(ranks, self._whole, self._layout, own, in_bfloat16)
+            arrays = [p for group in pieces for p in group["params"].values()]
+            self._tables = Tables(ranks, self._whole, self._layout, self._own, arrays, in_bfloat16)
             self.core = Core.make(type(self), fields | {"params": pieces, "grads": shares}, origins)
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
@@ -284,13 +284,15 @@ class Sharded(Optimizer):
         ----------
         grads : optional
             This rank's gradients in the structure of the parameters, where they are not in ``.grads`` already: they are
-            copied there.
+            copied there, but for `Rows`. Where one rank gives `Rows`, all do, of no rows if need be; they are exchanged
+            as rows, and the average is that of all ranks' rows one behind the other, in the order of the ranks.
         grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each :
             As in `Optimizer.step`, the same on every rank; norms, of whole parameters, the clipping and what is finite
             are of the average, and `zero_grads` zeroes ``.grads``.
         weight : float, default 1
             What this rank's gradients weigh in the average, from 0 to 2**126; it may differ from rank to rank. 0 is for
-            a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything.
+            a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything, but
+            `Rows` where the others give those.
 
         Raises
         ------
@@ -331,11 +333,7 @@ class Sharded(Optimizer):
     def _moved(self, grads: Any, weight: Any) -> Moved | None:
         """The rows of all ranks, brought to where they are stepped; None where this rank gives arrays alone. Then no
         rank may give rows: those that do are in another act than `step`."""
-        try:
-            flat = self._whole.flat_grads(self.grads if grads is None else grads)
-            given = {k: g for k, g in enumerate(flat) if type(g) is Rows or sparse.reader(g)}
-        except Exception:  # `step` refuses it, or does not look at it
-            return None
+        given = self._tables.among(self.grads if grads is None else grads)
         if not given:
             return None
         with self._ranks.all_or_none("step by Rows") as agree:

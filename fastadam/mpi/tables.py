@@ -2,7 +2,7 @@
 rows go to all. Nothing here is as large as a table.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,37 +17,51 @@ from .ranks import Ranks, wait
 
 
 class Part(NamedTuple):
-    """The rows of one of this rank's pieces: its place in the plan, its array, its first row and the number of rows."""
+    """One of this rank's pieces, of whole rows: its place in the plan, its array, its first row."""
 
     place: int
     values: np.ndarray
     first: int
-    n_rows: int
 
 
 class Tables:
-    """The parameters among the ranks. `own` are this rank's pieces, in the order of the plan, and their arrays."""
+    """The parameters among the ranks. `own` are this rank's pieces and `arrays` theirs, in the order of the plan."""
 
     def __init__(
-        self, ranks: Ranks, whole: Whole, layout: Layout, own: Sequence[tuple[Piece, np.ndarray]], in_bfloat16: bool
+        self,
+        ranks: Ranks,
+        whole: Whole,
+        layout: Layout,
+        own: Sequence[Piece],
+        arrays: Sequence[np.ndarray],
+        in_bfloat16: bool,
     ) -> None:
         self.ranks, self.whole = ranks, whole
         self._layout, self._in_bfloat16 = layout, in_bfloat16 and ranks.size > 1
         self._parts: dict[int, list[Part]] = {}
-        for place, (piece, values) in enumerate(own):
+        for place, (piece, values) in enumerate(zip(own, arrays, strict=True)):
             if values.size and piece.param in layout.by_rows:
-                part = Part(place, values, piece.begin // row_size(whole.params[piece.param]), len(values))
+                part = Part(place, values, piece.begin // row_size(whole.params[piece.param]))
                 self._parts.setdefault(piece.param, []).append(part)
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def among(self, grads: Any) -> dict[int, Any]:
+        """The gradients of rows by number of the parameter; none where a step refuses these, or does not look."""
+        try:
+            flat = self.whole.flat_grads(grads)
+        except Exception:
+            return {}
+        others = {number: g for number, g in enumerate(flat) if type(g) is not np.ndarray}
+        return {number: g for number, g in others.items() if type(g) is Rows or sparse.reader(g) is not None}
 
     def fitting(self, number: int, given: Any, has_weight: bool) -> Rows:
         """The rows of a parameter, if they fit, with values as they are computed. Of a rank that has no weight none."""
         name, p = self.whole.names[number], self.whole.params[number]
         if number not in self._layout.by_rows:
             raise ValueError(
-                f"gradient of {name}: expected an array, got Rows; its rows of {row_size(p)} elements are large beside "
-                "a rank's share of a bucket, or cut 8-bit blocks, so that pieces are not whole rows; raise "
-                "bucket_bytes, or pass an array"
+                f"gradient of {name}: expected an array, got Rows; its rows of {row_size(p)} elements are cut, since "
+                "16 are more than a rank's share of a bucket, or they cut 8-bit blocks; raise bucket_bytes, change "
+                "state_dtype, or pass an array"
             )
         if not has_weight:
             return Rows([], np.empty((0, *p.shape[1:]), checks.computed_in(p)))
@@ -57,30 +71,24 @@ class Tables:
         wrong = np.flatnonzero((rows.index < 0) | (rows.index >= len(p)))
         if len(wrong):
             allowed = f"0 … {len(p) - 1}" if len(p) else "none, of a parameter without rows"
-            raise ValueError(
-                f"gradient of {name}: index: expected numbers of rows, {allowed}, got {rows.index[wrong[0]]} at place "
-                f"{wrong[0]}"
-            )
+            came = f"{rows.index[wrong[0]]} at place {wrong[0]}"
+            raise ValueError(f"gradient of {name}: index: expected numbers of rows, {allowed}, got {came}")
         with np.errstate(over="ignore"):
             return Rows(rows.index, values.astype(checks.computed_in(p), copy=False))
 
     def move(self, given: Mapping[int, Rows], weighed: Callable[[np.ndarray], np.ndarray]) -> "Moved":
         """Send each row to the rank that steps it, in an act of all: there they are in the order of the ranks."""
-        numbers = [number for number in given if self.whole.params[number].size]
-        sent = [self._sorted(number, given[number], weighed) for number in numbers]
-        counts = np.array([counts for _, counts in sent], np.int64).reshape(len(sent), -1).T.copy()
-        came_counts = np.empty_like(counts)
-        wait(self.ranks.comm.Ialltoall(counts, came_counts))
-        came = [np.empty(n, records.dtype) for n, (records, _) in zip(came_counts.sum(axis=0), sent, strict=True)]
-        ways = zip(sent, came, came_counts.T, strict=True)
-        for request in [
-            self.ranks.comm.Ialltoallv(_message(records, counts), _message(into, came_counts))
-            for (records, counts), into, came_counts in ways
-        ]:
+        moved, comm = Moved(self, given), self.ranks.comm
+        sent = [self._sorted(number, given[number], weighed) for number in moved.numbers]
+        counts = np.array([own for _, own in sent], np.int64).reshape(len(sent), comm.size).T.copy()
+        counts_of = np.empty_like(counts)  # what the others send to this rank
+        wait(comm.Ialltoall(counts, counts_of))
+        came = [np.empty(n, records.dtype) for n, (records, _) in zip(counts_of.sum(axis=0), sent, strict=True)]
+        ways = zip(sent, came, counts_of.T, strict=True)
+        for request in [comm.Ialltoallv(_message(*own), _message(into, n)) for own, into, n in ways]:
             wait(request)
-        moved = Moved(self, frozenset(given))
-        for number, records in zip(numbers, came, strict=True):
-            self._deal_out(moved, number, records)
+        for number, records in zip(moved.numbers, came, strict=True):
+            moved.grads |= self._dealt_out(number, records)
         return moved
 
     def parts(self, number: int) -> list[Part]:
@@ -98,7 +106,7 @@ class Tables:
     def _sorted(
         self, number: int, rows: Rows, weighed: Callable[[np.ndarray], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of a parameter as they travel, by who steps them, and how many are whose."""
+        """The rows of a parameter as they travel, by who steps them, and how many each does."""
         firsts, holders = self._holders(number)
         to = holders[np.searchsorted(firsts, rows.index, "right") - 1]
         order = np.argsort(to, kind="stable")
@@ -110,31 +118,30 @@ class Tables:
         records = _records(rows.index[order], values, row_size(self.whole.params[number]))
         return records, np.bincount(to, minlength=self.ranks.size)
 
-    def _deal_out(self, moved: "Moved", number: int, records: np.ndarray) -> None:
-        """Give each of this rank's parts the rows that came for it."""
+    def _dealt_out(self, number: int, records: np.ndarray) -> Iterator[tuple[int, Rows]]:
+        """The place of each of this rank's parts of a parameter, and the rows that came for it."""
         index, values = records["row"], np.ascontiguousarray(records["values"])
         if self._in_bfloat16:
             bits, values = values, np.zeros(values.shape, np.float32)
             add_bfloat16(bits.reshape(-1), values.reshape(-1))
         for part in self.parts(number):
-            is_here = (index >= part.first) & (index < part.first + part.n_rows)
-            shape = (-1, *part.values.shape[1:])
-            moved.grads[part.place] = Rows(index[is_here] - part.first, values[is_here].reshape(shape))
+            is_here = (index >= part.first) & (index < part.first + len(part.values))
+            own = values[is_here].reshape(-1, *part.values.shape[1:])
+            yield part.place, Rows(index[is_here] - part.first, own)
 
 
 class Moved:
     """The rows of a step, where they are stepped: `grads` by place in the plan. `params` are the numbers of the whole
-    parameters that they are of."""
+    parameters that they are of, `numbers` those of them that have elements."""
 
-    def __init__(self, tables: Tables, params: frozenset[int]) -> None:
+    def __init__(self, tables: Tables, params: Collection[int]) -> None:
         self._tables, self.params = tables, params
+        self.numbers = [number for number in params if tables.whole.params[number].size]
         self.grads: dict[int, Rows] = {}
-        whole = tables.whole.params
-        self._numbers = [number for number in sorted(params) if whole[number].size]
 
     def take(self) -> None:
         """Bring what is stepped of the parameters, where they are not stepped where they are."""
-        for number in self._numbers:
+        for number in self.numbers:
             p = self._tables.whole.params[number]
             for part in self._tables.parts(number):
                 if not np.may_share_memory(part.values, p):
@@ -144,15 +151,13 @@ class Moved:
     def send_back(self) -> None:
         """Give the rows that each rank has stepped to all."""
         ranks = self._tables.ranks
-        sent = [self._stepped(number) for number in self._numbers]
+        sent = [self._stepped(number) for number in self.numbers]
         counts = ranks.all_gather([float(len(records)) for records in sent]).astype(np.int64)
         came = [np.empty(n, records.dtype) for n, records in zip(counts.sum(axis=0), sent, strict=True)]
         ways = zip(sent, came, counts.T, strict=True)
-        for request in [
-            ranks.comm.Iallgatherv([records.view(np.uint8), MPI.BYTE], _message(into, n)) for records, into, n in ways
-        ]:
+        for request in [ranks.comm.Iallgatherv(records.view(np.uint8), _message(into, n)) for records, into, n in ways]:
             wait(request)
-        for number, records in zip(self._numbers, came, strict=True):
+        for number, records in zip(self.numbers, came, strict=True):
             p = self._tables.whole.params[number]
             p.view(_bits(p))[records["row"]] = records["values"].reshape(-1, *p.shape[1:])
 

@@ -175,6 +175,12 @@ def ways_to_give_rows(comm, folder):
         opt.step(table / 8)
         plain.step(plain_table / 8)
         np.testing.assert_allclose(table, plain_table, rtol=1e-12)
+    empty = Sharded(fastadam.Adam, [np.ones((0, 4)), np.ones((5, 0)), np.ones((100, 4))], comm)
+    nothing = Rows([], np.ones((0, 4)))
+    empty.step([nothing, Rows([3], np.ones((1, 0))), np.ones((100, 4))])
+    empty.step([nothing, np.ones((5, 0)), nothing])
+    empty.step([nothing, np.ones((5, 0)), np.ones((100, 4))])
+    assert set(inside.plan(empty).steps.tolist()) == {3}
     groups = [{"params": {"table": np.ones((200, 4))}}, {"params": {"b": np.ones(3)}}]
     opt = Sharded(fastadam.Adam, groups, comm)
     opt.grads[0]["table"] = Rows(index, rows)
@@ -266,7 +272,7 @@ def rows_that_are_refused(comm, folder):
     assert (everything(opt), digest(inside.grad_views(opt))) == before
     beside.steps(1).check()
     cut = Sharded(fastadam.Adam, [np.ones((4, 400))], comm, bucket_bytes=800 * comm.size)
-    said = "gradient of params[0]: expected an array, got Rows; its rows of 400 elements are large"
+    said = "gradient of params[0]: expected an array, got Rows; its rows of 400 elements are cut"
     if comm.size > 1:
         with refused(comm, said, dict.fromkeys(range(comm.size), (ValueError, said))):
             cut.step([Rows([1], np.ones((1, 400)))])
