@@ -99,7 +99,7 @@ class Memory:
         own = list(self._params.values())
         memory = _one_memory(own)
         self.is_buffer = memory is None
-        self.values: np.ndarray = np.empty(run.starts[-1], own[0].dtype) if memory is None else memory
+        self.values: np.ndarray = np.zeros(run.starts[-1], own[0].dtype) if memory is None else memory
         self.grads = np.zeros(run.starts[-1], checks.computed_in(own[0]))
 
     def grads_by_param(self) -> dict[int, np.ndarray]:

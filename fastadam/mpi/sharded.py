@@ -228,11 +228,10 @@ class Sharded(Optimizer):
         return groups, [share for *_, share in flat]
 
     def _take_values_of_first(self) -> None:
-        """Parameters begin as those of rank 0; so do master weights, unless they come from a folder."""
+        """Parameters begin as those of rank 0; so do states that begin as they do, unless they come from a folder."""
         self._exchange.broadcast()
-        for p, states in zip(self.core.plan.params, self.core.store.states, strict=True):
-            if "master" in states and self.t == 0:
-                states["master"][...] = p
+        if self.t == 0:
+            self.core.begin_as_params()
 
     def _shard(self) -> shards.Shard:
         """This rank's share as plain data; the caller holds the plan."""

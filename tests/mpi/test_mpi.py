@@ -46,6 +46,7 @@ BY_THREE = (
     "no_table_travels",
     "rows_that_are_refused",
     "rows_on_one_rank_and_an_array_on_another",
+    "worlds_of_rows_by_chance",
 )
 #: seconds that a job may take, on a machine that does much else: one that hangs is ended by its ranks before
 LIMIT = 330

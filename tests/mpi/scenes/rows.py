@@ -1,9 +1,11 @@
 """Gradients of some rows: each rank's own, together those of one process; and no table travels whole."""
 
 import itertools
+import os
 
 import inside
 import numpy as np
+from cases import CASES
 from ml_dtypes import bfloat16
 from scipy.sparse import coo_matrix
 
@@ -12,6 +14,7 @@ from fastadam import Rows
 from fastadam.mpi import Sharded, flat
 
 from .stage import arrays_in, digest, everything, refused, same_everywhere, same_states, scene, several
+from .steps import random_params
 
 #: of so many ranks: each over the mean of all is exact
 EXACT = {1: [4], 2: [1, 3], 3: [1, 2, 0], 4: [1, 2, 0, 5]}
@@ -98,6 +101,7 @@ def rows_of_a_table(comm, folder):
         (fastadam.SGD, {"lr": 0.1, "momentum": 0.9}, "float32", (250, 4)),
         (fastadam.Adam, {"amsgrad": True}, "float64", (250, 2, 3)),
         (fastadam.AdamW, {"weight_decay": 0.1, "master_weights": True}, bfloat16, (300,)),
+        (fastadam.ScheduleFreeAdamW, {}, "float32", (250, 4)),  # whose states begin as the parameter
         (fastadam.Adam, {"state_dtype": "bfloat16", "master_weights": True}, "float16", (250, 4)),
         (fastadam.Adam, {"state_dtype": "int8", "min_8bit_size": 10_000}, "float32", (90, 256)),
     ]
@@ -295,3 +299,43 @@ def rows_on_one_rank_and_an_array_on_another(comm, folder):
         opt.step(5 if comm.rank == 0 else rows, weight=int(comm.rank != 0))
     assert (everything(opt), digest(inside.grad_views(opt))) == before
     beside.steps(1).check()
+
+
+@scene
+def worlds_of_rows_by_chance(comm, folder):
+    """Tables of any shape, dtype and layout in groups, some given as rows and some as arrays, from step to step. More
+    of them: FASTADAM_TEST_TRIALS=1000."""
+    for trial in range(int(os.environ.get("FASTADAM_TEST_TRIALS", "4"))):
+        cls, options = [*CASES.values()][np.random.default_rng([trial, 7]).integers(len(CASES))]
+        made = [random_params(np.random.default_rng([trial, 3]), (None, "bfloat16")) for _ in range(2)]
+        params, plain_params = flat(made[0]) if trial % 2 else made[0], made[1]
+        opt = Sharded(cls, params, comm, bucket_bytes=2 ** (4 + trial % 8), **options)
+        plain = cls(plain_params, **options)
+        by_rows = inside.layout(opt).by_rows
+        for t in range(4):
+            which = np.random.default_rng([trial, t])
+            is_rows = [
+                number in by_rows and p.ndim > 0 and which.random() < 0.5 for number, p in enumerate(arrays_in(params))
+            ]
+            every = [of_chance(plain_params, is_rows, [trial, t, rank]) for rank in range(comm.size)]
+            how = [{}, {"max_norm": 0.5}, {"max_norm_each": 0.5}, {"skip_nonfinite": True}][which.integers(4)]
+            opt.step(every[comm.rank], **how)
+            whole = [
+                together(list(own)) if rows else sum(own)
+                for own, rows in zip(zip(*every, strict=True), is_rows, strict=True)
+            ]
+            plain.step(whole, grad_scale=comm.size, **how)
+        for p, expected in zip(arrays_in(params), arrays_in(plain_params), strict=True):
+            np.testing.assert_array_equal(p, expected)
+        same_states(opt.state_dict(), plain.state_dict())
+
+
+def of_chance(params, is_rows: list[bool], seed: list[int]) -> list:
+    """A rank's gradients, of whole numbers: of some parameters rows, of others arrays."""
+    rng, found = np.random.default_rng(seed), []
+    for p, rows in zip(arrays_in(params), is_rows, strict=True):
+        n = rng.integers(0, 6) if rows and len(p) else 0
+        shape = (n, *p.shape[1:]) if rows else p.shape
+        values = np.asarray(rng.integers(-9, 10, shape), np.float64 if p.itemsize == 8 else np.float32)
+        found.append(Rows(rng.integers(0, max(len(p), 1), n), values) if rows else values)
+    return found
