@@ -2,6 +2,7 @@
 form, as its embeddings have them. A row that has any entries must have all: an entry that is missing is no zero.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,16 @@ from ._rows import Rows
 
 def as_rows(name: str, value: Any) -> Rows | None:
     """The rows that a sparse gradient brings; None for what is no sparse one."""
+    read = reader(value)
+    return None if read is None else read(name, value)
+
+
+def reader(value: Any) -> Callable[[str, Any], Rows] | None:
+    """What reads a sparse gradient; None for what is no sparse one."""
     if hasattr(value, "sparse_dim") and getattr(value, "is_sparse", False):
-        return _of_torch(name, value)
+        return _of_torch
     if hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2:
-        return _of_scipy(name, value)
+        return _of_scipy
     return None
 
 
