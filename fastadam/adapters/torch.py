@@ -327,7 +327,10 @@ class _TensorPlan:
         self.plan.step(taken)
         self.watch.count()
         for place, (grad, own) in enumerate(zip(grads, taken, strict=True)):
-            self.watch.note_gradient(place, grad, 0 if isinstance(own, Rows) else own.ctypes.data)
+            if isinstance(own, Rows):
+                self.watch.note_gradient(place, None, 0)
+            else:
+                self.watch.note_gradient(place, grad, own.ctypes.data)
 
 
 def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
