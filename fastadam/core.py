@@ -14,8 +14,10 @@ from .groups import Groups, Values
 from .kernel import backends, checks
 from .kernel._follow import Follower
 from .kernel._plan import Plan
+from .kernel._rows import Rows
 from .kernel._signals import deferred_signals
 from .kernel.arrived import make_writeable
+from .kernel.sparse import as_rows
 from .names import meant
 from .state import numbers
 from .state.numbers import First
@@ -167,7 +169,7 @@ class Core(Follower):
             way = "no gradients are bound; zero your own, or construct with grads="
             raise RuntimeError(f"zero_grad: {way if self.owner is None else 'the .grad of the object is None'}")
         named = zip(self.tree.names, self.flatten(grads), strict=True)
-        given = {name: g for name, g in named if g is not None}
+        given = {name: g.values if isinstance(g, Rows) else g for name, g in named if g is not None}
         for name, g in given.items():
             checks.writeable(f"gradient of {name}", g)
         with self.held():
@@ -441,7 +443,10 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
     """Check gradients that are to be bound, where there are any."""
     flat = () if bound is None else structure.flatten(bound, frozen)
     for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
-        if g is not None:
+        rows = g if isinstance(g, Rows) else as_rows(f"gradient of {name}", g, p.shape)
+        if rows is not None:
+            checks.row_values(name, rows.index, rows.values, p)
+        elif g is not None:
             checks.gradient(name, g, p)
 
 
