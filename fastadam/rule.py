@@ -76,6 +76,9 @@ class Rule:
     non_negative: tuple[str, ...] = ()
     #: those that 8 bits cannot keep: weights, and what is the small difference of two states
     not_in_8_bits: tuple[str, ...] = ()
+    #: how much larger the size of an element's step may be than that of the last one, where the gradients of both are
+    #: zero; of scalars of the last step, and of the next one as `next_…`. None where that is not known
+    fading: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:

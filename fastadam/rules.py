@@ -49,6 +49,10 @@ def sgd_momentum_scalars(t, lr, momentum, dampening):
     return lr, momentum, one_minus_dampening
 
 
+def sgd_momentum_fading(lr, next_lr, next_momentum):
+    return absolute(next_lr / lr) * next_momentum
+
+
 # ---------------------------------------------------------------- Adam, AdamW, AMSGrad
 
 
@@ -75,6 +79,15 @@ def adam_scalars(t, lr, beta1, beta2, eps, beta_decay=1.0, eps_hat: bool = False
     step_size = lr * root / (1.0 - beta1**t)
     eps = eps if eps_hat else eps * root
     return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
+
+
+def adam_fading(step_size, eps, next_step_size, next_beta1, next_beta2, next_eps):
+    """m shrinks by beta1; the root of v shrinks by that of beta2, and eps by itself: their sum by no more than either.
+
+    Where v becomes zero, for being too small, an eps that is not hides it.
+    """
+    shrinks = min(sqrt(next_beta2), next_eps / eps)
+    return absolute(next_step_size / step_size) * next_beta1 / shrinks if min(eps, next_eps) > 1e-12 else inf
 
 
 # ---------------------------------------------------------------- AdaMax
@@ -377,8 +390,8 @@ def average_scalars(t, decay, equal: bool, first=1.0):
 RULES = {
     rule.name: rule
     for rule in (
-        Rule(adam, adam_scalars, ("m", "v"), ("v",)),
-        Rule(amsgrad, adam_scalars, ("m", "v", "v_max"), ("v", "v_max")),
+        Rule(adam, adam_scalars, ("m", "v"), ("v",), fading=adam_fading),
+        Rule(amsgrad, adam_scalars, ("m", "v", "v_max"), ("v", "v_max"), fading=adam_fading),
         Rule(adamax, adamax_scalars, ("m", "u"), ("u",)),
         Rule(adagrad, adagrad_scalars, ("v",), ("v",)),
         Rule(rmsprop, rmsprop_scalars, ("v",), ("v",)),
@@ -387,7 +400,7 @@ RULES = {
         Rule(rmsprop_centered_momentum, rmsprop_momentum_scalars, ("v", "m", "b"), ("v",), ("v", "m")),
         Rule(adadelta, adadelta_scalars, ("v", "d"), ("v", "d")),
         Rule(sgd, sgd_scalars, ()),
-        Rule(sgd_momentum, sgd_momentum_scalars, ("b",)),
+        Rule(sgd_momentum, sgd_momentum_scalars, ("b",), fading=sgd_momentum_fading),
         Rule(sgd_nesterov, sgd_momentum_scalars, ("b",)),
         Rule(nadam, nadam_scalars, ("m", "v"), ("v",)),
         Rule(radam, radam_scalars, ("m", "v"), ("v",)),

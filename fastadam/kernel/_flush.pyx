@@ -1,12 +1,12 @@
 # cython: language_level=3
-"""Rows that lag, all of them: those that make up for what they missed before a step, or when they are asked to."""
+"""Rows that lag, of all parameters: what is noted of each step, and when they make up for those that they missed."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
 
-from ._lag cimport forget, know_history, make_up
+from . cimport _lag
 from ._segments cimport HISTORY, Job, Segment
-from ._tiles cimport run_segments
+from ._tiles cimport run_segments, scalars_of
 
 
 cdef int make_up_before(Layout layout, bint all_rows, int n_threads) except -1:
@@ -21,7 +21,7 @@ cdef int make_up_before(Layout layout, bint all_rows, int n_threads) except -1:
         if segment.visits is NULL:
             continue
         if not segment.knows_history:
-            know_history(segment)
+            _lag.know_history(segment)
         any |= must_make_up(segment, all_rows)
     if not any:
         return 0
@@ -58,7 +58,7 @@ cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, int n_threads)
         for i in range(layout.job.n_segments):
             segment = &layout.job.segments[i]
             if segment.work:
-                forget(segment)
+                segment.visits[segment.n_rows] = 0
             layout.set_work(segment, kept[i].work)
             segment.rows, segment.absent = kept[i].rows, kept[i].absent
         layout.cut()
@@ -74,4 +74,38 @@ cdef inline bint must_make_up(Segment* segment, bint all_rows) noexcept:
 cdef void make_up_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    make_up(job, segment, begin, end, buffer)
+    _lag.make_up(job, segment, begin, end, buffer)
+
+
+cdef void note_step(Layout layout) noexcept:
+    """Note the scalars of the step that comes, for the rows that it leaves out."""
+    cdef Py_ssize_t i
+    cdef Segment* segment
+    for i in range(layout.job.n_segments):
+        segment = &layout.job.segments[i]
+        if not layout.job.clips_each:
+            segment.keeps_denormals = layout.job.keeps_denormals
+        if segment.visits is not NULL and not segment.absent:
+            _lag.note_step(segment, scalars_of(&layout.job, segment))
+    layout.job.keeps_denormals = True  # outside of the ranges
+
+
+cdef void end_step(Layout layout) noexcept:
+    """The rows that the step brought have done it."""
+    cdef Py_ssize_t i, k
+    cdef Segment* segment
+    for i in range(layout.job.n_segments):
+        segment = &layout.job.segments[i]
+        if segment.visits is not NULL and not segment.absent:
+            for k in range(segment.rows.n):
+                segment.visits[segment.rows.row[k]] = segment.done + 1
+
+
+cdef void forget(Layout layout) noexcept:
+    """No row lags: none is to make up for anything."""
+    cdef Py_ssize_t i
+    cdef Segment* segment
+    for i in range(layout.job.n_segments if layout.logs is not None else 0):
+        segment = &layout.job.segments[i]
+        if segment.visits is not NULL:
+            segment.visits[segment.n_rows] = 0

@@ -8,10 +8,10 @@ denormals were kept. So each step that is made up for is, to the bit, the one th
 """
 
 from libc.float cimport DBL_MAX, FLT_MAX
-from libc.stdint cimport INT64_MAX, int64_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
-from ._segments cimport HISTORY, MAX_OPERANDS, PYTHON_STRIP, Operand
+from ._segments cimport HISTORY, MAX_OPERANDS, PYTHON_STRIP, Operand, sweep_t
 from ._strips cimport Run, Strip, cut_strip, noise_of, number_of, step_strip
 
 cdef extern from "denormals.h":
@@ -20,6 +20,8 @@ cdef extern from "denormals.h":
 
 cdef enum:
     N_PROBES = 8
+    MAX_SCALARS = 32        # of a rule whose steps are known to fade
+    EVERY = 8               # so many steps it is looked whether a row's parameters still move
 
 #: how many steps' scalars are kept
 globals()["HISTORY"] = <int> HISTORY
@@ -33,12 +35,7 @@ cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 # ---------------------------------------------------------------- around a step
 
 
-cdef void forget(Segment* segment) noexcept:
-    """No row lags: none is to make up for anything."""
-    segment.visits[segment.n_rows] = 0
-
-
-cdef void note_step(Layout layout, Segment* segment, const void* scalars) noexcept:
+cdef void note_step(Segment* segment, const void* scalars) noexcept:
     """Note what rows that this step leaves out will have to make up for."""
     cdef char* record = record_of(segment, segment.done)
     cdef int k
@@ -51,10 +48,10 @@ cdef void note_step(Layout layout, Segment* segment, const void* scalars) noexce
         (<float*> record)[segment.n_scalars] = segment.keeps_denormals
     else:
         (<double*> record)[segment.n_scalars] = segment.keeps_denormals
-    if not moves_at_rest(segment, record):
-        segment.rests_since = min(segment.rests_since, segment.done)
-    else:
-        segment.rests_since = INT64_MAX
+    if moves_at_rest(segment, record):
+        segment.rests_since = segment.done + 1
+    if not fades(segment, segment.done):
+        segment.fades_since = segment.done + 1
     if segment.rows.n >= 0 and not segment.visits[segment.n_rows]:
         for k in range(segment.n_rows):
             segment.visits[k] = segment.done
@@ -62,18 +59,11 @@ cdef void note_step(Layout layout, Segment* segment, const void* scalars) noexce
         segment.oldest = segment.done
 
 
-cdef void end_step(Segment* segment) noexcept:
-    """The rows that the step brought have done it."""
-    cdef Py_ssize_t k
-    for k in range(segment.rows.n):
-        segment.visits[segment.rows.row[k]] = segment.done + 1
-
-
 cdef void know_history(Segment* segment) noexcept:
     """Of a parameter that has just been laid out: since when its rows may lag, and since when none at rest moves."""
     cdef Py_ssize_t k
     segment.knows_history = True
-    segment.oldest = segment.rests_since = segment.done
+    segment.oldest = segment.rests_since = segment.fades_since = segment.done
     if not segment.visits[segment.n_rows]:
         return
     for k in range(segment.n_rows):
@@ -82,6 +72,8 @@ cdef void know_history(Segment* segment) noexcept:
         if moves_at_rest(segment, record_of(segment, segment.rests_since - 1)):
             break
         segment.rests_since -= 1
+    while segment.fades_since > segment.oldest and fades(segment, segment.fades_since - 1):
+        segment.fades_since -= 1
 
 
 cdef inline char* record_of(Segment* segment, int64_t steps) noexcept nogil:
@@ -116,6 +108,25 @@ cdef bint moves_at_rest(Segment* segment, const void* record) noexcept:
     return not are_zeros(<char*> &numbers[N_PROBES], (segment.n_operands - 1) * N_PROBES * sizeof(double))
 
 
+cdef bint fades(Segment* segment, int64_t steps) noexcept:
+    """Whether the step after so many moves each element of zero gradient less than the step before it did.
+
+    By a hundredth, which no error of rounding comes near.
+    """
+    cdef double[MAX_SCALARS] last, next
+    cdef int k
+    if segment.fading is NULL or segment.n_scalars > MAX_SCALARS:
+        return False
+    for k in range(segment.n_scalars if steps > segment.oldest else 0):
+        last[k] = scalar_of(segment, record_of(segment, steps - 1), k)
+        next[k] = scalar_of(segment, record_of(segment, steps), k)
+    return steps <= segment.oldest or segment.fading(last, next) <= 0.99
+
+
+cdef inline double scalar_of(Segment* segment, const char* record, int k) noexcept nogil:
+    return (<float*> record)[k] if segment.itemsize == 4 else (<double*> record)[k]
+
+
 cdef bint are_zeros(const char* memory, Py_ssize_t n_bytes) noexcept nogil:
     cdef Py_ssize_t n
     while n_bytes > 0:
@@ -146,22 +157,56 @@ cdef void make_up(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, 
 cdef void make_up_run(Job* job, Segment* segment, Strip* strip, char* buffer) noexcept nogil:
     """The same of a run."""
     cdef int64_t k = segment.visits[number_of(segment, strip.runs[0].row)]
-    cdef char* record
     cdef uint64_t mode
     cdef bint keeps_denormals
-    if k >= segment.rests_since and k < segment.done and rests(segment, &strip.runs[0]):
+    if k >= segment.done or k >= segment.rests_since and rests(segment, &strip.runs[0]):
         return
-    while k < segment.done:
-        record = record_of(segment, k)
-        if segment.itemsize == 4:
-            keeps_denormals = (<float*> record)[segment.n_scalars] != 0
-        else:
-            keeps_denormals = (<double*> record)[segment.n_scalars] != 0
+    if segment.others_direct and segment.sweep is not NULL:
+        make_up_in_place(segment, &strip.runs[0], k)
+        return
+    for k in range(k, segment.done):
+        keeps_denormals = kept_denormals(segment, k)
         mode = 0 if keeps_denormals else denormals_off()
-        step_strip(job, segment, strip, record, noise_of(job.seed, k), ZEROS, buffer)
+        step_strip(job, segment, strip, record_of(segment, k), noise_of(job.seed, k), ZEROS, buffer)
         if not keeps_denormals:
             denormals_restore(mode)
-        k += 1
+
+
+cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept nogil:
+    """The steps after so many of a run that is swept where it lies.
+
+    Once a step has not moved any of its parameters, none that fades will: the rest changes the states alone.
+    """
+    cdef void* arrays[MAX_OPERANDS]
+    cdef double[PYTHON_STRIP] before
+    cdef Py_ssize_t n_bytes = run.n * segment.itemsize
+    cdef uint64_t mode = denormals_off()
+    cdef bint keeps_denormals = False  # as the mode is now
+    cdef sweep_t sweep = segment.sweep
+    cdef bint looks
+    cdef int i
+    cdef int64_t k
+    for i in range(segment.n_operands):
+        arrays[i] = segment.operands[i].data + run.at * segment.itemsize
+    arrays[1] = ZEROS
+    for k in range(first, segment.done):
+        if keeps_denormals != kept_denormals(segment, k):
+            keeps_denormals = not keeps_denormals
+            denormals_restore(mode)
+            if not keeps_denormals:
+                denormals_off()
+        looks = (k - first) % EVERY == EVERY - 1 and k + 1 >= segment.fades_since and sweep is not segment.idle
+        if looks:
+            memcpy(before, arrays[0], n_bytes)
+        sweep(run.n, arrays, record_of(segment, k))
+        if looks and memcmp(before, arrays[0], n_bytes) == 0:
+            sweep = segment.idle
+    denormals_restore(mode)
+
+
+cdef inline bint kept_denormals(Segment* segment, int64_t steps) noexcept nogil:
+    """Whether the step after so many kept them."""
+    return scalar_of(segment, record_of(segment, steps), segment.n_scalars) != 0
 
 
 cdef bint rests(Segment* segment, Run* run) noexcept nogil:

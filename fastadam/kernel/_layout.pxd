@@ -1,7 +1,7 @@
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 
-from ._segments cimport N_PACKED, Bundle, Cohort, Extent, Job, Segment, packed_t, sweep_t
+from ._segments cimport N_PACKED, Bundle, Cohort, Extent, Job, Segment, fading_t, packed_t, sweep_t
 
 ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 
@@ -16,6 +16,8 @@ cdef class Kernel:
     cdef sweep_t sweep32, sweep64
     cdef packed_t[N_PACKED] packed
     cdef scalars_t scalars
+    cdef fading_t fading
+    cdef sweep_t idle32, idle64
     cdef readonly int n_operands, n_hyper, n_scalars
 
 cdef struct Block:          # memory that is kept for the next layout

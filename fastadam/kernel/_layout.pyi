@@ -15,4 +15,5 @@ class Kernel:
         python: tuple[Callable[..., None], Callable[[int, list[float]], list[float]]] | None = None,
         owner: object = None,
         packed: tuple[int, ...] = ...,
+        idle: tuple[int, int, int] = (0, 0, 0),
     ) -> None: ...

@@ -25,13 +25,17 @@ cdef class Kernel:
     """A rule made runnable: its sweeps and step scalars, as addresses of C functions or as Python functions.
 
     `sweeps` maps the dtypes "float32" and "float64" to addresses; `scalars` is one; `packed` has those of the packed
-    sweeps, or 0. Python functions take their place in `python`: a pair ``(sweep(scalars, *arrays), scalars(t,
-    hyper))``. `owner` is kept alive.
+    sweeps, or 0, `idle` those of its fading and idle sweeps. Python functions take their place in `python`: a pair
+    ``(sweep(scalars, *arrays), scalars(t, hyper))``. `owner` is kept alive.
     """
 
-    def __init__(self, rule, sweeps=None, size_t scalars=0, python=None, owner=None, packed=(0,) * N_PACKED):
+    def __init__(
+        self, rule, sweeps=None, size_t scalars=0, python=None, owner=None, packed=(0,) * N_PACKED, idle=(0, 0, 0)
+    ):
         cdef int k
         self.rule = rule
+        self.fading = <fading_t> <size_t> idle[0]
+        self.idle32, self.idle64 = <sweep_t> <size_t> idle[1], <sweep_t> <size_t> idle[2]
         for k in range(N_PACKED):
             self.packed[k] = <packed_t> <size_t> packed[k]
         self.owner = owner
@@ -182,7 +186,8 @@ cdef class Layout:
         segment.is_complex = cnp.PyTypeNum_ISCOMPLEX(segment.p_typenum)
         segment.itemsize = 8 if segment.typenum == cnp.NPY_DOUBLE else 4
         segment.sweep = kernel.sweep64 if segment.typenum == cnp.NPY_DOUBLE else kernel.sweep32
-        segment.all_packed, segment.n_scalars = kernel.packed, kernel.n_scalars
+        segment.all_packed, segment.n_scalars, segment.fading = kernel.packed, kernel.n_scalars, kernel.fading
+        segment.idle = kernel.idle64 if segment.typenum == cnp.NPY_DOUBLE else kernel.idle32
         for state in states:
             segment.in_blocks |= cnp.PyArray_Check(state) and cnp.PyArray_TYPE(<cnp.ndarray> state) == cnp.NPY_UINT8
         segment.n = segment.work = n_reals(segment, <cnp.ndarray> p)

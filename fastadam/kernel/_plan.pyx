@@ -12,7 +12,7 @@ from libc.math cimport fabs, isfinite
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from . cimport _flush, _gradients, _lag, _layout, _norms, _strips, _tiles
+from . cimport _flush, _gradients, _layout, _norms, _strips, _tiles
 from ._entry cimport Entry
 from ._extras cimport NO_NORM, OF_ALL, OF_EACH, PLAIN, Extras, read_named
 from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Layout
@@ -228,12 +228,9 @@ cdef class Plan(Entry):
         return 0
 
     cdef void end_counts(self, int64_t t, int64_t skipped) noexcept:
-        cdef Py_ssize_t i
         self.count[T], self.count[SKIPPED], self.count[UNDER_WAY] = t, skipped, 0
         self.changes += 1
-        for i in range(self.layout.job.n_segments if self.layout.logs is not None else 0):
-            if self.layout.job.segments[i].visits is not NULL:
-                _lag.forget(&self.layout.job.segments[i])
+        _flush.forget(self.layout)
         self.layout.form_cohorts(self.count + STEPS)
 
     def make_up(self):
@@ -439,7 +436,7 @@ cdef class Plan(Entry):
         if layout.job.clips_each:
             _norms.clip_each(layout, factor, extras.max_norm)
         if layout.logs is not None:
-            self.note_step(layout)
+            _flush.note_step(layout)
         self.grad_norm = grad_norm
         self.changes += 1
         layout.job.zero_grads = extras.zero_grads
@@ -454,27 +451,15 @@ cdef class Plan(Entry):
         self.count[UNDER_WAY] = 0
         return 0
 
-    cdef void note_step(self, Layout layout) noexcept:
-        """Note the scalars of this step for rows that it leaves out."""
-        cdef Py_ssize_t i
-        cdef Segment* segment
-        for i in range(layout.job.n_segments):
-            segment = &layout.job.segments[i]
-            if not layout.job.clips_each:
-                segment.keeps_denormals = layout.job.keeps_denormals
-            if segment.visits is not NULL and not segment.absent:
-                _lag.note_step(layout, segment, _tiles.scalars_of(&layout.job, segment))
-        layout.job.keeps_denormals = True  # outside of the ranges
-
     cdef void count_step(self, Layout layout) noexcept:
         """Count a step of the parameters that had gradients; where a cohort has others, it is split."""
         cdef Py_ssize_t i
         cdef bint is_split = False
         cdef Segment* segments = layout.job.segments
+        if layout.logs is not None:
+            _flush.end_step(layout)
         self.count[T] += 1
         for i in range(layout.job.n_segments):
-            if segments[i].visits is not NULL and not segments[i].absent:
-                _lag.end_step(&segments[i])
             self.count[STEPS + i] += not segments[i].absent
             is_split |= segments[i].absent != segments[segments[i].cohort.first].absent
         if is_split:

@@ -8,6 +8,7 @@ ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexc
 ctypedef void (*packed_t)(
     Py_ssize_t n, void** arrays, const void* scalars, const uint64_t* keys, uint64_t place
 ) noexcept nogil
+ctypedef double (*fading_t)(const double* last, const double* next) noexcept nogil
 
 cdef enum:                  # the packed sweeps of a rule, in the order of generate.PACKED
     STATES_IN_16
@@ -80,7 +81,10 @@ cdef struct Segment:        # one parameter with its gradient and states
     int n_scalars
     int64_t done            # the steps that it has done
     int64_t oldest          # no row has done fewer
-    int64_t rests_since     # since so many, none has moved an element whose states and gradient are zeros
+    int64_t rests_since     # since so many, none has moved an element whose states and gradient are zeros,
+    int64_t fades_since     # and since so many, each has moved those without a gradient less than the last
+    fading_t fading         # by how much; NULL where that is not known
+    sweep_t idle            # a sweep that leaves parameters as they are
     Py_ssize_t whole        # what random bits hang on: the number of the parameter that it is (a part of),
     Py_ssize_t offset       # and how many of that parameter's elements stand before it
     Py_ssize_t itemsize     # of what it is computed in, and the type

@@ -59,7 +59,8 @@ def _cython(rule: Rule) -> Kernel:
     if not _is_built_in(rule):
         raise ValueError(f"backend: rule {rule.name!r} is not built in; use backend='numba' or 'numpy'")
     scalars, float32, float64 = sweep_addresses(rule.name)
-    return Kernel(rule, {"float32": float32, "float64": float64}, scalars, packed=_MODULE.PACKED[rule.name])
+    packed, idle = _MODULE.PACKED[rule.name], _MODULE.IDLE.get(rule.name, (0, 0, 0))
+    return Kernel(rule, {"float32": float32, "float64": float64}, scalars, packed=packed, idle=idle)
 
 
 def _numba(rule: Rule) -> Kernel:

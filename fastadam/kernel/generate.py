@@ -121,6 +121,18 @@ cdef void {name}_step(double t, const double* hyper, double* out) noexcept nogil
 {body}
 """
 
+FADING = """
+cdef double {name}_fades(const double* last, const double* next) noexcept nogil:
+    if not ({is_still}):
+        return INFINITY
+    return {fading}({arguments})
+"""
+
+#: what a step is to be, beside its gradients zero, that leaves a parameter alone but for the rule's own step
+STILL = (
+    "{factor} - {factor} == 0 and {weight_decay} == 0 and {shrink} == 1 and {low} == -INFINITY and {high} == INFINITY"
+)
+
 
 def arrays(rule: Rule) -> list[str]:
     """What the loop calls the rule's arrays; a state's own name might be one of the loop's."""
@@ -132,9 +144,12 @@ def new(rule: Rule) -> list[str]:
     return [f"new_{name}" for name in rule.states]
 
 
-def sweep_body(rule: Rule, update: str) -> str:
-    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there."""
-    lines = [*_locals(rule), "for i in range(n):", *_indented(_element(rule, update))]
+def sweep_body(rule: Rule, update: str, stored: Mapping[str, str] | None = None) -> str:
+    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there.
+
+    `stored` is as in `_element`.
+    """
+    lines = [*_locals(rule), "for i in range(n):", *_indented(_element(rule, update, stored=stored))]
     return textwrap.indent("\n".join(lines), "    ")
 
 
@@ -186,8 +201,10 @@ def generate() -> str:
     parts = [HEADER]
     parts += [_function(f, "double") for f in scalars]
     parts += [_function(f, "real") for f in updates]
+    parts += [_function(f, "double") for f in dict.fromkeys(rule.fading for rule in every) if f is not None]
     for rule in every:
         parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
+        parts += [_fading(rule, rule.fading)] if rule.fading is not None else []
         parts += [_packed(rule, packing) for packing in PACKED]
         parts.append(STEP.format(name=rule.name, body=step_body(rule, rule.scalars.__name__)))
     parts += [_table(), _codecs()]
@@ -213,18 +230,36 @@ def formula(function: Callable[..., Any]) -> str:
     return _function(function, "double")
 
 
-def _sweep(rule: Rule, dtype: str, ctype: str) -> str:
+def _sweep(rule: Rule, dtype: str, ctype: str, idle: bool = False) -> str:
+    """The sweep for a dtype; an `idle` one leaves the parameter as it is."""
     # The pointers are parameters of a function: only there does gcc heed `restrict`, and vectorise many arrays.
     names = arrays(rule)
     return SWEEP.format(
-        name=f"{rule.name}_{dtype}",
+        name=f"{rule.name}_{dtype}{'_idle' if idle else ''}",
         ctype=ctype,
         parameters=", ".join(f"{ctype}s {name}" for name in names),
         arguments=", ".join(f"<{ctype}s> arrays[{k}]" for k in range(len(names))),
         numbers=_numbers(rule),
         taken="",
-        body=sweep_body(rule, rule.name),
+        body=sweep_body(rule, rule.name, {"p": "pass"} if idle else None),
     )
+
+
+def _fading(rule: Rule, fading: Callable[..., Any]) -> str:
+    """The idle sweeps of a rule, and its `fading` of the scalars of two steps."""
+    named = [*arguments(prepare)[2:], *arguments(rule.update)[2 + len(rule.states) :], *arguments(finish)[1:]]
+    place = {name: f"last[{k}]" for k, name in enumerate(named)}
+    place |= {f"next_{name}": f"next[{k}]" for k, name in enumerate(named)}
+    still = STILL.format(
+        **{name: place[f"next_{name}"] for name in ("factor", "weight_decay", "shrink", "low", "high")}
+    )
+    body = FADING.format(
+        name=rule.name,
+        is_still=still,
+        fading=fading.__name__,
+        arguments=", ".join(place[name] for name in arguments(fading)),
+    )
+    return _sweep(rule, "float32", "float", True) + _sweep(rule, "float64", "double", True) + body
 
 
 def _numbers(rule: Rule) -> str:
@@ -332,9 +367,15 @@ def _table() -> str:
         f'    "{name}": ({", ".join(f"<size_t> &{_packed_name(rule, packing)}" for packing in PACKED)},),\n'
         for name, rule in rules.RULES.items()
     )
+    idle = "".join(
+        f'    "{name}": (<size_t> &{name}_fades, <size_t> &{name}_float32_idle, <size_t> &{name}_float64_idle),\n'
+        for name, rule in rules.RULES.items()
+        if rule.fading is not None
+    )
     return (
         f"\n#: name of the rule -> addresses of its step's scalars and of its sweeps\nADDRESSES = {{\n{rows}}}\n"
         f"\n#: name of the rule -> addresses of its packed sweeps\nPACKED = {{\n{packed}}}\n"
+        f"\n#: name of the rule -> addresses of its fading and its idle sweeps, if known\nIDLE = {{\n{idle}}}\n"
     )
 
 
