@@ -249,12 +249,21 @@ class Core(Follower):
             plan.make_up()
             yield plan
 
-    def flush(self) -> None:
-        """Have rows that lag make up for the steps that they missed."""
+    def flush(self, rows: Any = None) -> None:
+        """Have rows that lag make up for the steps that they missed: all, or some; see `Optimizer.flush`."""
         if self.is_lazy:
             return
-        with self.held_whole():
-            pass
+        with self.held() as plan:
+            plan.need_whole()
+            plan.make_up(None if rows is None else self._numbers_of(rows))
+
+    def _numbers_of(self, rows: Any) -> list[Any]:
+        """The numbers of some rows of each parameter, checked."""
+        every = zip(self.tree.names, self.flatten(rows), self.plan.params, strict=True)
+        return [
+            None if own is None else checks.numbers_in(name, own.index if isinstance(own, Rows) else own, p)
+            for name, own, p in every
+        ]
 
     def add_group(self, group: Any) -> None:
         """Step more arrays from now on; see `Optimizer.add_param_group`."""
