@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from memory import MOST
-from report import Row, duration, heading, machine
+from report import Row, duration, heading, machine, tabled
 from stored import (
     BITSANDBYTES,
     BLOCKS,
@@ -120,11 +120,6 @@ def markdown(measured: dict[str, Any]) -> str:
                 parts += table(found, size, isa, n_threads)
     parts += [*extras(found), *error_table(found), *memory_table(found)]
     return "\n".join(parts)
-
-
-def tabled(head: list[str], lines: list[list[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
 
 
 def goals(found: Found) -> list[str]:

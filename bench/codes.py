@@ -3,15 +3,11 @@ bench/lowbit.py trains with them.
 """
 
 import ctypes
-import subprocess
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-
-HERE = Path(__file__).parent
+from compiled import compiled
 
 
 @dataclass
@@ -97,18 +93,13 @@ def error(code: Code, signed: bool) -> float:
 
 def nanoseconds(rounds: int = 300) -> dict[str, float]:
     """What each code takes an element: both states, in cache, on one thread; the least of many rounds, in turns."""
-    flags = ["-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math"]
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "codes.so"
-        sources = [f"-I{HERE.parent / 'fastadam/kernel'}", str(HERE / "codes.c")]
-        subprocess.run(["gcc", "-shared", "-fPIC", *flags, *sources, "-o", str(library), "-lm"], check=True)
-        loops = ctypes.CDLL(str(library))
-        g = np.random.default_rng(0).standard_normal(1 << 16).astype(np.float32)
-        least = dict.fromkeys((code.loop for code in CODES.values()), np.inf)
-        kept = {name: [np.zeros(g.size, np.uint8), np.zeros(g.size, np.uint8), np.ones(g.size // 64)] for name in least}
-        for name in [*least] * rounds:
-            arrays = [ctypes.c_void_p(array.ctypes.data) for array in (*kept[name], g)]
-            start = time.perf_counter()
-            getattr(loops, name)(ctypes.c_ssize_t(g.size), *arrays)
-            least[name] = min(least[name], (time.perf_counter() - start) / g.size * 1e9)
+    loops = compiled("codes.c", "-fno-math-errno", "-fno-trapping-math")
+    g = np.random.default_rng(0).standard_normal(1 << 16).astype(np.float32)
+    least = dict.fromkeys((code.loop for code in CODES.values()), np.inf)
+    kept = {name: [np.zeros(g.size, np.uint8), np.zeros(g.size, np.uint8), np.ones(g.size // 64)] for name in least}
+    for name in [*least] * rounds:
+        arrays = [ctypes.c_void_p(array.ctypes.data) for array in (*kept[name], g)]
+        start = time.perf_counter()
+        getattr(loops, name)(ctypes.c_ssize_t(g.size), *arrays)
+        least[name] = min(least[name], (time.perf_counter() - start) / g.size * 1e9)
     return least

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from contestants import (
@@ -61,6 +61,14 @@ class Row:
     rounds: int
 
 
+class Turn(NamedTuple):
+    """What a contestant does in a round: something that is not timed, given the round, and so many calls of a step."""
+
+    step: Step
+    before: Callable[[int], object]
+    calls: int = 1
+
+
 def field(dtype: str) -> list[Contestant]:
     """Who takes part, fastadam first."""
     extra = [
@@ -81,21 +89,26 @@ def rule_field(rule: str) -> list[Contestant]:
 def measure(contestants: list[Contestant], dtype: str, count: int, size: int) -> list[Row]:
     """Every contestant's step in turn, in an order shuffled anew each round."""
     total = count * size
-    steps: dict[str, tuple[Step, int]] = {}
+    turns: dict[str, Turn] = {}
     for contestant in contestants:
         if count <= contestant.max_arrays:
             step = contestant.make(*arrays(count, size, dtype))
             step()
-            steps[contestant.name] = (step, max(1, min(2_000, int(2e-3 / timed(step, 3)))))
-    rounds = 7 if total > 5_000_000 else 21
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+            calls = max(1, min(2_000, int(2e-3 / timed(step, 3))))
+            turns[contestant.name] = Turn(step, lambda k, step=step: step(), calls)
+    return in_turn(turns, 7 if total > 5_000_000 else 21, dtype, count, size)
+
+
+def in_turn(turns: dict[str, Turn], rounds: int, dtype: str, count: int, size: int) -> list[Row]:
+    """Every turn, in an order shuffled anew each round: what a call of its step takes."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     order = random.Random(0)
-    for _ in range(rounds):
-        for name in order.sample(list(steps), len(steps)):
-            step, calls = steps[name]
+    for k in range(rounds):
+        for name in order.sample(list(turns), len(turns)):
+            turn = turns[name]
             time.sleep(2e-3)  # other libraries' threads spin for a while after their work
-            step()
-            seconds[name].append(timed(step, calls))
+            turn.before(k)
+            seconds[name].append(timed(turn.step, turn.calls))
     return [
         Row(dtype, count, size, name, *np.quantile(taken, [0.5, 0.25, 0.75]), rounds) for name, taken in seconds.items()
     ]
@@ -214,11 +227,16 @@ def markdown(measured: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n\n![time per element](time.png)\n\n![speed-up](speedup.png)\n"
 
 
-def heading(title: str, program: str, facts: dict[str, str]) -> list[str]:
+def heading(title: str, program: str, facts: dict[str, str], folder: str = "docs/report") -> list[str]:
     """The first lines of a page: how it was made, and where."""
-    command = f"pip install '.[report]' && python bench/{program} --out docs/report"
+    command = f"pip install '.[report]' && python bench/{program} --out {folder}"
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
     return [f"# {title}\n", f"Made by `{command}`.\n", *table, ""]
+
+
+def tabled(head: list[str], lines: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
 
 
 def rules_markdown(measured: dict[str, Any]) -> str:

@@ -99,6 +99,13 @@ def steps(opt: Any, group: int) -> int:
     return int(counts[0])
 
 
+def missed(opt: Any, param: int = 0) -> np.ndarray:
+    """The steps that each row of a parameter has yet to make up for, where `rows` is "exact"."""
+    visits, _ = opt.core.store._logs[param]
+    any_lags = visits[-1]
+    return (opt.core.plan.steps[param] - visits[:-1]) * any_lags
+
+
 def n_planned_groups(opt: Any) -> int:
     return opt.core.plan.n_groups
 

@@ -28,16 +28,21 @@ cdef enum:
 
 cdef void cut_strip(Segment* segment, Py_ssize_t begin, Py_ssize_t end, bint whole, Strip* strip) noexcept nogil:
     """The next strip of the elements begin … end that are worked on; of an array it may be the `whole`."""
-    cdef Py_ssize_t most = PYTHON_STRIP if segment.sweep is NULL else STRIP, n
+    cdef Py_ssize_t most = PYTHON_STRIP if segment.sweep is NULL else STRIP, n, row, within
     cdef Run* run = strip.runs
     if segment.rows.n < 0:
         run.at, run.n = begin, end - begin if whole else min(end - begin, most)
         strip.n_runs, strip.n = 1, run.n
         return
     strip.n = strip.n_runs = 0
+    row = begin // segment.width
+    within = begin - row * segment.width
     while begin < end and strip.n < most:
-        n = take_run(segment, begin, min(end - begin, most - strip.n), &strip.runs[strip.n_runs])
+        n = take_run(segment, row, within, min(end - begin, most - strip.n), &strip.runs[strip.n_runs])
         begin += n
+        within += n
+        if within == segment.width:
+            row, within = row + 1, 0
         strip.n += n
         strip.n_runs += 1
         if segment.rows_alone:
@@ -46,19 +51,20 @@ cdef void cut_strip(Segment* segment, Py_ssize_t begin, Py_ssize_t end, bint who
         fetch_ahead(segment, strip.runs)
 
 
-cdef inline Py_ssize_t take_run(Segment* segment, Py_ssize_t begin, Py_ssize_t most, Run* run) noexcept nogil:
-    """The run that begins with an element of those that are worked on; how long it is."""
-    cdef Py_ssize_t behind, row
-    run.row = begin // segment.width
-    run.within = begin - run.row * segment.width
-    row = number_of(segment, run.row)
+cdef inline Py_ssize_t take_run(
+    Segment* segment, Py_ssize_t row, Py_ssize_t within, Py_ssize_t most, Run* run
+) noexcept nogil:
+    """The run that begins with an element of a row that is worked on; how long it is."""
+    cdef Py_ssize_t behind
+    run.row, run.within = row, within
+    row = number_of(segment, row)
     if segment.inner == segment.width:
-        run.at = row * segment.width + run.within
-        run.n = min(segment.width - run.within, most)
+        run.at = row * segment.width + within
+        run.n = min(segment.width - within, most)
     else:
-        behind = run.within // segment.inner
-        run.at = (behind * segment.n_rows + row) * segment.inner + run.within - behind * segment.inner
-        run.n = min((behind + 1) * segment.inner - run.within, most)
+        behind = within // segment.inner
+        run.at = (behind * segment.n_rows + row) * segment.inner + within - behind * segment.inner
+        run.n = min((behind + 1) * segment.inner - within, most)
     return run.n
 
 
@@ -285,9 +291,41 @@ cdef inline void copy(
 ) noexcept nogil:
     cdef Operand* operand = &segment.operands[which]
     cdef int k
+    if operand.direct and strip.n_runs > 1:
+        copy_runs(segment, operand.data, strip, chunk, out)
+        return
     for k in range(strip.n_runs):
         move(segment, operand, operand.data, strip.runs[k].at, strip.runs[k].n, chunk, out, key)
         chunk += strip.runs[k].n * segment.itemsize
+
+
+cdef inline void copy_runs(Segment* segment, char* data, Strip* strip, char* chunk, bint out) noexcept nogil:
+    """The same of many short runs of an operand that is stored as it is computed: a call for each takes longer."""
+    cdef int k
+    for k in range(strip.n_runs):
+        if segment.itemsize == 4:
+            copy32(strip.runs[k].n, <uint32_t*> data + strip.runs[k].at, <uint32_t*> chunk, out)
+        else:
+            copy64(strip.runs[k].n, <uint64_t*> data + strip.runs[k].at, <uint64_t*> chunk, out)
+        chunk += strip.runs[k].n * segment.itemsize
+
+
+cdef inline void copy32(Py_ssize_t n, uint32_t* data, uint32_t* chunk, bint out) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if out:
+            data[i] = chunk[i]
+        else:
+            chunk[i] = data[i]
+
+
+cdef inline void copy64(Py_ssize_t n, uint64_t* data, uint64_t* chunk, bint out) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if out:
+            data[i] = chunk[i]
+        else:
+            chunk[i] = data[i]
 
 
 cdef void move(

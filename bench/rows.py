@@ -1,0 +1,246 @@
+"""A step of some rows of a table: beside peers, the whole table's step, and a roofline of rows; lazily and exactly.
+`pip install '.[report]' && python bench/rows.py --out docs/rows` prints the tables and writes rows.md and rows.json.
+The roofline needs gcc. PyTorch takes part where it is installed.
+
+Contestants take turns, each with a table of its own. So a step finds the caches as another's has left them.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from contestants import Arrays, Contestant, Step, of_fastadam
+from report import Row, Turn, duration, heading, in_turn, machine, measure, tabled, written
+from rowwise import (
+    BAG,
+    LIMITS,
+    SUMS,
+    WIDTH,
+    Feed,
+    Make,
+    Setting,
+    adapter_takes_rows,
+    by_rows,
+    dense,
+    roofline,
+    sparse_adam,
+    training_step,
+)
+from tqdm import tqdm
+
+import fastadam
+from fastadam import Rows
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import inside
+
+THREADS = 2
+LAZY, LAZY_ALONE, EXACT, DENSE = "lazy", "lazy, 1 thread", "exact", "the whole table"
+TORCH, NUMPY, LIMIT, LIMIT_ALONE = "PyTorch SparseAdam", "NumPy", "roofline of rows", "roofline of rows, 1 thread"
+TORCH_TRAINED, TRAINED = "EmbeddingBag, PyTorch SparseAdam", "EmbeddingBag, fastadam over tensors"
+FEW, SMALL = 16, 1_000
+FEW_ROWS, FEW_DENSE = f"{FEW} rows of {SMALL:,}", f"an array of {FEW} × {WIDTH}"
+QUICK = Setting(n_rows=20_000, lag=5.0)
+
+
+class Aim(NamedTuple):
+    """What was to be reached: at least so many times as fast as a rival, or at most so many times its time."""
+
+    name: str
+    rival: str
+    bound: float
+    at_most: bool = False
+
+    def measured(self, medians: dict[str, float]) -> float:
+        mine, theirs = medians[self.name], medians[self.rival]
+        return mine / theirs if self.at_most else theirs / mine
+
+
+AIMS = [
+    Aim(LAZY, TORCH, 10),
+    Aim(LAZY, NUMPY, 20),
+    Aim(LAZY, DENSE, 300),
+    Aim(LAZY, LIMIT, 0.7),
+    Aim(EXACT, LAZY, 6, at_most=True),
+    Aim(FEW_ROWS, FEW_DENSE, 3, at_most=True),
+]
+
+# ---------------------------------------------------------------- measuring
+
+
+def by_turns(turns: dict[str, Turn], rounds: int, feed: Feed) -> list[Row]:
+    return in_turn(turns, rounds, "float32", feed.setting.given, WIDTH)
+
+
+def fastest(ways: dict[str, Make], feed: Feed, rounds: int) -> tuple[list[Row], Turn]:
+    """What each way takes, the fastest first, and that one's turn."""
+    turns = {name: make(feed) for name, make in ways.items()}
+    rows = sorted(by_turns(turns, rounds, feed), key=lambda row: row.median)
+    return rows, turns[rows[0].name]
+
+
+def warm(turns: dict[str, Turn], rounds: int) -> None:
+    """Bring the states' pages into memory, and let rows lag as much as they will."""
+    for k in tqdm(range(rounds), desc="every batch once", unit="batch"):
+        for turn in turns.values():
+            turn.before(k)
+            turn.step()
+
+
+def mean_lag(opt: fastadam.Adam, feed: Feed) -> float:
+    """How many steps a row has missed when it comes back, once all batches have come: the mean of all visits."""
+    visits = missed = 0
+    for k, batch in enumerate(feed.batches):
+        rows = np.unique(batch)
+        visits, missed = visits + len(rows), missed + int(inside.missed(opt)[rows].sum())
+        feed.write(k)
+        opt.step(feed.rows())
+    return missed / visits
+
+
+def of_table(feed: Feed, rounds: int, tuning: int) -> dict[str, Any]:
+    """Steps of rows of the large table."""
+    in_numpy, best_numpy = fastest(SUMS, feed, tuning)
+    ways = {name: partial(roofline, n_threads=THREADS, **how) for name, how in LIMITS.items()}
+    limits, best_limit = fastest(ways, feed, tuning)
+    opts = {
+        name: fastadam.Adam(feed.table(1.0), n_threads=n_threads, rows=rows)
+        for name, n_threads, rows in ((LAZY, THREADS, "lazy"), (LAZY_ALONE, 1, "lazy"), (EXACT, THREADS, "exact"))
+    }
+    turns = {name: by_rows(feed, opt) for name, opt in opts.items()}
+    turns |= {NUMPY: best_numpy, LIMIT: best_limit, LIMIT_ALONE: roofline(feed, **LIMITS[limits[0].name], n_threads=1)}
+    if find_spec("torch"):
+        turns[TORCH] = sparse_adam(feed)
+    warm(turns, len(feed.batches))
+    lag = mean_lag(opts[EXACT], feed)
+    turns[DENSE] = dense(feed, THREADS)
+    warm({DENSE: turns[DENSE]}, 1)
+    return {"tuned": {NUMPY: in_numpy, LIMIT: limits}, "lag": lag, "steps": by_turns(turns, rounds, feed)}
+
+
+def of_training(feed: Feed, rounds: int) -> list[Row]:
+    """Whole steps of training of an EmbeddingBag, where PyTorch is installed."""
+    if not find_spec("torch"):
+        return []
+    import torch
+
+    turns = {TORCH_TRAINED: training_step(feed, torch.optim.SparseAdam)}
+    if adapter_takes_rows():
+        from fastadam.adapters.torch import Adam
+
+        turns[TRAINED] = training_step(feed, Adam)
+    warm(turns, rounds)
+    return by_turns(turns, rounds, feed)
+
+
+def few_rows(params: Arrays, grads: Arrays) -> Step:
+    """A step of some rows of a small table; `Rows` is made anew for each."""
+    opt = fastadam.Adam(np.ones((SMALL, WIDTH), np.float32))
+    index = np.random.default_rng(0).permutation(SMALL)[:FEW]
+    values = grads[0].reshape(FEW, WIDTH)
+    return lambda: opt.step(Rows(index, values))
+
+
+def few_dense(params: Arrays, grads: Arrays) -> Step:
+    return of_fastadam()([params[0].reshape(FEW, WIDTH)], [grads[0].reshape(FEW, WIDTH)])
+
+
+def everything(setting: Setting, most_rounds: int, tuning: int) -> dict[str, Any]:
+    """All that is measured, with what was asked."""
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(THREADS)
+    feed = Feed(setting)
+    rounds = min(most_rounds, len(feed.batches))
+    found = of_table(feed, rounds, tuning)
+    found["training"] = of_training(feed, min(rounds, 60))
+    found["few"] = measure(
+        [Contestant(FEW_ROWS, few_rows), Contestant(FEW_DENSE, few_dense)], "float32", 1, FEW * WIDTH
+    )
+    drawn = {"batches": len(feed.batches), "different": feed.different}
+    return {"machine": machine(), "setting": asdict(setting) | drawn, **found}
+
+
+# ---------------------------------------------------------------- writing
+
+
+def markdown(measured: dict[str, Any]) -> str:
+    """The page."""
+    setting, tuned = measured["setting"], measured["tuned"]
+    parts = heading("Some rows of a table", "rows.py", measured["machine"], "docs/rows")
+    parts += [
+        f"A step of Adam of {setting['given']:,} rows of a table of {setting['n_rows']:,} × {WIDTH} in float32, by",
+        f"{THREADS} threads. A power law draws the rows, from a seed: the one that comes k-th most often comes as",
+        f"often as k^-{setting['exponent']}. In the mean, {setting['different']:,.0f} rows of a batch are different.",
+        f"{setting['batches']} batches come in turn, again and again. A row that comes back has missed",
+        f"{measured['lag']:.1f} steps, in the mean of all.\n",
+        "Medians of interleaved rounds. Each contestant has a table of its own, and finds the caches as another has",
+        "left them. The gradient's numbers are written anew before each step; that is not timed.\n",
+        *aims(measured),
+        "## Steps\n",
+        *table(measured["steps"], LAZY),
+        f"*{NUMPY}* has the fastest of the ways below to sum repeated rows. *{TORCH}* is given a tensor that is ready.",
+        f"*{DENSE}* has a step of all rows, where the gradient of the others is zero. *{LIMIT}* is C that sums the",
+        "same rows, reads and writes those of p, m and v, and does nothing else. It is told which rows are of one",
+        "number. Its threads are of the same kind, and it wakes them at the same cost.\n",
+    ]
+    if measured["training"]:
+        parts += [
+            "## A step of training\n",
+            f"An `EmbeddingBag` of as many rows, {BAG} a bag: forwards, backwards, step.\n",
+        ]
+        parts += table(measured["training"], TORCH_TRAINED)
+    parts += ["## Few rows\n", f"{FEW} rows of a table of {SMALL:,}, beside an array of as many elements.\n"]
+    parts += table(measured["few"], FEW_DENSE)
+    parts += ["## What was tuned\n", "The fastest takes part above.\n"]
+    for name, rows in tuned.items():
+        parts += [f"{name}:\n", *table(rows, rows[0].name)]
+    return "\n".join(parts)
+
+
+def aims(measured: dict[str, Any]) -> list[str]:
+    """What was to be reached, and what was; what falls short is bold."""
+    medians = {row.name: row.median for row in (*measured["steps"], *measured["few"])}
+    lines = []
+    for aim in AIMS:
+        if aim.rival not in medians:
+            continue
+        found = aim.measured(medians)
+        is_met = found <= aim.bound if aim.at_most else found >= aim.bound
+        what = "times its time, at most" if aim.at_most else "times as fast, at least"
+        lines.append([aim.name, aim.rival, what, f"{aim.bound:g}", f"{found:.3g}" if is_met else f"**{found:.3g}**"])
+    head = ["case", "against", "", "aim", "measured"]
+    return ["## What it was to reach\n", "What falls short is bold.\n", *tabled(head, lines), ""]
+
+
+def table(rows: list[Row], first: str) -> list[str]:
+    """Times, the shortest first, and as multiples of one of them."""
+    (unit,) = (row.median for row in rows if row.name == first)
+    lines = [
+        [row.name, duration(row.median), f"{duration(row.low)} – {duration(row.high)}", f"{row.median / unit:.2f}×"]
+        for row in sorted(rows, key=lambda row: row.median)
+    ]
+    return [*tabled(["", "time a step", "quartiles", f"of {first}"], lines), ""]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
+    parser.add_argument("--quick", action="store_true", help="a small table and few rounds: whether all of it runs")
+    options = parser.parse_args()
+    measured = everything(QUICK, 5, 3) if options.quick else everything(Setting(), 600, 60)
+    print(markdown(measured))
+    options.out.mkdir(parents=True, exist_ok=True)
+    written(options.out / "rows", measured, markdown)
+    print(f"wrote {options.out / 'rows.md'} and rows.json")
+
+
+if __name__ == "__main__":
+    main()
