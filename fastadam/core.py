@@ -68,7 +68,8 @@ class Core(Follower):
         groups = checked_groups(kind, given, structure)
         _check_grads(structure, bound, structure.arrays, groups.frozen)
         initial = _all_initial(kind, settings, groups, origins)
-        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial)
+        exact = [said == "exact" for said in groups.of_params("rows")]
+        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial, exact)
         with store.undone_on_error():
             core = cls(kind, settings, structure, groups, store, origins)
             store.commit(core.plan)

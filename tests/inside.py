@@ -55,6 +55,11 @@ def params(opt: Any) -> list[np.ndarray]:
     return [p for group in opt.param_groups for p in group["params"]]
 
 
+def structure(opt: Any) -> Any:
+    """The structure that was given, which is read anew at each step."""
+    return opt.core.source
+
+
 def keys(opt: Any) -> list[str]:
     """The parameters' names in a checkpoint."""
     return opt.core.tree.keys
@@ -108,6 +113,17 @@ def missed(opt: Any, param: int = 0) -> np.ndarray:
 
 def n_planned_groups(opt: Any) -> int:
     return opt.core.plan.n_groups
+
+
+def lagging(opt: Any) -> list[int]:
+    """Of each parameter how many rows have steps to make up for."""
+    found = []
+    rules = [rule for rule, group in zip(opt.core.groups.rules, opt.param_groups, strict=True) for _ in group["params"]]
+    said = opt.core.groups.of_params("rows")
+    for k, (p, rule, rows) in enumerate(zip(planned(opt), rules, said, strict=True)):
+        visits = opt.core.store.log(k, p, rule.n_scalars)[0] if rows == "exact" else np.zeros(1, np.int64)
+        found.append(int(visits[-1] and (visits[:-1] < opt.core.plan.steps[k]).sum()))
+    return found
 
 
 def is_torn(opt: Any) -> bool:

@@ -10,6 +10,7 @@ from ._codecs cimport BLOCK
 from ._layout cimport Layout
 from ._rows cimport Rows, group
 from ._segments cimport Extent, Operand, Segment, extent_at, extent_of, note_directness, set_operand, sort_extents
+from ._tiles cimport expect
 
 from . import checks, sparse
 
@@ -28,7 +29,7 @@ cdef int admit(Layout layout, grads, int n_threads) except -1:
         raise ValueError(f"grads: expected {n} gradients, one a parameter, got {len(grads)}")
     layout.converted = layout.doubtful = None
     try:
-        gathers = admit_each(layout, grads)
+        gathers = admit_each(layout, grads, n_threads)
         if layout.doubtful is not None:
             names = [layout.names[i] for i in layout.doubtful]
             doubtful = [array_of((layout.converted or {}).get(i, grads[i])) for i in layout.doubtful]
@@ -43,7 +44,7 @@ cdef int admit(Layout layout, grads, int n_threads) except -1:
     return 0
 
 
-cdef int admit_each(Layout layout, grads) except -1:
+cdef int admit_each(Layout layout, grads, int n_threads) except -1:
     """Admit the gradients one by one; whether any array is to be gathered."""
     cdef Py_ssize_t i
     cdef bint gathers = False
@@ -63,6 +64,7 @@ cdef int admit_each(Layout layout, grads) except -1:
             dtype = (<object> segment.p).dtype
             raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
         if type(<object> g) is Rows:
+            expect((<Rows> g).n_values(), n_threads)
             admit_rows(layout, i, <Rows> g)
         elif not check_fast(layout, segment, <object> g):
             check_slow(layout, i, <object> g)
@@ -185,6 +187,7 @@ cdef int admit_rows(Layout layout, Py_ssize_t i, Rows g) except -1:
         values = checks.row_values(layout.names[i], g.index, values, <cnp.ndarray> segment.p)
         if values is not g.values:
             layout.converted = {**(layout.converted or {}), i: values}
+    segment.operands[1].data = NULL  # until it is known to fit: else `admit_at` would go on from rows
     group(&segment.rows, g.index, segment.n_rows)
     segment.rows.stride = cnp.PyArray_STRIDE(values, 0)
     segment.grad_typenum = cnp.NPY_NOTYPE  # an array calls for a closer look

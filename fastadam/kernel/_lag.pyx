@@ -7,12 +7,14 @@ nothing. `history` has the scalars of the last steps, in the type that the param
 denormals were kept. So each step that is made up for is, to the bit, the one that was missed.
 """
 
-from libc.float cimport DBL_MAX, FLT_MAX
+from libc.float cimport DBL_MAX, DBL_MIN, FLT_MAX, FLT_MIN
+from libc.math cimport fabs, signbit
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from ._layout cimport Kernel
 from ._segments cimport HISTORY, MAX_OPERANDS, PYTHON_STRIP, Operand, sweep_t
-from ._strips cimport Run, Strip, cut_strip, noise_of, number_of, step_strip
+from ._strips cimport Run, Strip, cut_strip, noise_of, number_of, parameter_of, step_strip
 
 cdef extern from "denormals.h":
     uint64_t denormals_off() nogil
@@ -28,7 +30,8 @@ globals()["HISTORY"] = <int> HISTORY
 
 cdef double[PYTHON_STRIP] ZEROS  # static: they are that
 
-#: parameters that tell whether a step moves any, where states and gradient are zeros; the last are the largest
+#: parameters that tell whether a step of a built-in rule moves any that `is_common`, where states and gradient are
+#: zeros; the last are the largest
 cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 
 
@@ -38,7 +41,7 @@ cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 cdef void note_step(Segment* segment, const void* scalars) noexcept:
     """Note what rows that this step leaves out will have to make up for."""
     cdef char* record = record_of(segment, segment.done)
-    cdef int k
+    cdef Py_ssize_t k
     for k in range(segment.n_scalars):
         if segment.itemsize == 4:
             (<float*> record)[k] = (<float*> scalars)[k]
@@ -88,7 +91,7 @@ cdef bint moves_at_rest(Segment* segment, const void* record) noexcept:
     cdef double[N_PROBES] before
     cdef Py_ssize_t size = N_PROBES * segment.itemsize
     cdef int k
-    if segment.sweep is NULL:
+    if segment.sweep is NULL or not (<Kernel> segment.cohort.bundle.kernel).is_built_in:
         return True
     memset(numbers, 0, sizeof(numbers))
     for k in range(segment.n_operands):
@@ -159,7 +162,7 @@ cdef void make_up_run(Job* job, Segment* segment, Strip* strip, char* buffer) no
     cdef int64_t k = segment.visits[number_of(segment, strip.runs[0].row)]
     cdef uint64_t mode
     cdef bint keeps_denormals
-    if k >= segment.done or k >= segment.rests_since and rests(segment, &strip.runs[0]):
+    if k >= segment.done or k >= segment.rests_since and rests(segment, strip, buffer):
         return
     if segment.others_direct and segment.sweep is not NULL:
         make_up_in_place(segment, &strip.runs[0], k)
@@ -209,12 +212,27 @@ cdef inline bint kept_denormals(Segment* segment, int64_t steps) noexcept nogil:
     return scalar_of(segment, record_of(segment, steps), segment.n_scalars) != 0
 
 
-cdef bint rests(Segment* segment, Run* run) noexcept nogil:
-    """Whether all states of a run are zeros."""
+cdef bint rests(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
+    """Whether all states of a run are zeros, and the probes tell of its parameters."""
     cdef Operand* operand
+    cdef void* p
     cdef int k
     for k in range(2, segment.n_operands):
         operand = &segment.operands[k]
-        if not operand.in_place or not are_zeros(operand.data + run.at * operand.step, run.n * operand.step):
+        if not (
+            operand.in_place and are_zeros(operand.data + strip.runs[0].at * operand.step, strip.n * operand.step)
+        ):
+            return False
+    p = parameter_of(segment, strip, buffer)
+    for k in range(<int> strip.n):
+        if segment.itemsize == 4:
+            if not is_common((<float*> p)[k], FLT_MIN, FLT_MAX):
+                return False
+        elif not is_common((<double*> p)[k], DBL_MIN, DBL_MAX):
             return False
     return True
+
+
+cdef inline bint is_common(double x, double least, double most) noexcept nogil:
+    """Whether it is a number that no step changes by reading it: no denormal, no -0, not infinite, no NaN."""
+    return least <= fabs(x) <= most or (x == 0 and not signbit(x))

@@ -19,6 +19,7 @@ cdef class Kernel:
     cdef fading_t fading
     cdef sweep_t idle32, idle64
     cdef readonly int n_operands, n_hyper, n_scalars
+    cdef bint is_built_in
 
 cdef struct Block:          # memory that is kept for the next layout
     char* memory

@@ -2,6 +2,8 @@ from collections.abc import Callable
 
 from ..rule import Rule
 
+def is_built_in(rule: Rule) -> bool: ...
+
 class Kernel:
     rule: Rule
     n_operands: int

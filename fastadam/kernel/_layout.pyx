@@ -16,6 +16,7 @@ from ._segments cimport (
     fill_axes, fill_row, set_operand, sort_extents,
 )
 
+from ..rules import RULES
 from . import checks
 
 cnp.import_array()
@@ -33,7 +34,7 @@ cdef class Kernel:
         self, rule, sweeps=None, size_t scalars=0, python=None, owner=None, packed=(0,) * N_PACKED, idle=(0, 0, 0)
     ):
         cdef int k
-        self.rule = rule
+        self.rule, self.is_built_in = rule, is_built_in(rule)
         self.fading = <fading_t> <size_t> idle[0]
         self.idle32, self.idle64 = <sweep_t> <size_t> idle[1], <sweep_t> <size_t> idle[2]
         for k in range(N_PACKED):
@@ -50,6 +51,11 @@ cdef class Kernel:
             self.scalars = <scalars_t> scalars
         else:
             self.python_sweep, self.python_scalars = python
+
+
+def is_built_in(rule):
+    """Whether a rule is one of this library's, not a user's own."""
+    return RULES.get(rule.name) is rule
 
 
 cdef int reserve(Block* block, size_t size) except -1:

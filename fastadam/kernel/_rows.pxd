@@ -7,4 +7,6 @@ cdef class Rows:
     cdef readonly cnp.ndarray index
     cdef readonly cnp.ndarray values
 
+    cdef Py_ssize_t n_values(self) noexcept
+
 cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1

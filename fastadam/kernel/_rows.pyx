@@ -73,6 +73,9 @@ cdef class Rows:
             n, shape = cnp.PyArray_DIM(self.index, 0), (<object> self.values).shape
             raise ValueError(f"values: expected {checks.counted(n, 'row')}, one for each index, got the shape {shape}")
 
+    cdef Py_ssize_t n_values(self) noexcept:
+        return cnp.PyArray_SIZE(self.values)
+
     def __reduce__(self):
         return Rows, (self.index, self.values)
 

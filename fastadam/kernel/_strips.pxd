@@ -18,6 +18,7 @@ cdef Py_ssize_t number_of(Segment* segment, Py_ssize_t row) noexcept nogil
 cdef void step_strip(
     Job* job, Segment* segment, Strip* strip, const void* scalars, uint64_t noise, void* gradient, char* buffer
 ) noexcept nogil
+cdef void* parameter_of(Segment* segment, Strip* strip, char* buffer) noexcept nogil
 cdef void* gradient_of(Segment* segment, Strip* strip, char* buffer) noexcept nogil
 cdef void leave_zeros(Segment* segment, Strip* strip, char* buffer) noexcept nogil
 cdef void exchange_strip(Segment* segment, int which, Strip* strip, char* buffer) noexcept nogil

@@ -255,6 +255,16 @@ cdef inline void* view(Segment* segment, int which, Strip* strip, char* buffer) 
     return chunk
 
 
+cdef void* parameter_of(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
+    """The numbers that a step of a strip begins with, once the master weight has followed the parameter."""
+    cdef void* p = view(segment, 0, strip, buffer)
+    if segment.has_master:
+        let_master_follow(segment, strip, buffer, <uint32_t*> p)
+        if not lies_as_swept(segment, 0, strip):
+            copy_out(segment, 0, strip, <char*> p, 0)
+    return p
+
+
 cdef void let_master_follow(Segment* segment, Strip* strip, char* buffer, uint32_t* master) noexcept nogil:
     """Where a parameter is not its master weight, rounded, others have changed it: the master weight becomes it.
 

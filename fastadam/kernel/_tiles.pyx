@@ -32,6 +32,7 @@ cdef extern from "pool.h":
     void pool_run(
         void (*work)(void*, int, int64_t) noexcept nogil, void* context, int64_t n_tiles, int helpers, bint large
     ) nogil
+    void pool_expect(int helpers) nogil
 
 #: the most that a step uses: 1 where the build has no threads
 MAX_THREADS = POOL_MAX_HELPERS + 1
@@ -94,6 +95,12 @@ cdef int sum_squares(Layout layout, bint again, int n_threads) except -1:
     memset(job.sums, 0, layout.n_slots() * 2 * sizeof(double))
     call_run(job, n_threads)
     return 0
+
+
+cdef void expect(Py_ssize_t n_elements, int n_threads) noexcept:
+    """Wake the helpers that sleep, for a step of so many elements of rows that comes when these are known."""
+    if n_elements * sizeof(float) >= LARGE:
+        pool_expect(n_threads - 1)
 
 
 cdef double* slot(Job* job, Segment* segment, int64_t tile) noexcept nogil:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..rule import Rule, finish, prepare
-from ..rules import RULES
 from . import _codecs, _cpu, checks, literals, threads
-from ._layout import Kernel
+from ._layout import Kernel, is_built_in
 
 #: instruction sets from the most to the least demanding, each with the test of whether it runs here
 _SUPPORTED: dict[str, Callable[[], bool]] = {
@@ -51,12 +50,8 @@ def sweep_addresses(name: str) -> tuple[int, int, int]:
     return _SWEEPS[name]
 
 
-def _is_built_in(rule: Rule) -> bool:
-    return RULES.get(rule.name) is rule
-
-
 def _cython(rule: Rule) -> Kernel:
-    if not _is_built_in(rule):
+    if not is_built_in(rule):
         raise ValueError(f"backend: rule {rule.name!r} is not built in; use backend='numba' or 'numpy'")
     scalars, float32, float64 = sweep_addresses(rule.name)
     packed, idle = _MODULE.PACKED[rule.name], _MODULE.IDLE.get(rule.name, (0, 0, 0))
@@ -70,13 +65,13 @@ def _numba(rule: Rule) -> Kernel:
         raise ImportError("backend='numba' needs Numba: pip install 'fastadam[numba]'") from error
     from .jit import check_counters, compile_rule
 
-    if not _is_built_in(rule):
+    if not is_built_in(rule):
         check_counters(rule)
     return compile_rule(rule)
 
 
 def _numpy(rule: Rule) -> Kernel:
-    update = rule.update if _is_built_in(rule) else _on_arrays(rule)
+    update = rule.update if is_built_in(rule) else _on_arrays(rule)
 
     def sweep(scalars: list[float], p: np.ndarray, g: np.ndarray, *states: np.ndarray) -> None:
         with np.errstate(all="ignore"):

@@ -28,6 +28,8 @@ static void pool_run(pool_work work, void *context, int64_t n_tiles, int helpers
     for (int64_t tile = 0; tile < n_tiles; tile++) work(context, 0, tile);
 }
 
+static void pool_expect(int helpers) { (void)helpers; }
+
 #else
 
 #include <pthread.h>
@@ -175,6 +177,15 @@ static void pool_wake(int helpers) {
         pthread_cond_signal(&helper->wake);
         pthread_mutex_unlock(&pool.mutex);
     }
+}
+
+/* A job comes in some microseconds: sleeping helpers are to be awake then. */
+static void pool_expect(int helpers) {
+    if (helpers <= 0 || atomic_exchange(&pool.taken, 1)) return;
+    helpers = helpers < pool.started ? helpers : pool.started;
+    pool_keep_apart(helpers);
+    pool_wake(helpers);
+    atomic_store(&pool.taken, 0);
 }
 
 static void pool_alone(pool_work work, void *context, int64_t n_tiles) {

@@ -82,7 +82,7 @@ class Folder:
         file = self.path / META
         self.is_new = not file.exists()
         if not self.is_new:
-            found = _loads(file)
+            found = {"exact_rows": [], **_loads(file)}  # none, before there were any
             need_version(f"state_dir: {file}", found.get("version"))
             for name, own in description.items():
                 need_same(f"state_dir: {file}: {name}", found.get(name), own)

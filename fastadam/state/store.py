@@ -36,10 +36,11 @@ class Store:
         keys: Sequence[str],
         params: Sequence[Any],
         initial: Sequence[Mapping[str, First]],
+        exact: Sequence[bool],
     ) -> "Store":
         """A store with the states of these parameters: in the folder ``state_dir``, where one is given.
 
-        `initial` says of each parameter what its states hold at first, by name.
+        `initial` says of each parameter what its states hold at first, by name; `exact` whether its rows may lag.
         """
         folder = None
         if settings["state_dir"] is not None:
@@ -52,6 +53,7 @@ class Store:
                 "orders": numbers.orders(dict(compress(named.items(), in_blocks))),
                 "state_dtype": [{name: first.dtype.name for name, first in values.items()} for values in initial],
                 "master_weights": settings["master_weights"],
+                "exact_rows": list(compress(keys, exact)),
             }
             folder = Folder(settings["state_dir"], description, 3 + len(params))
         counts = np.zeros(3 + len(params), np.int64) if folder is None else folder.counts
@@ -80,11 +82,12 @@ class Store:
         """Where rows of the parameter `p`, number `place`, note what they miss: what is there, if it fits."""
         shapes = (len(p) + 1,), (HISTORY, n_scalars + 1)
         dtypes = np.dtype(np.int64), np.dtype(np.float64 if p.dtype.char in "dD" else np.float32)
+        wanted = list(zip(shapes, dtypes, strict=True))
         known = self._logs.get(place)
-        if known is None or known[0].shape != shapes[0]:
+        if known is None or [(array.shape, array.dtype) for array in known] != wanted:
             visits, history = (
-                np.zeros(shape, dtype) if self.folder is None else self.folder.plain(place, name, shape, dtype)
-                for name, shape, dtype in zip(("visits", "history"), shapes, dtypes, strict=True)
+                np.zeros(*own) if self.folder is None else self.folder.plain(place, name, *own)
+                for name, own in zip(("visits", "history"), wanted, strict=True)
             )
             known = self._logs[place] = visits, history
         return known

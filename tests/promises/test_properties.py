@@ -66,6 +66,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "warmup_steps": st.integers(0, 5),
     "r": small,
     "weight_lr_power": small,
+    "rows": st.sampled_from(["lazy", "exact"]),
 }
 
 #: options that have another range in one class, or that depend on one another

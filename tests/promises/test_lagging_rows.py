@@ -1,0 +1,415 @@
+"""While rows lag: a folder is closed or its process killed, a step is refused or fails, threads step, a process forks.
+And rows at rest, whose numbers most steps leave as they are, but not all. See also `test_exact_rows.py`.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import inside
+import numpy as np
+import pytest
+from cases import CASES, make
+from tables import assert_same, bits, numbers, some_rows, summed
+
+import fastadam
+from fastadam import Rows
+
+F4 = np.float32
+N, WIDTH = 20, 3
+
+
+def start() -> np.ndarray:
+    return numbers(np.random.default_rng(0), (N, WIDTH), F4)
+
+
+def gradients(n: int, seed: int = 1) -> list[Rows]:
+    rng = np.random.default_rng(seed)
+    return [some_rows(rng, (N, WIDTH), F4, 4) for _ in range(n)]
+
+
+def stepped(opt: fastadam.Optimizer, grads: list[Rows]) -> fastadam.Optimizer:
+    """By rows where it is exact, else by gradients of all rows."""
+    is_exact = opt.param_groups[0]["rows"] == "exact"
+    for rows in grads:
+        opt.step([rows if is_exact else summed(rows, (N, WIDTH), F4)])
+    return opt
+
+
+def pair(cls: Any = fastadam.AdamW, **more: Any) -> list[fastadam.Optimizer]:
+    return [cls([start()], rows=rows, **more) for rows in ("exact", "lazy")]
+
+
+def check(opt: fastadam.Optimizer, dense: fastadam.Optimizer) -> None:
+    opt.flush()
+    assert_same(opt, dense)
+
+
+# ---------------------------------------------------------------- folders
+
+
+@pytest.mark.parametrize("more", [{}, {"state_dtype": "bfloat16", "seed": 5}], ids=["plain", "bfloat16"])
+def test_a_folder_that_was_closed_goes_on(more: dict[str, Any], tmp_path: Path) -> None:
+    W, grads = start(), gradients(12)
+    for k in range(3):
+        opt = fastadam.AdamW([W], rows="exact", state_dir=tmp_path, **more)
+        assert inside.lagging(opt)[0] > 0 or k == 0
+        stepped(opt, grads[4 * k : 4 * k + 4])
+        if k < 2:
+            opt.close()
+            del opt
+    check(opt, stepped(fastadam.AdamW([start()], **more), grads))
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+import fastadam
+from fastadam import Rows
+from tables import some_rows
+W = np.memmap(sys.argv[1] + "/W", np.float32, "r+", shape=(20, 3))
+opt = fastadam.AdamW([np.asarray(W)], rows="exact", state_dir=sys.argv[1] + "/states")
+rng = np.random.default_rng(1)
+for _ in range(6):
+    opt.step([some_rows(rng, (20, 3), np.float32, 4)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_whose_process_was_killed_goes_on(tmp_path: Path) -> None:
+    start().tofile(tmp_path / "W")
+    path = os.pathsep.join(sys.path)
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path], env=os.environ | {"PYTHONPATH": path}, capture_output=True
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    W = np.memmap(tmp_path / "W", np.float32, "r+", shape=(N, WIDTH))
+    opt = fastadam.AdamW([np.asarray(W)], rows="exact", state_dir=tmp_path / "states")
+    assert opt.t == 6
+    assert inside.lagging(opt)[0] > 0
+    grads = gradients(12)
+    check(stepped(opt, grads[6:]), stepped(fastadam.AdamW([start()]), grads))
+
+
+@pytest.mark.parametrize(("first", "then"), [("exact", "lazy"), ("lazy", "exact")])
+def test_a_folder_of_the_other_kind_is_refused(first: str, then: str, tmp_path: Path) -> None:
+    opt = stepped(fastadam.AdamW([start()], rows=first, state_dir=tmp_path), gradients(4))
+    opt.close()
+    del opt
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="exact_rows: expected"):
+        fastadam.AdamW([start()], rows=then, state_dir=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_from_before_there_were_rows_is_one_of_a_lazy_optimizer(tmp_path: Path) -> None:
+    opt = stepped(fastadam.AdamW([start()], state_dir=tmp_path), gradients(4))
+    opt.close()
+    description = tmp_path / "fastadam.json"
+    cut = re.sub(r',\s*"exact_rows": \[\]', "", description.read_text())
+    assert cut != description.read_text()
+    description.write_text(cut)
+    assert fastadam.AdamW([start()], state_dir=tmp_path).t == 4
+
+
+# ---------------------------------------------------------------- other ways to change an optimizer
+
+
+def test_a_group_is_added() -> None:
+    opt, dense = pair()
+    for each in (opt, dense):
+        stepped(each, gradients(6))
+        each.add_param_group({"params": [np.ones((4, 2))], "rows": "exact"})
+    assert inside.lagging(opt)[0] > 0
+    for rows in gradients(8, seed=2):
+        more = Rows([1, 1], np.ones((2, 2)))
+        opt.step([[rows], [more]])
+        dense.step([[summed(rows, (N, WIDTH), F4)], [summed(more, (4, 2), float)]])
+    assert all(inside.lagging(opt))
+    check(opt, dense)
+
+
+def test_averages_are_swapped() -> None:
+    opt, dense = pair(fastadam.ScheduleFreeAdamW)
+    for seed in (1, 2):
+        for each in (opt, dense):
+            stepped(each, gradients(6, seed))
+        assert inside.lagging(opt)[0] > 0
+        with opt.swapped(), dense.swapped():
+            assert bits(inside.planned(opt)[0]) == bits(inside.planned(dense)[0])
+        assert bits(inside.planned(opt)[0]) == bits(inside.planned(dense)[0])
+    for each in (opt, dense):
+        stepped(each, gradients(6, 3))
+    check(opt, dense)
+
+
+def test_an_array_of_another_dtype_begins_anew() -> None:
+    """What is noted of each step is wider then: it once was written behind the end of its memory."""
+    opt, dense = pair()
+    for each in (opt, dense):
+        stepped(each, gradients(6))
+        each.replace("0", start().astype(float), rows=-1)
+    for t in range(4200):
+        rows = Rows([t % 7], np.ones((1, WIDTH)))
+        opt.step([rows])
+        dense.step([summed(rows, (N, WIDTH), float)])
+    check(opt, dense)
+
+
+# ---------------------------------------------------------------- what is refused, skipped, or fails
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [Rows([N], np.ones((1, WIDTH))), Rows([0], np.ones((1, 2))), np.ones((N, 2)), "text", np.ones((N, WIDTH), "c8")],
+    ids=["number", "width", "shape", "text", "complex"],
+)
+def test_a_refused_step_changes_nothing(bad: Any) -> None:
+    opt, dense = pair()
+    for seed in (1, 2):
+        for each in (opt, dense):
+            stepped(each, gradients(5, seed))
+        lag = inside.lagging(opt)
+        before = [bits(array) for array in (*inside.planned(opt), *inside.state_arrays(opt), inside.plan(opt).counts)]
+        with pytest.raises((TypeError, ValueError)):
+            opt.step([bad])
+        after = [bits(array) for array in (*inside.planned(opt), *inside.state_arrays(opt), inside.plan(opt).counts)]
+        assert before == after
+        assert inside.lagging(opt) == lag
+        assert lag[0] > 0
+    check(opt, dense)
+
+
+def test_skipped_steps_are_none_to_make_up_for() -> None:
+    opt, dense = pair()
+    bad = Rows([3], np.full((1, WIDTH), np.nan, F4))
+    for seed in range(4):
+        for each in (opt, dense):
+            stepped(each, gradients(3, seed))
+        opt.step([bad if seed % 2 else summed(bad, (N, WIDTH), F4)], skip_nonfinite=True)
+        dense.step([summed(bad, (N, WIDTH), F4)], skip_nonfinite=True)
+    assert (opt.t, opt.skipped) == (12, 4)
+    check(opt, dense)
+
+
+def test_gradients_that_are_not_finite_are_made_up_for() -> None:
+    """By a norm of infinity or NaN, rows that are not brought become what a dense step makes of them."""
+    for bad, extras in ((np.inf, {"max_norm": 1.0}), (np.nan, {"max_norm": 1.0}), (np.inf, {"max_norm_each": 1.0})):
+        opt, dense = pair()
+        for rows, more in [(gradients(1)[0], {}), (Rows([3], np.full((1, WIDTH), bad, F4)), extras)]:
+            opt.step([rows], **more)
+            dense.step([summed(rows, (N, WIDTH), F4)], **more)
+        opt.flush()
+        for p, q in zip(*([*inside.planned(o), *inside.state_arrays(o)] for o in (opt, dense)), strict=True):
+            np.testing.assert_array_equal(p, q)
+
+
+def failing_rate(t: int) -> Any:
+    return 0.1 if t != 4 else 1 / 0
+
+
+def test_a_rate_that_fails_changes_nothing() -> None:
+    opt, dense = pair(lr=failing_rate)
+    for each in (opt, dense):
+        stepped(each, gradients(3))
+        with pytest.raises(ZeroDivisionError):
+            stepped(each, gradients(1, 2))
+        each.lr = 0.25
+        stepped(each, gradients(3, 3))
+    check(opt, dense)
+
+
+# ---------------------------------------------------------------- rows at rest
+
+#: numbers that a step reads as others, or that are moved by what moves no other
+SPECIAL = [0.0, -0.0, 1e-40, -1e-42, 1e-310, 5e-324, np.inf, -np.inf, np.nan, 1.0, 3e38, 2.0**-126]
+
+
+@pytest.mark.parametrize("case", [*CASES, "sgd"])
+def test_rows_that_were_never_brought_hold_what_a_dense_step_leaves(case: str) -> None:
+    """Rows whose states are zeros are mostly left alone; not where their numbers are denormal, say."""
+    for dtype in (np.float32, np.float64):
+        with np.errstate(all="ignore"):
+            special = np.array(SPECIAL).astype(dtype)
+        starts = np.concatenate([np.ones((1, 2), dtype), np.stack([special, special[::-1]], axis=1)])
+        for more in ({}, {"weight_decay": 0.0}, {"weight_decay": 1e-3}, {"maximize": True}):
+            if not {*more} <= {*CASES[case][0].options}:
+                continue
+            options = {**CASES[case][1], **more}
+            opt, dense = (CASES[case][0]([starts.copy()], rows=rows, **options) for rows in ("exact", "lazy"))
+            g = np.zeros_like(starts)
+            g[0] = 1
+            for t in range(5):
+                extras = {"grad_scale": 2.0**126} if t == 2 and dtype == np.float32 else {}
+                opt.step([Rows([0], g[:1])], **extras)
+                dense.step([g], **extras)
+            opt.flush()
+            for p, q in zip(*([*inside.planned(o), *inside.state_arrays(o)] for o in (opt, dense)), strict=True):
+                np.testing.assert_array_equal(p, q)
+                assert (np.signbit(p) == np.signbit(q))[~np.isnan(p)].all()
+
+
+def test_a_master_weight_at_rest_follows_its_parameter() -> None:
+    starts = start().astype(np.float16)
+    opt, dense = (fastadam.Adam([starts.copy()], master_weights=True, rows=rows) for rows in ("exact", "lazy"))
+    for seed in (1, 2):
+        for each in (opt, dense):
+            stepped(each, [Rows([0], np.ones((1, WIDTH), F4))] * 3)
+        opt.flush()
+        for each in (opt, dense):
+            inside.planned(each)[0][5 + seed] = seed + 0.5
+    for each in (opt, dense):
+        stepped(each, [Rows([0], np.ones((1, WIDTH), F4))] * 3)
+    check(opt, dense)
+    assert opt.state["master"][0][6].tolist() == [1.5] * WIDTH
+
+
+def drawn_in(p, g, lr):
+    return (np.where(np.absolute(p) > 2.0, np.where(np.absolute(p) < 900.0, 0.5 * p, p), p) - lr * g,)
+
+
+def drawn_in_scalars(t, lr):
+    return (lr,)
+
+
+def test_a_rule_of_ones_own_may_move_any_numbers_at_rest() -> None:
+    cls = fastadam.optimizer(drawn_in, drawn_in_scalars, [], lr=0.1)
+    starts = np.full((4, 2), 500.0, F4)
+    opt, dense = (cls([starts.copy()], rows=rows) for rows in ("exact", "lazy"))
+    rows = Rows([1], np.ones((1, 2), F4))
+    for _ in range(5):
+        opt.step([rows])
+        dense.step([summed(rows, (4, 2), F4)])
+    check(opt, dense)
+    assert inside.planned(opt)[0][0, 0] == 500.0 / 32
+
+
+# ---------------------------------------------------------------- what comes may change
+
+
+def test_an_index_that_is_written_between_steps_is_read_anew() -> None:
+    index, values = np.zeros(2, np.int64), np.ones((2, WIDTH), F4)
+    rows = Rows(index, values)
+    opt, dense = pair()
+    for t in range(8):
+        index[:] = t, (3 * t) % 7
+        values[:] = t
+        opt.step([rows])
+        dense.step([summed(rows, (N, WIDTH), F4)])
+    index[1] = N
+    with pytest.raises(ValueError, match=f"got {N} at place 1"):
+        opt.step([rows])
+    index[1] = 0
+    values.shape = (WIDTH, 2)
+    with pytest.raises(ValueError, match="expected shape"):
+        opt.step([rows])
+    check(opt, dense)
+
+
+def test_values_are_let_go_after_their_step() -> None:
+    """No row that is made up for reads a gradient."""
+    opt, dense = pair()
+    for rows in gradients(6):
+        again = Rows(rows.index.copy(), rows.values.copy())
+        opt.step([again])
+        again.values[...] = np.nan
+        del again
+        dense.step([summed(rows, (N, WIDTH), F4)])
+    check(opt, dense)
+
+
+def test_more_rows_than_can_be_told_apart_are_refused(tmp_path: Path) -> None:
+    """2**30 + 1 of them: a hole in a file holds the numbers, one row the values."""
+    n = 2**30 + 1
+    with open(tmp_path / "index", "wb") as file:
+        file.truncate(8 * n)
+    index = np.asarray(np.memmap(tmp_path / "index", np.int64, "r", shape=(n,)))
+    opt = fastadam.Adam([start()])
+    with pytest.raises(ValueError, match=re.escape(f"expected at most 2**30 rows, got {n}")):
+        opt.step([Rows(index, np.broadcast_to(np.ones(WIDTH, F4), (n, WIDTH)))])
+    assert opt.t == 0
+
+
+# ---------------------------------------------------------------- threads and processes
+
+
+def test_two_optimizers_step_at_once() -> None:
+    """Each in a thread of its own, without the GIL; a third thread flushes and reads."""
+    shape = (2000, 40)
+    opts = [fastadam.AdamW([np.ones(shape, F4)], rows="exact", n_threads=2) for _ in range(2)]
+
+    def work(opt: fastadam.Optimizer, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for t in range(30):
+            opt.step([some_rows(rng, shape, F4, 6000)])
+            if t % 10 == 9:
+                opt.flush()
+
+    threads = [threading.Thread(target=work, args=(opt, seed)) for seed, opt in enumerate(opts)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, opt in enumerate(opts):
+        dense, rng = fastadam.AdamW([np.ones(shape, F4)], n_threads=1), np.random.default_rng(seed)
+        for _ in range(30):
+            dense.step([summed(some_rows(rng, shape, F4, 6000), shape, F4)])
+        check(opt, dense)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process forks here")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_fork_while_rows_lag() -> None:
+    """The child makes up for its own; the parent goes on as if there were none."""
+    opt, dense = pair(n_threads=2)
+    for each in (opt, dense):
+        stepped(each, gradients(6))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check(opt, dense)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert inside.lagging(opt)[0] > 0
+    for each in (opt, dense):
+        stepped(each, gradients(6, 2))
+    check(opt, dense)
+
+
+def test_a_flush_within_a_step_is_refused() -> None:
+    made: list[fastadam.Optimizer] = []
+
+    def rate(t: int) -> float:
+        if t == 3:
+            with pytest.raises(RuntimeError, match="inside a step"):
+                made[0].flush()
+        return 0.1
+
+    opt = fastadam.AdamW([start()], lr=rate, rows="exact")
+    made.append(opt)
+    check(stepped(opt, gradients(5)), stepped(fastadam.AdamW([start()], lr=0.1), gradients(5)))
+
+
+def test_flush_of_a_lazy_optimizer_does_nothing() -> None:
+    opt = stepped(fastadam.AdamW([start()], rows="exact"), gradients(3))
+    lazy = fastadam.AdamW([start()])
+    for rows in gradients(3):
+        lazy.step([rows])
+    before = bits(inside.planned(lazy)[0])
+    lazy.flush()
+    assert bits(inside.planned(lazy)[0]) == before
+    opt.flush()
+    opt.flush()
+    assert bits(inside.planned(opt)[0]) != before
+    with pytest.raises(ValueError, match="rows: expected 'lazy' or 'exact', got 'all'"):
+        make("adam", [start()], rows="all")
+    with pytest.raises(ValueError, match="chosen at construction"):
+        opt.rows = "lazy"
