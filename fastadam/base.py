@@ -231,15 +231,30 @@ class Optimizer(Stepped):
         """
         self.core.replace(name, array, rows)
 
-    def flush(self) -> None:
-        """Have all rows make up for the steps that they missed, where `rows` is "exact"; else nothing happens.
+    def flush(self, rows: Any = None) -> None:
+        """Have rows make up for the steps that they missed, where the option `rows` is "exact"; else nothing happens.
 
         Parameters and states are then, to the bit, those of steps whose gradients had zeros in the rows that `Rows` did
         not bring. Call it before you read or write a parameter. Whatever else looks at parameters or states does so
         first: saves and loads, copies, ``opt.state``, `reset`, `replace`, ``swapped()``, a step with a gradient of all
         rows.
+
+        Parameters
+        ----------
+        rows : arrays of int, optional
+            In the structure of the parameters the numbers of the rows that are to do so, in any order, or their `Rows`;
+            None for none of a parameter. All rows of all parameters where it is left out.
+
+        Examples
+        --------
+        >>> import numpy as np, fastadam
+        >>> table = np.zeros((1000, 2))
+        >>> opt = fastadam.Adam(table, lr=0.1, rows="exact")
+        >>> for batch in ([7, 3], [5], [3, 8]):
+        ...     opt.flush(batch)  # what the batch reads of the table is what dense steps would have made
+        ...     opt.step(fastadam.Rows(batch, 1 - table[batch]))
         """
-        self.core.flush()
+        self.core.flush(rows)
 
     def zero_grad(self) -> None:
         """Set the bound gradients, or the object's, to zero (by the object's own ``zero_grad`` where it has one)."""

@@ -11,12 +11,13 @@ import numpy as np
 
 from . import options, tree
 from .groups import Groups, Values
-from .kernel import backends, checks, sparse
+from .kernel import backends, checks
 from .kernel._follow import Follower
 from .kernel._plan import Plan
 from .kernel._rows import Rows
 from .kernel._signals import deferred_signals
 from .kernel.arrived import make_writeable
+from .kernel.sparse import as_rows
 from .names import meant
 from .state import numbers
 from .state.numbers import First
@@ -255,12 +256,21 @@ class Core(Follower):
             plan.make_up()
             yield plan
 
-    def flush(self) -> None:
-        """Have rows that lag make up for the steps that they missed."""
+    def flush(self, rows: Any = None) -> None:
+        """Have rows that lag make up for the steps that they missed: all, or some; see `Optimizer.flush`."""
         if self.is_lazy:
             return
-        with self.held_whole():
-            pass
+        with self.held() as plan:
+            plan.need_whole()
+            plan.make_up(None if rows is None else self._numbers_of(rows))
+
+    def _numbers_of(self, rows: Any) -> list[Any]:
+        """The numbers of some rows of each parameter, checked."""
+        every = zip(self.tree.names, self.flatten(rows), self.plan.params, strict=True)
+        return [
+            None if own is None else checks.numbers_in(name, own.index if isinstance(own, Rows) else own, p)
+            for name, own, p in every
+        ]
 
     def add_group(self, group: Any) -> None:
         """Step more arrays from now on; see `Optimizer.add_param_group`."""
@@ -449,8 +459,11 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
     """Check gradients that are to be bound, where there are any."""
     flat = () if bound is None else structure.flatten(bound, frozen)
     for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
-        if g is not None:
-            sparse.check(name, g, p)
+        rows = g if isinstance(g, Rows) else as_rows(f"gradient of {name}", g, p.shape)
+        if rows is not None:
+            checks.row_values(name, rows.index, rows.values, p)
+        elif g is not None:
+            checks.gradient(name, g, p)
 
 
 def _initial(

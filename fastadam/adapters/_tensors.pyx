@@ -197,9 +197,11 @@ cdef class Watch:
         self.counted = self.numbers()
 
     def note_gradient(self, Py_ssize_t i, grad, size_t data):
-        """The plan has admitted this gradient, which it read at `data`."""
+        """The plan has admitted this gradient, which it read at `data`; None for rows, which have no one place."""
         cdef dl_tensor_t found
         self.grad_places[i].ndim = -1
+        if grad is None:  # of a sparse tensor the table would say so by an exception, in a millisecond
+            return
         if read(grad, &found) and <size_t> address(&found) == data:  # else it was a copy, of what is not computed yet
             keep(&self.grad_places[i], &found)
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from ..kernel import checks
+from ..kernel._rows import Rows
+from ..kernel.sparse import as_rows
 
 
 def steppable(what: str, tensor: Any) -> np.ndarray:
@@ -31,6 +33,22 @@ def view(what: str, tensor: Any) -> np.ndarray:
             if tensor.requires_grad:
                 return view(what, tensor.detach())
         raise unfit(what, tensor) from error
+
+
+def computed(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, with what autograd left uncomputed: a sign, a conjugation, zeros."""
+    if tensor.layout != torch.strided:
+        return tensor
+    return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_conj().resolve_neg()
+
+
+def gradient(what: str, tensor: Any) -> np.ndarray | Rows:
+    """What a step reads of a gradient: its memory, or that of the rows that a sparse one brings."""
+    try:
+        return tensor.numpy()  # type: ignore[no-any-return]
+    except (TypeError, RuntimeError):
+        rows = as_rows(what, tensor, tuple(tensor.shape), lambda what, own: view(what, computed(own)))
+        return view(what, computed(tensor)) if rows is None else rows
 
 
 def unfit(what: str, tensor: torch.Tensor) -> TypeError:

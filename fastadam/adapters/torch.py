@@ -6,10 +6,14 @@ The tensors are stepped where they lie, through NumPy views of their memory, all
 the same bits in every run, for any number of threads.
 
 ``foreach`` and ``fused`` are taken, and change nothing: in torch they choose a speed. ``capturable`` and
-``differentiable`` are refused. So are tensors on other devices, sparse ones and sparse gradients. A tensor that needs
-no gradient may be anything that torch takes: it is looked at when it first has one. States of float16 and bfloat16
-parameters are float32, in which they are computed, here and in what is saved and loaded; torch keeps, and loads, them
-in the parameter's dtype. docs/adapters.md lists all differences that are meant.
+``differentiable`` are refused. So are tensors on other devices and sparse ones. A tensor that needs no gradient may be
+anything that torch takes: it is looked at when it first has one. States of float16 and bfloat16 parameters are float32,
+in which they are computed, here and in what is saved and loaded; torch keeps, and loads, them in the parameter's dtype.
+docs/adapters.md lists all differences that are meant.
+
+Sparse gradients of whole rows, as those of ``torch.nn.Embedding(sparse=True)``, step these rows, by every class: the
+others keep parameters and states, and get no weight decay, as in ``torch.optim.SparseAdam``. Other sparse gradients are
+refused.
 
 Which tensors have gradients may differ from step to step, but all is laid out anew then, which takes longer than a
 step: where that happens often, torch's own optimizers are faster.
@@ -51,10 +55,11 @@ from ..base import Optimizer
 from ..kernel import backends, checks, threads
 from ..kernel._entry import Entry
 from ..kernel._plan import Plan
+from ..kernel._rows import Rows
 from ..kernel._signals import deferred_signals
 from ..rule import Rule
 from ._tensors import Watch, read_by
-from .tensors import steppable, view
+from .tensors import computed, gradient, steppable
 from .torch_average import Average as Average
 from .torch_scalars import Carried, Scalar, plain_value, scalars_of, steps_done
 from .torch_state import export_state, import_state, torch_classes, torch_defaults
@@ -146,6 +151,8 @@ class _Step:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every parameter that has a gradient; the others, and their counts of steps, stay.
 
+        A sparse gradient of whole rows steps these rows alone, lazily: the others miss decay and momentum as well.
+
         Parameters
         ----------
         closure : callable, optional
@@ -154,8 +161,8 @@ class _Step:
         Raises
         ------
         TypeError, ValueError
-            For a sparse gradient, a tensor that has moved to another device, or an option that does not fit: nothing
-            has changed then.
+            For a gradient that is sparse in more than its rows, a tensor that has moved to another device, or an
+            option that does not fit: nothing has changed then.
         RuntimeError
             If another thread is inside a step of this optimizer.
         """
@@ -316,11 +323,14 @@ class _TensorPlan:
         """One step with the gradients that the tensors have now, and the options that the groups have now."""
         self.take_options(groups)
         grads = [p.grad for p in self.params]
-        arrays = [_gradient(grad, name) for grad, name in zip(grads, self.grad_names, strict=True)]
-        self.plan.step(arrays)
+        taken = [gradient(name, grad) for name, grad in zip(self.grad_names, grads, strict=True)]
+        self.plan.step(taken)
         self.watch.count()
-        for place, (grad, array) in enumerate(zip(grads, arrays, strict=True)):
-            self.watch.note_gradient(place, grad, array.ctypes.data)
+        for place, (grad, own) in enumerate(zip(grads, taken, strict=True)):
+            if isinstance(own, Rows):
+                self.watch.note_gradient(place, None, 0)
+            else:
+                self.watch.note_gradient(place, grad, own.ctypes.data)
 
 
 def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
@@ -384,27 +394,12 @@ class _Found:
                 raise TypeError(f"{self.name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
             if tensor.is_complex() != self.p.is_complex():
                 raise TypeError(f"{self.name}: {key!r}: is of {tensor.dtype}, its parameter of {self.p.dtype}")
-            found[key] = _computed(tensor.detach()).to(dtype)
+            found[key] = computed(tensor.detach()).to(dtype)
         return found
 
     def views(self, states: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
         """The memory of these tensors of the state."""
         return [steppable(f"a {self.name.removeprefix('the ')}", tensor) for tensor in states.values()]
-
-
-def _computed(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, with what autograd left uncomputed: a sign, a conjugation, zeros."""
-    if tensor.layout != torch.strided:
-        return tensor
-    return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_conj().resolve_neg()
-
-
-def _gradient(tensor: Any, what: str) -> np.ndarray:
-    """As `_view`, which refuses what autograd left uncomputed."""
-    try:
-        return tensor.numpy()  # type: ignore[no-any-return]
-    except (TypeError, RuntimeError):
-        return view(what, _computed(tensor))
 
 
 def _refused_ways(ours: type[Optimizer]) -> set[str]:

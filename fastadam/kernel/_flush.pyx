@@ -1,17 +1,25 @@
 # cython: language_level=3
 """Rows that lag, of all parameters: what is noted of each step, and when they make up for those that they missed."""
 
+cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
 
 from . cimport _lag
-from ._segments cimport HISTORY, Job, Segment
+from ._rows cimport group
+from ._segments cimport HISTORY, Grouped, Job, Segment
 from ._tiles cimport run_segments, scalars_of
 
+cnp.import_array()
 
-cdef int make_up_before(Layout layout, bint all_rows, int n_threads) except -1:
+
+cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) except -1:
     """Have all rows of a parameter make up for what they missed: of all parameters, or where the step that comes has
-    a gradient of all rows, or `history` has no room for it."""
+    a gradient of all rows, or `history` has no room for it.
+
+    Where `numbers` is a list, of each parameter the rows of these numbers alone do, which are known to be right; of
+    None none does.
+    """
     cdef Py_ssize_t i
     cdef Segment* segment
     cdef Segment* kept
@@ -30,13 +38,13 @@ cdef int make_up_before(Layout layout, bint all_rows, int n_threads) except -1:
         raise MemoryError
     try:
         layout.need_buffers(n_threads)
-        make_up_all(layout, kept, all_rows, n_threads)
+        make_up_all(layout, kept, all_rows, numbers, n_threads)
     finally:
         PyMem_Free(kept)
     return 0
 
 
-cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, int n_threads) except -1:
+cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n_threads) except -1:
     """The same, given room for the segments as the step that comes has them."""
     cdef Py_ssize_t i
     cdef Segment* segment
@@ -45,10 +53,15 @@ cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, int n_threads)
         segment = &layout.job.segments[i]
         kept[i] = segment[0]
         is_behind = segment.visits is not NULL and must_make_up(segment, all_rows)
-        if is_behind:
+        if is_behind and numbers is None:
             segment.rows.n, segment.rows.row = segment.n_rows, NULL  # each, in order
-            segment.absent = False
-        layout.set_work(segment, segment.n if is_behind else 0)
+        elif is_behind and numbers[i] is not None:
+            group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows)
+            forget_gradient(&kept[i], &segment.rows)
+        else:
+            is_behind = False
+        segment.absent &= not is_behind
+        layout.set_work(segment, segment.rows.n * segment.width if is_behind else 0)
     layout.cut()
     layout.job.work = make_up_range
     layout.job.keeps_denormals = True
@@ -58,11 +71,29 @@ cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, int n_threads)
         for i in range(layout.job.n_segments):
             segment = &layout.job.segments[i]
             if segment.work:
-                segment.visits[segment.n_rows] = 0
+                note_made_up(segment)
             layout.set_work(segment, kept[i].work)
             segment.rows, segment.absent = kept[i].rows, kept[i].absent
         layout.cut()
     return 0
+
+
+cdef inline void forget_gradient(Segment* kept, Grouped* rows) noexcept:
+    """The rows of the last gradient are no longer known, now that others were grouped in their memory."""
+    cdef bint had_rows = kept.rows.n >= 0
+    kept.rows = rows[0]
+    kept.rows.n = 0 if had_rows else -1
+    kept.work = 0 if had_rows else kept.work
+
+
+cdef inline void note_made_up(Segment* segment) noexcept:
+    """The rows that were worked on lag no longer: all, or some."""
+    cdef Py_ssize_t k
+    if segment.rows.row is NULL:
+        segment.visits[segment.n_rows] = 0
+        return
+    for k in range(segment.rows.n):
+        segment.visits[segment.rows.row[k]] = segment.done
 
 
 cdef inline bint must_make_up(Segment* segment, bint all_rows) noexcept:

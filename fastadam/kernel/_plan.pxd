@@ -43,6 +43,6 @@ cdef class Plan(Entry):
     cdef object counts_for(self, counts, Py_ssize_t n)
     cdef int step_inside(self, grads, Extras* extras, exchange) except -1
     cdef int step_admitted(self, Extras* extras, exchange) except -1
-    cdef int make_up_held(self, bint all_rows) except -1
+    cdef int make_up_held(self, bint all_rows, numbers) except -1
     cdef void count_step(self, Layout layout) noexcept
     cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1

@@ -233,14 +233,14 @@ cdef class Plan(Entry):
         _flush.forget(self.layout)
         self.layout.form_cohorts(self.count + STEPS)
 
-    def make_up(self):
-        """Have every row that lags make up for the steps that it missed, unless arrays are of two steps anyway; the
-        caller holds the plan."""
+    def make_up(self, numbers=None):
+        """Have every row that lags make up for the steps that it missed, or, of each parameter, those of these numbers;
+        unless arrays are of two steps anyway. The caller holds the plan."""
         self.need_outside()
         if self.layout.logs is not None and not self.count[UNDER_WAY]:
-            self.make_up_held(True)
+            self.make_up_held(True, numbers)
 
-    cdef int make_up_held(self, bint all_rows) except -1:
+    cdef int make_up_held(self, bint all_rows, numbers) except -1:
         """The same of all rows, or of those that the gradients that the layout has noted call for."""
         cdef Py_ssize_t i
         self.layout.job.seed = _strips.mixed(self.seed)
@@ -248,7 +248,7 @@ cdef class Plan(Entry):
             self.layout.job.segments[i].done = self.count[STEPS + i]
         self.changes += 1
         self.count[UNDER_WAY] = CHANGE
-        _flush.make_up_before(self.layout, all_rows, self.n_threads)
+        _flush.make_up_before(self.layout, all_rows, numbers, self.n_threads)
         self.count[UNDER_WAY] = 0
         return 0
 
@@ -415,7 +415,7 @@ cdef class Plan(Entry):
         cdef Squares squares
         cdef Py_ssize_t first = 0, last
         if layout.logs is not None:
-            self.make_up_held(False)
+            self.make_up_held(False, None)
         if exchange is not None:
             self.prepare_scalars(layout, factor, extras.clip_value)  # may raise: now, while others do not count on it
             exchange.begin()

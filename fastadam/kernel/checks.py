@@ -389,6 +389,16 @@ def row_numbers(name: str, value: Any, hint: str = "") -> np.ndarray:
     return np.ascontiguousarray(found, np.int64)
 
 
+def numbers_in(name: str, value: Any, param: np.ndarray) -> np.ndarray:
+    """The numbers of rows that this parameter has."""
+    found = row_numbers(f"rows of {name}", value)
+    n_rows = len(param) if param.ndim else 0
+    for bad in found[(found < 0) | (found >= n_rows)]:
+        allowed = f"0 … {n_rows - 1}" if n_rows else "none, of a parameter without rows"
+        raise ValueError(f"rows of {name}: expected numbers of rows, {allowed}, got {bad}")
+    return found
+
+
 def row_values(name: str, index: np.ndarray, values: np.ndarray, param: np.ndarray) -> np.ndarray:
     """The values of some rows of a parameter's gradient, as an array that a step can read; see `gradient`."""
     if param.ndim == 0:

@@ -52,7 +52,7 @@ class Tables:
         except Exception:
             return {}
         others = {number: g for number, g in enumerate(flat) if type(g) is not np.ndarray}
-        return {number: g for number, g in others.items() if type(g) is Rows or sparse.reader(g) is not None}
+        return {number: g for number, g in others.items() if type(g) is Rows or sparse.is_sparse(g)}
 
     def fitting(self, number: int, given: Any, has_weight: bool) -> Rows:
         """The rows of a parameter, if they fit, with values as they are computed. Of a rank that has no weight none."""
@@ -65,7 +65,7 @@ class Tables:
             )
         if not has_weight:
             return Rows([], np.empty((0, *p.shape[1:]), checks.computed_in(p)))
-        rows = given if type(given) is Rows else sparse.as_rows(name, given)
+        rows = given if type(given) is Rows else sparse.as_rows(f"gradient of {name}", given, p.shape)
         assert rows is not None
         values = checks.row_values(name, rows.index, rows.values, p)
         wrong = np.flatnonzero((rows.index < 0) | (rows.index >= len(p)))

@@ -427,14 +427,29 @@ def gradient_in_its_parameter(optim):
     optim.Adam([p]).step()
 
 
-def sparse_gradient(name):
+def rows_of_a_table(name, **options):
+    """What each row of ones moves by in two steps: one of its row 1, one of its row 2."""
+
     def act(optim):
-        table = torch.nn.Embedding(5, 2, sparse=True)
-        optimizer = getattr(optim, name)([table.weight])
-        table(torch.tensor([1])).sum().backward()
-        optimizer.step()
+        table = torch.nn.Embedding.from_pretrained(torch.ones(4, 1), freeze=False, sparse=True)
+        optimizer = getattr(optim, name)([table.weight], lr=0.5, **options)
+        for row in (1, 2):
+            optimizer.zero_grad()
+            table(torch.tensor([row])).backward(torch.ones(1, 1))  # of expanded ones torch's SGD steps nothing
+            try:
+                optimizer.step()
+            except RuntimeError as error:
+                return "refused" if "sparse" in str(error) else error
+        return [round(moved, 3) for moved in (1 - table.weight.detach()).flatten().tolist()]
 
     return act
+
+
+def sparse_elements(optim):
+    table = torch.nn.Parameter(torch.ones(3, 3))
+    table.grad = torch.eye(3).to_sparse()
+    optim.SGD([table], lr=0.5).step()
+    return table.detach().diagonal().tolist()
 
 
 def tiny_products(optim):
@@ -461,10 +476,9 @@ def denormal(optim):
 
 def failing(optim):
     """Whether a step that fails in its second group has changed the first."""
-    p, table = parameter(), torch.nn.Embedding(5, 2, sparse=True)
-    optimizer = optim.Adam([{"params": [p]}, {"params": [table.weight]}])
-    table(torch.tensor([1])).sum().backward()
-    p.grad = torch.ones(3)
+    p, table = parameter(), torch.nn.Parameter(torch.ones(3, 3))
+    optimizer = optim.Adam([{"params": [p]}, {"params": [table]}])
+    p.grad, table.grad = torch.ones(3), torch.eye(3).to_sparse()
     with pytest.raises((RuntimeError, TypeError), match="sparse"):
         optimizer.step()
     return not torch.equal(p, parameter())
@@ -506,9 +520,18 @@ DIFFERENCES = {
     "a tensor twice in a group": [(twice, ValueError, "is the same tensor as")],
     "two tensors over one memory": [(over_one_memory, ValueError, "share memory")],
     "a gradient in the memory of a parameter or state": [(gradient_in_its_parameter, ValueError, "shares memory with")],
-    "sparse gradients, which torch's Adagrad and SGD take": [
-        (sparse_gradient("Adagrad"), TypeError, r"is sparse .*\.to_dense\(\)"),
-        (sparse_gradient("SGD"), TypeError, r"is sparse .*\.to_dense\(\)"),
+    "a sparse gradient of whole rows": [
+        (rows_of_a_table("Adam", eps=0.0), "refused", [0.0, 0.5, 0.372, 0.0]),
+        (rows_of_a_table("RMSprop", alpha=0.75, eps=0.0), "refused", [0.0, 1.0, 1.0, 0.0]),
+    ],
+    "a decay, of Adagrad, and a sparse gradient": [
+        (rows_of_a_table("Adagrad", weight_decay=1.0, eps=0.0), "refused", [0.0, 0.5, 0.5, 0.0])
+    ],
+    "SGD's momentum and sparse gradients": [
+        (rows_of_a_table("SGD", momentum=0.5), [0.0, 0.75, 0.5, 0.0], [0.0, 0.5, 0.5, 0.0])
+    ],
+    "a gradient that is sparse in more than its rows, of SGD": [
+        (sparse_elements, TypeError, r"is sparse in 2 axes; pass \.to_dense\(\)")
     ],
     "Rprop where the product of two gradients is too small for their dtype": [(tiny_products, 1.0, 2.0)],
     "Rprop's step sizes of 0 or less, or the larger first": [

@@ -2,6 +2,7 @@
 Those of schedules and of own rules are run by the tests of these.
 """
 
+import json
 import re
 import runpy
 
@@ -91,3 +92,15 @@ def test_sklearn_grid_search(run):
     assert ours.startswith("fastadam")
     assert stock.split("best")[1] == ours.split("best")[1]
     assert numbers(difference)[0] < 0.2
+
+
+def test_matrix_factorization(run, tmp_path):
+    small = {"USERS": 400, "ITEMS": 100, "WIDTH": 8, "STEPS": 400, "BATCH": 64, "POINTS": 10, "TEST_SIZE": 2_000}
+    *lines, same = run("matrix_factorization", **small)
+    assert same == "exact rows and dense gradients: the same tables to the bit"
+    assert [line[:10].strip() for line in lines] == ["dense", "lazy rows", "exact rows"]
+    losses = [numbers(line)[0] for line in lines]
+    assert max(losses) < 0.5  # of 1.09 at first
+    assert losses[2] == losses[0]
+    measured = json.loads((tmp_path / "picture.json").read_text())
+    assert all(len(found["steps, seconds, loss"]) == 10 for found in measured.values())
