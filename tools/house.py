@@ -35,7 +35,7 @@ ROOMS = {
 LIMITS = {
     "lines of the optimizer's module": 280,
     "lines of the longest module": 505,
-    "lines in all": 19_000,
+    "lines in all": 20_000,
     "methods of Optimizer": 25,
     "attributes of Optimizer": 6,
     "private names read elsewhere": 0,
