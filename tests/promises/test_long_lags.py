@@ -1,5 +1,5 @@
-"""Rows that lag for hundreds of steps: where a step of zero gradient cannot move a parameter any more, or a row has states
-of zeros, making up for it takes a short cut, whose bits are those of every single step.
+"""Rows that lag for hundreds of steps: where a step of zero gradient cannot move a parameter any more, or a row has
+states of zeros, making up for it takes a short cut, whose bits are those of every single step.
 """
 
 import numpy as np
