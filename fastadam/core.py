@@ -200,6 +200,12 @@ class Core(Follower):
                 self.store.begin(k, plan.params[k], initial[k])
             plan.set_counts(*((0, 0) if keys is None else (plan.t, plan.skipped)), steps)
 
+    def begin_as_params(self) -> None:
+        """Have the states that begin as their parameters be as these are now."""
+        every = _all_initial(self.kind, self.settings, self.groups, self.origins)
+        for k, (p, initial) in enumerate(zip(self.plan.params, every, strict=True)):
+            self.store.begin(k, p, {name: first for name, first in initial.items() if first.value is p})
+
     def replace(self, key: str, array: np.ndarray, rows: Any) -> None:
         """Step another array in the place of one; see `Optimizer.replace`."""
         with deferred_signals(), self.plan as plan:

@@ -381,3 +381,25 @@ def layout(opt: Any) -> Any:
 def agree(opt: Any, call: str, values: dict[str, Any]) -> None:
     """Let the ranks compare what they are about to do."""
     opt._ranks._agree(call, values)
+
+
+def listen(opt: Any, hear: Callable[[str, int], None]) -> None:
+    """Tell of each message of the ranks how MPI calls it, and how many bytes its largest array has."""
+    opt._ranks.comm = _Heard(opt._ranks.comm, hear)
+
+
+class _Heard:
+    def __init__(self, comm: Any, hear: Callable[[str, int], None]) -> None:
+        self._comm, self._hear = comm, hear
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._comm, name)
+        if not name.startswith("I"):
+            return found
+
+        def call(*given: Any) -> Any:
+            arrays = [part for each in given for part in (each if isinstance(each, list) else [each])]
+            self._hear(name, max(array.nbytes for array in arrays if isinstance(array, np.ndarray)))
+            return found(*given)
+
+        return call

@@ -11,6 +11,12 @@ from . import checks
 from ._rows import Rows
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether this is a sparse gradient that is read as rows, or refused."""
+    is_tensor = hasattr(value, "sparse_dim") and getattr(value, "is_sparse", False)
+    return is_tensor or (hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2)
+
+
 def as_rows(
     what: str, value: Any, shape: tuple[int, ...], read: Callable[[str, Any], np.ndarray] = checks.real
 ) -> Rows | None:
@@ -18,13 +24,10 @@ def as_rows(
 
     `read` is told what it reads, and gives a tensor's memory as an array.
     """
-    if hasattr(value, "sparse_dim") and getattr(value, "is_sparse", False):
-        _need_shape(what, value, shape)
-        return _of_torch(what, value, read)
-    if hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2:
-        _need_shape(what, value, shape)
-        return _of_scipy(what, value)
-    return None
+    if not is_sparse(value):
+        return None
+    _need_shape(what, value, shape)
+    return _of_scipy(what, value) if hasattr(value, "tocsr") else _of_torch(what, value, read)
 
 
 def _need_shape(what: str, value: Any, shape: tuple[int, ...]) -> None:

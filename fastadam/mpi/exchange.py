@@ -6,14 +6,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 from mpi4py import MPI
 
 from ..kernel._bfloat16 import add_bfloat16, to_bfloat16
-from .layout import Bucket
+from .layout import Bucket, Layout
 from .memory import Memory
 from .ranks import Ranks, wait
+from .tables import Moved
 
 #: so many buckets of gradients are on their way at a time
 _AHEAD = 2
@@ -24,10 +26,14 @@ class Exchange:
 
     `shares` are the sums of the gradients that this rank steps, an array a bucket; where bucket k ends among the plan's
     segments is to be told in `ends`. Gradients travel as they are or, `in_bfloat16`, rounded and added up in float32.
+    In a step whose rows were `Moved`, buckets travel in `_parts`, without these parameters.
     """
 
-    def __init__(self, ranks: Ranks, memories: Sequence[Memory], buckets: Sequence[Bucket], in_bfloat16: bool) -> None:
-        self._ranks, self._memories, self._buckets = ranks, memories, buckets
+    def __init__(self, ranks: Ranks, memories: Sequence[Memory], layout: Layout, in_bfloat16: bool) -> None:
+        buckets = layout.buckets
+        self._ranks, self._memories, self._layout, self._buckets = ranks, memories, layout, buckets
+        self._moved: Moved | None = None
+        self._parts = layout.without(())
         self._begin: Callable[[], None] | None = None
         self._zero_grads = False
         self._share = 1.0
@@ -47,13 +53,15 @@ class Exchange:
             self._rounded = [(np.empty(sent, np.uint16), np.empty(came, np.uint16)) for _ in range(_AHEAD)]
 
     @contextmanager
-    def for_step(self, begin: Callable[[], None], zero_grads: bool) -> Iterator[None]:
-        """For one step: what it begins with, and whether it leaves zeros as gradients."""
-        self._begin, self._zero_grads = begin, zero_grads
+    def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None) -> Iterator[None]:
+        """For one step: what it begins with, whether it leaves zeros as gradients, and the rows that it has."""
+        self._begin, self._zero_grads, parts = begin, zero_grads, self._parts
+        if moved is not None:
+            self._moved, self._parts = moved, self._layout.without(moved.params)
         try:
             yield
-        finally:  # both know this object, or what it is part of, which would outlive its last use
-            self._begin, self._coming = None, iter(())
+        finally:  # they know this object, or what it is part of, which would outlive its last use
+            self._begin, self._coming, self._moved, self._parts = None, iter(()), None, parts
 
     def weigh(self, weights: Sequence[float]) -> None:
         """Say what the ranks' gradients weigh in this step, not all 0. Each is multiplied by its weight over the mean
@@ -70,8 +78,10 @@ class Exchange:
 
     def take(self) -> None:
         """Bring what this rank steps of the parameters, where they are not communicated from where they are."""
-        for bucket in self._buckets:
-            self._memories[bucket.run].copy_in(bucket.share(self._ranks.rank))
+        for part in chain(*self._parts):
+            self._memories[part.run].copy_in(part.share(self._ranks.rank))
+        if self._moved is not None:
+            self._moved.take()
 
     def add_up(self, sums: np.ndarray) -> None:
         """Put the sums of all ranks' sums, rounded once, in the places of this rank's: see `Plan.step`."""
@@ -89,13 +99,15 @@ class Exchange:
         for k, end in enumerate(self.ends):
             self._arrive(k)
             yield end
-            going.append(self._send_back(self._buckets[k]))
+            going += [self._send_back(part) for part in self._parts[k]]
         for request in going:
             wait(request)
         for memory in self._memories:
-            memory.copy_out()
-            if self._zero_grads:
-                memory.grads[...] = 0
+            memory.copy_out(() if self._moved is None else self._moved.params)
+        if self._moved is not None:
+            self._moved.send_back()
+        for part in chain(*self._parts) if self._zero_grads else ():
+            self._memories[part.run].grads[part.whole] = 0
 
     def arrive(self) -> None:
         """Wait until all gradients are there."""
@@ -112,30 +124,43 @@ class Exchange:
             return
         going = deque(self._depart(k) for k in range(min(_AHEAD, count)))
         for k in range(count):
-            request, _ = going[0]
-            wait(request)
+            for request, _ in going[0]:
+                wait(request)
             going.popleft()
             self._add_up(k)
             if k + _AHEAD < count:
                 going.append(self._depart(k + _AHEAD))
             yield k
 
-    def _depart(self, k: int) -> tuple[MPI.Request, np.ndarray]:
+    def _depart(self, k: int) -> list[tuple[MPI.Request, np.ndarray]]:
         """Send the gradients of a bucket. What is sent is to be kept until it has come: the request does not."""
-        bucket, share = self._buckets[k], self.shares[k]
-        grads = self._weighed(self._memories[bucket.run].grads[bucket.whole])
+        return [self._send(k, part) for part in self._parts[k]]
+
+    def _send(self, k: int, part: Bucket) -> tuple[MPI.Request, np.ndarray]:
+        grads, share = self.weighed(self._memories[part.run].grads[part.whole]), self.shares[k][self._own(k, part)]
         if not self._rounded:
-            return self._ranks.comm.Ireduce_scatter(grads, share, bucket.counts, MPI.SUM), grads
-        sent, came = self._rounded[k % _AHEAD]
-        to_bfloat16(grads, sent[: grads.size])
+            return self._ranks.comm.Ireduce_scatter(grads, share, part.counts, MPI.SUM), grads
+        first, came = part.bounds[0] - self._buckets[k].bounds[0], self._came(k, part)
+        sent = self._rounded[k % _AHEAD][0][first : first + grads.size]
+        to_bfloat16(grads, sent)
         size = self._ranks.size
         request = self._ranks.comm.Ialltoallv(
-            [sent, bucket.counts, bucket.places, MPI.UINT16_T],
+            [sent, part.counts, part.places, MPI.UINT16_T],
             [came, [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
         )
         return request, sent
 
-    def _weighed(self, grads: np.ndarray) -> np.ndarray:
+    def _own(self, k: int, part: Bucket) -> slice:
+        """Where in this rank's share of a bucket its share of a part lies."""
+        share, first = part.share(self._ranks.rank), self._buckets[k].share(self._ranks.rank).start
+        return slice(share.start - first, share.stop - first) if share.start < share.stop else slice(0, 0)
+
+    def _came(self, k: int, part: Bucket) -> np.ndarray:
+        """Where the rounded gradients of that come, a row a rank."""
+        own, size = self._own(k, part), self._ranks.size
+        return self._rounded[k % _AHEAD][1][own.start * size : own.stop * size].reshape(size, -1)
+
+    def weighed(self, grads: np.ndarray) -> np.ndarray:
         """These gradients as they go into the sum. Those that weigh 0 are not read: they may be anything."""
         if self._share == 1:
             return grads
@@ -146,18 +171,18 @@ class Exchange:
 
     def _add_up(self, k: int) -> None:
         """Sum what came rounded, in the order of the ranks."""
-        if self._rounded:
-            share, (_, came) = self.shares[k], self._rounded[k % _AHEAD]
+        for part in self._parts[k] if self._rounded else ():
+            share = self.shares[k][self._own(k, part)]
             share[...] = 0
-            for row in came[: share.size * self._ranks.size].reshape(self._ranks.size, -1):
+            for row in self._came(k, part):
                 add_bfloat16(row, share)
 
-    def _send_back(self, bucket: Bucket) -> MPI.Request:
+    def _send_back(self, part: Bucket) -> MPI.Request:
         """Give each rank's part of the parameters to all."""
         if self._ranks.size == 1:
             return MPI.REQUEST_NULL
-        values = self._memories[bucket.run].values[bucket.whole]
-        counts, places = ([n * values.itemsize for n in numbers] for numbers in (bucket.counts, bucket.places))
+        values = self._memories[part.run].values[part.whole]
+        counts, places = ([n * values.itemsize for n in numbers] for numbers in (part.counts, part.places))
         return self._ranks.comm.Iallgatherv(MPI.IN_PLACE, [values.view(np.uint8), counts, places, MPI.BYTE])
 
     def broadcast(self) -> None:

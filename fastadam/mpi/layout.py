@@ -3,20 +3,30 @@ Arithmetic alone: it knows neither memory nor a communicator, and says the same 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+#: parameters are cut between rows where a rank's share of a bucket is as large as so many of them
+_MANY = 16
+
 
 class Array(NamedTuple):
-    """What the layout knows of a parameter; it is cut at multiples of `grain` elements alone."""
+    """What the layout knows of a parameter; it is cut at multiples of `grain` elements alone, and between rows, of
+    `row` elements, where these are small beside a share."""
 
     size: int
     dtype: str
     grain: int = 1
+    row: int = 1
+
+    def cut_for(self, n_ranks: int, share: int) -> int:
+        """At multiples of how many elements it is cut, where a rank's share of a bucket has so many."""
+        is_small = n_ranks == 1 or _MANY * self.row <= share
+        return self.row if is_small and self.row % self.grain == 0 else self.grain
 
 
 class Piece(NamedTuple):
@@ -81,6 +91,10 @@ class Bucket(NamedTuple):
         """Where in the run it lies."""
         return slice(self.bounds[0], self.bounds[-1])
 
+    def within(self, begin: int, end: int) -> "Bucket":
+        """Those of its elements that are among begin … end of the run."""
+        return Bucket(self.run, [min(max(bound, begin), end) for bound in self.bounds])
+
     def share(self, rank: int) -> slice:
         """Where in the run the elements lie that this rank steps."""
         return slice(self.bounds[rank], self.bounds[rank + 1])
@@ -89,7 +103,8 @@ class Bucket(NamedTuple):
 class Layout:
     """The layout of groups of parameters for so many ranks, in buckets of about so many bytes.
 
-    Runs follow the order of the groups, and within a group that of the dtypes.
+    Runs follow the order of the groups, and within a group that of the dtypes. `by_rows` are the parameters of which
+    all pieces are whole rows.
     """
 
     def __init__(self, groups: Sequence[Sequence[Array]], n_ranks: int, bucket_bytes: int) -> None:
@@ -97,14 +112,20 @@ class Layout:
         for group in groups:
             numbered += sorted(enumerate(group, start=len(numbered)), key=lambda pair: pair[1].dtype)
         self.runs = []
+        self.by_rows: set[int] = set()
+        most = {dtype: max(bucket_bytes // _itemsize(dtype), 1) for dtype in {array.dtype for _, array in numbered}}
         for dtype, members in groupby(numbered, key=lambda pair: pair[1].dtype):
             params, arrays = zip(*members, strict=True)
             starts = [0, *accumulate(array.size for array in arrays)]
-            self.runs.append(Run(list(params), starts, [array.grain for array in arrays], dtype))
+            share = min(most[dtype], starts[-1]) // n_ranks
+            grains = [array.cut_for(n_ranks, share) for array in arrays]
+            self.runs.append(Run(list(params), starts, grains, dtype))
+            every = zip(params, arrays, grains, strict=True)
+            self.by_rows |= {number for number, array, grain in every if grain % array.row == 0}
         self.buckets = [
             Bucket(number, run.cut(begin, end, n_ranks))
             for number, run in enumerate(self.runs)
-            for begin, end in _ends(run, max(bucket_bytes // _itemsize(run.dtype), 1))
+            for begin, end in _ends(run, most[run.dtype])
         ]
 
     def pieces(self, rank: int) -> Iterator[tuple[int, Piece, int]]:
@@ -113,6 +134,19 @@ class Layout:
             share = bucket.share(rank)
             for piece, place in self.runs[bucket.run].pieces(share.start, share.stop):
                 yield k, piece, place
+
+    def without(self, params: Collection[int]) -> list[list[Bucket]]:
+        """Each bucket without the elements of these parameters: what is left, in parts of consecutive elements."""
+        found = []
+        for bucket in self.buckets:
+            spans: list[tuple[int, int]] = []
+            for piece, begin in self.runs[bucket.run].pieces(bucket.bounds[0], bucket.bounds[-1]):
+                if piece.param not in params:
+                    is_next = spans and spans[-1][1] == begin
+                    first = spans.pop()[0] if is_next else begin
+                    spans.append((first, begin + piece.end - piece.begin))
+            found.append([bucket.within(*span) for span in spans])
+        return found
 
     def holders(self, wanted: Piece) -> Iterator[tuple[int, Piece]]:
         """Who steps the elements of a piece: ranks, and those of their pieces that have elements of it."""

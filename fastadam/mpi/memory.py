@@ -3,7 +3,7 @@ Where the caller's arrays lie so already, nothing is copied; `flat` makes such a
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,18 @@ class Whole:
         """Their layout for so many ranks, where the groups have these options: states of 8 bits are cut where their
         blocks begin, so that the blocks are those of the whole parameter."""
         known = [
-            [Array(p.size, p.dtype.name, BLOCK if has_blocks(group, p.size) else 1) for p in branch.arrays]
+            [
+                Array(p.size, p.dtype.name, BLOCK if has_blocks(group, p.size) else 1, max(row_size(p), 1))
+                for p in branch.arrays
+            ]
             for branch, group in zip(self.tree.branches, groups, strict=True)
         ]
         return Layout(known, n_ranks, bucket_bytes)
+
+
+def row_size(p: np.ndarray) -> int:
+    """How many elements a row has."""
+    return p.size // len(p) if p.ndim and len(p) else 1
 
 
 class Memory:
@@ -91,7 +99,7 @@ class Memory:
         own = list(self._params.values())
         memory = _one_memory(own)
         self.is_buffer = memory is None
-        self.values: np.ndarray = np.empty(run.starts[-1], own[0].dtype) if memory is None else memory
+        self.values: np.ndarray = np.zeros(run.starts[-1], own[0].dtype) if memory is None else memory
         self.grads = np.zeros(run.starts[-1], checks.computed_in(own[0]))
 
     def grads_by_param(self) -> dict[int, np.ndarray]:
@@ -106,11 +114,12 @@ class Memory:
                 elements = p.reshape(-1) if p.flags.c_contiguous else p.flat
                 self.values[begin : begin + piece.end - piece.begin] = elements[piece.begin : piece.end]
 
-    def copy_out(self) -> None:
-        """Put all parameters where they were given."""
+    def copy_out(self, but: Collection[int] = ()) -> None:
+        """Put all parameters, `but` these, where they were given."""
         if self.is_buffer:
             for number, values in _views(self.values, self._run, self._params).items():
-                self._params[number][...] = values
+                if number not in but:
+                    self._params[number][...] = values
 
 
 def flat(params: Any) -> Any:

@@ -2,8 +2,9 @@
 It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache
 from inspect import signature
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from .exchange import Exchange
 from .layout import Piece
 from .memory import Memory, Whole
 from .ranks import Disagreement, Ranks
+from .tables import Moved, Tables
 
 
 class Sharded(Optimizer):
@@ -55,18 +57,20 @@ class Sharded(Optimizer):
         half the bytes, and added up in float32; not for float64 parameters. Parameters travel in their own dtype.
     bucket_bytes : int, default 16 MiB
         So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
-        are rounded to blocks of 256 elements, so that the blocks are those of whole parameters.
+        are rounded to blocks of 256 elements, so that the blocks are those of whole parameters. Where 16 rows of a
+        parameter are not more than a rank's share of a bucket, they are rounded to whole rows, for `Rows`.
     **options
-        Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`. By default the ranks of
-        a machine share its processors as threads. ``state_dir`` is a folder in which each rank has one of its own.
+        Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`, but for ``"exact"``
+        `rows`. By default the ranks of a machine share its processors as threads. ``state_dir`` is a folder in which
+        each rank has one of its own.
 
     Attributes
     ----------
     grads :
         The gradients, in the structure of `params`: write them there, and nothing is copied. float64 for float64
-        parameters, float32 for others.
+        parameters, float32 for others. `Rows` may be put in the place of an array.
     groups and states : ``param_groups``, ``state``
-        Of this rank's pieces, one-dimensional arrays that are called after their place, as ``W[0:500]``.
+        Of this rank's pieces, arrays that are called after their place, as ``W[0:500]``: of whole rows, or of one axis.
     comm :
         The communicator that was given.
 
@@ -149,13 +153,19 @@ class Sharded(Optimizer):
                 self._whole.refuse_doubles("comm_dtype")
             fields = self.bind((params,), {"n_threads": ranks.n_threads, **given})
             groups = checked_groups(type(self), fields, self._whole.tree)
+            if any(values["rows"] == "exact" for values in groups.values):
+                raise ValueError(
+                    "rows: 'exact' is not of ranks, which would see old rows of one another; leave rows out"
+                )
             self._layout = self._whole.layout(ranks.size, self._bucket_bytes, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
-            self._exchange = Exchange(ranks, self._memories, self._layout.buckets, in_bfloat16)
+            self._exchange = Exchange(ranks, self._memories, self._layout, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
             self._grads = [grads[number] for number in range(len(grads))]
             pieces, shares = self._cut()
             origins = [Origin(piece.param, piece.begin, self._whole.params[piece.param].size) for piece in self._own]
+            arrays = [p for group in pieces for p in group["params"].values()]
+            self._tables = Tables(ranks, self._whole, self._layout, self._own, arrays, in_bfloat16)
             self.core = Core.make(type(self), fields | {"params": pieces, "grads": shares}, origins)
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
@@ -195,7 +205,10 @@ class Sharded(Optimizer):
             bucket = self._layout.buckets[k]
             first, size = place - bucket.share(rank).start, piece.end - piece.begin
             values = self._memories[bucket.run].values[place : place + size]
-            cut[whole.group_of[piece.param]].append((k, piece, values, exchange.shares[k][first : first + size]))
+            is_rows = piece.param in self._layout.by_rows
+            shape = (-1, *whole.params[piece.param].shape[1:]) if is_rows else (-1,)
+            share = exchange.shares[k][first : first + size]
+            cut[whole.group_of[piece.param]].append((k, piece, values.reshape(shape), share.reshape(shape)))
         for number, p in enumerate(whole.params):
             pieces_of_group = cut[whole.group_of[number]]
             if not (p.size and pieces_of_group):
@@ -215,17 +228,17 @@ class Sharded(Optimizer):
         return groups, [share for *_, share in flat]
 
     def _take_values_of_first(self) -> None:
-        """Parameters begin as those of rank 0; so do master weights, unless they come from a folder."""
+        """Parameters begin as those of rank 0; so do states that begin as they do, unless they come from a folder."""
         self._exchange.broadcast()
-        for p, states in zip(self.core.plan.params, self.core.store.states, strict=True):
-            if "master" in states and self.t == 0:
-                states["master"][...] = p
+        if self.t == 0:
+            self.core.begin_as_params()
 
     def _shard(self) -> shards.Shard:
         """This rank's share as plain data; the caller holds the plan."""
-        return shards.Shard(
-            self.core.snapshot(), self._own, self._whole, self._number, self._bucket_bytes, self._hyper()
-        )
+        own = self.core.snapshot()
+        state = {key: {name: array.reshape(-1) for name, array in arrays.items()} for key, arrays in own.state.items()}
+        own = replace(own, state=state, params={key: p.reshape(-1) for key, p in own.params.items()})
+        return shards.Shard(own, self._own, self._whole, self._number, self._bucket_bytes, self._hyper())
 
     def _hyper(self) -> list[dict[str, float]]:
         """The hyper-parameters of each group by name."""
@@ -270,26 +283,32 @@ class Sharded(Optimizer):
         ----------
         grads : optional
             This rank's gradients in the structure of the parameters, where they are not in ``.grads`` already: they are
-            copied there.
+            copied there, but for `Rows`. Where one rank gives `Rows`, all do, of no rows if need be; they are exchanged
+            as rows, and the average is that of all ranks' rows one behind the other, in the order of the ranks.
         grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each :
             As in `Optimizer.step`, the same on every rank; norms, of whole parameters, the clipping and what is finite
             are of the average, and `zero_grads` zeroes ``.grads``.
         weight : float, default 1
             What this rank's gradients weigh in the average, from 0 to 2**126; it may differ from rank to rank. 0 is for
-            a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything.
+            a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything, but
+            `Rows` where the others give those.
 
         Raises
         ------
         ValueError
             If `weight` is 0 on every rank, on every rank: nothing has changed then.
         """
-        with deferred_signals(), self._ranks.all_or_none("step") as agree:
+        with (
+            deferred_signals(),
+            nullcontext(self._moved(grads, weight)) as moved,
+            self._ranks.all_or_none("step") as agree,
+        ):
             names.refuse_arguments(unknown, self.step)
             extras = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
             weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
             self._whole.need_writeable()
-            given = self._fitting(grads) if weight else []
+            given = self._fitting(grads, moved.params if moved else ()) if weight else []
             core = self.core
 
             def begin() -> None:
@@ -299,23 +318,40 @@ class Sharded(Optimizer):
                 if given:
                     _copy(given)
 
-            with self._exchange.for_step(begin, zero_grads):
+            own = enumerate(zip(core.bound, core.groups.frozen_params, strict=True))
+            rows = moved.grads if moved else {}
+            with self._exchange.for_step(begin, zero_grads, moved):
                 core.plan.step(
-                    [None if is_out else g for g, is_out in zip(core.bound, core.groups.frozen_params, strict=True)],
+                    [None if is_out else rows.get(place, g) for place, (g, is_out) in own],
                     factor=1.0 / self._ranks.size,
                     before=core.prepare_step,
                     exchange=self._exchange,
                     **{**extras, "zero_grads": False},  # the exchange leaves them, in `.grads`
                 )
 
-    def _fitting(self, grads: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Where each of these gradients is to be put, if they fit; None stands for ``.grads``, where they are."""
+    def _moved(self, grads: Any, weight: Any) -> Moved | None:
+        """The rows of all ranks, brought to where they are stepped; None where this rank gives arrays alone. Then no
+        rank may give rows: those that do are in another act than `step`."""
+        given = self._tables.among(self.grads if grads is None else grads)
+        if not given:
+            return None
+        with self._ranks.all_or_none("step by Rows") as agree:
+            weight = checks.weight("weight", weight)
+            found = {k: self._tables.fitting(k, g, weight > 0) for k, g in given.items()}
+            keys = [self._whole.keys[k] for k in given]
+            self._exchange.weigh(agree({"number": self._number, "parameters whose gradients are Rows": keys}, weight))
+            return self._tables.move(found, self._exchange.weighed)
+
+    def _fitting(self, grads: Any, but: Collection[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Where each of these gradients, `but` those of some parameters, is to be put, if they fit; None stands for
+        ``.grads``, where they are."""
         found, whole = [], self._whole
         flat = whole.flat_grads(self.grads if grads is None else grads)
         if are_same(flat, self._grads):
             return []
-        for name, g, p, view in zip(whole.names, flat, whole.params, self._grads, strict=True):
-            if g is view:
+        every = zip(whole.names, flat, whole.params, self._grads, strict=True)
+        for number, (name, g, p, view) in enumerate(every):
+            if g is view or number in but:
                 continue
             if grads is None:
                 raise TypeError(f"grads: that of {name} is another array now; write to it, as opt.grads[…][...] = …")

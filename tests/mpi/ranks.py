@@ -23,6 +23,7 @@ from scenes import (  # noqa: F401
     meaning,
     memory,
     network,
+    rows,
     steps,
     weights,
 )

@@ -4,6 +4,7 @@ One `mpiexec` plays all scenes in a row. Beside that, what needs no ranks: the a
 
 import ast
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -39,6 +40,13 @@ BY_THREE = (
     "steps_that_disagree",
     "weighted_averages",
     "ranks_without_a_batch",
+    "rows_of_a_table",
+    "rows_with_weights",
+    "rows_through_checkpoints",
+    "no_table_travels",
+    "rows_that_are_refused",
+    "rows_on_one_rank_and_an_array_on_another",
+    "worlds_of_rows_by_chance",
 )
 #: seconds that a job may take, on a machine that does much else: one that hangs is ended by its ranks before
 LIMIT = 330
@@ -244,6 +252,7 @@ ARRAYS = st.lists(
         st.integers(0, 40),
         st.sampled_from(["float16", "bfloat16", "float32", "float64"]),
         st.sampled_from([1, 1, 4, 16]),
+        st.sampled_from([1, 1, 2, 16]),
     ),
     min_size=1,
     max_size=6,
@@ -257,13 +266,17 @@ def test_ranks_divide_all_elements(groups, n_ranks, bucket_bytes):
     arrays = [array for group in groups for array in group]
     owners = [np.zeros(array.size, int) for array in arrays]
     loads = np.zeros((n_ranks, len(layout.buckets)), int)
-    off = max(array.grain for array in arrays) - 1  # so far from its place may a cut be
+    off = max(grain for run in layout.runs for grain in run.grains) - 1  # so far from its place may a cut be
     for rank in range(n_ranks):
         for k, piece, place in layout.pieces(rank):
             assert piece.begin < piece.end
             size, grain = arrays[piece.param].size, arrays[piece.param].grain
             assert piece.begin % grain == 0
             assert piece.end % grain == 0 or piece.end == size
+            if piece.param in layout.by_rows:
+                row = arrays[piece.param].row
+                assert piece.begin % row == 0
+                assert piece.end % row == 0 or piece.end == size
             owners[piece.param][piece.begin : piece.end] += 1
             loads[rank, k] += piece.end - piece.begin
             run = layout.runs[layout.buckets[k].run]
@@ -275,6 +288,27 @@ def test_ranks_divide_all_elements(groups, n_ranks, bucket_bytes):
     for bucket in layout.buckets:
         size = np.dtype("float16" if (name := layout.runs[bucket.run].dtype) == "bfloat16" else name).itemsize
         assert 0 < sum(bucket.counts) * size <= max(bucket_bytes, size) + off * size
+
+
+@given(GROUPS, st.integers(1, 9), st.integers(1, 200), st.data())
+def test_buckets_without_some_parameters(groups, n_ranks, bucket_bytes, data):
+    layout = LAYOUT["Layout"](groups, n_ranks, bucket_bytes)
+    arrays = [array for group in groups for array in group]
+    out = data.draw(st.sets(st.integers(0, len(arrays) - 1)))
+    for bucket, parts in zip(layout.buckets, layout.without(out), strict=True):
+        run = layout.runs[bucket.run]
+        for rank in range(n_ranks):
+            share = bucket.share(rank)
+            expected = [
+                place + k
+                for piece, place in run.pieces(share.start, share.stop)
+                for k in range(piece.end - piece.begin)
+                if piece.param not in out
+            ]
+            found = [range(part.share(rank).start, part.share(rank).stop) for part in parts]
+            assert [place for places in found for place in places] == expected
+        assert all(sum(part.counts) > 0 for part in parts)
+        assert all(one.bounds[-1] < other.bounds[0] for one, other in itertools.pairwise(parts))
 
 
 @given(GROUPS, st.integers(1, 9), st.integers(1, 200), st.data())

@@ -1,5 +1,5 @@
-"""Rows that lag for hundreds of steps: where a step of zero gradient cannot move a parameter any more, or a row has
-states of zeros, making up for it takes a short cut, whose bits are those of every single step.
+"""Rows that lag for hundreds of steps. Where a step of zero gradient cannot move a parameter any more, or a row has
+states of zeros, making up for it takes a short cut: the bits are those of every single step.
 """
 
 import numpy as np
@@ -83,4 +83,4 @@ def test_the_short_cuts_are_taken():
         opt.flush()
         return perf_counter() - begin
 
-    assert seconds() < 0.6 * seconds(weight_decay=1e-9)
+    assert min(seconds(), seconds()) < 0.6 * min(seconds(weight_decay=1e-9), seconds(weight_decay=1e-9))
