@@ -244,15 +244,6 @@ class Optimizer(Stepped):
         rows : arrays of int, optional
             In the structure of the parameters the numbers of the rows that are to do so, in any order, or their `Rows`;
             None for none of a parameter. All rows of all parameters where it is left out.
-
-        Examples
-        --------
-        >>> import numpy as np, fastadam
-        >>> table = np.zeros((1000, 2))
-        >>> opt = fastadam.Adam(table, lr=0.1, rows="exact")
-        >>> for batch in ([7, 3], [5], [3, 8]):
-        ...     opt.flush(batch)  # what the batch reads of the table is what dense steps would have made
-        ...     opt.step(fastadam.Rows(batch, 1 - table[batch]))
         """
         self.core.flush(rows)
 
