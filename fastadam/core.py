@@ -11,12 +11,13 @@ import numpy as np
 
 from . import options, tree
 from .groups import Groups, Values
-from .kernel import backends, checks, sparse
+from .kernel import backends, checks
 from .kernel._follow import Follower
 from .kernel._plan import Plan
 from .kernel._rows import Rows
 from .kernel._signals import deferred_signals
 from .kernel.arrived import make_writeable
+from .kernel.sparse import as_rows
 from .names import meant
 from .state import numbers
 from .state.numbers import First
@@ -443,8 +444,11 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
     """Check gradients that are to be bound, where there are any."""
     flat = () if bound is None else structure.flatten(bound, frozen)
     for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
-        if g is not None:
-            sparse.check(name, g, p)
+        rows = g if isinstance(g, Rows) else as_rows(f"gradient of {name}", g, p.shape)
+        if rows is not None:
+            checks.row_values(name, rows.index, rows.values, p)
+        elif g is not None:
+            checks.gradient(name, g, p)
 
 
 def _initial(

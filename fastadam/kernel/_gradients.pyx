@@ -156,7 +156,7 @@ cdef int check_slow(Layout layout, Py_ssize_t i, g) except -1:
     cdef cnp.ndarray p = <cnp.ndarray> segment.p
     need_shape(layout, i)
     if not cnp.PyArray_Check(g):
-        rows = sparse.as_rows(layout.names[i], g)
+        rows = sparse.as_rows(f"gradient of {layout.names[i]}", g, (<object> p).shape)
         if rows is not None:
             layout.converted = {**(layout.converted or {}), i: rows}
             return admit_rows(layout, i, <Rows?> rows)

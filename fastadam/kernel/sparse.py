@@ -2,6 +2,7 @@
 form, as its embeddings have them. A row that has any entries must have all: an entry that is missing is no zero.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,38 +11,40 @@ from . import checks
 from ._rows import Rows
 
 
-def as_rows(name: str, value: Any) -> Rows | None:
-    """The rows that a sparse gradient brings; None for what is no sparse one."""
+def as_rows(
+    what: str, value: Any, shape: tuple[int, ...], read: Callable[[str, Any], np.ndarray] = checks.real
+) -> Rows | None:
+    """The rows that a sparse gradient of a parameter of this shape brings; None for what is no sparse one.
+
+    `read` is told what it reads, and gives a tensor's memory as an array.
+    """
     if hasattr(value, "sparse_dim") and getattr(value, "is_sparse", False):
-        return _of_torch(name, value)
+        _need_shape(what, value, shape)
+        return _of_torch(what, value, read)
     if hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2:
-        return _of_scipy(name, value)
+        _need_shape(what, value, shape)
+        return _of_scipy(what, value)
     return None
 
 
-def check(name: str, value: Any, param: np.ndarray) -> None:
-    """Refuse a gradient of `param`, of all its rows or of some, that no step could read."""
-    rows = value if isinstance(value, Rows) else as_rows(name, value)
-    if rows is None:
-        checks.gradient(name, value, param)
-    else:
-        checks.row_values(name, rows.index, rows.values, param)
+def _need_shape(what: str, value: Any, shape: tuple[int, ...]) -> None:
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{what}: expected shape {shape} like the parameter, got {tuple(value.shape)}")
 
 
-def _of_torch(name: str, value: Any) -> Rows:
+def _of_torch(what: str, value: Any, read: Callable[[str, Any], np.ndarray]) -> Rows:
     if value.sparse_dim() != 1:
         raise TypeError(
-            f"gradient of {name}: expected a sparse tensor of whole rows, got one that is sparse in "
-            f"{value.sparse_dim()} axes; pass .to_dense()"
+            f"{what}: expected a sparse tensor of whole rows, got one that is sparse in {value.sparse_dim()} axes; "
+            "pass .to_dense()"
         )
-    return Rows(value._indices()[0].numpy(), value._values().detach().numpy())
+    values = read(what, value._values().detach())  # the first to say that it lies on a device
+    return Rows(read(what, value._indices()[0]), values)
 
 
-def _of_scipy(name: str, value: Any) -> Rows:
+def _of_scipy(what: str, value: Any) -> Rows:
     if value.format not in ("csr", "coo"):
-        raise TypeError(
-            f"gradient of {name}: expected a sparse matrix of format csr or coo, got {value.format}; pass .tocsr()"
-        )
+        raise TypeError(f"{what}: expected a sparse matrix of format csr or coo, got {value.format}; pass .tocsr()")
     rows = value.tocsr()
     if not rows.has_canonical_format:
         rows = rows.copy() if rows is value else rows
@@ -51,7 +54,7 @@ def _of_scipy(name: str, value: Any) -> Rows:
     if (counts[index] != width).any():
         bad = index[counts[index] != width][0]
         raise ValueError(
-            f"gradient of {name}: expected whole rows, got {counts[bad]} of {width} entries in row {bad}; "
+            f"{what}: expected whole rows, got {counts[bad]} of {width} entries in row {bad}; "
             "pass .toarray(), or put zeros where entries are missing"
         )
     return Rows(index, rows.data.reshape(-1, width))
