@@ -26,7 +26,8 @@ EXTRAS: dict[int, dict[str, Any]] = {
     3: {"max_norm": 0.5},
     7: {"max_norm_each": 0.25, "grad_scale": 2.0},
     12: {"clip_value": 0.125},
-    16: {"grad_scale": 2.0**126},
+    16: {"clip_value": 1e-39},  # denormals are kept
+    18: {"grad_scale": 2.0**126},
     17: {"max_norm": 0.01, "skip_nonfinite": True},
 }
 #: by the number of a step, options that change before it, where the optimizer has them
