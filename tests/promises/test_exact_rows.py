@@ -358,6 +358,18 @@ MIDDLES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("rows", ["lazy", "exact"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_state_from_before_there_were_rows_is_loaded(rows: str, strict: bool) -> None:
+    opt, other = fastadam.Adam(tables(), rows=rows), fastadam.Adam(tables(), lr=0.5)
+    other.step(tables())
+    before = other.state_dict()
+    del before["param_groups"][0]["rows"]
+    loaded = opt.load_state_dict(before, strict=strict)
+    assert not loaded.options
+    assert (opt.t, opt.lr, opt.param_groups[0]["rows"]) == (1, 0.5, rows)
+
+
 @pytest.mark.parametrize("middle", MIDDLES)
 def test_in_the_middle(middle: Callable[..., fastadam.Optimizer], tmp_path: Path) -> None:
     """Twice, while rows lag."""
