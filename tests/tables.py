@@ -74,3 +74,18 @@ def step_rows_alone(opt: fastadam.Optimizer, grads: list[Any], **extras: Any) ->
     opt.step(dense, **extras)
     for array, others, before in kept:
         array[others] = before
+
+
+def stepped(opt: fastadam.Optimizer, grads: list[Rows]) -> fastadam.Optimizer:
+    """An optimizer of one table, after these steps: by rows where it is exact, else by gradients of all rows."""
+    is_exact = opt.param_groups[0]["rows"] == "exact"
+    [p] = inside.planned(opt)
+    for rows in grads:
+        opt.step([rows if is_exact else summed(rows, p.shape, p.dtype)])
+    return opt
+
+
+def check(opt: fastadam.Optimizer, dense: fastadam.Optimizer) -> None:
+    """An exact optimizer is what one of dense steps is, once no row lags."""
+    opt.flush()
+    assert_same(opt, dense)

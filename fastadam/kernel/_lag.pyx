@@ -39,9 +39,11 @@ cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 
 
 cdef void note_step(Segment* segment, const void* scalars) noexcept:
-    """Note what rows that this step leaves out will have to make up for."""
+    """Note what rows that this step leaves out will have to make up for; one of all rows leaves out none."""
     cdef char* record = record_of(segment, segment.done)
     cdef Py_ssize_t k
+    if segment.rows.n < 0:
+        return
     for k in range(segment.n_scalars):
         if segment.itemsize == 4:
             (<float*> record)[k] = (<float*> scalars)[k]
@@ -198,6 +200,7 @@ cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept n
             denormals_restore(mode)
             if not keeps_denormals:
                 denormals_off()
+            sweep = segment.sweep  # what moved none as zero may move some as denormal, and the other way
         looks = (k - first) % EVERY == EVERY - 1 and k + 1 >= segment.fades_since and sweep is not segment.idle
         if looks:
             memcpy(before, arrays[0], n_bytes)

@@ -379,6 +379,7 @@ def row_numbers(name: str, value: Any, hint: str = "") -> np.ndarray:
         found = np.asarray(value, None if np.size(value) else np.int64)
     except Exception as error:  # lists of several lengths, a tensor on a device
         raise TypeError(f"{name}: expected whole numbers, one a row{hint}, got {shown(value)}") from error
+    _need_usual_arithmetic(name, value)
     if found.dtype.kind not in "iu":
         way = "; of a mask, pass numpy.flatnonzero(mask)" if found.dtype == bool else ""
         raise TypeError(f"{name}: expected whole numbers, one a row{hint}, got {found.dtype}{way}")

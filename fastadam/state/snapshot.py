@@ -329,7 +329,7 @@ def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Ra
     for k, mine in enumerate(own.groups):
         where = f"{source}: param_groups[{k}]"
         came = mapping(where, groups[k])
-        need_names(where, came, mine)
+        need_names(where, {*came} | ({"rows"} & {*mine}), mine)  # not taken, and older checkpoints have none
         need_same(f"{where}['params']", came["params"], list(mine["params"]))
         with saying(where):
             names = [name for name in mine if name not in KEPT]

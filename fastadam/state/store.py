@@ -13,6 +13,7 @@ from ..kernel._plan import Plan
 from ..rule import Rule
 from . import numbers
 from .folder import Folder
+from .mismatch import need
 from .numbers import First
 
 States = list[dict[str, np.ndarray]]
@@ -89,8 +90,19 @@ class Store:
                 np.zeros(*own) if self.folder is None else self.folder.plain(place, name, *own)
                 for name, own in zip(("visits", "history"), wanted, strict=True)
             )
+            self._need_visits(place, visits)
             known = self._logs[place] = visits, history
         return known
+
+    def _need_visits(self, place: int, visits: np.ndarray) -> None:
+        """Refuse what no optimizer has noted: `history` would be read where it is not."""
+        if visits[-1]:
+            done, first, last = int(self.counts[3 + place]), *(int(f(visits[:-1])) for f in (np.min, np.max))
+            need(
+                max(0, done - HISTORY) <= first and last <= done,
+                f"visits of parameter {place}: no steps of its rows: expected numbers from {max(0, done - HISTORY)} to "
+                f"{done}, got {first} … {last}; empty the folder, and load a checkpoint",
+            )
 
     def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:
         """Have the states of one parameter hold what they held at first."""

@@ -26,7 +26,8 @@ EXTRAS: dict[int, dict[str, Any]] = {
     3: {"max_norm": 0.5},
     7: {"max_norm_each": 0.25, "grad_scale": 2.0},
     12: {"clip_value": 0.125},
-    16: {"grad_scale": 2.0**126},
+    16: {"clip_value": 1e-39},  # denormals are kept
+    18: {"grad_scale": 2.0**126},
     17: {"max_norm": 0.01, "skip_nonfinite": True},
 }
 #: by the number of a step, options that change before it, where the optimizer has them
@@ -355,6 +356,18 @@ MIDDLES = [
     in_another_order, of_fewer_rows, begun_anew_at_once, reset, reset_one, put_into_the_structure,
     written_after_a_flush, states_are_read, states_are_assigned,
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ["lazy", "exact"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_state_from_before_there_were_rows_is_loaded(rows: str, strict: bool) -> None:
+    opt, other = fastadam.Adam(tables(), rows=rows), fastadam.Adam(tables(), lr=0.5)
+    other.step(tables())
+    before = other.state_dict()
+    del before["param_groups"][0]["rows"]
+    loaded = opt.load_state_dict(before, strict=strict)
+    assert not loaded.options
+    assert (opt.t, opt.lr, opt.param_groups[0]["rows"]) == (1, 0.5, rows)
 
 
 @pytest.mark.parametrize("middle", MIDDLES)

@@ -74,6 +74,8 @@ MALFORMED: dict[str, tuple[Any, Any, Any, str]] = {
     "float": ([1.0, 2.0], np.ones((2, 3)), TypeError, "index: expected whole numbers, one a row, got float64"),
     "text": ("ab", np.ones((2, 3)), TypeError, "index: expected whole numbers"),
     "ragged": ([[1], [2, 3]], np.ones((2, 3)), TypeError, "index: expected whole numbers"),
+    "masked": (np.ma.array([1, 2], mask=[True, False]), np.ones((2, 3)), TypeError, "index: a masked array is not"),
+    "masked values": ([1], np.ma.ones((1, 3)), TypeError, "values: a masked array is not supported"),
     "none": (None, np.ones((2, 3)), TypeError, "index: expected whole numbers"),
     "a number": (3, np.ones((1, 3)), ValueError, "index: expected one axis, got the shape"),
     "two axes": ([[1, 2]], np.ones((2, 3)), ValueError, r"index: expected one axis, got the shape \(1, 2\)"),
@@ -259,6 +261,19 @@ def test_scipy_sums_what_is_there_twice() -> None:
         assert matrix.nnz == n  # the caller's own is as it was
 
 
+def test_torch() -> None:
+    torch = pytest.importorskip("torch")
+    words = torch.nn.Embedding(6, 3, sparse=True)
+    (words(torch.tensor([4, 1, 4])) * torch.tensor([[1.0], [2.0], [3.0]])).sum().backward()
+    opt, other = fastadam.Adam([table()]), fastadam.Adam([table()])
+    opt.step([words.weight.grad])
+    step_rows_alone(other, [Rows([4, 1], np.repeat([[4.0], [2.0]], 3, axis=1))])
+    assert_same(opt, other)
+    with pytest.raises(TypeError, match="expected a sparse tensor of whole rows, got one that is sparse in 2 axes"):
+        opt.step([torch.ones(6, 3).to_sparse()])
+    assert opt.t == 1
+
+
 def unsorted() -> Any:
     """A csr matrix whose columns are in no order, one of them twice."""
     columns, starts = [2, 1, 0, 1], [0, 0, 0, 4, 4, 4, 4]
@@ -322,8 +337,13 @@ REFUSED: dict[str, tuple[Callable[[SimpleNamespace], Any], dict[str, Any], Any, 
         TypeError,
         "expected a sparse matrix of format csr or coo, got csc; pass .tocsr",
     ),
-    "other shape": (lambda w: scipy.sparse.csr_matrix(np.ones((2, 4))), {}, ValueError, "expected"),
-    "higher": (lambda w: scipy.sparse.csr_matrix(np.ones((7, 3))), {}, ValueError, "expected"),
+    "other shape": (lambda w: scipy.sparse.csr_matrix(np.ones((2, 4))), {}, ValueError, r"shape \(6, 3\) like the p"),
+    "sparse of more rows": (
+        lambda w: scipy.sparse.csr_matrix(([1.0, 1.0, 1.0], ([2] * 3, [0, 1, 2])), shape=(7, 3)),
+        {},
+        ValueError,
+        r"gradient of params\[1\]: expected shape \(6, 3\) like the parameter, got \(7, 3\)",
+    ),
 }
 
 

@@ -180,6 +180,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "clip_value": {"clip_value": 0.25},
     "grad_scale": {"grad_scale": 3.0},
     "tiny": {"grad_scale": 2.0**126},
+    "denormal": {"clip_value": 1e-39},
     "all": {"max_norm": 2.0, "clip_value": 0.5, "grad_scale": 0.5, "skip_nonfinite": True},
 }
 
