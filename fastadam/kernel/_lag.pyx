@@ -44,6 +44,11 @@ cdef void note_step(Segment* segment, const void* scalars) noexcept:
     cdef Py_ssize_t k
     if segment.rows.n < 0:
         return
+    if not segment.visits[segment.n_rows]:
+        for k in range(segment.n_rows):
+            segment.visits[k] = segment.done
+        segment.visits[segment.n_rows] = 1
+        segment.oldest = segment.done
     for k in range(segment.n_scalars):
         if segment.itemsize == 4:
             (<float*> record)[k] = (<float*> scalars)[k]
@@ -57,11 +62,6 @@ cdef void note_step(Segment* segment, const void* scalars) noexcept:
         segment.rests_since = segment.done + 1
     if not fades(segment, segment.done):
         segment.fades_since = segment.done + 1
-    if segment.rows.n >= 0 and not segment.visits[segment.n_rows]:
-        for k in range(segment.n_rows):
-            segment.visits[k] = segment.done
-        segment.visits[segment.n_rows] = 1
-        segment.oldest = segment.done
 
 
 cdef void know_history(Segment* segment) noexcept:
@@ -88,7 +88,7 @@ cdef inline char* record_of(Segment* segment, int64_t steps) noexcept nogil:
 
 cdef bint moves_at_rest(Segment* segment, const void* record) noexcept:
     """Whether this step may change elements whose gradient and states are zeros: it is tried on some."""
-    cdef double[(MAX_OPERANDS) * N_PROBES] numbers
+    cdef double[MAX_OPERANDS * N_PROBES] numbers
     cdef void* arrays[MAX_OPERANDS]
     cdef double[N_PROBES] before
     cdef Py_ssize_t size = N_PROBES * segment.itemsize
