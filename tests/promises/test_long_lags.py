@@ -70,7 +70,7 @@ def test_the_bits_are_those_of_every_step(kind, options, rate, dtype):
 
 def test_the_short_cuts_are_taken():
     """A lag of 4 000 steps takes a small part of the time that they do when each is a whole one."""
-    from time import perf_counter
+    from time import thread_time
 
     def seconds(**options):
         """Of a flush after 4 000 steps of one row of 500 that have all been stepped once."""
@@ -79,8 +79,8 @@ def test_the_short_cuts_are_taken():
         opt.step(fastadam.Rows(np.arange(500), np.ones((500, 64), np.float32)))
         for _ in range(4000):
             opt.step(fastadam.Rows([0], np.ones((1, 64), np.float32)))
-        begin = perf_counter()
+        begin = thread_time()
         opt.flush()
-        return perf_counter() - begin
+        return thread_time() - begin
 
     assert min(seconds(), seconds()) < 0.6 * min(seconds(weight_decay=1e-9), seconds(weight_decay=1e-9))
