@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from fastadam import Rows
 
 F4 = np.float32
 N, WIDTH = 20, 3
+
+NO_ROWS = Rows([], np.empty((0, 2), F4))
 
 
 def start() -> np.ndarray:
@@ -252,6 +255,28 @@ def test_rows_that_were_never_brought_hold_what_a_dense_step_leaves(case: str) -
             for p, q in zip(*([*inside.planned(o), *inside.state_arrays(o)] for o in (opt, dense)), strict=True):
                 np.testing.assert_array_equal(p, q)
                 assert (np.signbit(p) == np.signbit(q))[~np.isnan(p)].all()
+
+
+@pytest.mark.parametrize("cls", [fastadam.Adam, fastadam.RMSprop, fastadam.Adagrad])
+def test_a_denormal_eps_is_zero_for_rows_at_rest_too(cls: Any) -> None:
+    """Nothing is divided by nothing then, and the whole table is NaN."""
+    opt, dense = pair(cls, eps=1e-39)
+    for each in (opt, dense):
+        stepped(each, [Rows([0], np.ones((1, WIDTH), F4))] * 3)
+    check(opt, dense)
+    assert np.isnan(inside.planned(opt)[0][1:]).all()
+
+
+@pytest.mark.parametrize("cls", [fastadam.Adam, partial(fastadam.SGD, momentum=0.9)])
+def test_steps_that_keep_denormals_do_not_fade_into_one_that_does_not(cls: Any) -> None:
+    """A row that long has not moved holds denormals, which are zero at the first step that does not keep them."""
+    opt, dense = (cls([np.full((4, 2), (1.0, 1e-40), F4)], rows=rows) for rows in ("exact", "lazy"))
+    brought = Rows([0], np.array([[1.0, 0.0]], F4))
+    for rows, extras in [(brought, {"clip_value": 1e-40})] + 30 * [(NO_ROWS, {"clip_value": 1e-40})] + [(NO_ROWS, {})]:
+        opt.step([rows], **extras)
+        dense.step([summed(rows, (4, 2), F4)], **extras)
+    check(opt, dense)
+    assert inside.planned(opt)[0][0].tolist() == [1, 0]
 
 
 def test_a_master_weight_at_rest_follows_its_parameter() -> None:
