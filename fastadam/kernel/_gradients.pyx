@@ -91,6 +91,7 @@ cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) e
         if segment.absent:
             segment.absent = layout.grads_apart = False
         gathers |= note_directness(segment)
+    layout.cut()  # gradients that were refused since may have changed what is worked on
     if gathers:
         layout.need_buffers(n_threads)
     return True
