@@ -58,13 +58,8 @@ cdef class Rows:
            [-2., -2.]])
     """
 
-    def __init__(self, index, values):
-        if not (
-            cnp.PyArray_CheckExact(index)
-            and cnp.PyArray_TYPE(<cnp.ndarray> index) == cnp.NPY_INT64
-            and cnp.PyArray_NDIM(<cnp.ndarray> index) == 1
-            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> index)
-        ):
+    def __cinit__(self, index, values):
+        if not is_plain(index):
             index = checks.row_numbers("index", index)
         if not cnp.PyArray_CheckExact(values):
             values = checks.real("values", values, "biufc")
@@ -87,8 +82,21 @@ cdef class Rows:
         return f"Rows(index={checks.shown(self.index)}, values: {dtype} of shape {shape})"
 
 
+cdef bint is_plain(index) noexcept:
+    """Whether this is an array as numbers of rows are read: one axis of int64, one behind the other."""
+    return (
+        cnp.PyArray_CheckExact(index)
+        and cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(<cnp.ndarray> index))  # of C's types more than one may be int64
+        and cnp.PyArray_ITEMSIZE(<cnp.ndarray> index) == sizeof(int64_t)
+        and cnp.PyArray_NDIM(<cnp.ndarray> index) == 1
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> index)
+    )
+
+
 cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1:
     """Bring rows of one number together; a number that is not from 0 to `n_rows` is refused."""
+    if not is_plain(index):
+        raise ValueError(f"index: its dtype or shape was changed, to {checks.shown(index)}; make new Rows")
     cdef Py_ssize_t n = cnp.PyArray_DIM(index, 0), bad
     cdef const int64_t* numbers = <const int64_t*> cnp.PyArray_DATA(index)
     cdef Py_ssize_t n_slots = 4

@@ -61,6 +61,25 @@ def test_repr_tells_numbers_and_shape() -> None:
     assert "shape (1000,)" in repr(ones(np.arange(1000)))
 
 
+def test_there_are_no_rows_without_arrays() -> None:
+    with pytest.raises(TypeError):
+        Rows.__new__(Rows)
+
+
+def test_an_index_whose_dtype_was_changed_is_refused() -> None:
+    rows = Rows(np.zeros(4, np.int64), np.ones(4))
+    rows.index.dtype, rows.values.dtype = np.int32, F4  # eight numbers each, as if they belonged together
+    with pytest.raises(ValueError, match="index: its dtype or shape was changed"):
+        fastadam.SGD(np.zeros(3, F4)).step(rows)
+
+
+def test_every_int64_of_c_is_one() -> None:
+    p = np.zeros(3)
+    opt = fastadam.SGD(p, lr=1.0)
+    opt.step(Rows(np.array([2, 0, 2], np.longlong), np.ones(3)))
+    assert p.tolist() == [-1, 0, -2]
+
+
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda rows: pickle.loads(pickle.dumps(rows))])
 def test_copies_and_pickles(again: Callable[[Rows], Rows]) -> None:
     rows = again(ones([5, 1, 5]))
@@ -358,6 +377,19 @@ class Second:
 
 def seen(opt: fastadam.Optimizer) -> list[np.ndarray]:
     return [*inside.planned(opt), *inside.state_arrays(opt), inside.plan(opt).counts]
+
+
+def test_after_a_step_that_was_refused_half_way_gradients_by_address_reach_every_element() -> None:
+    params, grads = [np.zeros((100, 8), F4), np.zeros(50, F4)], [np.ones((100, 8), F4), np.ones(50, F4)]
+    opt = fastadam.SGD(params, lr=1.0)
+    opt.step(grads)
+    opt.step([ones([1], 8), grads[1]])
+    before = [p.copy() for p in params]
+    with pytest.raises(ValueError, match="expected shape"):
+        opt.step([grads[0], np.ones(3, F4)])
+    assert inside.plan(opt).step_at(np.array([g.ctypes.data for g in grads]))
+    for p, was in zip(params, before, strict=True):
+        assert bits(p) == bits(was - 1)
 
 
 def test_a_parameter_without_axes_has_no_rows() -> None:
