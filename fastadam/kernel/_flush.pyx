@@ -118,7 +118,7 @@ cdef void note_step(Layout layout) noexcept:
             segment.keeps_denormals = layout.job.keeps_denormals
         if segment.visits is not NULL and not segment.absent:
             _lag.note_step(segment, scalars_of(&layout.job, segment))
-    layout.job.keeps_denormals = True  # outside of the ranges
+    layout.job.keeps_denormals = True  # outside of the ranges, each of which sees to its own mode: `sweep_apart`
 
 
 cdef void end_step(Layout layout) noexcept:

@@ -279,6 +279,15 @@ def test_steps_that_keep_denormals_do_not_fade_into_one_that_does_not(cls: Any) 
     assert inside.planned(opt)[0][0].tolist() == [1, 0]
 
 
+def test_a_parameter_without_rows_is_stepped_in_the_same_mode() -> None:
+    """Nothing of it lags, in a group whose rows do. A gradient that was denormal is zero to the step after it."""
+    opt, dense = (fastadam.Rprop([np.ones((), F4)], rows=rows) for rows in ("exact", "lazy"))
+    for each in (opt, dense):
+        for extras in ({}, {"clip_value": 1e-39}, {}, {}):
+            each.step([np.ones((), F4)], **extras)
+    check(opt, dense)
+
+
 def test_a_master_weight_at_rest_follows_its_parameter() -> None:
     starts = start().astype(np.float16)
     opt, dense = (fastadam.Adam([starts.copy()], master_weights=True, rows=rows) for rows in ("exact", "lazy"))
@@ -312,6 +321,33 @@ def test_a_rule_of_ones_own_may_move_any_numbers_at_rest() -> None:
         dense.step([summed(rows, (4, 2), F4)])
     check(opt, dense)
     assert inside.planned(opt)[0][0, 0] == 500.0 / 32
+
+
+#: what the rule that follows does when it is called
+MEDDLED: list[Any] = []
+
+
+def meddle() -> None:
+    for call in MEDDLED:
+        call()
+
+
+def meddling(p, g, lr):
+    meddle()
+    return (p - lr * g,)
+
+
+def test_a_rule_that_lays_the_plan_out_while_rows_make_up_is_refused() -> None:
+    """As it is in a step: the memory that it is stepped in would be gone."""
+    cls = fastadam.optimizer(meddling, drawn_in_scalars, [], lr=0.1)
+    opt = cls([np.ones((4, 2), F4)], rows="exact", backend="numpy")
+    opt.step([Rows([1], np.ones((1, 2), F4))])
+    MEDDLED.append(inside.plan(opt).clear)
+    try:
+        with pytest.raises(RuntimeError, match="this thread is inside a step"):
+            opt.flush()
+    finally:
+        MEDDLED.clear()
 
 
 # ---------------------------------------------------------------- what comes may change
