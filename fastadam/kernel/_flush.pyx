@@ -56,7 +56,7 @@ cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n
         if is_behind and numbers is None:
             segment.rows.n, segment.rows.row = segment.n_rows, NULL  # each, in order
         elif is_behind and numbers[i] is not None:
-            group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows)
+            group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows, layout.names[i])
             forget_gradient(&kept[i], &segment.rows)
         else:
             is_behind = False

@@ -93,15 +93,17 @@ cdef bint is_plain(index) noexcept:
     )
 
 
-cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1:
-    """Bring rows of one number together; a number that is not from 0 to `n_rows` is refused."""
+cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows, name) except -1:
+    """Bring rows of one number together; a number that is none of the `n_rows` of this parameter is refused."""
     if not is_plain(index):
-        raise ValueError(f"index: its dtype or shape was changed, to {checks.shown(index)}; make new Rows")
+        raise ValueError(
+            f"gradient of {name}: index: its dtype or shape was changed, to {checks.shown(index)}; make new Rows"
+        )
     cdef Py_ssize_t n = cnp.PyArray_DIM(index, 0), bad
     cdef const int64_t* numbers = <const int64_t*> cnp.PyArray_DATA(index)
     cdef Py_ssize_t n_slots = 4
     if n > MOST:
-        raise ValueError(f"index: expected at most 2**30 rows, got {n}")
+        raise ValueError(f"gradient of {name}: index: expected at most 2**30 rows, got {n}")
     while n_slots < 2 * n:
         n_slots *= 2
     need_memory(rows, n, n_slots)
@@ -113,7 +115,9 @@ cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1:
     if bad >= 0:
         rows.n = -1
         allowed = f"0 … {n_rows - 1}" if n_rows else "none, of a parameter without rows"
-        raise ValueError(f"index: expected numbers of rows, {allowed}, got {numbers[bad]} at place {bad}")
+        raise ValueError(
+            f"gradient of {name}: index: expected numbers of rows, {allowed}, got {numbers[bad]} at place {bad}"
+        )
     return 0
 
 
