@@ -90,6 +90,12 @@ def test_copies_and_pickles(again: Callable[[Rows], Rows]) -> None:
 
 MALFORMED: dict[str, tuple[Any, Any, Any, str]] = {
     "bool": (np.array([True, False]), np.ones((2, 3)), TypeError, "index: expected whole numbers.*numpy.flatnonzero"),
+    "masked": (
+        np.ma.masked_array([1, 2], [0, 1]),
+        np.ones((2, 3)),
+        TypeError,
+        "index: a masked array is not supported",
+    ),
     "float": ([1.0, 2.0], np.ones((2, 3)), TypeError, "index: expected whole numbers, one a row, got float64"),
     "text": ("ab", np.ones((2, 3)), TypeError, "index: expected whole numbers"),
     "ragged": ([[1], [2, 3]], np.ones((2, 3)), TypeError, "index: expected whole numbers"),
