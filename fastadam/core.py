@@ -265,8 +265,8 @@ class Core(Follower):
             plan.make_up(None if rows is None else self._numbers_of(rows))
 
     def _numbers_of(self, rows: Any) -> list[Any]:
-        """The numbers of some rows of each parameter, checked."""
-        every = zip(self.tree.names, self.flatten(rows), self.plan.params, strict=True)
+        """The numbers of some rows of each parameter, checked: of frozen ones, too, which may have lagged before."""
+        every = zip(self.tree.names, self.tree.flatten(rows), self.plan.params, strict=True)
         return [
             None if own is None else checks.numbers_in(name, own.index if isinstance(own, Rows) else own, p)
             for name, own, p in every
