@@ -175,7 +175,7 @@ cdef Py_ssize_t group_into(
 cdef void spread(Grouped* rows, int64_t* found) noexcept nogil:
     """Lay out the different numbers, of which `order` has the counts: where each one's rows begin is left in `found`.
 
-    Those that come often mostly come first. They are dealt out in turn, so that no thread gets all of them.
+    A number that comes often is mostly found early. They are dealt out in turn, so that no thread gets all of these.
     """
     cdef Py_ssize_t first, k, place = 0, end = 0
     for first in range(HANDS):
