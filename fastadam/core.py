@@ -17,7 +17,7 @@ from .kernel._plan import Plan
 from .kernel._rows import Rows
 from .kernel._signals import deferred_signals
 from .kernel.arrived import make_writeable
-from .kernel.sparse import as_rows
+from .kernel.sparse import as_rows, numbers_of
 from .names import meant
 from .state import numbers
 from .state.numbers import First
@@ -170,7 +170,7 @@ class Core(Follower):
             way = "no gradients are bound; zero your own, or construct with grads="
             raise RuntimeError(f"zero_grad: {way if self.owner is None else 'the .grad of the object is None'}")
         named = zip(self.tree.names, self.flatten(grads), strict=True)
-        given = {name: g.values if isinstance(g, Rows) else g for name, g in named if g is not None}
+        given = {name: numbers_of(g) for name, g in named if g is not None}
         for name, g in given.items():
             checks.writeable(f"gradient of {name}", g)
         with self.held():
@@ -265,8 +265,8 @@ class Core(Follower):
             plan.make_up(None if rows is None else self._numbers_of(rows))
 
     def _numbers_of(self, rows: Any) -> list[Any]:
-        """The numbers of some rows of each parameter, checked."""
-        every = zip(self.tree.names, self.flatten(rows), self.plan.params, strict=True)
+        """The numbers of some rows of each parameter, checked: of frozen ones, too, which may have lagged before."""
+        every = zip(self.tree.names, self.tree.flatten(rows), self.plan.params, strict=True)
         return [
             None if own is None else checks.numbers_in(name, own.index if isinstance(own, Rows) else own, p)
             for name, own, p in every

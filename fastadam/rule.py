@@ -76,8 +76,8 @@ class Rule:
     non_negative: tuple[str, ...] = ()
     #: those that 8 bits cannot keep: weights, and what is the small difference of two states
     not_in_8_bits: tuple[str, ...] = ()
-    #: how much larger the size of an element's step may be than that of the last one, where the gradients of both are
-    #: zero; of scalars of the last step, and of the next one as `next_…`. None where that is not known
+    #: how many times as large as an element's last step its next one may be, where the gradients of both are zero: a
+    #: function of scalars of the last step, and of those of the next one as `next_…`. None where that is not known
     fading: Callable[..., Any] | None = None
 
     @property

@@ -84,7 +84,7 @@ def adam_scalars(t, lr, beta1, beta2, eps, beta_decay=1.0, eps_hat: bool = False
 def adam_fading(step_size, eps, next_step_size, next_beta1, next_beta2, next_eps):
     """m shrinks by beta1; the root of v shrinks by that of beta2, and eps by itself: their sum by no more than either.
 
-    Where v becomes zero, for being too small, an eps that is not hides it.
+    Where v is so small that it becomes zero, its root was nothing beside an eps above 1e-12.
     """
     shrinks = min(sqrt(next_beta2), next_eps / eps)
     return absolute(next_step_size / step_size) * next_beta1 / shrinks if min(eps, next_eps) > 1e-12 else inf

@@ -14,11 +14,11 @@ cnp.import_array()
 
 
 cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) except -1:
-    """Have all rows of a parameter make up for what they missed: of all parameters, or where the step that comes has
-    a gradient of all rows, or `history` has no room for it.
+    """Have rows that lag make up for the steps that they missed.
 
-    Where `numbers` is a list, of each parameter the rows of these numbers alone do, which are known to be right; of
-    None none does.
+    With `all_rows` those of every parameter do; else those of parameters that the step that comes has a gradient of
+    all rows for, or whose `history` has no room for it. A list of `numbers` says of each parameter which rows do,
+    known to be rows of it, or None where none does.
     """
     cdef Py_ssize_t i
     cdef Segment* segment
@@ -45,7 +45,7 @@ cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) ex
 
 
 cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n_threads) except -1:
-    """The same, given room for the segments as the step that comes has them."""
+    """The same, given room for copies of the segments: afterwards they are what the step that comes is to find."""
     cdef Py_ssize_t i
     cdef Segment* segment
     cdef bint is_behind
@@ -56,7 +56,7 @@ cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n
         if is_behind and numbers is None:
             segment.rows.n, segment.rows.row = segment.n_rows, NULL  # each, in order
         elif is_behind and numbers[i] is not None:
-            group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows)
+            group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows, layout.names[i])
             forget_gradient(&kept[i], &segment.rows)
         else:
             is_behind = False
@@ -118,7 +118,7 @@ cdef void note_step(Layout layout) noexcept:
             segment.keeps_denormals = layout.job.keeps_denormals
         if segment.visits is not NULL and not segment.absent:
             _lag.note_step(segment, scalars_of(&layout.job, segment))
-    layout.job.keeps_denormals = True  # outside of the ranges
+    layout.job.keeps_denormals = True  # outside of the ranges, each of which sees to its own mode: `sweep_apart`
 
 
 cdef void end_step(Layout layout) noexcept:

@@ -91,6 +91,7 @@ cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) e
         if segment.absent:
             segment.absent = layout.grads_apart = False
         gathers |= note_directness(segment)
+    layout.cut()  # gradients that were refused since may have changed what is worked on
     if gathers:
         layout.need_buffers(n_threads)
     return True
@@ -188,7 +189,7 @@ cdef int admit_rows(Layout layout, Py_ssize_t i, Rows g) except -1:
         if values is not g.values:
             layout.converted = {**(layout.converted or {}), i: values}
     segment.operands[1].data = NULL  # until it is known to fit: else `admit_at` would go on from rows
-    group(&segment.rows, g.index, segment.n_rows)
+    group(&segment.rows, g.index, segment.n_rows, layout.names[i])
     segment.rows.stride = cnp.PyArray_STRIDE(values, 0)
     segment.grad_typenum = cnp.NPY_NOTYPE  # an array calls for a closer look
     layout.set_work(segment, segment.rows.n * segment.width)

@@ -58,7 +58,7 @@ cdef void note_step(Segment* segment, const void* scalars) noexcept:
         (<float*> record)[segment.n_scalars] = segment.keeps_denormals
     else:
         (<double*> record)[segment.n_scalars] = segment.keeps_denormals
-    if moves_at_rest(segment, record):
+    if moves_at_rest(segment, segment.done):
         segment.rests_since = segment.done + 1
     if not fades(segment, segment.done):
         segment.fades_since = segment.done + 1
@@ -74,7 +74,7 @@ cdef void know_history(Segment* segment) noexcept:
     for k in range(segment.n_rows):
         segment.oldest = min(segment.oldest, segment.visits[k])
     while segment.rests_since > segment.oldest:
-        if moves_at_rest(segment, record_of(segment, segment.rests_since - 1)):
+        if moves_at_rest(segment, segment.rests_since - 1):
             break
         segment.rests_since -= 1
     while segment.fades_since > segment.oldest and fades(segment, segment.fades_since - 1):
@@ -86,12 +86,13 @@ cdef inline char* record_of(Segment* segment, int64_t steps) noexcept nogil:
     return segment.history + steps % HISTORY * (segment.n_scalars + 1) * segment.itemsize
 
 
-cdef bint moves_at_rest(Segment* segment, const void* record) noexcept:
-    """Whether this step may change elements whose gradient and states are zeros: it is tried on some."""
+cdef bint moves_at_rest(Segment* segment, int64_t steps) noexcept:
+    """Whether the step after so many may change elements whose gradient and states are zeros: it is tried on some."""
     cdef double[MAX_OPERANDS * N_PROBES] numbers
     cdef void* arrays[MAX_OPERANDS]
     cdef double[N_PROBES] before
     cdef Py_ssize_t size = N_PROBES * segment.itemsize
+    cdef uint64_t mode
     cdef int k
     if segment.sweep is NULL or not (<Kernel> segment.cohort.bundle.kernel).is_built_in:
         return True
@@ -107,7 +108,10 @@ cdef bint moves_at_rest(Segment* segment, const void* record) noexcept:
             (<float*> numbers)[k] = (<float*> before)[k]
         else:
             numbers[k] = before[k]
-    segment.sweep(N_PROBES, arrays, record)
+    mode = 0 if kept_denormals(segment, steps) else denormals_off()  # a denormal eps may be zero
+    segment.sweep(N_PROBES, arrays, record_of(segment, steps))
+    if not kept_denormals(segment, steps):
+        denormals_restore(mode)
     if memcmp(numbers, before, size) != 0:
         return True
     return not are_zeros(<char*> &numbers[N_PROBES], (segment.n_operands - 1) * N_PROBES * sizeof(double))
@@ -116,20 +120,29 @@ cdef bint moves_at_rest(Segment* segment, const void* record) noexcept:
 cdef bint fades(Segment* segment, int64_t steps) noexcept:
     """Whether the step after so many moves each element of zero gradient less than the step before it did.
 
-    By a hundredth, which no error of rounding comes near.
+    By a hundredth, which no error of rounding comes near. Among denormals one does: steps that kept them do not fade.
     """
     cdef double[MAX_SCALARS] last, next
     cdef int k
     if segment.fading is NULL or segment.n_scalars > MAX_SCALARS:
         return False
-    for k in range(segment.n_scalars if steps > segment.oldest else 0):
+    if steps <= segment.oldest:
+        return True
+    if kept_denormals(segment, steps - 1) or kept_denormals(segment, steps):
+        return False
+    for k in range(segment.n_scalars):
         last[k] = scalar_of(segment, record_of(segment, steps - 1), k)
         next[k] = scalar_of(segment, record_of(segment, steps), k)
-    return steps <= segment.oldest or segment.fading(last, next) <= 0.99
+    return segment.fading(last, next) <= 0.99
 
 
 cdef inline double scalar_of(Segment* segment, const char* record, int k) noexcept nogil:
     return (<float*> record)[k] if segment.itemsize == 4 else (<double*> record)[k]
+
+
+cdef inline bint kept_denormals(Segment* segment, int64_t steps) noexcept nogil:
+    """Whether the step after so many kept them."""
+    return scalar_of(segment, record_of(segment, steps), segment.n_scalars) != 0
 
 
 cdef bint are_zeros(const char* memory, Py_ssize_t n_bytes) noexcept nogil:
@@ -208,11 +221,6 @@ cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept n
         if looks and memcmp(before, arrays[0], n_bytes) == 0:
             sweep = segment.idle
     denormals_restore(mode)
-
-
-cdef inline bint kept_denormals(Segment* segment, int64_t steps) noexcept nogil:
-    """Whether the step after so many kept them."""
-    return scalar_of(segment, record_of(segment, steps), segment.n_scalars) != 0
 
 
 cdef bint rests(Segment* segment, Strip* strip, char* buffer) noexcept nogil:

@@ -237,8 +237,13 @@ cdef class Plan(Entry):
         """Have every row that lags make up for the steps that it missed, or, of each parameter, those of these numbers;
         unless arrays are of two steps anyway. The caller holds the plan."""
         self.need_outside()
-        if self.layout.logs is not None and not self.count[UNDER_WAY]:
+        if self.layout.logs is None or self.count[UNDER_WAY]:
+            return
+        self.inside = True  # a rule in Python is not to lay the plan out anew meanwhile
+        try:
             self.make_up_held(True, numbers)
+        finally:
+            self.inside = False
 
     cdef int make_up_held(self, bint all_rows, numbers) except -1:
         """The same of all rows, or of those that the gradients that the layout has noted call for."""

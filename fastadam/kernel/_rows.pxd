@@ -9,4 +9,4 @@ cdef class Rows:
 
     cdef Py_ssize_t n_values(self) noexcept
 
-cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1
+cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows, name) except -1

@@ -58,13 +58,8 @@ cdef class Rows:
            [-2., -2.]])
     """
 
-    def __init__(self, index, values):
-        if not (
-            cnp.PyArray_CheckExact(index)
-            and cnp.PyArray_TYPE(<cnp.ndarray> index) == cnp.NPY_INT64
-            and cnp.PyArray_NDIM(<cnp.ndarray> index) == 1
-            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> index)
-        ):
+    def __cinit__(self, index, values):
+        if not is_plain(index):
             index = checks.row_numbers("index", index)
         if not cnp.PyArray_CheckExact(values):
             values = checks.real("values", values, "biufc")
@@ -87,13 +82,28 @@ cdef class Rows:
         return f"Rows(index={checks.shown(self.index)}, values: {dtype} of shape {shape})"
 
 
-cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1:
-    """Bring rows of one number together; a number that is not from 0 to `n_rows` is refused."""
+cdef bint is_plain(index) noexcept:
+    """Whether this is an array as numbers of rows are read: one axis of int64, one behind the other."""
+    return (
+        cnp.PyArray_CheckExact(index)
+        and cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(<cnp.ndarray> index))  # of C's types more than one may be int64
+        and cnp.PyArray_ITEMSIZE(<cnp.ndarray> index) == sizeof(int64_t)
+        and cnp.PyArray_NDIM(<cnp.ndarray> index) == 1
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> index)
+    )
+
+
+cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows, name) except -1:
+    """Bring rows of one number together; a number that is none of the `n_rows` of this parameter is refused."""
+    if not is_plain(index):
+        raise ValueError(
+            f"gradient of {name}: index: its dtype or shape was changed, to {checks.shown(index)}; make new Rows"
+        )
     cdef Py_ssize_t n = cnp.PyArray_DIM(index, 0), bad
     cdef const int64_t* numbers = <const int64_t*> cnp.PyArray_DATA(index)
     cdef Py_ssize_t n_slots = 4
     if n > MOST:
-        raise ValueError(f"index: expected at most 2**30 rows, got {n}")
+        raise ValueError(f"gradient of {name}: index: expected at most 2**30 rows, got {n}")
     while n_slots < 2 * n:
         n_slots *= 2
     need_memory(rows, n, n_slots)
@@ -105,7 +115,9 @@ cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows) except -1:
     if bad >= 0:
         rows.n = -1
         allowed = f"0 … {n_rows - 1}" if n_rows else "none, of a parameter without rows"
-        raise ValueError(f"index: expected numbers of rows, {allowed}, got {numbers[bad]} at place {bad}")
+        raise ValueError(
+            f"gradient of {name}: index: expected numbers of rows, {allowed}, got {numbers[bad]} at place {bad}"
+        )
     return 0
 
 
@@ -163,7 +175,7 @@ cdef Py_ssize_t group_into(
 cdef void spread(Grouped* rows, int64_t* found) noexcept nogil:
     """Lay out the different numbers, of which `order` has the counts: where each one's rows begin is left in `found`.
 
-    Those that come often mostly come first. They are dealt out in turn, so that no thread gets all of them.
+    A number that comes often is mostly found early. They are dealt out in turn, so that no thread gets all of these.
     """
     cdef Py_ssize_t first, k, place = 0, end = 0
     for first in range(HANDS):

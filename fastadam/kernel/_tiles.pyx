@@ -49,11 +49,7 @@ FEWEST_SHARED = ALONE
 cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
     """Step the segments first … last."""
     cdef Job* job = &layout.job
-    cdef bint lags = False
-    cdef Py_ssize_t i
-    for i in range(first, last):
-        lags |= job.segments[i].visits is not NULL
-    job.work = sweep_apart if job.clips_each or lags else sweep_range
+    job.work = sweep_apart if job.clips_each or layout.logs is not None else sweep_range
     return run_segments(layout, first, last, n_threads)
 
 

@@ -375,6 +375,7 @@ def gradient(name: str, value: Any, param: np.ndarray, shape: tuple[int, ...] | 
 
 def row_numbers(name: str, value: Any, hint: str = "") -> np.ndarray:
     """Whole numbers, one a row, as an array of int64: what came, where that is one."""
+    _need_usual_arithmetic(name, value)
     try:
         found = np.asarray(value, None if np.size(value) else np.int64)
     except Exception as error:  # lists of several lengths, a tensor on a device

@@ -128,7 +128,7 @@ cdef double {name}_fades(const double* last, const double* next) noexcept nogil:
     return {fading}({arguments})
 """
 
-#: what a step is to be, beside its gradients zero, that leaves a parameter alone but for the rule's own step
+#: where a step of zero gradient changes a parameter by the rule's update alone: no decay, no bounds, no infinite factor
 STILL = (
     "{factor} - {factor} == 0 and {weight_decay} == 0 and {shrink} == 1 and {low} == -INFINITY and {high} == INFINITY"
 )
@@ -375,7 +375,7 @@ def _table() -> str:
     return (
         f"\n#: name of the rule -> addresses of its step's scalars and of its sweeps\nADDRESSES = {{\n{rows}}}\n"
         f"\n#: name of the rule -> addresses of its packed sweeps\nPACKED = {{\n{packed}}}\n"
-        f"\n#: name of the rule -> addresses of its fading and its idle sweeps, if known\nIDLE = {{\n{idle}}}\n"
+        f"\n#: name of the rule -> addresses of its fading and of its idle sweeps\nIDLE = {{\n{idle}}}\n"
     )
 
 

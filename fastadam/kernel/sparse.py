@@ -17,6 +17,13 @@ def is_sparse(value: Any) -> bool:
     return is_tensor or (hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2)
 
 
+def numbers_of(value: Any) -> Any:
+    """What holds the numbers of a gradient: of `Rows` and of SciPy's matrices the array that has them."""
+    if isinstance(value, Rows):
+        return value.values
+    return value.data if is_sparse(value) and hasattr(value, "tocsr") else value
+
+
 def as_rows(
     what: str, value: Any, shape: tuple[int, ...], read: Callable[[str, Any], np.ndarray] = checks.real
 ) -> Rows | None:

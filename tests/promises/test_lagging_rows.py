@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from fastadam import Rows
 
 F4 = np.float32
 N, WIDTH = 20, 3
+
+NO_ROWS = Rows([], np.empty((0, 2), F4))
 
 
 def start() -> np.ndarray:
@@ -239,12 +242,12 @@ def guarded(p, g, lr):
     return (p - lr * g,)
 
 
-def guarded_scalars(t, lr):
+def rate_alone(t, lr):
     return (lr,)
 
 
 def test_a_rule_that_fails_while_rows_make_up_leaves_them_torn() -> None:
-    cls = fastadam.optimizer(guarded, guarded_scalars, [], lr=0.1)
+    cls = fastadam.optimizer(guarded, rate_alone, [], lr=0.1)
     opt, other = (cls([start()], rows="exact", backend="numpy") for _ in range(2))
     stepped(opt, gradients(5))
     failures.extend([True, False, False])
@@ -259,6 +262,33 @@ def test_a_rule_that_fails_while_rows_make_up_leaves_them_torn() -> None:
     for each in (opt, other):
         stepped(each, gradients(5, 2)).flush()
     assert_same(opt, other)
+
+
+#: what the rule that follows does when it is called
+MEDDLED: list[Any] = []
+
+
+def meddle() -> None:
+    for call in MEDDLED:
+        call()
+
+
+def meddling(p, g, lr):
+    meddle()
+    return (p - lr * g,)
+
+
+def test_a_rule_that_lays_the_plan_out_while_rows_make_up_is_refused() -> None:
+    """As it is in a step: the memory that it is stepped in would be gone."""
+    cls = fastadam.optimizer(meddling, rate_alone, [], lr=0.1)
+    opt = cls([np.ones((4, 2), F4)], rows="exact", backend="numpy")
+    opt.step([Rows([1], np.ones((1, 2), F4))])
+    MEDDLED.append(inside.plan(opt).clear)
+    try:
+        with pytest.raises(RuntimeError, match="this thread is inside a step"):
+            opt.flush()
+    finally:
+        MEDDLED.clear()
 
 
 # ---------------------------------------------------------------- what comes may change
@@ -385,3 +415,34 @@ def test_flush_of_a_lazy_optimizer_does_nothing() -> None:
         make("adam", [start()], rows="all")
     with pytest.raises(ValueError, match="chosen at construction"):
         opt.rows = "lazy"
+
+
+@pytest.mark.parametrize("cls", [fastadam.Adam, fastadam.RMSprop, fastadam.Adagrad])
+def test_a_denormal_eps_is_zero_for_rows_at_rest_too(cls: Any) -> None:
+    """Nothing is divided by nothing then, and the whole table is NaN."""
+    opt, dense = pair(cls, eps=1e-39)
+    for each in (opt, dense):
+        stepped(each, [Rows([0], np.ones((1, WIDTH), F4))] * 3)
+    check(opt, dense)
+    assert np.isnan(inside.planned(opt)[0][1:]).all()
+
+
+@pytest.mark.parametrize("cls", [fastadam.Adam, partial(fastadam.SGD, momentum=0.9)])
+def test_steps_that_keep_denormals_do_not_fade_into_one_that_does_not(cls: Any) -> None:
+    """A row that long has not moved holds denormals, which are zero at the first step that does not keep them."""
+    opt, dense = (cls([np.full((4, 2), (1.0, 1e-40), F4)], rows=rows) for rows in ("exact", "lazy"))
+    brought = Rows([0], np.array([[1.0, 0.0]], F4))
+    for rows, extras in [(brought, {"clip_value": 1e-40})] + 30 * [(NO_ROWS, {"clip_value": 1e-40})] + [(NO_ROWS, {})]:
+        opt.step([rows], **extras)
+        dense.step([summed(rows, (4, 2), F4)], **extras)
+    check(opt, dense)
+    assert inside.planned(opt)[0][0].tolist() == [1, 0]
+
+
+def test_a_parameter_without_rows_is_stepped_in_the_same_mode() -> None:
+    """Nothing of it lags, in a group whose rows do. A gradient that was denormal is zero to the step after it."""
+    opt, dense = (fastadam.Rprop([np.ones((), F4)], rows=rows) for rows in ("exact", "lazy"))
+    for each in (opt, dense):
+        for extras in ({}, {"clip_value": 1e-39}, {}, {}):
+            each.step([np.ones((), F4)], **extras)
+    check(opt, dense)

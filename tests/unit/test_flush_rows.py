@@ -108,6 +108,19 @@ def test_a_step_of_any_kind_may_follow():
     assert exact.tobytes() == dense.tobytes()
 
 
+def test_rows_of_a_group_that_was_frozen_while_they_lagged():
+    frozen, other = np.ones((4, 2)), np.ones((4, 2))
+    opt = fastadam.Adam([{"params": [frozen]}, {"params": [other]}], lr=0.1, rows="exact")
+    for rows in ([0, 1, 2, 3], [0]):
+        opt.step([[Rows(rows, np.ones((len(rows), 2)))]] * 2)
+    opt.param_groups[0]["frozen"] = True
+    before = frozen.copy()
+    opt.flush([None, [[1]]])
+    assert (frozen == before).all()
+    opt.flush([[[1]], None])
+    assert (frozen != before).any(axis=1).tolist() == [False, True, False, False]
+
+
 def test_beside_parameters_that_are_lazy():
     lazy, exact = np.ones((4, 2)), np.ones((4, 2))
     opt = fastadam.Adam([{"params": [lazy]}, {"params": [exact], "rows": "exact"}], lr=0.1)

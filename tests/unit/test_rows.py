@@ -61,6 +61,25 @@ def test_repr_tells_numbers_and_shape() -> None:
     assert "shape (1000,)" in repr(ones(np.arange(1000)))
 
 
+def test_there_are_no_rows_without_arrays() -> None:
+    with pytest.raises(TypeError):
+        Rows.__new__(Rows)
+
+
+def test_an_index_whose_dtype_was_changed_is_refused() -> None:
+    rows = Rows(np.zeros(4, np.int64), np.ones(4))
+    rows.index.dtype, rows.values.dtype = np.int32, F4  # eight numbers each, as if they belonged together
+    with pytest.raises(ValueError, match="index: its dtype or shape was changed"):
+        fastadam.SGD(np.zeros(3, F4)).step(rows)
+
+
+def test_every_int64_of_c_is_one() -> None:
+    p = np.zeros(3)
+    opt = fastadam.SGD(p, lr=1.0)
+    opt.step(Rows(np.array([2, 0, 2], np.longlong), np.ones(3)))
+    assert p.tolist() == [-1, 0, -2]
+
+
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda rows: pickle.loads(pickle.dumps(rows))])
 def test_copies_and_pickles(again: Callable[[Rows], Rows]) -> None:
     rows = again(ones([5, 1, 5]))
@@ -71,10 +90,15 @@ def test_copies_and_pickles(again: Callable[[Rows], Rows]) -> None:
 
 MALFORMED: dict[str, tuple[Any, Any, Any, str]] = {
     "bool": (np.array([True, False]), np.ones((2, 3)), TypeError, "index: expected whole numbers.*numpy.flatnonzero"),
+    "masked": (
+        np.ma.masked_array([1, 2], [0, 1]),
+        np.ones((2, 3)),
+        TypeError,
+        "index: a masked array is not supported",
+    ),
     "float": ([1.0, 2.0], np.ones((2, 3)), TypeError, "index: expected whole numbers, one a row, got float64"),
     "text": ("ab", np.ones((2, 3)), TypeError, "index: expected whole numbers"),
     "ragged": ([[1], [2, 3]], np.ones((2, 3)), TypeError, "index: expected whole numbers"),
-    "masked": (np.ma.array([1, 2], mask=[True, False]), np.ones((2, 3)), TypeError, "index: a masked array is not"),
     "masked values": ([1], np.ma.ones((1, 3)), TypeError, "values: a masked array is not supported"),
     "none": (None, np.ones((2, 3)), TypeError, "index: expected whole numbers"),
     "a number": (3, np.ones((1, 3)), ValueError, "index: expected one axis, got the shape"),
@@ -378,6 +402,19 @@ class Second:
 
 def seen(opt: fastadam.Optimizer) -> list[np.ndarray]:
     return [*inside.planned(opt), *inside.state_arrays(opt), inside.plan(opt).counts]
+
+
+def test_after_a_step_that_was_refused_half_way_gradients_by_address_reach_every_element() -> None:
+    params, grads = [np.zeros((100, 8), F4), np.zeros(50, F4)], [np.ones((100, 8), F4), np.ones(50, F4)]
+    opt = fastadam.SGD(params, lr=1.0)
+    opt.step(grads)
+    opt.step([ones([1], 8), grads[1]])
+    before = [p.copy() for p in params]
+    with pytest.raises(ValueError, match="expected shape"):
+        opt.step([grads[0], np.ones(3, F4)])
+    assert inside.plan(opt).step_at(np.array([g.ctypes.data for g in grads]))
+    for p, was in zip(params, before, strict=True):
+        assert bits(p) == bits(was - 1)
 
 
 def test_a_parameter_without_axes_has_no_rows() -> None:
