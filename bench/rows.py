@@ -1,8 +1,8 @@
-"""A step of some rows of a table: beside peers, the whole table's step, and a roofline of rows; lazily and exactly.
+"""Lazy and exact steps of some rows of a table, beside peers, a step of the whole table, and a roofline of rows.
 `pip install '.[report]' && python bench/rows.py --out docs/rows` prints the tables and writes rows.md and rows.json.
 The roofline needs gcc. PyTorch takes part where it is installed.
 
-Contestants take turns, each with a table of its own. So a step finds the caches as another's has left them.
+Contestants take turns, each with a table of its own. So a step finds the caches as another contestant left them.
 """
 
 import argparse
@@ -78,14 +78,14 @@ def by_turns(turns: dict[str, Turn], rounds: int, feed: Feed) -> list[Row]:
 
 
 def fastest(ways: dict[str, Make], feed: Feed, rounds: int) -> tuple[list[Row], Turn]:
-    """What each way takes, the fastest first, and that one's turn."""
+    """What each way takes, the fastest first, and the turn of the fastest."""
     turns = {name: make(feed) for name, make in ways.items()}
     rows = sorted(by_turns(turns, rounds, feed), key=lambda row: row.median)
     return rows, turns[rows[0].name]
 
 
 def warm(turns: dict[str, Turn], rounds: int) -> None:
-    """Bring the states' pages into memory, and let rows lag as much as they will."""
+    """Bring the states' pages into memory, and let rows lag as much as they do in the timed rounds."""
     for k in tqdm(range(rounds), desc="every batch once", unit="batch"):
         for turn in turns.values():
             turn.before(k)
@@ -93,7 +93,7 @@ def warm(turns: dict[str, Turn], rounds: int) -> None:
 
 
 def mean_lag(opt: fastadam.Adam, feed: Feed) -> float:
-    """How many steps a row has missed when it comes back, once all batches have come: the mean of all visits."""
+    """How many steps a row has missed when it comes back: the mean of all visits, once all batches have come."""
     visits = missed = 0
     for k, batch in enumerate(feed.batches):
         rows = np.unique(batch)
@@ -175,37 +175,38 @@ def markdown(measured: dict[str, Any]) -> str:
     setting, tuned = measured["setting"], measured["tuned"]
     parts = heading("Some rows of a table", "rows.py", measured["machine"], "docs/rows")
     parts += [
-        f"A step of Adam of {setting['given']:,} rows of a table of {setting['n_rows']:,} × {WIDTH} in float32, by",
-        f"{THREADS} threads. A power law draws the rows, from a seed: the one that comes k-th most often comes as",
-        f"often as k^-{setting['exponent']}. In the mean, {setting['different']:,.0f} rows of a batch are different.",
-        f"{setting['batches']} batches come in turn, again and again. A row that comes back has missed",
-        f"{measured['lag']:.1f} steps, in the mean of all.\n",
-        "Medians of interleaved rounds. Each contestant has a table of its own, and finds the caches as another has",
-        "left them. The gradient's numbers are written anew before each step; that is not timed.\n",
+        f"A step of Adam with {setting['given']:,} rows of a table of {setting['n_rows']:,} × {WIDTH} in float32, by",
+        f"{THREADS} threads. The rows are drawn from a seed by a power law: the k-th most frequent row has the",
+        f"frequency k^-{setting['exponent']}. On average a batch has {setting['different']:,.0f} different rows.",
+        f"There are {setting['batches']} batches. They come in turn, again and again. A row that comes back has missed",
+        f"{measured['lag']:.1f} steps, on average over all visits.\n",
+        "Times are medians of interleaved rounds. Each contestant has a table of its own, and finds the caches as",
+        "another has left them. The gradient is written anew before each step; writing it is not timed.\n",
         *aims(measured),
         "## Steps\n",
         *table(measured["steps"], LAZY),
-        f"*{NUMPY}* has the fastest of the ways below to sum repeated rows. *{TORCH}* is given a tensor that is ready.",
-        f"*{DENSE}* has a step of all rows, where the gradient of the others is zero. *{LIMIT}* is C that sums the",
-        "same rows, reads and writes those of p, m and v, and does nothing else. It is told which rows are of one",
-        "number. Its threads are of the same kind, and it wakes them at the same cost.\n",
+        f"*{NUMPY}* sums repeated rows in the fastest of the ways below. *{TORCH}* is given a sparse tensor that was",
+        f"made before the step. *{DENSE}* steps all rows, by a gradient that is zero in all but those of the batch.",
+        f"*{LIMIT}* is C that sums the same rows, reads and writes those of p, m and v, and does nothing else.",
+        "It is told which rows have one number. Its threads come from the same kind of pool, so waking them costs",
+        "the same.\n",
     ]
     if measured["training"]:
         parts += [
             "## A step of training\n",
-            f"An `EmbeddingBag` of as many rows, {BAG} a bag: forwards, backwards, step.\n",
+            f"An `EmbeddingBag` over as many rows, {BAG} a bag: forward pass, backward pass, step.\n",
         ]
         parts += table(measured["training"], TORCH_TRAINED)
     parts += ["## Few rows\n", f"{FEW} rows of a table of {SMALL:,}, beside an array of as many elements.\n"]
     parts += table(measured["few"], FEW_DENSE)
-    parts += ["## What was tuned\n", "The fastest takes part above.\n"]
+    parts += ["## What was tuned\n", "Of each list, the fastest takes part above.\n"]
     for name, rows in tuned.items():
         parts += [f"{name}:\n", *table(rows, rows[0].name)]
     return "\n".join(parts)
 
 
 def aims(measured: dict[str, Any]) -> list[str]:
-    """What was to be reached, and what was; what falls short is bold."""
+    """The aims, and what was measured of each; what falls short is bold."""
     medians = {row.name: row.median for row in (*measured["steps"], *measured["few"])}
     lines = []
     for aim in AIMS:
@@ -216,7 +217,7 @@ def aims(measured: dict[str, Any]) -> list[str]:
         what = "times its time, at most" if aim.at_most else "times as fast, at least"
         lines.append([aim.name, aim.rival, what, f"{aim.bound:g}", f"{found:.3g}" if is_met else f"**{found:.3g}**"])
     head = ["case", "against", "", "aim", "measured"]
-    return ["## What it was to reach\n", "What falls short is bold.\n", *tabled(head, lines), ""]
+    return ["## What it was to reach\n", "A figure that falls short of its aim is bold.\n", *tabled(head, lines), ""]
 
 
 def table(rows: list[Row], first: str) -> list[str]:
@@ -233,7 +234,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
-    parser.add_argument("--quick", action="store_true", help="a small table and few rounds: whether all of it runs")
+    parser.add_argument("--quick", action="store_true", help="a small table and few rounds, to see that all of it runs")
     options = parser.parse_args()
     measured = everything(QUICK, 5, 3) if options.quick else everything(Setting(), 600, 60)
     print(markdown(measured))

@@ -1,4 +1,4 @@
-"""Who steps some rows of a table, and by which gradients: what `rows.py` measures."""
+"""The contestants that `rows.py` measures, and the batches of rows that they are given."""
 
 import ctypes
 from collections.abc import Callable
@@ -19,7 +19,8 @@ BAG = 8  # rows that an EmbeddingBag sums
 
 
 class Groups(NamedTuple):
-    """Rows of one number together: the different numbers, where each one's begin in `order`, and which these are."""
+    """Rows of one number together: the different numbers, and where the rows of each begin in `order`, which has the
+    places of these rows in the batch."""
 
     row: np.ndarray
     begin: np.ndarray
@@ -39,8 +40,8 @@ class Setting:
 class Feed:
     """What a training loop gives a step: numbers of rows and their gradients, written anew into the same memory.
 
-    Batches are gone through in turn, again and again. There are as many as make a row that comes back miss `lag` steps,
-    in the mean: of B batches, a row that is in c of them misses B / c - 1.
+    Batches come in turn, again and again. A row that is in c of B batches misses B / c - 1 steps, on average. There are
+    as many batches as give all visits a mean of `lag`.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -76,12 +77,12 @@ Make = Callable[[Feed], Turn]
 
 
 def by_rows(feed: Feed, opt: fastadam.Adam) -> Turn:
-    """A step of rows; what describes them is made anew for each."""
+    """A step of rows; each step makes its `Rows` anew."""
     return Turn(lambda: opt.step(feed.rows()), feed.write)
 
 
 def dense(feed: Feed, n_threads: int) -> Turn:
-    """A step of the whole table, by a gradient that has zeros in all other rows."""
+    """A step of the whole table, by a gradient that is zero in all rows but those of the batch."""
     opt, g, last = fastadam.Adam(feed.table(1.0), n_threads=n_threads), feed.table(), np.empty(0, np.int64)
 
     def before(k: int) -> None:
@@ -98,7 +99,7 @@ def dense(feed: Feed, n_threads: int) -> Turn:
 
 
 def sparse_adam(feed: Feed) -> Turn:
-    """PyTorch's optimizer of sparse gradients. The tensor that has one is made before."""
+    """PyTorch's optimizer of sparse gradients. The sparse tensor is made before the time begins."""
     import torch
 
     table = torch.from_numpy(feed.table(1.0)).requires_grad_()
@@ -112,7 +113,7 @@ def sparse_adam(feed: Feed) -> Turn:
 
 
 def training_step(feed: Feed, optimizer: Callable[..., Any]) -> Turn:
-    """A whole step of training of an EmbeddingBag: forwards, backwards from a gradient of what it gives, the step."""
+    """A whole step of training of an EmbeddingBag: forward pass, backward pass from a given gradient, step."""
     import torch
 
     table, index = torch.from_numpy(feed.table(1.0)), torch.from_numpy(feed.index)
@@ -156,7 +157,7 @@ def with_add_at(index: np.ndarray, values: np.ndarray) -> Summed:
 
 
 def sorted_rows(index: np.ndarray) -> Groups:
-    """By number; the order within a number is left open, since that is faster."""
+    """Rows sorted by number. The sort is not stable, since that is faster."""
     order = np.argsort(index)
     ordered = index[order]
     begin = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
@@ -169,7 +170,7 @@ def with_reduceat(index: np.ndarray, values: np.ndarray) -> Summed:
 
 
 def with_reduceat_of_repeats(index: np.ndarray, values: np.ndarray) -> Summed:
-    """Those that come once are copied only."""
+    """Rows that come once are copied, not summed."""
     rows, begin, order = sorted_rows(index)
     counts = np.diff(np.append(begin, len(index)))
     sums, repeated = values[order[begin]], counts > 1
@@ -180,7 +181,7 @@ def with_reduceat_of_repeats(index: np.ndarray, values: np.ndarray) -> Summed:
 
 
 def one_after_another(index: np.ndarray, values: np.ndarray) -> Summed:
-    """The second of all that come twice at once, then the third, …; where few are left, each one's rest."""
+    """Add the second row of each number that has one, then the third, …; where few are left, the rest of each."""
     rows, begin, order = sorted_rows(index)
     counts = np.diff(np.append(begin, len(index)))
     sums, left, done = values[order[begin]], np.flatnonzero(counts > 1), 1

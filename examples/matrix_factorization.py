@@ -1,7 +1,7 @@
-"""Who likes what: a table of users and one of items, of which a batch of ratings meets few rows. The same training by
-dense gradients, by lazy rows and by exact ones, in plain NumPy.
-Run ``python examples/matrix_factorization.py [--out FILE]``; it needs the packages of ``fastadam[demo]``. What it
-measured is written beside the picture, as JSON.
+"""Who likes what: a table of users and a table of items. A batch of ratings meets few rows of both. The same training
+runs by dense gradients, by lazy rows and by exact rows, in plain NumPy.
+Run ``python examples/matrix_factorization.py [--out FILE]``; it needs the packages of ``fastadam[demo]``. It writes a
+picture, and its figures beside it as JSON.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Ratings = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def draw_ratings(n: int, rng: np.random.Generator, tastes: list[np.ndarray]) -> Ratings:
-    """Ratings of users and items that come as often as power laws say: the k-th of a table by 1 / (k + 10)."""
+    """Ratings of users and items drawn by power laws: row k of a table, from 0, has the frequency 1 / (k + 10)."""
     numbers = []
     for table in tastes:
         often = np.cumsum(1 / np.arange(10, 10 + len(table)))
@@ -52,7 +52,7 @@ class Training:
         self.curve: list[tuple[int, float, float]] = []  # steps, seconds, the loss of the test
 
     def grads_of(self, numbers: Sequence[np.ndarray], values: list[np.ndarray]) -> list:
-        """The gradients of both tables, of which these are some rows."""
+        """The gradients of both tables, given the rows that a batch meets."""
         if self.way != "dense":
             return [Rows(index, rows) for index, rows in zip(numbers, values, strict=True)]
         for grad, index, rows in zip(self.dense, numbers, values, strict=True):
@@ -63,7 +63,7 @@ class Training:
     def step(self, batch: Ratings) -> None:
         """A step towards a smaller mean square of the errors."""
         *numbers, ratings = batch
-        self.flush(numbers)  # what is read now is what dense steps would have made
+        self.flush(numbers)  # so that the rows are read as dense steps would have left them
         users, items = (table[index] for table, index in zip(self.tables, numbers, strict=True))
         error = (users * items).sum(axis=1) - ratings
         error *= 2 / len(ratings)
@@ -73,7 +73,7 @@ class Training:
         self.seconds["steps"] += time.perf_counter() - start
 
     def flush(self, numbers: Sequence[np.ndarray] | None = None) -> None:
-        """Have these rows, or all, make up for what they missed, where they are exact."""
+        """Have these rows, or all, make up for the steps that they missed; of lazy rows nothing happens."""
         start = time.perf_counter()
         self.optimizer.flush(numbers)
         self.seconds["flushes"] += time.perf_counter() - start
@@ -96,7 +96,7 @@ class Training:
         return float(np.mean(((users * items).sum(axis=1) - ratings[2]) ** 2))
 
     def milliseconds(self) -> dict[str, float]:
-        """What a step takes, in all and of that the optimizer's parts."""
+        """What a step takes: in all, and in the parts of the optimizer."""
         return {part: round(1e3 * seconds / self.curve[-1][0], 4) for part, seconds in self.seconds.items()}
 
 
@@ -122,7 +122,7 @@ def draw(trainings: list[Training]) -> Figure:
 
 
 def draw_times(axes: Axes, trainings: list[Training]) -> None:
-    """A bar of each way: what its steps take of the optimizer, and the gradients' arrays, in its colour."""
+    """A bar for each way. In its colour: the optimizer's steps and, of the dense way, writing the gradient's arrays."""
     for place, training in enumerate(trainings):
         whole, steps, flushes = training.milliseconds().values()
         axes.bar(place, whole, color="0.8", label=None if place else "gather, errors")

@@ -60,10 +60,10 @@ class Optimizer(Stepped):
         With "int8", the states of arrays of fewer elements are float32: they take little memory, and are often the ones
         that matter (biases, scales). A group may have its own; chosen at construction.
     rows : {"lazy", "exact"}, default "lazy"
-        What a step does to the rows of a parameter whose gradient is `Rows`, and does not bring them. "lazy": nothing,
-        as torch's ``SparseAdam`` and TensorFlow's ``LazyAdam``; parameter and states of the row stay, while the count
-        of steps, which is the parameter's, goes on. "exact": what a step with zeros there would do, but later, when the
-        row is brought again, or at `flush`. A group may have its own; chosen at construction.
+        What a step by `Rows` does to all other rows of the parameter. "lazy": nothing, as torch's ``SparseAdam`` and
+        TensorFlow's ``LazyAdam``. Such a row keeps parameter and states; only the parameter's count of steps goes on.
+        "exact": what a gradient of zeros would do, but later, when `Rows` has the row again, or at `flush`. A group may
+        have its own; chosen at construction.
     seed : int, default 0
         The seed of the stochastic rounding, in [0, 2**64). The same seed gives the same bits, whatever the threads.
     state_dir : path, optional
@@ -234,16 +234,16 @@ class Optimizer(Stepped):
     def flush(self, rows: Any = None) -> None:
         """Have rows make up for the steps that they missed, where the option `rows` is "exact"; else nothing happens.
 
-        Parameters and states are then, to the bit, those of steps whose gradients had zeros in the rows that `Rows` did
-        not bring. Call it before you read or write a parameter. Whatever else looks at parameters or states does so
-        first: saves and loads, copies, ``opt.state``, `reset`, `replace`, ``swapped()``, a step with a gradient of all
-        rows.
+        These rows and their states then have the bits of dense steps, whose gradients were zero where `Rows` had no
+        row. Call it before you read or write a parameter, and before an `Average` of it is updated. These have all
+        rows make up by themselves: saves and loads, copies, ``opt.state``, `reset`, `replace`, and ``swapped()``; so
+        does a step that has a gradient of all rows, for its parameter.
 
         Parameters
         ----------
         rows : arrays of int, optional
-            In the structure of the parameters the numbers of the rows that are to do so, in any order, or their `Rows`;
-            None for none of a parameter. All rows of all parameters where it is left out.
+            The numbers of the rows that are to make up, in any order, in the structure of the parameters. `Rows` may
+            stand for its numbers, and None for no rows of a parameter. Left out: all rows of all parameters.
         """
         self.core.flush(rows)
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Rows that lag, of all parameters: what is noted of each step, and when they make up for those that they missed."""
+"""Rows that lag, of all parameters: when they make up for the steps that they missed, and what is noted of a step."""
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -14,11 +14,13 @@ cnp.import_array()
 
 
 cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) except -1:
-    """Have rows that lag make up for the steps that they missed.
+    """Have rows make up for the steps that they missed.
 
-    With `all_rows` those of every parameter do; else those of parameters that the step that comes has a gradient of
-    all rows for, or whose `history` has no room for it. A list of `numbers` says of each parameter which rows do,
-    known to be rows of it, or None where none does.
+    With `all_rows`, those of all parameters. Else those of a parameter for which the step that comes has a gradient of
+    all rows, or for which `history` has no room for that step.
+
+    `numbers` may be a list, with an entry for each parameter: then the rows of these numbers alone make up, and none
+    where the entry is None. The caller has checked the numbers.
     """
     cdef Py_ssize_t i
     cdef Segment* segment
@@ -45,7 +47,7 @@ cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) ex
 
 
 cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n_threads) except -1:
-    """The same, given room for copies of the segments: afterwards they are what the step that comes is to find."""
+    """The same. `kept` is room for the segments as the step that comes needs them: they are put back at the end."""
     cdef Py_ssize_t i
     cdef Segment* segment
     cdef bint is_behind
@@ -79,7 +81,7 @@ cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n
 
 
 cdef inline void forget_gradient(Segment* kept, Grouped* rows) noexcept:
-    """The rows of the last gradient are no longer known, now that others were grouped in their memory."""
+    """Note that the rows of the last gradient are lost: others were grouped in their memory."""
     cdef bint had_rows = kept.rows.n >= 0
     kept.rows = rows[0]
     kept.rows.n = 0 if had_rows else -1
@@ -87,7 +89,7 @@ cdef inline void forget_gradient(Segment* kept, Grouped* rows) noexcept:
 
 
 cdef inline void note_made_up(Segment* segment) noexcept:
-    """The rows that were worked on lag no longer: all, or some."""
+    """Note that the rows that were worked on, all or some, lag no longer."""
     cdef Py_ssize_t k
     if segment.rows.row is NULL:
         segment.visits[segment.n_rows] = 0
@@ -122,7 +124,7 @@ cdef void note_step(Layout layout) noexcept:
 
 
 cdef void end_step(Layout layout) noexcept:
-    """The rows that the step brought have done it."""
+    """Note that the rows of the gradient have done the step."""
     cdef Py_ssize_t i, k
     cdef Segment* segment
     for i in range(layout.job.n_segments):
@@ -133,7 +135,7 @@ cdef void end_step(Layout layout) noexcept:
 
 
 cdef void forget(Layout layout) noexcept:
-    """No row lags: none is to make up for anything."""
+    """Note that no row lags, whatever it missed."""
     cdef Py_ssize_t i
     cdef Segment* segment
     for i in range(layout.job.n_segments if layout.logs is not None else 0):

@@ -1,10 +1,10 @@
 # cython: language_level=3, cdivision=True
-"""Rows that lag: a step of some rows leaves the others as they are; before a row is stepped again, it makes up for the
-steps of zero gradient that it missed. So do all rows before a step of a whole gradient, or when they are asked for.
+"""Rows that lag. A step of some rows leaves all others as they are. Before a row is stepped again, it makes up for the
+steps of zero gradient that it missed. `_flush` has all rows make up, or some on demand.
 
-`visits` has the steps that each row has done and, behind these, whether any may lag; if none does, the rest of it means
-nothing. `history` has the scalars of the last steps, in the type that the parameter is computed in, and whether
-denormals were kept. So each step that is made up for is, to the bit, the one that was missed.
+`visits` has the steps that each row has done. Its last number says whether any row may lag; if none does, the others
+mean nothing. `history` has the scalars of the last steps, in the type that the parameter is computed in, and whether
+each step kept denormals. So a step that is made up for has the bits of the one that was missed.
 """
 
 from libc.float cimport DBL_MAX, DBL_MIN, FLT_MAX, FLT_MIN
@@ -30,8 +30,8 @@ globals()["HISTORY"] = <int> HISTORY
 
 cdef double[PYTHON_STRIP] ZEROS  # static: they are that
 
-#: parameters that tell whether a step of a built-in rule moves any that `is_common`, where states and gradient are
-#: zeros; the last are the largest
+#: parameters on which a step of a built-in rule is tried, with zeros for states and gradient. If it moves none of them,
+#: it moves none that `is_common`. The last two are the largest of the dtype
 cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 
 
@@ -39,7 +39,7 @@ cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 
 
 cdef void note_step(Segment* segment, const void* scalars) noexcept:
-    """Note what rows that this step leaves out will have to make up for; one of all rows leaves out none."""
+    """Note the step for the rows that it leaves out. A step of all rows leaves out none, so nothing is noted."""
     cdef char* record = record_of(segment, segment.done)
     cdef Py_ssize_t k
     if segment.rows.n < 0:
@@ -65,7 +65,7 @@ cdef void note_step(Segment* segment, const void* scalars) noexcept:
 
 
 cdef void know_history(Segment* segment) noexcept:
-    """Of a parameter that has just been laid out: since when its rows may lag, and since when none at rest moves."""
+    """Find what is known of a parameter just laid out: `oldest`, `rests_since` and `fades_since`."""
     cdef Py_ssize_t k
     segment.knows_history = True
     segment.oldest = segment.rests_since = segment.fades_since = segment.done
@@ -82,7 +82,7 @@ cdef void know_history(Segment* segment) noexcept:
 
 
 cdef inline char* record_of(Segment* segment, int64_t steps) noexcept nogil:
-    """Where the scalars are of the step that comes after so many."""
+    """Where `history` has the step that comes after so many."""
     return segment.history + steps % HISTORY * (segment.n_scalars + 1) * segment.itemsize
 
 
@@ -120,7 +120,8 @@ cdef bint moves_at_rest(Segment* segment, int64_t steps) noexcept:
 cdef bint fades(Segment* segment, int64_t steps) noexcept:
     """Whether the step after so many moves each element of zero gradient less than the step before it did.
 
-    By a hundredth, which no error of rounding comes near. Among denormals one does: steps that kept them do not fade.
+    Less means by at least a hundredth: no error of rounding is as large. Among denormals one is: steps that kept them
+    do not fade.
     """
     cdef double[MAX_SCALARS] last, next
     cdef int k
@@ -160,7 +161,7 @@ cdef bint are_zeros(const char* memory, Py_ssize_t n_bytes) noexcept nogil:
 
 
 cdef void make_up(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer) noexcept nogil:
-    """Have those of the rows' elements begin … end make up for the steps that they missed."""
+    """Have the elements begin … end of the rows that are worked on make up for the steps that they missed."""
     cdef Strip strip, one
     cdef int k
     one.n_runs = 1
@@ -173,7 +174,7 @@ cdef void make_up(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, 
 
 
 cdef void make_up_run(Job* job, Segment* segment, Strip* strip, char* buffer) noexcept nogil:
-    """The same of a run."""
+    """The same of one run, which lies in one row."""
     cdef int64_t k = segment.visits[number_of(segment, strip.runs[0].row)]
     cdef uint64_t mode
     cdef bint keeps_denormals
@@ -191,9 +192,9 @@ cdef void make_up_run(Job* job, Segment* segment, Strip* strip, char* buffer) no
 
 
 cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept nogil:
-    """The steps after so many of a run that is swept where it lies.
+    """Make all steps after the `first` so many, of a run that is swept where it lies.
 
-    Once a step has not moved any of its parameters, none that fades will: the rest changes the states alone.
+    If the steps fade, and one has moved no parameter of the run, no later one will: those change the states alone.
     """
     cdef void* arrays[MAX_OPERANDS]
     cdef double[PYTHON_STRIP] before
@@ -224,7 +225,7 @@ cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept n
 
 
 cdef bint rests(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
-    """Whether all states of a run are zeros, and the probes tell of its parameters."""
+    """Whether all states of a run are zeros, and all its parameters are such as the probes speak for."""
     cdef Operand* operand
     cdef void* p
     cdef int k
@@ -245,5 +246,5 @@ cdef bint rests(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
 
 
 cdef inline bint is_common(double x, double least, double most) noexcept nogil:
-    """Whether it is a number that no step changes by reading it: no denormal, no -0, not infinite, no NaN."""
+    """Whether reading and storing a number leaves it as it is: it is no denormal, not -0, not infinite, no NaN."""
     return least <= fabs(x) <= most or (x == 0 and not signbit(x))

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""A gradient of some rows of a parameter: `Rows`, and how rows of one number are brought together."""
+"""`Rows`: a gradient of some rows of a parameter. And how rows of one number are brought together."""
 
 cimport cython
 cimport numpy as cnp
@@ -19,7 +19,7 @@ cdef enum:
 
 @cython.final
 cdef class Rows:
-    """The gradient of a parameter in some of its rows; that of all others is zero.
+    """The gradient of a parameter that is zero in all but some rows: the numbers of these rows, and their values.
 
     Parameters
     ----------
@@ -27,25 +27,27 @@ cdef class Rows:
         The number of each row along the parameter's first axis, from 0. A number may come several times: rows of one
         number are summed first, in the order given.
     values : array, of shape (k, …)
-        The gradient of each of these rows, in any dtype and memory layout that a gradient can have.
+        The gradient of each of these rows, of the shape of a parameter's row. Dtype and memory layout may be any that
+        a gradient can have.
 
     Attributes
     ----------
     index : array of int64
     values : array
-        Of what was given the array itself, not a copy: a step reads what it holds then.
+        An array that was given is kept, not copied; so is an `index` that is contiguous and of int64. A step reads
+        what they hold then.
 
     Raises
     ------
     TypeError, ValueError
-        For an index that has no whole numbers, or another length than the values. Whether they fit a parameter is
-        looked at in its step: an index out of range is refused there, before anything is touched.
+        For an index of other things than whole numbers, or of another length than the values. The step looks whether
+        both fit the parameter: it refuses a number out of range before anything is touched.
 
     Notes
     -----
-    ``Rows`` stands wherever a gradient may. What a step does to rows that it does not bring is the option `rows` of
-    a group. A norm is that of the summed rows. Sums are in what the parameter is computed in: in float32, but for
-    float64 and complex128.
+    ``Rows`` may stand wherever a gradient may. The option `rows` of a group says what a step does to all other rows.
+    Norms are taken of the summed rows. Rows are summed in float32, and in float64 for parameters of float64 and
+    complex128.
 
     Examples
     --------
@@ -140,10 +142,10 @@ cdef int need_memory(Grouped* rows, Py_ssize_t n, Py_ssize_t n_slots) except -1:
 cdef Py_ssize_t group_into(
     Grouped* rows, const int64_t* numbers, Py_ssize_t n, Py_ssize_t n_rows, Py_ssize_t n_slots
 ) noexcept nogil:
-    """The place of a number that is out of range, or -1.
+    """Group the rows. Return the place of a number that is out of range, or -1.
 
-    A table of slots, found by a hash, says which of the different numbers one is; those are counted, and their rows
-    put in order by the counts.
+    A hash of a number leads to its slot in a table. The slot says which of the different numbers it is. The rows of
+    each number are counted, and the counts say where in `order` its rows go.
     """
     cdef int64_t* found = <int64_t*> (rows.begin + n + 1)  # the different numbers, in the order in which they come
     cdef int32_t* which = <int32_t*> (found + n)
@@ -173,9 +175,9 @@ cdef Py_ssize_t group_into(
 
 
 cdef void spread(Grouped* rows, int64_t* found) noexcept nogil:
-    """Lay out the different numbers, of which `order` has the counts: where each one's rows begin is left in `found`.
+    """Lay out the different numbers, whose counts are in `order`. Leave in `found` where the rows of each begin.
 
-    A number that comes often is mostly found early. They are dealt out in turn, so that no thread gets all of these.
+    Numbers that come often mostly come early in a batch. So all are dealt out in turn: no thread gets all of those.
     """
     cdef Py_ssize_t first, k, place = 0, end = 0
     for first in range(HANDS):

@@ -1,8 +1,8 @@
 # cython: language_level=3, cdivision=True
-"""Strips: the elements of a segment that a sweep takes at a time, brought to where it can run and put back.
+"""Strips: the elements of a segment that a sweep takes at a time. They are loaded into a buffer, swept, and stored
+back; operands that lie as the sweep wants them are swept in place.
 
-Of an array a strip is one run of elements; of a gradient of some rows it is a row, or parts of several. Operands that
-lie as the sweep wants them are swept in place.
+For a gradient that is an array, a strip is one run of elements. For one of some rows it is a row, or parts of several.
 """
 
 cimport numpy as cnp
@@ -27,7 +27,7 @@ cdef enum:
 
 
 cdef void cut_strip(Segment* segment, Py_ssize_t begin, Py_ssize_t end, bint whole, Strip* strip) noexcept nogil:
-    """The next strip of the elements begin … end that are worked on; of an array it may be the `whole`."""
+    """The first strip of the elements begin … end that are worked on. Of an array it may be the `whole` of them."""
     cdef Py_ssize_t most = PYTHON_STRIP if segment.sweep is NULL else STRIP, n, row, within
     cdef Run* run = strip.runs
     if segment.rows.n < 0:
@@ -54,7 +54,7 @@ cdef void cut_strip(Segment* segment, Py_ssize_t begin, Py_ssize_t end, bint who
 cdef inline Py_ssize_t take_run(
     Segment* segment, Py_ssize_t row, Py_ssize_t within, Py_ssize_t most, Run* run
 ) noexcept nogil:
-    """The run that begins with an element of a row that is worked on; how long it is."""
+    """The run that begins with element `within` of a row that is worked on. Return how long it is."""
     cdef Py_ssize_t behind
     run.row, run.within = row, within
     row = number_of(segment, row)
@@ -69,12 +69,12 @@ cdef inline Py_ssize_t take_run(
 
 
 cdef Py_ssize_t number_of(Segment* segment, Py_ssize_t row) noexcept nogil:
-    """The number of a row that is worked on. Where all are, they stand in order."""
+    """The number of a row that is worked on. If all rows are, a row's place is its number."""
     return segment.rows.row[row] if segment.rows.row is not NULL else row
 
 
 cdef inline void fetch_ahead(Segment* segment, Run* run) noexcept nogil:
-    """Have memory bring a row that comes soon: rows lie anywhere, so that no processor foresees where."""
+    """Have memory bring a row that comes soon. Rows lie anywhere, so no processor foresees where."""
     cdef Py_ssize_t row = run.row + AHEAD
     cdef Operand* operand
     cdef int k
@@ -95,7 +95,7 @@ cdef inline void fetch_ahead(Segment* segment, Run* run) noexcept nogil:
 cdef void step_strip(
     Job* job, Segment* segment, Strip* strip, const void* scalars, uint64_t noise, void* gradient, char* buffer
 ) noexcept nogil:
-    """Step the elements of a strip by these scalars, with its gradient or with another, of as many numbers."""
+    """Step a strip by these scalars. Its gradient is used, unless another of as many numbers is given."""
     cdef void* arrays[MAX_OPERANDS]
     cdef int k
     if gradient is NULL:
@@ -138,7 +138,7 @@ cdef inline void step_packed(
 cdef void sweep_in_python(
     Job* job, Segment* segment, cnp.npy_intp n, void** arrays, const void* scalars
 ) noexcept with gil:
-    """The same by a function in Python, with arrays that view these. Its exception is kept; after one, nothing is
+    """The same by a function in Python, with arrays that view these. Its exception is kept. After one, nothing is
     called any more."""
     cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
     cdef bint is_float = segment.itemsize == 4  # rounded before, where no denormal was zero yet
@@ -156,12 +156,12 @@ cdef void sweep_in_python(
 
 
 cdef uint64_t noise_of(uint64_t seed, uint64_t steps) noexcept nogil:
-    """What the random bits of a parameter's next step hang on, given the mixed seed and the steps that it has done."""
+    """What decides the random bits of a parameter's next step, given the mixed seed and the steps that it has done."""
     return mixed(seed + steps)
 
 
 cdef inline uint64_t key_of(Segment* segment, int which, uint64_t noise) noexcept nogil:
-    """Of the random bits of an operand, a state: two states share a key but for its lowest bit."""
+    """The key of the random bits of an operand that is a state. Two states share a key but for its lowest bit."""
     return mixed(noise + segment.whole * MAX_OPERANDS + which // 2) & ~<uint64_t> 1 | which % 2
 
 
@@ -292,7 +292,7 @@ cdef inline void copy_in(Segment* segment, int which, Strip* strip, char* chunk)
 
 
 cdef inline void copy_out(Segment* segment, int which, Strip* strip, char* chunk, uint64_t key) noexcept nogil:
-    """Store it; random bits hang on the key."""
+    """Store a strip of an operand; the key decides random bits."""
     copy(segment, which, strip, chunk, True, key)
 
 
@@ -310,7 +310,7 @@ cdef inline void copy(
 
 
 cdef inline void copy_runs(Segment* segment, char* data, Strip* strip, char* chunk, bint out) noexcept nogil:
-    """The same of many short runs of an operand that is stored as it is computed: a call for each takes longer."""
+    """The same for many short runs of an operand that is stored as it is computed: a call for each takes longer."""
     cdef int k
     for k in range(strip.n_runs):
         if segment.itemsize == 4:

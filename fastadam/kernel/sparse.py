@@ -1,5 +1,5 @@
-"""Sparse gradients of other libraries, read as `Rows`: SciPy's matrices in CSR or COO form, PyTorch's tensors in COO
-form, as its embeddings have them. A row that has any entries must have all: an entry that is missing is no zero.
+"""Sparse gradients of other libraries, read as `Rows`: SciPy's matrices in CSR or COO form, and PyTorch's tensors in
+COO form, as embeddings make them. A row that has any entries must have all: a missing entry is not taken for zero.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from ._rows import Rows
 
 
 def is_sparse(value: Any) -> bool:
-    """Whether this is a sparse gradient that is read as rows, or refused."""
+    """Whether this is a sparse gradient: one that is read as rows, or refused."""
     is_tensor = hasattr(value, "sparse_dim") and getattr(value, "is_sparse", False)
     return is_tensor or (hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2)
 
@@ -27,9 +27,9 @@ def numbers_of(value: Any) -> Any:
 def as_rows(
     what: str, value: Any, shape: tuple[int, ...], read: Callable[[str, Any], np.ndarray] = checks.real
 ) -> Rows | None:
-    """The rows that a sparse gradient of a parameter of this shape brings; None for what is no sparse one.
+    """The rows of a sparse gradient, for a parameter of this shape; None if the gradient is not sparse.
 
-    `read` is told what it reads, and gives a tensor's memory as an array.
+    `read` gives a tensor's memory as an array. Its first argument says what is read, for errors.
     """
     if not is_sparse(value):
         return None

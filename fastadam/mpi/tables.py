@@ -1,5 +1,5 @@
-"""Tables: parameters whose gradients are some rows. Each rank's rows go, as rows, to the ranks that step them; stepped
-rows go to all. Nothing here is as large as a table.
+"""Tables: parameters whose gradients are `Rows`. The rows of each rank go to the ranks that step them. The stepped rows
+go to all ranks. Nothing here is as large as a table.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from .ranks import Ranks, wait
 
 
 class Part(NamedTuple):
-    """One of this rank's pieces, of whole rows: its place in the plan, its array, its first row."""
+    """A piece of this rank that consists of whole rows: its place in the plan, its array, its first row."""
 
     place: int
     values: np.ndarray
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 class Tables:
-    """The parameters among the ranks. `own` are this rank's pieces and `arrays` theirs, in the order of the plan."""
+    """The parameters of all ranks. `own` are this rank's pieces, `arrays` their arrays, in the order of the plan."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Tables:
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def among(self, grads: Any) -> dict[int, Any]:
-        """The gradients of rows by number of the parameter; none where a step refuses these, or does not look."""
+        """The gradients that are rows, by number of the parameter; none if `grads` do not fit: a step refuses them."""
         try:
             flat = self.whole.flat_grads(grads)
         except Exception:
@@ -55,7 +55,7 @@ class Tables:
         return {number: g for number, g in others.items() if type(g) is Rows or sparse.is_sparse(g)}
 
     def fitting(self, number: int, given: Any, has_weight: bool) -> Rows:
-        """The rows of a parameter, if they fit, with values as they are computed. Of a rank that has no weight none."""
+        """The rows of a parameter, if they fit, with values as they are computed; no rows for a rank without weight."""
         name, p = self.whole.names[number], self.whole.params[number]
         if number not in self._layout.by_rows:
             raise ValueError(
@@ -77,7 +77,7 @@ class Tables:
             return Rows(rows.index, values.astype(checks.computed_in(p), copy=False))
 
     def move(self, given: Mapping[int, Rows], weighed: Callable[[np.ndarray], np.ndarray]) -> "Moved":
-        """Send each row to the rank that steps it, in an act of all: there they are in the order of the ranks."""
+        """Send each row to the rank that steps it. It has them in the order of the ranks. All ranks call this."""
         moved, comm = Moved(self, given), self.ranks.comm
         sent = [self._sorted(number, given[number], weighed) for number in moved.numbers]
         counts = np.array([own for _, own in sent], np.int64).reshape(len(sent), comm.size).T.copy()
@@ -106,7 +106,7 @@ class Tables:
     def _sorted(
         self, number: int, rows: Rows, weighed: Callable[[np.ndarray], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of a parameter as they travel, by who steps them, and how many each does."""
+        """The rows of a parameter as they travel, sorted by the rank that steps them, and how many each rank steps."""
         firsts, holders = self._holders(number)
         to = holders[np.searchsorted(firsts, rows.index, "right") - 1]
         order = np.argsort(to, kind="stable")
@@ -119,7 +119,7 @@ class Tables:
         return records, np.bincount(to, minlength=self.ranks.size)
 
     def _dealt_out(self, number: int, records: np.ndarray) -> Iterator[tuple[int, Rows]]:
-        """The place of each of this rank's parts of a parameter, and the rows that came for it."""
+        """For each of this rank's parts of a parameter: its place in the plan, and the rows that came for it."""
         index, values = records["row"], np.ascontiguousarray(records["values"])
         if self._in_bfloat16:
             bits, values = values, np.zeros(values.shape, np.float32)
@@ -131,8 +131,8 @@ class Tables:
 
 
 class Moved:
-    """The rows of a step, where they are stepped: `grads` by place in the plan. `params` are the numbers of the whole
-    parameters that they are of, `numbers` those of them that have elements."""
+    """The rows that this rank steps: `grads`, by place in the plan. `params` are the numbers of their parameters, and
+    `numbers` those of parameters that have elements."""
 
     def __init__(self, tables: Tables, params: Collection[int]) -> None:
         self._tables, self.params = tables, params
@@ -140,7 +140,7 @@ class Moved:
         self.grads: dict[int, Rows] = {}
 
     def take(self) -> None:
-        """Bring what is stepped of the parameters, where they are not stepped where they are."""
+        """Copy the rows that are stepped from the parameters into parts that have memory of their own."""
         for number in self.numbers:
             p = self._tables.whole.params[number]
             for part in self._tables.parts(number):
@@ -149,7 +149,7 @@ class Moved:
                     part.values[index] = p[index + part.first]
 
     def send_back(self) -> None:
-        """Give the rows that each rank has stepped to all."""
+        """Send the rows that this rank has stepped to all, and take theirs."""
         ranks = self._tables.ranks
         sent = [self._stepped(number) for number in self.numbers]
         counts = ranks.all_gather([float(len(records)) for records in sent]).astype(np.int64)
@@ -179,12 +179,12 @@ def _records(index: np.ndarray, values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _message(records: np.ndarray, counts: np.ndarray) -> list[Any]:
-    """Records as MPI sends and receives them: so many of each rank."""
+    """Records as MPI sends or receives them: so many to or from each rank."""
     n_bytes = counts * records.itemsize
     places = np.cumsum(n_bytes) - n_bytes
     return [records.view(np.uint8), n_bytes.tolist(), places.tolist(), MPI.BYTE]
 
 
 def _bits(p: np.ndarray) -> np.dtype[Any]:
-    """The dtype of numbers as large, which any MPI and any structure of NumPy knows."""
+    """The unsigned dtype of as many bytes: it can stand in a structured array, whatever the parameter's dtype."""
     return np.dtype(f"u{p.itemsize}")
