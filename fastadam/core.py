@@ -258,7 +258,7 @@ class Core(Follower):
 
     def flush(self, rows: Any = None) -> None:
         """Have rows that lag make up for the steps that they missed: all, or some; see `Optimizer.flush`."""
-        if self.is_lazy:
+        if self.is_lazy or not self.store.lags():
             return
         with self.held() as plan:
             plan.need_whole()

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t
 
 from . cimport _lag
 from ._rows cimport group
-from ._segments cimport HISTORY, Grouped, Job, Segment
+from ._segments cimport HISTORY, Job, Segment
 from ._tiles cimport run_segments, scalars_of
 
 cnp.import_array()
@@ -48,44 +48,45 @@ cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) ex
 
 cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n_threads) except -1:
     """The same. `kept` is room for the segments as the step that comes needs them: they are put back at the end."""
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, n_kept = 0
     cdef Segment* segment
-    cdef bint is_behind
-    for i in range(layout.job.n_segments):
-        segment = &layout.job.segments[i]
-        kept[i] = segment[0]
-        is_behind = segment.visits is not NULL and must_make_up(segment, all_rows)
-        if is_behind and numbers is None:
-            segment.rows.n, segment.rows.row = segment.n_rows, NULL  # each, in order
-        elif is_behind and numbers[i] is not None:
-            group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows, layout.names[i])
-            forget_gradient(&kept[i], &segment.rows)
-        else:
-            is_behind = False
-        segment.absent &= not is_behind
-        layout.set_work(segment, segment.rows.n * segment.width if is_behind else 0)
-    layout.cut()
-    layout.job.work = make_up_range
-    layout.job.keeps_denormals = True
     try:
-        run_segments(layout, 0, layout.job.n_segments, n_threads)
-    finally:
         for i in range(layout.job.n_segments):
+            have_make_up(layout, i, &kept[i], all_rows, numbers)
+            n_kept += 1
+        layout.cut()
+        layout.job.work = make_up_range
+        layout.job.keeps_denormals = True
+        run_segments(layout, 0, layout.job.n_segments, n_threads)
+        for i in range(n_kept):
+            if layout.job.segments[i].work:
+                note_made_up(&layout.job.segments[i])
+    finally:
+        for i in range(n_kept):
             segment = &layout.job.segments[i]
-            if segment.work:
-                note_made_up(segment)
             layout.set_work(segment, kept[i].work)
             segment.rows, segment.absent = kept[i].rows, kept[i].absent
         layout.cut()
     return 0
 
 
-cdef inline void forget_gradient(Segment* kept, Grouped* rows) noexcept:
-    """Note that the rows of the last gradient are lost: others were grouped in their memory."""
-    cdef bint had_rows = kept.rows.n >= 0
-    kept.rows = rows[0]
-    kept.rows.n = 0 if had_rows else -1
-    kept.work = 0 if had_rows else kept.work
+cdef int have_make_up(Layout layout, Py_ssize_t i, Segment* kept, bint all_rows, numbers) except -1:
+    """Have those rows of a segment be worked on that are to make up, if any are; keep it as it was."""
+    cdef Segment* segment = &layout.job.segments[i]
+    cdef bint had_rows = segment.rows.n >= 0
+    cdef bint is_behind = segment.visits is not NULL and must_make_up(segment, all_rows)
+    is_behind = is_behind and (numbers is None or numbers[i] is not None)
+    if is_behind and numbers is not None:
+        group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows, layout.names[i])
+    kept[0] = segment[0]
+    if is_behind and numbers is None:
+        segment.rows.n, segment.rows.row = segment.n_rows, NULL  # each, in order
+    elif is_behind:  # the rows of the last gradient are no longer known: others were grouped in their memory
+        kept.rows.n = 0 if had_rows else -1
+        kept.work = 0 if had_rows else kept.work
+    segment.absent &= not is_behind
+    layout.set_work(segment, segment.rows.n * segment.width if is_behind else 0)
+    return 0
 
 
 cdef inline void note_made_up(Segment* segment) noexcept:

@@ -104,6 +104,10 @@ class Store:
                 f"{done}, got {first} … {last}; empty the folder, and load a checkpoint",
             )
 
+    def lags(self) -> bool:
+        """Whether any row may lag."""
+        return any(visits[-1] for visits, _ in self._logs.values())
+
     def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:
         """Have the states of one parameter hold what they held at first."""
         for name, first in initial.items():
