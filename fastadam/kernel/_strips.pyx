@@ -19,6 +19,10 @@ cnp.import_array()
 cdef extern from "prefetch.h":
     void prefetch(const void* address, Py_ssize_t n_bytes) nogil
 
+ctypedef fused word:        # a number, as bits
+    uint32_t
+    uint64_t
+
 cdef enum:
     AHEAD = 4               # rows that are on their way from memory while one is stepped
 
@@ -314,22 +318,13 @@ cdef inline void copy_runs(Segment* segment, char* data, Strip* strip, char* chu
     cdef int k
     for k in range(strip.n_runs):
         if segment.itemsize == 4:
-            copy32(strip.runs[k].n, <uint32_t*> data + strip.runs[k].at, <uint32_t*> chunk, out)
+            copy_words(strip.runs[k].n, <uint32_t*> data + strip.runs[k].at, <uint32_t*> chunk, out)
         else:
-            copy64(strip.runs[k].n, <uint64_t*> data + strip.runs[k].at, <uint64_t*> chunk, out)
+            copy_words(strip.runs[k].n, <uint64_t*> data + strip.runs[k].at, <uint64_t*> chunk, out)
         chunk += strip.runs[k].n * segment.itemsize
 
 
-cdef inline void copy32(Py_ssize_t n, uint32_t* data, uint32_t* chunk, bint out) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        if out:
-            data[i] = chunk[i]
-        else:
-            chunk[i] = data[i]
-
-
-cdef inline void copy64(Py_ssize_t n, uint64_t* data, uint64_t* chunk, bint out) noexcept nogil:
+cdef inline void copy_words(Py_ssize_t n, word* data, word* chunk, bint out) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
         if out:
