@@ -524,13 +524,13 @@ DIFFERENCES = {
         (rows_of_a_table("Adam", eps=0.0), "refused", [0.0, 0.5, 0.372, 0.0]),
         (rows_of_a_table("RMSprop", alpha=0.75, eps=0.0), "refused", [0.0, 1.0, 1.0, 0.0]),
     ],
-    "a decay, of Adagrad, and a sparse gradient": [
+    "weight decay in Adagrad, with a sparse gradient": [
         (rows_of_a_table("Adagrad", weight_decay=1.0, eps=0.0), "refused", [0.0, 0.5, 0.5, 0.0])
     ],
-    "SGD's momentum and sparse gradients": [
+    "momentum in SGD, with sparse gradients": [
         (rows_of_a_table("SGD", momentum=0.5), [0.0, 0.75, 0.5, 0.0], [0.0, 0.5, 0.5, 0.0])
     ],
-    "a gradient that is sparse in more than its rows, of SGD": [
+    "in SGD, a gradient that is sparse in more than its rows": [
         (sparse_elements, TypeError, r"is sparse in 2 axes; pass \.to_dense\(\)")
     ],
     "Rprop where the product of two gradients is too small for their dtype": [(tiny_products, 1.0, 2.0)],
