@@ -53,7 +53,7 @@ class Exchange:
             self._rounded = [(np.empty(sent, np.uint16), np.empty(came, np.uint16)) for _ in range(_AHEAD)]
 
     @contextmanager
-    def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None) -> Iterator[None]:
+    def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> Iterator[None]:
         """For one step: what it begins with, whether it leaves zeros as gradients, and the rows that it has."""
         self._begin, self._zero_grads, parts = begin, zero_grads, self._parts
         if moved is not None:
