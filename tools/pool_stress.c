@@ -58,6 +58,7 @@ static void job(caller *self, int64_t n_tiles, int helpers, int large) {
     memset(self->done, 0, sizeof self->done);
     memset(self->of, 0, sizeof self->of);
     self->slept += atomic_load(&pool.workers[1].asleep);
+    if (one_of(self, 4) == 0) pool_expect(helpers); /* which may come before a helper has started, and beside a job */
     pool_run(work, self, n_tiles, helpers, large);
     for (int64_t tile = 0; tile < MOST_TILES; tile++)
         expect("times that a tile was done", tile < n_tiles, self->done[tile]);

@@ -345,11 +345,6 @@ def test_overlaps_are_seen_after_good_gradients(stride):
     assert not both.any()
 
 
-# What a step refuses can be made as long as NumPy allows it, which it deprecated in 2.5.
-changes_dtype = pytest.mark.filterwarnings("ignore:Setting the dtype:DeprecationWarning")
-
-
-@changes_dtype
 def test_bound_gradients_after_a_refused_step():
     params, bound = [np.ones(2), np.ones(2)], [np.ones(2), np.full(2, 2.0)]
     opt = fastadam.Adagrad(params, grads=bound)
@@ -367,7 +362,6 @@ def test_bound_gradients_after_a_refused_step():
     assert opt.t == 3
 
 
-@changes_dtype
 @pytest.mark.parametrize("dtype", [np.int64, np.dtype(np.float64).newbyteorder()], ids=str)
 def test_parameters_that_change_their_dtype(dtype):
     p = np.ones(4)
