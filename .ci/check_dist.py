@@ -38,7 +38,7 @@ def main(paths: list[str]) -> int:
                 "fastadam/kernel/pool.h",
                 "tests/cases.py",
                 "tools/soak.py",
-                "bench/contestants.py",
+                "bench/report.py",
             ]
         )
         wrong += [f"{path} lacks {name}" for name in wanted if name not in held]

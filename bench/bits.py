@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from memory import MOST
-from report import Row, duration, heading, machine, tabled
+from report import heading
 from stored import (
     BITSANDBYTES,
     BLOCKS,
@@ -37,6 +37,8 @@ from stored import (
     memory,
 )
 
+from fastadam.bench.measure import Row
+from fastadam.bench.tables import duration, machine, tabled
 from fastadam.kernel import backends
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))

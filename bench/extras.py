@@ -3,11 +3,11 @@
 """
 
 import numpy as np
-from contestants import Arrays, Contestant, Step
-from report import duration, measure, shape_name
 from tqdm import tqdm
 
 import fastadam
+from fastadam.bench.measure import Arrays, Contestant, Step, measure
+from fastadam.bench.tables import duration, shape_name
 
 SHAPES = [(1, 1_000), (1, 100_000), (1, 10_000_000), (100, 1_000)]
 ALL = {"grad_scale": 1.5, "max_norm": 1.0, "clip_value": 0.1, "zero_grads": True, "skip_nonfinite": True}

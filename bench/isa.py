@@ -5,8 +5,9 @@
 import time
 
 import numpy as np
-from contestants import arrays, of_fastadam
 
+from fastadam.bench.contestants import of_fastadam
+from fastadam.bench.measure import arrays
 from fastadam.kernel import backends
 
 

@@ -22,6 +22,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from tqdm import tqdm
 
 import fastadam
+from fastadam.bench.tables import machine
 from fastadam.demo import Network
 
 SEEDS = range(5)
@@ -288,8 +289,6 @@ def draw(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
 
 def main() -> None:
     """Measure, then write."""
-    from report import machine  # it takes seconds, and needs what peers need
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
     parser.add_argument(

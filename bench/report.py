@@ -6,67 +6,33 @@ What every rule takes is a page of its own; ``--rules`` measures that alone.
 import argparse
 import json
 import os
-import platform
-import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from contestants import (
-    BY_RULE,
-    CONTESTANTS,
-    Contestant,
-    PythonThreads,
-    Step,
-    arrays,
-    of_class,
-    of_fastadam,
-    rule_contestants,
-)
+from halves import PythonThreads
 from matplotlib.figure import Figure
-from roofline import roofline, streams
 from tqdm import tqdm
 from training import WAYS
 
-import fastadam
-from fastadam.kernel import backends, threads
+from fastadam.bench.contestants import CONTESTANTS, OURS, chosen, of_average, of_class, of_fastadam, of_torch
+from fastadam.bench.measure import Contestant, Row, measure
+from fastadam.bench.plots import draw_factors
+from fastadam.bench.roofline import LIMIT, roofline, streams
+from fastadam.bench.tables import HEAD, case_lines, case_name, duration, machine, shape_name, tabled
+from fastadam.kernel import backends
 from fastadam.rules import RULES
 
-OURS, ONE, LIMIT = "fastadam", "fastadam, 1 thread", "roofline"
+ONE = "fastadam, 1 thread"
 SHAPES = [(1, 16), (1, 1_000), (1, 10_000), (1, 100_000), (1, 1_000_000), (1, 10_000_000), (1, 32_000_000)]
 SHAPES += [(100, 16), (100, 1_000), (1_000, 1_000)]
 RULE_SHAPES = [(1, 1_000_000), (100, 1_000), (1, 32_000_000)]
 LOOPS = [(512, 512), (512,)]
-PEERS = ("numpy", "numba", "torch", "deepspeed", "thinc", "scikit-learn", "optax", "jax", "bitsandbytes", "torchao")
-
-
-@dataclass
-class Row:
-    """What one contestant took for one step: seconds, the median and the quartiles of the rounds."""
-
-    dtype: str
-    count: int
-    size: int
-    name: str
-    median: float
-    low: float
-    high: float
-    rounds: int
-
-
-class Turn(NamedTuple):
-    """What a contestant does in a round: something that is not timed, given the round, and so many calls of a step."""
-
-    step: Step
-    before: Callable[[int], object]
-    calls: int = 1
 
 
 def field(dtype: str) -> list[Contestant]:
@@ -74,52 +40,19 @@ def field(dtype: str) -> list[Contestant]:
     extra = [
         Contestant(ONE, of_fastadam(n_threads=1)),
         Contestant("fastadam, Python threads", of_class(PythonThreads)),
-        Contestant(LIMIT, roofline, "numba"),
-        Contestant(f"{LIMIT}, 1 thread", lambda params, grads: roofline(params, grads, 1), "numba"),
+        Contestant(LIMIT, roofline),
+        Contestant(f"{LIMIT}, 1 thread", lambda params, grads: roofline(params, grads, 1)),
     ]
     return [c for c in [CONTESTANTS[0], *extra, *CONTESTANTS[1:]] if c.installed and dtype in c.dtypes]
 
 
 def rule_field(rule: str) -> list[Contestant]:
     """Who takes part in a row of the table of rules."""
-    limit = partial(roofline, n_states=len(RULES[rule].states))
-    return [*rule_contestants(rule), Contestant(LIMIT, limit)]
-
-
-def measure(contestants: list[Contestant], dtype: str, count: int, size: int) -> list[Row]:
-    """Every contestant's step in turn, in an order shuffled anew each round."""
-    total = count * size
-    turns: dict[str, Turn] = {}
-    for contestant in contestants:
-        if count <= contestant.max_arrays:
-            step = contestant.make(*arrays(count, size, dtype))
-            step()
-            calls = max(1, min(2_000, int(2e-3 / timed(step, 3))))
-            turns[contestant.name] = Turn(step, lambda k, step=step: step(), calls)
-    return in_turn(turns, 7 if total > 5_000_000 else 21, dtype, count, size)
-
-
-def in_turn(turns: dict[str, Turn], rounds: int, dtype: str, count: int, size: int) -> list[Row]:
-    """Every turn, in an order shuffled anew each round: what a call of its step takes."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    order = random.Random(0)
-    for k in range(rounds):
-        for name in order.sample(list(turns), len(turns)):
-            turn = turns[name]
-            time.sleep(2e-3)  # other libraries' threads spin for a while after their work
-            turn.before(k)
-            seconds[name].append(timed(turn.step, turn.calls))
-    return [
-        Row(dtype, count, size, name, *np.quantile(taken, [0.5, 0.25, 0.75]), rounds) for name, taken in seconds.items()
-    ]
-
-
-def timed(step: Step, calls: int) -> float:
-    """Seconds of one call, over `calls` of them."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        step()
-    return (time.perf_counter() - start) / calls
+    limit = Contestant(LIMIT, partial(roofline, n_states=len(RULES[rule].states)))
+    if rule == "average":
+        return [Contestant(OURS, of_average), limit]
+    cls, options = chosen(rule)
+    return [Contestant(OURS, of_fastadam(cls, **options)), *of_torch(cls, options), limit]
 
 
 def training(rounds: int, tick: Callable[[], object]) -> dict[str, dict[str, list[float]]]:
@@ -149,64 +82,24 @@ def instruction_sets(rounds: int, tick: Callable[[], object]) -> dict[str, list[
     return taken
 
 
-def machine() -> dict[str, str]:
-    """What this was measured on."""
-    model = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(": ")[2] if lines else model
-    facts = {
-        "processor": f"{model}, {os.cpu_count()} cores",
-        "system": f"{platform.system()}, Python {platform.python_version()}",
-        "instruction set": backends.ISA,
-        "threads": str(threads.default()),
-        "fastadam": fastadam.__version__,
-    }
-    for name in PEERS:
-        try:
-            facts[name] = version(name)
-        except PackageNotFoundError:
-            facts[name] = "not installed"
-    return facts
-
-
 # ---------------------------------------------------------------- writing
-
-
-def duration(seconds: float) -> str:
-    """Seconds with three digits in the unit that suits them."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds:.2g} s"
-
-
-def shape_name(count: int, size: int) -> str:
-    """A case as the tables call it."""
-    return f"{count:,} × {size:,}"
-
-
-def case_name(count: int, size: int) -> str:
-    """A case as the headings call it."""
-    return f"{count:,} {'array' if count == 1 else 'arrays'} of {size:,} elements"
 
 
 def markdown(measured: dict[str, Any]) -> str:
     """The report's text."""
     rows, loops = measured["steps"], measured["training"]
     parts = heading("fastadam beside its peers", "report.py", measured["machine"])
-    parts.append(
-        "One Adam step. Medians of interleaved rounds, quartiles behind them; *slower* is the factor to fastadam."
-    )
+    parts.append("One Adam step. Medians of interleaved rounds, quartiles behind them.")
     parts.append(
         "GB/s counts the seven streams that a fused step moves; *roofline* is a kernel that moves the same bytes"
     )
     parts.append("with almost no arithmetic, in the same run.\n")
     for dtype in dict.fromkeys(row.dtype for row in rows):
         for count, size in SHAPES:
-            case = {row.name: row for row in rows if (row.dtype, row.count, row.size) == (dtype, count, size)}
+            case = [row for row in rows if (row.dtype, row.count, row.size) == (dtype, count, size)]
+            moved = dict.fromkeys((row.name for row in case), float(streams(2) * np.dtype(dtype).itemsize))
             if case:
-                parts += table(f"{dtype}, {case_name(count, size)}", case)
+                parts += [f"## {dtype}, {case_name(count, size)}\n", *tabled(HEAD, case_lines(case, moved)), ""]
     parts += [
         "## A whole training\n",
         "scikit-learn's `MLPClassifier(hidden, batch_size=32)`, 5 epochs of digits in float64, in a",
@@ -234,15 +127,12 @@ def heading(title: str, program: str, facts: dict[str, str], folder: str = "docs
     return [f"# {title}\n", f"Made by `{command}`.\n", *table, ""]
 
 
-def tabled(head: list[str], lines: list[list[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
-
-
 def rules_markdown(measured: dict[str, Any]) -> str:
     """The page of all rules."""
     parts = heading("Every rule", "report.py --rules", measured["machine"])
-    parts.append("One step, float32, with the options that the tests give the rule. Medians of interleaved rounds.")
+    parts.append(
+        "One step, float32, with the options that choose the rule, defaults else. Medians of interleaved rounds."
+    )
     parts.append(
         "*Faster* is against the fastest of PyTorch's variants; *bytes* are what the rule moves for an element;"
     )
@@ -264,23 +154,6 @@ def rule_row(rule: str, case: list[Row]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def table(title: str, case: dict[str, Row]) -> list[str]:
-    """The Markdown table of one case, the fastest first."""
-    ours, limit = case[OURS].median, case.get(LIMIT)
-    lines = [
-        f"## {title}\n",
-        "| | time a step | quartiles | slower | GB/s | of roofline |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in sorted(case.values(), key=lambda row: row.median):
-        moved = streams(2) * np.dtype(row.dtype).itemsize * row.count * row.size / row.median / 1e9
-        share = f"{limit.median / row.median:.2f}" if limit else ""
-        quartiles = f"{duration(row.low)} – {duration(row.high)}"
-        cells = [row.name, duration(row.median), quartiles, f"{row.median / ours:.2f}×", f"{moved:.1f}", share]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
-
-
 def draw_times(rows: list[Row], path: Path) -> None:
     """Time per element against size, both axes logarithmic, a panel a dtype."""
     dtypes = list(dict.fromkeys(row.dtype for row in rows))
@@ -299,26 +172,6 @@ def draw_times(rows: list[Row], path: Path) -> None:
     figure.savefig(path)
 
 
-def draw_speedups(rows: list[Row], path: Path) -> None:
-    """How many times longer than fastadam each peer takes, a panel a case, float32."""
-    cases = [(c, s) for c, s in SHAPES if any(r.count == c and r.size == s for r in rows)]
-    figure = Figure(figsize=(16, 4 * -(-len(cases) // 3)), layout="constrained", dpi=100)
-    panels = figure.subplots(-(-len(cases) // 3), 3, squeeze=False).ravel()
-    for axes in panels[len(cases) :]:
-        axes.remove()
-    for axes, (count, size) in zip(panels, cases, strict=False):
-        case = {r.name: r.median for r in rows if (r.dtype, r.count, r.size) == (rows[0].dtype, count, size)}
-        factors = {name: median / case[OURS] for name, median in case.items() if LIMIT not in name and name != OURS}
-        names = sorted(factors, key=factors.__getitem__)
-        bars = axes.barh(names, [factors[name] for name in names], color="tab:blue")
-        axes.bar_label(bars, [f"{factors[name]:.3g}×" for name in names], padding=3, fontsize=8)
-        axes.axvline(1, color="tab:red")
-        axes.set(title=f"{case_name(count, size)}, {rows[0].dtype}", xlabel="times slower than fastadam", xscale="log")
-        axes.set_xlim(min(0.5, *factors.values()), max(factors.values()) * 3)
-        axes.tick_params(labelsize=8)
-    figure.savefig(path)
-
-
 def main() -> None:
     """Measure, then write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -332,23 +185,26 @@ def main() -> None:
     written(options.out / "rules", {"machine": machine(), "rules": rules}, rules_markdown)
     if not options.rules:
         dtypes = ("float32",) if options.quick else ("float32", "float64")
-        measured = peers(dtypes, shapes, fits=1 if options.quick else 5)
+        measured = adam_and_peers(dtypes, shapes, fits=1 if options.quick else 5)
         written(options.out / "report", measured, markdown)
         draw_times(measured["steps"], options.out / "time.png")
-        draw_speedups(measured["steps"], options.out / "speedup.png")
+        cases = [
+            [r for r in measured["steps"] if (r.dtype, r.count, r.size) == ("float32", *shape)] for shape in shapes
+        ]
+        draw_factors(cases, options.out / "speedup.png")
     print(f"wrote {options.out}/{'rules.md' if options.rules else 'README.md'} and what belongs to it")
 
 
 def every_rule(shapes: list[tuple[int, int]]) -> list[tuple[str, list[Row]]]:
     """What every rule takes."""
-    cases = [(rule, *shape) for rule in BY_RULE for shape in shapes]
+    cases = [(rule, *shape) for rule in RULES for shape in shapes]
     return [
         (rule, measure(rule_field(rule), "float32", count, size))
         for rule, count, size in tqdm(cases, desc="rules", unit="case")
     ]
 
 
-def peers(dtypes: tuple[str, ...], shapes: list[tuple[int, int]], fits: int) -> dict[str, Any]:
+def adam_and_peers(dtypes: tuple[str, ...], shapes: list[tuple[int, int]], fits: int) -> dict[str, Any]:
     """What Adam takes beside its peers: steps, whole trainings, instruction sets."""
     total = len(dtypes) * len(shapes) + fits * (len(LOOPS) * len(WAYS) + len(backends.available_isas()))
     rows: list[Row] = []

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from contestants import Arrays, Contestant, Step, of_fastadam
-from report import Row, Turn, duration, heading, in_turn, machine, measure, tabled, written
+from report import heading, written
 from rowwise import (
     BAG,
     LIMITS,
@@ -35,6 +34,9 @@ from tqdm import tqdm
 
 import fastadam
 from fastadam import Rows
+from fastadam.bench.contestants import of_fastadam
+from fastadam.bench.measure import Arrays, Contestant, Rounds, Row, Step, Turn, in_turn, measure
+from fastadam.bench.tables import duration, machine, tabled
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import inside
@@ -74,7 +76,7 @@ AIMS = [
 
 
 def by_turns(turns: dict[str, Turn], rounds: int, feed: Feed) -> list[Row]:
-    return in_turn(turns, rounds, "float32", feed.setting.given, WIDTH)
+    return in_turn(turns, Rounds(rounds, rounds), "float32", feed.setting.given, WIDTH)
 
 
 def fastest(ways: dict[str, Make], feed: Feed, rounds: int) -> tuple[list[Row], Turn]:

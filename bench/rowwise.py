@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from compiled import compiled
-from report import Turn
 
 import fastadam
 from fastadam import Rows
+from fastadam.bench.measure import Turn
 
 WIDTH = 64  # of a row; rows.c is written for it
 BAG = 8  # rows that an EmbeddingBag sums

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from report import duration, machine
 from tqdm import tqdm
 
 import fastadam
+from fastadam.bench.tables import duration, machine
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import inside

@@ -6,25 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from contestants import Arrays, Contestant, Step, arrays, deepspeed_cpu, over_tensors
 from ml_dtypes import bfloat16
-from report import measure
-from roofline import roofline, streams
 from tqdm import tqdm
 
 import fastadam
+from fastadam.bench.contestants import deepspeed_cpu, over_tensors
+from fastadam.bench.measure import Arrays, Contestant, Step, arrays, measure
+from fastadam.bench.roofline import LIMIT, limit_of
 from fastadam.kernel import backends, threads
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import inside
-
-LIMIT = "roofline"
 
 
 class Stored(NamedTuple):
@@ -104,12 +102,8 @@ def costs(name: str) -> dict[str, float]:
 
 
 def limit(moved: float, n_threads: int) -> Contestant:
-    """The roofline of as many bytes an element: Adam's seven streams, each of fewer float32 numbers."""
-
-    def make(params: Arrays, grads: Arrays) -> Step:
-        return roofline(*arrays(1, round(params[0].size * moved / (4 * streams(2))), "float32"), n_threads)
-
-    return Contestant(limit_name(moved), make, "numba")
+    """The roofline of as many bytes an element."""
+    return replace(limit_of(moved, 2, n_threads), name=limit_name(moved))
 
 
 def limit_name(moved: float) -> str:

@@ -3,7 +3,9 @@ Run `pytest bench`; one group a dtype and size, so that each table reads by itse
 """
 
 import pytest
-from contestants import arrays, contestants
+
+from fastadam.bench.contestants import contestants
+from fastadam.bench.measure import arrays
 
 SIZES = (16, 1_000, 100_000, 1_000_000, 32_000_000)
 WAYS = contestants(

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from contestants import arrays
+
+from fastadam.bench.measure import arrays
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from cases import CASES, make

@@ -7,12 +7,13 @@ import time
 import warnings
 
 import numpy as np
-from contestants import NumbaKernel, PythonThreads
+from halves import PythonThreads
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, _multilayer_perceptron
 
 import fastadam
+from fastadam.bench.contestants import NumbaKernel
 
 
 def fastadam_of(n_threads: int | None):

@@ -1,5 +1,5 @@
-"""The command line: ``python -m fastadam demo`` shows the optimizers at work, ``info`` what they run on here.
-Nothing but arguments: the demo is in `fastadam.demo`, imported only when asked for.
+"""The command line: ``python -m fastadam demo`` shows the optimizers at work, ``bench`` measures a step beside peers,
+``info`` says what they run on here. The demo, which needs more than NumPy, is imported only when asked for.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, options
+from .bench import command
 from .kernel import backends
 
 
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "info":
         print(info())
         return 0
+    if given.command == "bench":
+        return command.run(given)
     try:
         from . import demo
     except ImportError as error:
@@ -58,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m fastadam", description="Adam and its relatives for NumPy arrays.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print versions, backends and instruction sets")
+    bench = commands.add_parser(
+        "bench",
+        help="measure one step beside NumPy and every peer that is installed",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_arguments(bench)
     demo = commands.add_parser(
         "demo",
         help="train on handwritten digits beside plain NumPy, and draw every optimizer's way down a bowl",

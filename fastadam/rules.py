@@ -384,6 +384,40 @@ def average_scalars(t, decay, equal: bool, first=1.0):
     return weight, 1.0 - weight
 
 
+# ---------------------------------------------------------------- the machine's limit, which benchmarks measure
+
+
+def stream_0(p, g, scale):
+    return (p + scale * g,)
+
+
+def stream_1(p, g, a, scale):
+    return p + scale * g, a + g
+
+
+def stream_2(p, g, a, b, scale):
+    return p + scale * g, a + g, b + g
+
+
+def stream_3(p, g, a, b, c, scale):
+    return p + scale * g, a + g, b + g, c + g
+
+
+def stream_scalars():
+    return (1.0,)
+
+
+#: by their number of states, rules that move what others move, with almost no arithmetic; no optimizer has them
+STREAMS = tuple(
+    Rule(stream, stream_scalars, states)
+    for stream, states in (
+        (stream_0, ()),
+        (stream_1, ("a",)),
+        (stream_2, ("a", "b")),
+        (stream_3, ("a", "b", "c")),
+    )
+)
+
 # ---------------------------------------------------------------- the registry
 
 #: a new rule comes last: its new hyper-parameters are then the last members of the C options
@@ -413,3 +447,6 @@ RULES = {
         Rule(average, average_scalars, ()),
     )
 }
+
+#: every rule that is compiled, by its name
+COMPILED = RULES | {rule.name: rule for rule in STREAMS}

@@ -16,7 +16,7 @@ from ._segments cimport (
     fill_axes, fill_row, set_operand, sort_extents,
 )
 
-from ..rules import RULES
+from ..rules import COMPILED
 from . import checks
 
 cnp.import_array()
@@ -55,7 +55,7 @@ cdef class Kernel:
 
 def is_built_in(rule):
     """Whether a rule is one of this library's, not a user's own."""
-    return RULES.get(rule.name) is rule
+    return COMPILED.get(rule.name) is rule
 
 
 cdef int reserve(Block* block, size_t size) except -1:

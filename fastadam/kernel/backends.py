@@ -42,6 +42,7 @@ ISA = _choose_isa()
 # Only the chosen module is imported: even its initialisation may hold instructions that other CPUs lack.
 _MODULE = import_module(f"fastadam.kernel._sweeps_{ISA}")
 _SWEEPS: dict[str, tuple[int, int, int]] = _MODULE.ADDRESSES
+_MORE = {"packed": _MODULE.PACKED, "idle": _MODULE.IDLE}
 _codecs.use_codecs(_MODULE.CODECS)
 
 
@@ -54,8 +55,8 @@ def _cython(rule: Rule) -> Kernel:
     if not is_built_in(rule):
         raise ValueError(f"backend: rule {rule.name!r} is not built in; use backend='numba' or 'numpy'")
     scalars, float32, float64 = sweep_addresses(rule.name)
-    packed, idle = _MODULE.PACKED[rule.name], _MODULE.IDLE.get(rule.name, (0, 0, 0))
-    return Kernel(rule, {"float32": float32, "float64": float64}, scalars, packed=packed, idle=idle)
+    more = {name: table[rule.name] for name, table in _MORE.items() if rule.name in table}
+    return Kernel(rule, {"float32": float32, "float64": float64}, scalars, **more)
 
 
 def _numba(rule: Rule) -> Kernel:

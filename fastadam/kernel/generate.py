@@ -194,7 +194,7 @@ def step_body(rule: Rule, scalars: str) -> str:
 
 def generate() -> str:
     """The text of a ``.pyx`` module that holds all sweeps and a table of their addresses."""
-    every = rules.RULES.values()
+    every = rules.COMPILED.values()
     of_scalars = dict.fromkeys(function for rule in every for function in rule.of_scalars)
     updates: list[Callable[..., Any]] = [prepare, finish, *(rule.update for rule in every)]
     scalars: list[Callable[..., Any]] = [rules.nadam_mu, rules.power_sum, *of_scalars]
@@ -205,7 +205,7 @@ def generate() -> str:
     for rule in every:
         parts += [_sweep(rule, *dtype) for dtype in (("float32", "float"), ("float64", "double"))]
         parts += [_fading(rule, rule.fading)] if rule.fading is not None else []
-        parts += [_packed(rule, packing) for packing in PACKED]
+        parts += [_packed(rule, packing) for packing in PACKED if rule.name in rules.RULES]
         parts.append(STEP.format(name=rule.name, body=step_body(rule, rule.scalars.__name__)))
     parts += [_table(), _codecs()]
     return "".join(parts)
@@ -361,7 +361,7 @@ def _random_step(n_states: int) -> list[str]:
 def _table() -> str:
     rows = "".join(
         f'    "{name}": (<size_t> &{name}_step, <size_t> &{name}_float32, <size_t> &{name}_float64),\n'
-        for name in rules.RULES
+        for name in rules.COMPILED
     )
     packed = "".join(
         f'    "{name}": ({", ".join(f"<size_t> &{_packed_name(rule, packing)}" for packing in PACKED)},),\n'

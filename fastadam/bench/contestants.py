@@ -1,28 +1,28 @@
-"""Who is measured: each way of making one Adam step of a list of arrays, under one name, with its defaults.
-Shared by the pytest-benchmark suites and by report.py; a library that is not installed is left out.
+"""Who is measured: each way of making one step of a list of arrays, under one name, with its library's defaults.
+A library is imported when its step is made.
 """
 
 import importlib
 import importlib.util
 import inspect
 import os
-import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-import fastadam
-from fastadam.plain import PlainAdam
+from ..average import Average
+from ..base import Optimizer
+from ..names import offer
+from ..optimizers import CLASSES, Adam
+from ..plain import PlainAdam
+from .measure import Arrays, Contestant, Step
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from cases import BY_RULE
+OURS = "fastadam"
+ALL = ("float32", "float64", "float16", "bfloat16")
 
-Arrays = list[np.ndarray]
-Step = Callable[[], object]
+# ---------------------------------------------------------------- NumPy
 
 
 def article_numpy(params: Arrays, grads: Arrays) -> Step:
@@ -58,7 +58,10 @@ def tuned_numpy(params: Arrays, grads: Arrays) -> Step:
     return step
 
 
-def of_fastadam(cls: type[fastadam.Optimizer] = fastadam.Adam, **options: object) -> Callable[[Arrays, Arrays], Step]:
+# ---------------------------------------------------------------- fastadam
+
+
+def of_fastadam(cls: Callable[..., Optimizer] = Adam, **options: Any) -> Callable[[Arrays, Arrays], Step]:
     """An optimizer of fastadam with its gradients passed at each step."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
@@ -66,6 +69,14 @@ def of_fastadam(cls: type[fastadam.Optimizer] = fastadam.Adam, **options: object
         return lambda: optimizer.step(grads)
 
     return make
+
+
+def of_average(params: Arrays, grads: Arrays) -> Step:
+    """An average of weights: the gradients stand for the model."""
+    return Average(grads).update
+
+
+# ---------------------------------------------------------------- peers
 
 
 class NumbaKernel:
@@ -85,30 +96,12 @@ class NumbaKernel:
         self.arrays = [(p.reshape(-1), np.zeros(p.size, p.dtype), np.zeros(p.size, p.dtype)) for p in params]
 
     def step(self, grads: Arrays) -> None:
+        """Step each array."""
         self.t += 1
         rate = 1e-3 * (1 - 0.999**self.t) ** 0.5 / (1 - 0.9**self.t)
         for (p, m, v), g in zip(self.arrays, grads, strict=True):
             scalars = (p.dtype.type(x) for x in (rate, 0.9, 1 - 0.9, 0.999, 1 - 0.999, 1e-8))
             self.kernel(p, g.reshape(-1), m, v, *scalars)
-
-
-class PythonThreads:
-    """fastadam on one thread a half of each array, the second half in a Python thread: the simplest way to use two."""
-
-    def __init__(self, params: Arrays) -> None:
-        self.pool = ThreadPoolExecutor(1)
-        self.halves = [fastadam.Adam([half(p, k) for p in params], eps_hat=True, n_threads=1) for k in range(2)]
-
-    def step(self, grads: Arrays) -> None:
-        other = self.pool.submit(self.halves[1].step, [half(g, 1) for g in grads])
-        self.halves[0].step([half(g, 0) for g in grads])
-        other.result()
-
-
-def half(array: np.ndarray, which: int) -> np.ndarray:
-    """A view of the first or second half of an array's elements."""
-    flat, middle = array.reshape(-1), array.size // 2
-    return flat[middle:] if which else flat[:middle]
 
 
 def of_class(cls: type) -> Callable[[Arrays, Arrays], Step]:
@@ -122,14 +115,16 @@ def of_class(cls: type) -> Callable[[Arrays, Arrays], Step]:
 
 
 def over_tensors(
-    module: str, name: str, stored_in: str | None = None, **options: object
+    module: str, name: str, stored_in: str | None = None, **options: Any
 ) -> Callable[[Arrays, Arrays], Step]:
     """An optimizer of torch.optim or our adapter, over tensors that share the arrays' memory, or have another dtype."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
         import torch
 
-        def tensor_of(array: np.ndarray) -> torch.Tensor:
+        def tensor_of(array: np.ndarray) -> Any:
+            if array.dtype.name == "bfloat16":  # torch takes its bits, not its dtype
+                return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
             return torch.from_numpy(array).to(getattr(torch, stored_in or array.dtype.name))
 
         tensors = [tensor_of(p).requires_grad_() for p in params]
@@ -175,92 +170,102 @@ def sklearn_adam(params: Arrays, grads: Arrays) -> Step:
     return lambda: optimizer.update_params(params, grads)
 
 
-def optax_adam(params: Arrays, grads: Arrays) -> Step:
-    """optax.adam with apply_updates, jitted, its arguments donated; waits for the result."""
-    import jax
-    import optax
+def of_optax(name: str) -> Callable[[Arrays, Arrays], Step]:
+    """An optimizer of optax with apply_updates, jitted, its arguments donated; waits for the result."""
 
-    jax.config.update("jax_enable_x64", True)
-    transform = optax.adam(1e-3)
+    def make(params: Arrays, grads: Arrays) -> Step:
+        import jax
+        import optax
 
-    def update(p, g, state):
-        updates, state = transform.update(g, state, p)
-        return optax.apply_updates(p, updates), state
+        jax.config.update("jax_enable_x64", True)
+        transform = getattr(optax, name)(1e-3)
 
-    jitted = jax.jit(update, donate_argnums=(0, 2))
-    held = [jax.numpy.array(p) for p in params]
-    given = [jax.numpy.array(g) for g in grads]
-    state = transform.init(held)
+        def update(p, g, state):
+            updates, state = transform.update(g, state, p)
+            return optax.apply_updates(p, updates), state
 
-    def step() -> None:
-        nonlocal held, state
-        held, state = jitted(held, given, state)
-        jax.block_until_ready(held)
+        jitted = jax.jit(update, donate_argnums=(0, 2))
+        held = [jax.numpy.array(p) for p in params]
+        given = [jax.numpy.array(g) for g in grads]
+        state = transform.init(held)
 
-    return step
+        def step() -> None:
+            nonlocal held, state
+            held, state = jitted(held, given, state)
+            jax.block_until_ready(held)
+
+        return step
+
+    return make
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """A way of stepping a list of arrays; `make` returns the function that does it once."""
-
-    name: str
-    make: Callable[[Arrays, Arrays], Step]
-    needs: str = "numpy"
-    dtypes: tuple[str, ...] = ("float32", "float64")
-    max_arrays: int = 1_000_000
-
-    @property
-    def installed(self) -> bool:
-        """Whether the library that it needs is here."""
-        return importlib.util.find_spec(self.needs) is not None
-
+# ---------------------------------------------------------------- who takes part
 
 CONTESTANTS = [
-    Contestant("fastadam", of_fastadam()),
-    Contestant("fastadam, backend numba", of_fastadam(backend="numba"), "numba"),
-    Contestant("fastadam, backend numpy", of_fastadam(backend="numpy")),
+    Contestant(OURS, of_fastadam(), dtypes=ALL),
+    Contestant(f"{OURS}, backend numba", of_fastadam(backend="numba"), "numba"),
+    Contestant(f"{OURS}, backend numpy", of_fastadam(backend="numpy")),
     Contestant("article's NumPy", article_numpy),
     Contestant("tuned NumPy", tuned_numpy),
     Contestant("numba parallel", of_class(NumbaKernel), "numba"),
-    Contestant("fastadam over tensors", over_tensors("fastadam.adapters.torch", "Adam"), "torch"),
-    Contestant("PyTorch fused", over_tensors("torch.optim", "Adam", fused=True), "torch"),
-    Contestant("PyTorch foreach", over_tensors("torch.optim", "Adam", foreach=True), "torch"),
+    Contestant(f"{OURS} over tensors", over_tensors("fastadam.adapters.torch", "Adam"), "torch", ALL),
+    Contestant("PyTorch fused", over_tensors("torch.optim", "Adam", fused=True), "torch", ALL),
+    Contestant("PyTorch foreach", over_tensors("torch.optim", "Adam", foreach=True), "torch", ALL),
     Contestant("DeepSpeed CPUAdam", deepspeed_cpu, "deepspeed", ("float32",)),
     Contestant("thinc", thinc_adam, "thinc", ("float32",)),
     Contestant("scikit-learn", sklearn_adam, "sklearn"),
-    Contestant("optax jit", optax_adam, "optax", max_arrays=100),
+    Contestant("optax jit", of_optax("adam"), "optax", max_arrays=100),
 ]
 
+#: name of a rule that its class does not choose by itself -> the options that do
+_CHOSEN_BY: dict[str, dict[str, Any]] = {
+    "amsgrad": {"amsgrad": True},
+    "rmsprop_momentum": {"momentum": 0.9},
+    "rmsprop_centered": {"centered": True},
+    "rmsprop_centered_momentum": {"centered": True, "momentum": 0.9},
+    "sgd_momentum": {"momentum": 0.9},
+    "sgd_nesterov": {"momentum": 0.9, "nesterov": True},
+}
 
-def rule_contestants(rule: str) -> list["Contestant"]:
-    """fastadam and torch's variants of one rule, with the options of the tests' case of it."""
-    cls, options = BY_RULE[rule]
-    name = cls.__name__
-    found = [Contestant("fastadam", of_fastadam(cls, **options))]
-    for variant in torch_variants(name):
-        how = {"foreach": False} if variant == "single" else {variant: True}
-        found.append(Contestant(f"PyTorch {variant}", over_tensors("torch.optim", name, **options, **how), "torch"))
+
+def chosen(name: str) -> tuple[type[Optimizer], dict[str, Any]]:
+    """The optimizer of this name, in any case, or the one of this rule, and the options that choose it."""
+    by_name = {own.lower(): cls for own, cls in CLASSES.items()}
+    by_rule = {rule: cls for cls in CLASSES.values() for rule in cls.rules if "rules" in vars(cls)}
+    found = by_name.get(name.lower()) or by_rule.get(name)
+    if found is None:
+        raise ValueError(offer(name, sorted({*by_name, *by_rule}), "there are"))
+    return found, _CHOSEN_BY.get(name, {})
+
+
+def peers(cls: type[Optimizer], options: dict[str, Any]) -> list[Contestant]:
+    """All that are installed and have this optimizer, and the other ways of fastadam."""
+    if cls is Adam and not options:
+        return [c for c in CONTESTANTS[1:] if c.installed]
+    found = [
+        Contestant(f"{OURS}, backend numpy", of_fastadam(cls, backend="numpy", **options)),
+        *of_torch(cls, options),
+    ]
+    name = cls.__name__.lower()
+    if importlib.util.find_spec("optax") and not options and hasattr(importlib.import_module("optax"), name):
+        found.append(Contestant("optax jit", of_optax(name), "optax", max_arrays=100))
     return found
 
 
-def torch_variants(name: str) -> list[str]:
+def of_torch(cls: type[Optimizer], options: dict[str, Any]) -> list[Contestant]:
     """The ways in which torch's optimizer of this name steps on a CPU; none where it has none."""
     if importlib.util.find_spec("torch") is None:
         return []
-    theirs = getattr(importlib.import_module("torch.optim"), name, None)
+    theirs = getattr(importlib.import_module("torch.optim"), cls.__name__, None)
     known = () if theirs is None else (*inspect.signature(theirs).parameters, "single")
-    return [variant for variant in ("fused", "foreach", "single") if variant in known]
+    hows = {"fused": {"fused": True}, "foreach": {"foreach": True}, "single": {"foreach": False}}
+    return [
+        Contestant(f"PyTorch {name}", over_tensors("torch.optim", cls.__name__, **options, **how), "torch", ALL)
+        for name, how in hows.items()
+        if name in known
+    ]
 
 
 def contestants(*names: str) -> list[Contestant]:
-    """Those of the names given, or all, that are installed."""
+    """Adam's of the names given, or all, that are installed."""
     return [c for c in CONTESTANTS if c.installed and (not names or c.name in names)]
-
-
-def arrays(count: int, size: int, dtype: str) -> tuple[Arrays, Arrays]:
-    """Parameters and gradients of ordinary magnitude: never zeros, nor values that decay to denormals."""
-    rng = np.random.default_rng(0)
-    params = [rng.standard_normal(size, np.float32).astype(dtype) for _ in range(count)]
-    grads = [rng.standard_normal(size, np.float32).astype(dtype) for _ in range(count)]
-    return params, grads

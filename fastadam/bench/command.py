@@ -1,0 +1,234 @@
+"""``python -m fastadam bench``: one step beside every peer that is installed, on this machine."""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import re
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..base import Optimizer
+from ..kernel import threads
+from .contestants import OURS, chosen, of_fastadam, peers
+from .measure import Contestant, Rounds, Row, arrays, measure
+from .roofline import LIMIT, limit_of, streams
+from .tables import HEAD, Table, aligned, case_lines, case_name, machine, tabled
+
+SHAPES = "1x16,1x10k,100x1000,1x1M,1x10M"
+LIBRARIES = ("numpy", "numba", "torch", "deepspeed", "thinc", "sklearn", "optax")
+ROUNDS = 5, 101  # of each case: the fewest, and the most
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+# ---------------------------------------------------------------- the arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the command."""
+    add = parser.add_argument
+    add("--rule", type=_rule, default="adam", help="an optimizer, such as adamw, or a rule, such as sgd_momentum")
+    add("--shapes", type=_shapes, default=SHAPES, help="arrays x elements of each, in turn: k, M and G are thousands")
+    add("--dtype", choices=("float32", "float64", "float16", "bfloat16"), default="float32", help="of parameters")
+    add(
+        "--states",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="how fastadam keeps its states; peers keep theirs",
+    )
+    add("--threads", type=_whole, help="for fastadam, torch, DeepSpeed and Numba; by default all processors")
+    add("--against", type=_libraries, default="auto", help=f"auto: all installed; none; or some of {_LISTED}")
+    add("--seconds", type=_seconds, default="30", help="how long to measure, about; a round of every case is the least")
+    output = {"nargs": "?", "const": "-", "metavar": "FILE"}
+    add("--json", **output, help="write JSON, to FILE or in place of the table")
+    add("--markdown", **output, help="write Markdown, to FILE or in place of the table")
+    add("--plot", type=_picture, metavar="FILE", help="draw it, as .png, .pdf or .svg; needs matplotlib")
+
+
+_LISTED = ", ".join(LIBRARIES)
+
+
+def _rule(text: str) -> tuple[str, type[Optimizer], dict[str, Any]]:
+    try:
+        return text, *chosen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"no optimizer is called {text!r}; {error}") from None
+
+
+def _shapes(text: str) -> list[tuple[int, int]]:
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)([kMG]?)\s*[x×]\s*(\d+)([kMG]?)\s*", part)
+        count, size = (int(match[k]) * _UNITS[match[k + 1]] for k in (1, 3)) if match else (0, 0)
+        if not count or not size:
+            raise argparse.ArgumentTypeError(f"expected arrays x elements, as 100x1000 or 1x10M, got {part!r}")
+        found.append((count, size))
+    return found
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 86_400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number of seconds, up to a day, got {text!r}")
+
+
+def _libraries(text: str) -> tuple[str, ...]:
+    if text in ("auto", "none"):
+        return tuple(filter(importlib.util.find_spec, LIBRARIES)) if text == "auto" else ()
+    given = tuple(text.split(","))
+    for name in given:
+        if name not in LIBRARIES:
+            raise argparse.ArgumentTypeError(f"expected auto, none, or some of {_LISTED}, got {name!r}")
+        if importlib.util.find_spec(name) is None:
+            raise argparse.ArgumentTypeError(f"{name} is not installed; install it, or leave it out")
+    return given
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"expected a file that ends in .png, .pdf or .svg, got {text!r}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError("a picture needs matplotlib: pip install matplotlib")
+    return path
+
+
+# ---------------------------------------------------------------- measuring
+
+
+class Bench:
+    """What the arguments ask for, and what was measured: the rows of each case, with the bytes an element they move."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.rule, kind, options = given.rule
+        self.dtype, self.states, self.n_threads = given.dtype, given.states, given.threads
+        stored = None if given.states == "float32" else given.states
+        self.make = partial(kind, **options, state_dtype=stored, n_threads=given.threads)
+        self.ours = self.make(arrays(1, 1, self.dtype)[0])
+        found = [c for c in peers(kind, options) if c.needs in given.against and self.dtype in c.dtypes]
+        self.contestants = [Contestant(OURS, of_fastadam(self.make)), *found]
+        self.cases: list[tuple[list[Row], dict[str, float]]] = []
+        self.left_out: dict[str, str] = {}
+
+    @property
+    def n_states(self) -> int:
+        """Those of the rule."""
+        return len(self.ours.core.groups.rules[0].states)
+
+    def need_memory(self, shapes: list[tuple[int, int]]) -> None:
+        """Refuse a shape whose arrays, one set for each contestant, would not fit."""
+        info = Path("/proc/meminfo")
+        match = re.search(r"MemAvailable: *(\d+) kB", info.read_text()) if info.exists() else None
+        for count, size in shapes:
+            needed = len(self.contestants) * self.of_peers() * count * size
+            if match and needed > 1024 * int(match[1]):
+                raise MemoryError(
+                    f"--shapes {count}x{size}: {len(self.contestants)} contestants take {needed / 1e9:.3g} GB, and "
+                    f"{int(match[1]) / 1e6:.3g} are free; take a smaller one, or fewer contestants by --against"
+                )
+
+    def run(self, shapes: list[tuple[int, int]], seconds: float) -> None:
+        """Measure every case, in about so many seconds in all."""
+        begun = time.perf_counter()
+        for k, (count, size) in enumerate(shapes):
+            show_progress(k, len(shapes), case_name(count, size))
+            rounds = Rounds(*ROUNDS, begun + seconds * (k + 1) / len(shapes))
+            moved = self.moved(size)
+            limit = limit_of(moved, self.n_states, self.n_threads)
+            rows = measure([*self.contestants, limit], self.dtype, count, size, rounds, self.fail)
+            self.cases.append(
+                (rows, {row.name: moved if row.name in (OURS, LIMIT) else self.of_peers() for row in rows})
+            )
+        show_progress(len(shapes), len(shapes), "done")
+
+    def of_peers(self) -> float:
+        """The bytes an element that a fused step with plain states reads and writes."""
+        return float(streams(self.n_states) * (8 if self.dtype == "float64" else 4))
+
+    def moved(self, size: int) -> float:
+        """Those of fastadam's step: it reads all, and writes all but the gradient."""
+        params, grads = arrays(1, min(size, 1 << 14), self.dtype)
+        states = sum(array.nbytes for own in self.make(params).core.store.states for array in own.values())
+        return (2 * (params[0].nbytes + states) + grads[0].nbytes) / params[0].size
+
+    def fail(self, name: str, error: Exception) -> None:
+        """A peer that fails is left out, and named; what fails of fastadam ends the program."""
+        if name in (OURS, LIMIT):
+            raise error
+        self.left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+
+    # ------------------------------------------------------------ what was measured, as text
+
+    def text(self, table: Table, title: str) -> str:
+        """Tables, and who was left out."""
+        stored = "" if self.states == "float32" else f", {self.states} states"
+        lines = [
+            f"One {self.rule} step, {self.dtype}{stored}; fastadam on {self.n_threads or threads.default()} threads.",
+            "Medians of interleaved rounds. GB/s: what a fused step reads and writes. The roofline reads and writes as",
+            "much in the same run, with almost no arithmetic.",
+        ]
+        for rows, moved in self.cases:
+            lines += ["", title.format(case_name(rows[0].count, rows[0].size)), ""]
+            lines += table([f"{rows[0].rounds} rounds", *HEAD[1:]], case_lines(rows, moved))
+        left_out = [f"{name} was left out: {why}" for name, why in self.left_out.items()]
+        return "\n".join([*lines, *([""] if left_out else []), *left_out]) + "\n"
+
+    def json(self) -> str:
+        """All of it."""
+        asked = {"rule": self.rule, "dtype": self.dtype, "states": self.states, "threads": self.n_threads}
+        cases = [{"bytes": moved, "rows": [asdict(row) for row in rows]} for rows, moved in self.cases]
+        return json.dumps({**asked, "machine": machine(), "cases": cases, "left out": self.left_out}, indent=1) + "\n"
+
+
+def show_progress(done: int, total: int, what: str) -> None:
+    """A bar that is drawn over the last one; where errors go to a file, a line each."""
+    drawn = f"|{'█' * round(20 * done / total):<20}| {done}/{total} {what}"
+    is_over = done == total or not sys.stderr.isatty()
+    print(
+        f"\r\x1b[K{drawn}" if sys.stderr.isatty() else drawn, end="\n" if is_over else "", file=sys.stderr, flush=True
+    )
+
+
+def use_threads(n: int) -> None:
+    """Tell the peers that have threads, and are installed."""
+    for name, setter in (("torch", "set_num_threads"), ("numba", "set_num_threads")):
+        if importlib.util.find_spec(name):
+            getattr(importlib.import_module(name), setter)(n)
+
+
+def run(given: argparse.Namespace) -> int:
+    """The command, given its arguments; returns the exit status."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what peers say of themselves
+            bench = Bench(given)
+            bench.need_memory(given.shapes)
+            if given.threads:
+                use_threads(given.threads)
+            bench.run(given.shapes, given.seconds)
+    except (TypeError, ValueError, ImportError, MemoryError) as error:
+        print(f"fastadam bench: {error}", file=sys.stderr)
+        return 2
+    outputs = [(given.json, bench.json), (given.markdown, partial(bench.text, tabled, "## {}"))]
+    if "-" not in (given.json, given.markdown):
+        outputs.append(("-", partial(bench.text, aligned, "{}")))
+    for place, text in outputs:
+        if place == "-":
+            print(text(), end="")
+        elif place:
+            Path(place).write_text(text(), "utf-8")
+    if given.plot:
+        from .plots import draw_factors
+
+        draw_factors([rows for rows, _ in bench.cases], given.plot)
+    return 0
