@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=_whole, help="for fastadam, torch, DeepSpeed and Numba; by default all processors")
     add("--against", type=_libraries, default="auto", help=f"auto: all installed; none; or some of {_LISTED}")
-    add("--seconds", type=_seconds, default="30", help="how long to measure, about; a round of every case is the least")
-    output = {"nargs": "?", "const": "-", "metavar": "FILE"}
-    add("--json", **output, help="write JSON, to FILE or in place of the table")
-    add("--markdown", **output, help="write Markdown, to FILE or in place of the table")
+    add("--seconds", type=_seconds, default="30", help="how long to measure, about; each case takes five rounds at least")
+    for name in ("JSON", "Markdown"):
+        help_ = f"write {name}, to FILE or in place of the table"
+        add(f"--{name.lower()}", nargs="?", const="-", type=_file, metavar="FILE", help=help_)
     add("--plot", type=_picture, metavar="FILE", help="draw it, as .png, .pdf or .svg; needs matplotlib")
 
 
@@ -95,13 +95,19 @@ def _libraries(text: str) -> tuple[str, ...]:
     return given
 
 
-def _picture(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in (".png", ".pdf", ".svg"):
+def _file(text: str) -> str:
+    folder = Path(text).parent
+    if not folder.is_dir() or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that there is, got {text!r}")
+    return text
+
+
+def _picture(text: str) -> str:
+    if Path(text).suffix not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"expected a file that ends in .png, .pdf or .svg, got {text!r}")
     if importlib.util.find_spec("matplotlib") is None:
         raise argparse.ArgumentTypeError("a picture needs matplotlib: pip install matplotlib")
-    return path
+    return _file(text)
 
 
 # ---------------------------------------------------------------- measuring
@@ -115,16 +121,12 @@ class Bench:
         self.dtype, self.states, self.n_threads = given.dtype, given.states, given.threads
         stored = None if given.states == "float32" else given.states
         self.make = partial(kind, **options, state_dtype=stored, n_threads=given.threads)
-        self.ours = self.make(arrays(1, 1, self.dtype)[0])
+        self.n_states = len(self.make(arrays(1, 1, self.dtype)[0]).core.groups.rules[0].states)
         found = [c for c in peers(kind, options) if c.needs in given.against and self.dtype in c.dtypes]
+        self.left_out = {c.name: "its threads cannot be set" for c in found if c.needs == "optax" and given.threads}
+        found = [c for c in found if c.name not in self.left_out]
         self.contestants = [Contestant(OURS, of_fastadam(self.make)), *found]
         self.cases: list[tuple[list[Row], dict[str, float]]] = []
-        self.left_out: dict[str, str] = {}
-
-    @property
-    def n_states(self) -> int:
-        """Those of the rule."""
-        return len(self.ours.core.groups.rules[0].states)
 
     def need_memory(self, shapes: list[tuple[int, int]]) -> None:
         """Refuse a shape whose arrays, one set for each contestant, would not fit."""
@@ -134,8 +136,8 @@ class Bench:
             needed = len(self.contestants) * self.of_peers() * count * size
             if match and needed > 1024 * int(match[1]):
                 raise MemoryError(
-                    f"--shapes {count}x{size}: {len(self.contestants)} contestants take {needed / 1e9:.3g} GB, and "
-                    f"{int(match[1]) / 1e6:.3g} are free; take a smaller one, or fewer contestants by --against"
+                    f"--shapes {count}x{size}: {len(self.contestants)} contestants take {needed / 1e9:,.0f} GB, and "
+                    f"{int(match[1]) / 1e6:,.0f} are free; take a smaller one, or fewer contestants by --against"
                 )
 
     def run(self, shapes: list[tuple[int, int]], seconds: float) -> None:
@@ -159,7 +161,7 @@ class Bench:
     def moved(self, size: int) -> float:
         """Those of fastadam's step: it reads all, and writes all but the gradient."""
         params, grads = arrays(1, min(size, 1 << 14), self.dtype)
-        states = sum(array.nbytes for own in self.make(params).core.store.states for array in own.values())
+        states: int = sum(array.nbytes for own in self.make(params).core.store.states for array in own.values())
         return (2 * (params[0].nbytes + states) + grads[0].nbytes) / params[0].size
 
     def fail(self, name: str, error: Exception) -> None:
@@ -202,33 +204,36 @@ def show_progress(done: int, total: int, what: str) -> None:
 
 def use_threads(n: int) -> None:
     """Tell the peers that have threads, and are installed."""
-    for name, setter in (("torch", "set_num_threads"), ("numba", "set_num_threads")):
-        if importlib.util.find_spec(name):
-            getattr(importlib.import_module(name), setter)(n)
+    for name in filter(importlib.util.find_spec, ("torch", "numba")):
+        importlib.import_module(name).set_num_threads(n)
 
 
 def run(given: argparse.Namespace) -> int:
     """The command, given its arguments; returns the exit status."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what peers say of themselves
+    with contextlib.redirect_stdout(sys.stderr):  # what peers say of themselves
+        try:
             bench = Bench(given)
             bench.need_memory(given.shapes)
-            if given.threads:
-                use_threads(given.threads)
-            bench.run(given.shapes, given.seconds)
-    except (TypeError, ValueError, ImportError, MemoryError) as error:
-        print(f"fastadam bench: {error}", file=sys.stderr)
-        return 2
-    outputs = [(given.json, bench.json), (given.markdown, partial(bench.text, tabled, "## {}"))]
+        except (TypeError, ValueError, ImportError, MemoryError) as error:
+            print(f"fastadam bench: {error}", file=sys.stderr)
+            return 2
+        if given.threads:
+            use_threads(given.threads)
+        bench.run(given.shapes, given.seconds)
+    write(given.json, bench.json())
+    write(given.markdown, bench.text(tabled, "## {}"))
     if "-" not in (given.json, given.markdown):
-        outputs.append(("-", partial(bench.text, aligned, "{}")))
-    for place, text in outputs:
-        if place == "-":
-            print(text(), end="")
-        elif place:
-            Path(place).write_text(text(), "utf-8")
+        write("-", bench.text(aligned, "{}"))
     if given.plot:
         from .plots import draw_factors
 
-        draw_factors([rows for rows, _ in bench.cases], given.plot)
+        draw_factors([rows for rows, _ in bench.cases], Path(given.plot))
     return 0
+
+
+def write(place: str | None, text: str) -> None:
+    """To a file, or to the output."""
+    if place == "-":
+        sys.stdout.write(text)
+    elif place:
+        Path(place).write_text(text, "utf-8")

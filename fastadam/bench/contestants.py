@@ -28,7 +28,12 @@ ALL = ("float32", "float64", "float16", "bfloat16")
 def article_numpy(params: Arrays, grads: Arrays) -> Step:
     """The article's class, one instance an array: a new array for every operation."""
     optimizers = [PlainAdam(SimpleNamespace(parameters=p, grad=g)) for p, g in zip(params, grads, strict=True)]
-    return lambda: [optimizer.step() for optimizer in optimizers]
+
+    def step() -> None:
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return step
 
 
 def tuned_numpy(params: Arrays, grads: Arrays) -> Step:
@@ -258,7 +263,11 @@ def of_torch(cls: type[Optimizer], options: dict[str, Any]) -> list[Contestant]:
         return []
     theirs = getattr(importlib.import_module("torch.optim"), cls.__name__, None)
     known = () if theirs is None else (*inspect.signature(theirs).parameters, "single")
-    hows = {"fused": {"fused": True}, "foreach": {"foreach": True}, "single": {"foreach": False}}
+    hows: dict[str, dict[str, Any]] = {
+        "fused": {"fused": True},
+        "foreach": {"foreach": True},
+        "single": {"foreach": False},
+    }
     return [
         Contestant(f"PyTorch {name}", over_tensors("torch.optim", cls.__name__, **options, **how), "torch", ALL)
         for name, how in hows.items()

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,7 +104,7 @@ def measure(
                 failed(contestant.name, error)
             else:
                 calls = max(1, min(2_000, int(_ROUND / timed(step, 1 if count * size > 1_000_000 else 3))))
-                turns[contestant.name] = Turn(step, lambda k, step=step: step(), calls)
+                turns[contestant.name] = Turn(step, partial(warm, step), calls)
     return in_turn(turns, rounds or Rounds.of(count * size), dtype, count, size)
 
 
@@ -119,10 +120,16 @@ def in_turn(turns: dict[str, Turn], rounds: Rounds, dtype: str, count: int, size
             time.sleep(2e-3)  # other libraries' threads spin for a while after their work
             turn.before(k)
             seconds[name].append(timed(turn.step, turn.calls))
-    return [
-        Row(dtype, count, size, name, *map(float, np.quantile(taken, [0.5, 0.25, 0.75])), len(taken))
-        for name, taken in seconds.items()
-    ]
+    found = []
+    for name, taken in seconds.items():
+        low, median, high = map(float, np.quantile(taken, [0.25, 0.5, 0.75]))
+        found.append(Row(dtype, count, size, name, median, low, high, len(taken)))
+    return found
+
+
+def warm(step: Step, k: int) -> None:
+    """Step once, before round k is timed: the caches are as another left them."""
+    step()
 
 
 def timed(step: Step, calls: int) -> float:
