@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=_whole, help="for fastadam, torch, DeepSpeed and Numba; by default all processors")
     add("--against", type=_libraries, default="auto", help=f"auto: all installed; none; or some of {_LISTED}")
-    add("--seconds", type=_seconds, default="30", help="how long to measure, about; each case takes five rounds at least")
+    add("--seconds", type=_seconds, default="30", help="about how long; each case takes five rounds at least")
     for name in ("JSON", "Markdown"):
         help_ = f"write {name}, to FILE or in place of the table"
         add(f"--{name.lower()}", nargs="?", const="-", type=_file, metavar="FILE", help=help_)
