@@ -378,6 +378,11 @@ def layout(opt: Any) -> Any:
     return opt._layout
 
 
+def replicate_below(n_bytes: int) -> None:
+    """Let ranks by default each step everything, where parameters have fewer bytes than this over the ranks."""
+    importlib.import_module("fastadam.mpi.layout").REPLICATE_BELOW = n_bytes  # type: ignore[attr-defined]
+
+
 def agree(opt: Any, call: str, values: dict[str, Any]) -> None:
     """Let the ranks compare what they are about to do."""
     opt._ranks._agree(call, values)

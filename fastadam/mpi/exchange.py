@@ -1,5 +1,5 @@
 """What the ranks exchange in a step: gradients are added up where they are stepped, parameters go back to all.
-Bucket by bucket: while one is stepped, others travel.
+Bucket by bucket: while one is stepped, others travel. Where every rank steps everything, gradients alone travel.
 """
 
 import math
@@ -26,12 +26,15 @@ class Exchange:
 
     `shares` are the sums of the gradients that this rank steps, an array a bucket; where bucket k ends among the plan's
     segments is to be told in `ends`. Gradients travel as they are or, `in_bfloat16`, rounded and added up in float32.
-    In a step whose rows were `Moved`, buckets travel in `_parts`, without these parameters.
+    Where every rank steps everything, each adds up the gradients of all, in the order of the ranks, so that the sums
+    have the same bits on all. In a step whose rows were `Moved`, buckets travel in `_parts`, without these parameters.
     """
 
     def __init__(self, ranks: Ranks, memories: Sequence[Memory], layout: Layout, in_bfloat16: bool) -> None:
         buckets = layout.buckets
         self._ranks, self._memories, self._layout, self._buckets = ranks, memories, layout, buckets
+        self._number = layout.share_of(ranks.rank)
+        self._is_divided, self._in_bfloat16 = layout.n_ranks > 1, in_bfloat16
         self._moved: Moved | None = None
         self._parts = layout.without(())
         self._begin: Callable[[], None] | None = None
@@ -45,12 +48,16 @@ class Exchange:
             self.shares = [memories[bucket.run].grads[bucket.whole] for bucket in buckets]
         else:
             dtypes = [memories[bucket.run].grads.dtype for bucket in buckets]
-            self.shares = [np.empty(b.counts[ranks.rank], kind) for b, kind in zip(buckets, dtypes, strict=True)]
-        self._rounded: list[tuple[np.ndarray, np.ndarray]] = []
-        if in_bfloat16 and ranks.size > 1 and buckets:
-            sent = max(sum(bucket.counts) for bucket in buckets)
-            came = max(share.size for share in self.shares) * ranks.size
-            self._rounded = [(np.empty(sent, np.uint16), np.empty(came, np.uint16)) for _ in range(_AHEAD)]
+            self.shares = [np.empty(b.counts[self._number], kind) for b, kind in zip(buckets, dtypes, strict=True)]
+        self._rounded: list[np.ndarray] = []
+        self._received: list[np.ndarray] = []
+        if ranks.size > 1 and buckets and (in_bfloat16 or not self._is_divided):
+            ahead = range(min(_AHEAD, len(buckets)))
+            most = max(share.size * (2 if in_bfloat16 else share.itemsize) for share in self.shares)
+            self._received = [np.empty(most * ranks.size, np.uint8) for _ in ahead]
+            if in_bfloat16:
+                sent = max(sum(bucket.counts) for bucket in buckets)
+                self._rounded = [np.empty(sent, np.uint16) for _ in ahead]
 
     @contextmanager
     def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> Iterator[None]:
@@ -79,13 +86,14 @@ class Exchange:
     def take(self) -> None:
         """Bring what this rank steps of the parameters, where they are not communicated from where they are."""
         for part in chain(*self._parts):
-            self._memories[part.run].copy_in(part.share(self._ranks.rank))
+            self._memories[part.run].copy_in(part.share(self._number))
         if self._moved is not None:
             self._moved.take()
 
     def add_up(self, sums: np.ndarray) -> None:
         """Put the sums of all ranks' sums, rounded once, in the places of this rank's: see `Plan.step`."""
-        every = self._ranks.all_gather(sums.ravel().tolist()).reshape(-1, *sums.shape)
+        own = sums.ravel().tolist()
+        every = np.reshape(self._ranks.all_gather(own) if self._is_divided else own, (-1, *sums.shape))
         exponent = sums[:, 2] = every[..., 2].max(axis=0)
         parts = np.ldexp(every[..., :2], 2 * (every[..., 2:] - exponent[:, None]).astype(int))
         sums[:, 1] = 0
@@ -138,27 +146,34 @@ class Exchange:
 
     def _send(self, k: int, part: Bucket) -> tuple[MPI.Request, np.ndarray]:
         grads, share = self.weighed(self._memories[part.run].grads[part.whole]), self.shares[k][self._own(k, part)]
-        if not self._rounded:
-            return self._ranks.comm.Ireduce_scatter(grads, share, part.counts, MPI.SUM), grads
-        first, came = part.bounds[0] - self._buckets[k].bounds[0], self._came(k, part)
-        sent = self._rounded[k % _AHEAD][0][first : first + grads.size]
-        to_bfloat16(grads, sent)
-        size = self._ranks.size
-        request = self._ranks.comm.Ialltoallv(
-            [sent, part.counts, part.places, MPI.UINT16_T],
+        comm, size = self._ranks.comm, self._ranks.size
+        if not self._received:
+            return comm.Ireduce_scatter(grads, share, part.counts, MPI.SUM), grads
+        came = self._came(k, part)
+        if self._in_bfloat16:
+            first = part.bounds[0] - self._buckets[k].bounds[0]
+            sent = self._rounded[k % _AHEAD][first : first + grads.size]
+            to_bfloat16(grads, sent)
+            grads = sent
+        if not self._is_divided:
+            return comm.Iallgather(grads, came), grads
+        request = comm.Ialltoallv(
+            [grads, part.counts, part.places, MPI.UINT16_T],
             [came, [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
         )
-        return request, sent
+        return request, grads
 
     def _own(self, k: int, part: Bucket) -> slice:
         """Where in this rank's share of a bucket its share of a part lies."""
-        share, first = part.share(self._ranks.rank), self._buckets[k].share(self._ranks.rank).start
+        share, first = part.share(self._number), self._buckets[k].share(self._number).start
         return slice(share.start - first, share.stop - first) if share.start < share.stop else slice(0, 0)
 
     def _came(self, k: int, part: Bucket) -> np.ndarray:
-        """Where the rounded gradients of that come, a row a rank."""
+        """Where the gradients of that come, a row a rank."""
         own, size = self._own(k, part), self._ranks.size
-        return self._rounded[k % _AHEAD][1][own.start * size : own.stop * size].reshape(size, -1)
+        dtype = np.dtype(np.uint16) if self._in_bfloat16 else self.shares[k].dtype
+        row = size * dtype.itemsize
+        return self._received[k % _AHEAD][own.start * row : own.stop * row].view(dtype).reshape(size, -1)
 
     def weighed(self, grads: np.ndarray) -> np.ndarray:
         """These gradients as they go into the sum. Those that weigh 0 are not read: they may be anything."""
@@ -170,16 +185,22 @@ class Exchange:
             return grads * self._share
 
     def _add_up(self, k: int) -> None:
-        """Sum what came rounded, in the order of the ranks."""
-        for part in self._parts[k] if self._rounded else ():
-            share = self.shares[k][self._own(k, part)]
-            share[...] = 0
-            for row in self._came(k, part):
-                add_bfloat16(row, share)
+        """Sum what came of each rank, in the order of the ranks."""
+        for part in self._parts[k] if self._received else ():
+            share, came = self.shares[k][self._own(k, part)], self._came(k, part)
+            if self._in_bfloat16:
+                share[...] = 0
+                for row in came:
+                    add_bfloat16(row, share)
+            else:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    np.add(came[0], came[1], out=share)
+                    for row in came[2:]:
+                        share += row
 
     def _send_back(self, part: Bucket) -> MPI.Request:
         """Give each rank's part of the parameters to all."""
-        if self._ranks.size == 1:
+        if not self._is_divided:
             return MPI.REQUEST_NULL
         values = self._memories[part.run].values[part.whole]
         counts, places = ([n * values.itemsize for n in numbers] for numbers in (part.counts, part.places))

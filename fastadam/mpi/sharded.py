@@ -18,17 +18,17 @@ from ..core import Core, Origin, checked_groups
 from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
-from ..kernel._swapped import swapped
 from ..kernel.checks import shown
 from ..state.places import Place
 from ..state.snapshot import Fit, Loaded
 from ..stepped import Swapping
 from ..tree import Grads, Params
-from . import shard_files, shards
+from . import layout, shard_files, shards
 from .exchange import Exchange
-from .layout import Piece
+from .layout import ALL, Piece
 from .memory import Memory, Whole
 from .ranks import Disagreement, Ranks
+from .swapping import SwappingOfRanks
 from .tables import Moved, Tables
 
 
@@ -128,22 +128,28 @@ class Sharded(Optimizer):
         *,
         comm_dtype: str | None = None,
         bucket_bytes: int = 1 << 24,
+        replicate_below: int | None = None,
         **options: Any,
     ) -> None:
         self._comm = MPI.COMM_WORLD if comm is None else comm
         with deferred_signals():
-            self._make(params, comm_dtype, bucket_bytes, options)
+            self._make(params, comm_dtype, bucket_bytes, replicate_below, options)
 
     @property
     def comm(self) -> "MPI.Intracomm":
         """The communicator that was given."""
         return self._comm
 
-    def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
+    def _make(
+        self, params: Any, comm_dtype: Any, bucket_bytes: Any, replicate_below: Any, given: dict[str, Any]
+    ) -> None:
         ranks = self._ranks = Ranks.of(self._comm)
         with ranks.all_or_none("Sharded") as agree:
             in_bfloat16 = options.in_bfloat16("comm_dtype", comm_dtype)
-            self._bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
+            bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
+            if replicate_below is None:
+                replicate_below = layout.REPLICATE_BELOW // ranks.size
+            replicate_below = checks.whole("replicate_below", replicate_below, 0)
             if "grads" in given:
                 raise ValueError("grads: a sharded optimizer brings its own: write to .grads, or give them to step()")
             if given.get("state_dir") is not None:
@@ -157,7 +163,9 @@ class Sharded(Optimizer):
                 raise ValueError(
                     "rows: 'exact' is not of ranks, which would see old rows of one another; leave rows out"
                 )
-            self._layout = self._whole.layout(ranks.size, self._bucket_bytes, groups.values)
+            is_divided = sum(p.nbytes for p in self._whole.params) >= replicate_below
+            way = (ranks.size, bucket_bytes) if is_divided else (1, ALL)
+            self._layout = self._whole.layout(*way, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
             self._exchange = Exchange(ranks, self._memories, self._layout, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
@@ -171,6 +179,8 @@ class Sharded(Optimizer):
             self._number = ranks.n_made
             more = {
                 "number": self._number,
+                "bucket_bytes": bucket_bytes,
+                "replicate_below": replicate_below,
                 "comm_dtype in bfloat16": in_bfloat16,
                 "master_weights": self.master_weights,
             }
@@ -199,7 +209,7 @@ class Sharded(Optimizer):
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
         so has an array of none, whose states are in checkpoints, too."""
-        exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
+        exchange, rank, whole = self._exchange, self._layout.share_of(self._ranks.rank), self._whole
         cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.options]
         for k, piece, place in self._layout.pieces(rank):
             bucket = self._layout.buckets[k]
@@ -238,7 +248,7 @@ class Sharded(Optimizer):
         own = self.core.snapshot()
         state = {key: {name: array.reshape(-1) for name, array in arrays.items()} for key, arrays in own.state.items()}
         own = replace(own, state=state, params={key: p.reshape(-1) for key, p in own.params.items()})
-        return shards.Shard(own, self._own, self._whole, self._number, self._bucket_bytes, self._hyper())
+        return shards.Shard(own, self._own, self._whole, self._layout, self._number, self._hyper())
 
     def _hyper(self) -> list[dict[str, float]]:
         """The hyper-parameters of each group by name."""
@@ -449,41 +459,6 @@ class Sharded(Optimizer):
         raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
 
 
-class _Swapping(Swapping):
-    """`swapped` of ranks: each exchanges its share, and all get what the others have."""
-
-    core: Core
-    _ranks: Ranks
-    _whole: Whole
-    _exchange: Exchange
-    _number: int
-
-    @contextmanager
-    def swapped(self) -> Iterator[None]:  # type: ignore[override]
-        """As the optimizer's own, on all ranks: they enter the block together, and leave it together.
-
-        The way in and the way out each send all parameters once, as a step does; what the block writes into
-        parameters is lost, but for a rank's own share of them.
-        """
-        share = swapped(self.core)
-        with deferred_signals(), self._ranks.all_or_none("swapped") as agree:
-            self._whole.need_same_arrays()
-            self._whole.need_writeable()
-            with self.core.held_whole():
-                agree({"number": self._number})
-            self._exchange.take()
-            share.__enter__()
-            self._exchange.gather()
-        try:
-            yield
-        finally:
-            with deferred_signals(), self._ranks.all_or_none("the end of swapped") as agree:
-                self._exchange.take()
-                share.__exit__()
-                agree({"number": self._number})
-                self._exchange.gather()
-
-
 def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """Put gradients into their places; a float64 number beyond float32 is infinite then, as in `Plan.step`."""
     with np.errstate(over="ignore"):
@@ -495,5 +470,5 @@ def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
 def _sharded(optimizer: type[Optimizer]) -> type[Sharded]:
     """The class of what is both; checkpoints know it by the optimizer's name."""
     own = {"__module__": __name__, "__doc__": Sharded.__doc__, "__signature__": signature(optimizer)}
-    shared: tuple[type, ...] = (_Swapping,) if issubclass(optimizer, Swapping) else ()
+    shared: tuple[type, ...] = (SwappingOfRanks,) if issubclass(optimizer, Swapping) else ()
     return type(optimizer.__name__, (*shared, Sharded, optimizer), own)
