@@ -4,9 +4,10 @@ Bucket by bucket: while one is stepped, others travel. Where every rank steps ev
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -21,13 +22,27 @@ from .tables import Moved
 _AHEAD = 2
 
 
+class Way(NamedTuple):
+    """How a part of a bucket travels: the gradients that this rank has, and the sums of those that it steps.
+
+    Where it adds up itself, the gradients of all ranks come to `came`, a row each; `rounded` holds this rank's, where
+    they are sent in 16 bits.
+    """
+
+    part: Bucket
+    grads: np.ndarray
+    share: np.ndarray
+    came: np.ndarray | None
+    rounded: np.ndarray | None
+
+
 class Exchange:
     """What stands between one rank's `Plan` and the other ranks: see `Plan.step`.
 
     `shares` are the sums of the gradients that this rank steps, an array a bucket; where bucket k ends among the plan's
     segments is to be told in `ends`. Gradients travel as they are or, `in_bfloat16`, rounded and added up in float32.
     Where every rank steps everything, each adds up the gradients of all, in the order of the ranks, so that the sums
-    have the same bits on all. In a step whose rows were `Moved`, buckets travel in `_parts`, without these parameters.
+    have the same bits on all. In a step whose rows were `Moved`, buckets travel without these parameters.
     """
 
     def __init__(self, ranks: Ranks, memories: Sequence[Memory], layout: Layout, in_bfloat16: bool) -> None:
@@ -36,7 +51,6 @@ class Exchange:
         self._number = layout.share_of(ranks.rank)
         self._is_divided, self._in_bfloat16 = layout.n_ranks > 1, in_bfloat16
         self._moved: Moved | None = None
-        self._parts = layout.without(())
         self._begin: Callable[[], None] | None = None
         self._zero_grads = False
         self._share = 1.0
@@ -58,17 +72,36 @@ class Exchange:
             if in_bfloat16:
                 sent = max(sum(bucket.counts) for bucket in buckets)
                 self._rounded = [np.empty(sent, np.uint16) for _ in ahead]
+        self._ways = self._without(())
+
+    def _without(self, params: Collection[int]) -> list[list[Way]]:
+        """The ways of each bucket without these parameters."""
+        return [[self._way(k, part) for part in parts] for k, parts in enumerate(self._layout.without(params))]
+
+    def _way(self, k: int, part: Bucket) -> Way:
+        own, first = part.share(self._number), self._buckets[k].share(self._number).start
+        begin, end = (own.start - first, own.stop - first) if own.start < own.stop else (0, 0)
+        grads, share = self._memories[part.run].grads[part.whole], self.shares[k][begin:end]
+        came = rounded = None
+        if self._received:
+            dtype = np.dtype(np.uint16) if self._in_bfloat16 else share.dtype
+            row = self._ranks.size * dtype.itemsize
+            came = self._received[k % _AHEAD][begin * row : end * row].view(dtype).reshape(self._ranks.size, -1)
+        if self._rounded:
+            place = part.bounds[0] - self._buckets[k].bounds[0]
+            rounded = self._rounded[k % _AHEAD][place : place + grads.size]
+        return Way(part, grads, share, came, rounded)
 
     @contextmanager
     def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> Iterator[None]:
         """For one step: what it begins with, whether it leaves zeros as gradients, and the rows that it has."""
-        self._begin, self._zero_grads, parts = begin, zero_grads, self._parts
+        self._begin, self._zero_grads, ways = begin, zero_grads, self._ways
         if moved is not None:
-            self._moved, self._parts = moved, self._layout.without(moved.params)
+            self._moved, self._ways = moved, self._without(moved.params)
         try:
             yield
         finally:  # they know this object, or what it is part of, which would outlive its last use
-            self._begin, self._coming, self._moved, self._parts = None, iter(()), None, parts
+            self._begin, self._coming, self._moved, self._ways = None, iter(()), None, ways
 
     def weigh(self, weights: Sequence[float]) -> None:
         """Say what the ranks' gradients weigh in this step, not all 0. Each is multiplied by its weight over the mean
@@ -85,8 +118,8 @@ class Exchange:
 
     def take(self) -> None:
         """Bring what this rank steps of the parameters, where they are not communicated from where they are."""
-        for part in chain(*self._parts):
-            self._memories[part.run].copy_in(part.share(self._number))
+        for way in chain(*self._ways):
+            self._memories[way.part.run].copy_in(way.part.share(self._number))
         if self._moved is not None:
             self._moved.take()
 
@@ -103,19 +136,20 @@ class Exchange:
 
     def parts(self) -> Iterator[int]:
         """The ends of the buckets among the plan's segments, each when its gradients are there."""
-        going = []
+        going: list[MPI.Request] = []
         for k, end in enumerate(self.ends):
             self._arrive(k)
             yield end
-            going += [self._send_back(part) for part in self._parts[k]]
+            if self._is_divided:
+                going += [self._send_back(way.part) for way in self._ways[k]]
         for request in going:
             wait(request)
         for memory in self._memories:
             memory.copy_out(() if self._moved is None else self._moved.params)
         if self._moved is not None:
             self._moved.send_back()
-        for part in chain(*self._parts) if self._zero_grads else ():
-            self._memories[part.run].grads[part.whole] = 0
+        for way in chain(*self._ways) if self._zero_grads else ():
+            way.grads[...] = 0
 
     def arrive(self) -> None:
         """Wait until all gradients are there."""
@@ -132,48 +166,34 @@ class Exchange:
             return
         going = deque(self._depart(k) for k in range(min(_AHEAD, count)))
         for k in range(count):
-            for request, _ in going[0]:
-                wait(request)
-            going.popleft()
-            self._add_up(k)
+            for way, (requests, sent) in zip(self._ways[k], going.popleft(), strict=True):
+                for request in requests:
+                    wait(request)
+                self._add_up(way, sent)
             if k + _AHEAD < count:
                 going.append(self._depart(k + _AHEAD))
             yield k
 
-    def _depart(self, k: int) -> list[tuple[MPI.Request, np.ndarray]]:
-        """Send the gradients of a bucket. What is sent is to be kept until it has come: the request does not."""
-        return [self._send(k, part) for part in self._parts[k]]
+    def _depart(self, k: int) -> list[tuple[list[MPI.Request], np.ndarray]]:
+        """Send the gradients of a bucket. What is sent is to be kept until it has come: the requests do not."""
+        return [self._send(way) for way in self._ways[k]]
 
-    def _send(self, k: int, part: Bucket) -> tuple[MPI.Request, np.ndarray]:
-        grads, share = self.weighed(self._memories[part.run].grads[part.whole]), self.shares[k][self._own(k, part)]
-        comm, size = self._ranks.comm, self._ranks.size
-        if not self._received:
-            return comm.Ireduce_scatter(grads, share, part.counts, MPI.SUM), grads
-        came = self._came(k, part)
-        if self._in_bfloat16:
-            first = part.bounds[0] - self._buckets[k].bounds[0]
-            sent = self._rounded[k % _AHEAD][first : first + grads.size]
-            to_bfloat16(grads, sent)
-            grads = sent
-        if not self._is_divided:
-            return comm.Iallgather(grads, came), grads
-        request = comm.Ialltoallv(
-            [grads, part.counts, part.places, MPI.UINT16_T],
-            [came, [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
-        )
-        return request, grads
-
-    def _own(self, k: int, part: Bucket) -> slice:
-        """Where in this rank's share of a bucket its share of a part lies."""
-        share, first = part.share(self._number), self._buckets[k].share(self._number).start
-        return slice(share.start - first, share.stop - first) if share.start < share.stop else slice(0, 0)
-
-    def _came(self, k: int, part: Bucket) -> np.ndarray:
-        """Where the gradients of that come, a row a rank."""
-        own, size = self._own(k, part), self._ranks.size
-        dtype = np.dtype(np.uint16) if self._in_bfloat16 else self.shares[k].dtype
-        row = size * dtype.itemsize
-        return self._received[k % _AHEAD][own.start * row : own.stop * row].view(dtype).reshape(size, -1)
+    def _send(self, way: Way) -> tuple[list[MPI.Request], np.ndarray]:
+        comm, size, counts = self._ranks.comm, self._ranks.size, way.part.counts
+        sent = self.weighed(way.grads)
+        if way.came is None:
+            return [comm.Ireduce_scatter(sent, way.share, counts, MPI.SUM)], sent
+        if way.rounded is not None:
+            to_bfloat16(sent, way.rounded)
+            sent = way.rounded
+        if self._is_divided:
+            own = way.share.size
+            came = [way.came, [own] * size, [own * rank for rank in range(size)], MPI.UINT16_T]
+            return [comm.Ialltoallv([sent, counts, way.part.places, MPI.UINT16_T], came)], sent
+        if size > 2:
+            return [comm.Iallgather(sent, way.came)], sent
+        other = 1 - self._ranks.rank  # two ranks alone are faster without a collective
+        return [comm.Irecv(way.came[other], other), comm.Isend(sent, other)], sent
 
     def weighed(self, grads: np.ndarray) -> np.ndarray:
         """These gradients as they go into the sum. Those that weigh 0 are not read: they may be anything."""
@@ -184,24 +204,25 @@ class Exchange:
         with np.errstate(over="ignore", invalid="ignore"):
             return grads * self._share
 
-    def _add_up(self, k: int) -> None:
+    def _add_up(self, way: Way, sent: np.ndarray) -> None:
         """Sum what came of each rank, in the order of the ranks."""
-        for part in self._parts[k] if self._received else ():
-            share, came = self.shares[k][self._own(k, part)], self._came(k, part)
-            if self._in_bfloat16:
-                share[...] = 0
-                for row in came:
-                    add_bfloat16(row, share)
-            else:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    np.add(came[0], came[1], out=share)
-                    for row in came[2:]:
-                        share += row
+        if way.came is None:
+            return
+        rows = list(way.came)
+        if not self._is_divided:  # between two ranks, its own is only where it was sent from
+            rows[self._ranks.rank] = sent
+        if self._in_bfloat16:
+            way.share[...] = 0
+            for row in rows:
+                add_bfloat16(row, way.share)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.add(rows[0], rows[1], out=way.share)
+                for row in rows[2:]:
+                    np.add(way.share, row, out=way.share)
 
     def _send_back(self, part: Bucket) -> MPI.Request:
         """Give each rank's part of the parameters to all."""
-        if not self._is_divided:
-            return MPI.REQUEST_NULL
         values = self._memories[part.run].values[part.whole]
         counts, places = ([n * values.itemsize for n in numbers] for numbers in (part.counts, part.places))
         return self._ranks.comm.Iallgatherv(MPI.IN_PLACE, [values.view(np.uint8), counts, places, MPI.BYTE])
@@ -219,7 +240,7 @@ class Exchange:
 
     def gather(self) -> None:
         """Give each rank's part of all parameters to all, outside of a step."""
-        for request in [self._send_back(bucket) for bucket in self._buckets]:
+        for request in [self._send_back(bucket) for bucket in self._buckets if self._is_divided]:
             wait(request)
         for memory in self._memories:
             memory.copy_out()

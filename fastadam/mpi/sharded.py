@@ -313,7 +313,8 @@ class Sharded(Optimizer):
             nullcontext(self._moved(grads, weight)) as moved,
             self._ranks.all_or_none("step") as agree,
         ):
-            names.refuse_arguments(unknown, self.step)
+            if unknown:
+                names.refuse_arguments(unknown, self.step)
             extras = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
             weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
