@@ -5,14 +5,13 @@ Bucket by bucket: while one is stepped, others travel. Where every rank steps ev
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
 
-from ..kernel._bfloat16 import add_bfloat16, to_bfloat16
+from ..kernel._bfloat16 import add, add_bfloat16, to_bfloat16
 from .layout import Bucket, Layout
 from .memory import Memory
 from .ranks import Ranks, wait
@@ -72,7 +71,7 @@ class Exchange:
             if in_bfloat16:
                 sent = max(sum(bucket.counts) for bucket in buckets)
                 self._rounded = [np.empty(sent, np.uint16) for _ in ahead]
-        self._ways = self._without(())
+        self._whole_ways = self._ways = self._without(())
 
     def _without(self, params: Collection[int]) -> list[list[Way]]:
         """The ways of each bucket without these parameters."""
@@ -92,16 +91,21 @@ class Exchange:
             rounded = self._rounded[k % _AHEAD][place : place + grads.size]
         return Way(part, grads, share, came, rounded)
 
-    @contextmanager
-    def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> Iterator[None]:
-        """For one step: what it begins with, whether it leaves zeros as gradients, and the rows that it has."""
-        self._begin, self._zero_grads, ways = begin, zero_grads, self._ways
+    def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> "Exchange":
+        """For one step, in a ``with``: what it begins with, whether it leaves zeros as gradients, the rows it has."""
+        self._begin, self._zero_grads, self._moved = begin, zero_grads, moved
         if moved is not None:
-            self._moved, self._ways = moved, self._without(moved.params)
-        try:
-            yield
-        finally:  # they know this object, or what it is part of, which would outlive its last use
-            self._begin, self._coming, self._moved, self._ways = None, iter(()), None, ways
+            self._ways = self._without(moved.params)
+        return self
+
+    def __enter__(self) -> None:
+        """The step."""
+
+    def __exit__(self, *_: object) -> None:
+        """What it began with knows this object, or what it is part of, which would outlive its last use."""
+        self._begin, self._coming = None, iter(())
+        if self._moved is not None:
+            self._moved, self._ways = None, self._whole_ways
 
     def weigh(self, weights: Sequence[float]) -> None:
         """Say what the ranks' gradients weigh in this step, not all 0. Each is multiplied by its weight over the mean
@@ -216,10 +220,9 @@ class Exchange:
             for row in rows:
                 add_bfloat16(row, way.share)
         else:
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.add(rows[0], rows[1], out=way.share)
-                for row in rows[2:]:
-                    np.add(way.share, row, out=way.share)
+            add(rows[0], rows[1], way.share)
+            for row in rows[2:]:
+                add(way.share, row, way.share)
 
     def _send_back(self, part: Bucket) -> MPI.Request:
         """Give each rank's part of the parameters to all."""

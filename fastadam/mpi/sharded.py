@@ -3,7 +3,7 @@ It is the optimizer that it is given, over this rank's pieces of the parameters;
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from inspect import signature
@@ -164,8 +164,8 @@ class Sharded(Optimizer):
                     "rows: 'exact' is not of ranks, which would see old rows of one another; leave rows out"
                 )
             is_divided = sum(p.nbytes for p in self._whole.params) >= replicate_below
-            way = (ranks.size, bucket_bytes) if is_divided else (1, ALL)
-            self._layout = self._whole.layout(*way, groups.values)
+            n_shares, most = (ranks.size, bucket_bytes) if is_divided else (1, ALL)
+            self._layout = self._whole.layout(n_shares, most, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
             self._exchange = Exchange(ranks, self._memories, self._layout, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
@@ -308,14 +308,16 @@ class Sharded(Optimizer):
         ValueError
             If `weight` is 0 on every rank, on every rank: nothing has changed then.
         """
-        with (
-            deferred_signals(),
-            nullcontext(self._moved(grads, weight)) as moved,
-            self._ranks.all_or_none("step") as agree,
-        ):
+        with deferred_signals():
+            extras = grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each
+            self._step(grads, extras, weight, unknown)
+
+    def _step(self, grads: Any, given_extras: tuple[Any, ...], weight: Any, unknown: dict[str, Any]) -> None:
+        moved = self._moved(grads, weight)
+        with self._ranks.all_or_none("step") as agree:
             if unknown:
                 names.refuse_arguments(unknown, self.step)
-            extras = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
+            extras = checks.of_step(*given_extras)
             weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
             self._whole.need_writeable()
@@ -323,22 +325,38 @@ class Sharded(Optimizer):
             core = self.core
 
             def begin() -> None:
-                numbers = shards.numbers(core.plan.t, core.plan.seed, self._hyper())
-                of_step = {"number": self._number, "frozen": core.groups.frozen, **numbers, **extras}
-                self._exchange.weigh(agree(of_step, weight))
+                self._exchange.weigh(agree(lambda: self._said(extras), weight, self._compared(extras)))
                 if given:
                     _copy(given)
 
-            own = enumerate(zip(core.bound, core.groups.frozen_params, strict=True))
-            rows = moved.grads if moved else {}
-            with self._exchange.for_step(begin, zero_grads, moved):
+            with self._exchange.for_step(begin, extras["zero_grads"], moved):
                 core.plan.step(
-                    [None if is_out else rows.get(place, g) for place, (g, is_out) in own],
+                    self._summed(moved),
                     factor=1.0 / self._ranks.size,
                     before=core.prepare_step,
                     exchange=self._exchange,
                     **{**extras, "zero_grads": False},  # the exchange leaves them, in `.grads`
                 )
+
+    def _compared(self, extras: dict[str, Any]) -> tuple[Any, ...]:
+        """What all ranks must have alike in a step: the counts, and the options as they are in it."""
+        plan, groups = self.core.plan, self.core.groups
+        hyper = [plan.hyper(k) for k in range(len(groups))]
+        return self._number, groups.frozen, plan.t, plan.seed, hyper, *extras.values()
+
+    def _said(self, extras: dict[str, Any]) -> dict[str, Any]:
+        """The same by name."""
+        numbers = shards.numbers(self.core.plan.t, self.core.plan.seed, self._hyper())
+        return {"number": self._number, "frozen": self.core.groups.frozen, **numbers, **extras}
+
+    def _summed(self, moved: Moved | None) -> Sequence[Any]:
+        """What the plan steps by: sums of gradients and rows of all ranks; nothing for frozen parameters."""
+        groups = self.core.groups
+        bound: Sequence[Any] = self.core.bound
+        if moved is None and True not in groups.frozen:
+            return bound
+        rows, own = moved.grads if moved else {}, enumerate(zip(bound, groups.frozen_params, strict=True))
+        return [None if is_out else rows.get(place, g) for place, (g, is_out) in own]
 
     def _moved(self, grads: Any, weight: Any) -> Moved | None:
         """The rows of all ranks, brought to where they are stepped; None where this rank gives arrays alone. Then no

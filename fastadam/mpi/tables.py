@@ -184,7 +184,7 @@ def _records(index: np.ndarray, values: np.ndarray, width: int) -> np.ndarray:
     return records
 
 
-def _told_to_all(comm: MPI.Intracomm, sent: Sequence[np.ndarray], counts: np.ndarray) -> list[np.ndarray]:
+def _told_to_all(comm: MPI.Comm, sent: Sequence[np.ndarray], counts: np.ndarray) -> list[np.ndarray]:
     """The records of all ranks, of which each sends as many as its row of `counts` says, a number a table."""
     came = [np.empty(n, records.dtype) for n, records in zip(counts.sum(axis=0), sent, strict=True)]
     ways = zip(sent, came, counts.T, strict=True)

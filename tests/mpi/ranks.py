@@ -28,6 +28,7 @@ from scenes import (  # noqa: F401
     network,
     rows,
     steps,
+    ways,
     weights,
 )
 from scenes.stage import ENDINGS, SCENES, tell

@@ -48,6 +48,10 @@ BY_THREE = (
     "rows_that_are_refused",
     "rows_on_one_rank_and_an_array_on_another",
     "worlds_of_rows_by_chance",
+    "both_ways_have_the_same_bits",
+    "every_rank_has_the_same_bits",
+    "sums_in_the_order_of_the_ranks",
+    "checkpoints_of_the_other_way",
 )
 #: seconds that a job may take, on a machine that does much else: one that hangs is ended by its ranks before
 LIMIT = 330
