@@ -1,4 +1,4 @@
-"""`Sharded`: an optimizer whose states, and whose work, are divided among the ranks of a communicator.
+"""`Sharded`: an optimizer whose states, and whose work, are divided among the ranks of a communicator, if that pays.
 It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
 """
 
@@ -39,6 +39,7 @@ class Sharded(Optimizer):
     averages the gradients over the ranks, each rank steps its share of the elements, and all get the stepped
     parameters: the meaning is that of one process that steps the averaged gradient, clipping by norm,
     ``skip_nonfinite``, schedules, groups, master weights and the random bits of 16-bit and 8-bit states included.
+    Where the parameters are small, each rank keeps all states and steps all elements, by the same sums.
 
     Parameters
     ----------
@@ -59,6 +60,10 @@ class Sharded(Optimizer):
         So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
         are rounded to blocks of 256 elements, so that the blocks are those of whole parameters. Where 16 rows of a
         parameter are not more than a rank's share of a bucket, they are rounded to whole rows, for `Rows`.
+    replicate_below : int, default 1 MiB over the number of ranks
+        Where all parameters have fewer bytes than this together, nothing is divided: each rank sends its gradients to
+        all, adds up those of all in the order of the ranks, and steps everything. Parameters are not sent, so what is
+        written into them between steps is to be the same on all ranks. 0 divides whatever there is.
     **options
         Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`, but for ``"exact"``
         `rows`. By default the ranks of a machine share its processors as threads. ``state_dir`` is a folder in which
@@ -87,7 +92,8 @@ class Sharded(Optimizer):
     -----
     The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's (but for the
     random bits, and the blocks of 8-bit states, of arrays that are not in C order). With other numbers of ranks they
-    differ as the order of the sum over the ranks does.
+    differ as the order of the sum over the ranks does; so do those of a divided step on more than two ranks from those
+    of one that is not.
 
     An exception that ends the program on one of several ranks ends the job: importing `fastadam.mpi` makes
     ``sys.excepthook`` say which rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
@@ -442,7 +448,8 @@ class Sharded(Optimizer):
     def save(self, path: Place, *, params: bool = False) -> None:
         """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.
 
-        The folder holds an ``.npz`` file of each rank and ``checkpoint.json``, which names them. Files get new names at
+        The folder holds an ``.npz`` file of each rank (of the first, where each has all) and ``checkpoint.json``, which
+        names them. Files get new names at
         each save, are synced, and count once ``checkpoint.json`` is replaced: a crash at any moment leaves the old
         checkpoint or the new one, and perhaps files that the next save removes. `params` as in `Optimizer.save`.
 
