@@ -60,7 +60,7 @@ class Sharded(Optimizer):
         So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
         are rounded to blocks of 256 elements, so that the blocks are those of whole parameters. Where 16 rows of a
         parameter are not more than a rank's share of a bucket, they are rounded to whole rows, for `Rows`.
-    replicate_below : int, default 1 MiB over the number of ranks
+    replicate_below : int, default 2 MiB over the number of ranks
         Where all parameters have fewer bytes than this together, nothing is divided: each rank sends its gradients to
         all, adds up those of all in the order of the ranks, and steps everything. Parameters are not sent, so what is
         written into them between steps is to be the same on all ranks. 0 divides whatever there is.
