@@ -28,10 +28,20 @@ from fastadam.bench.tables import duration, machine
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import inside
 
-SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 50_000_000)
+SIZES = (1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 50_000_000)
 BUCKETS = (1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28)
 BUCKETS_OF = 10_000_000  # parameters
 SHARDED, ROUNDED, COPIES, ALONE = "Sharded", "Sharded, bfloat16", "Allreduce and all states", "no other rank"
+DIVIDED, REPLICATED = "each its share", "each everything"
+#: how `Sharded` is made for each
+OPTIONS: dict[str, dict[str, Any]] = {
+    SHARDED: {},
+    DIVIDED: {"replicate_below": 0},
+    REPLICATED: {"replicate_below": sys.maxsize},
+    ROUNDED: {"comm_dtype": "bfloat16"},
+}
+#: of more parameters, states and gradients of all ranks on each rank are not measured: memory is short for them
+MOST_REPLICATED = 10_000_000
 #: of two lengths: bytes of the parameters whose exchange tells latency and bandwidth
 SHORT, LONG = 1 << 10, 1 << 26
 
@@ -70,13 +80,15 @@ def medians(comm: Any, ways: dict[str, Callable[[], object]], rounds: int) -> di
 
 
 def steps(comm: Any, size: int) -> dict[str, float]:
-    """A step of so many float32 parameters in each way."""
+    """A step of so many float32 parameters in each way that is measured of so many."""
     from mpi4py import MPI
 
     from fastadam.mpi import Sharded
 
     ways: dict[str, Callable[[], object]] = {}
-    for name, options in {SHARDED: {}, ROUNDED: {"comm_dtype": "bfloat16"}}.items():
+    for name, options in OPTIONS.items():
+        if name == REPLICATED and size > MOST_REPLICATED:
+            continue
         opt = Sharded(fastadam.Adam, np.ones(size, np.float32), n_threads=1, **options)
         opt.grads[...] = 1e-3
         ways[name] = opt.step
@@ -101,7 +113,7 @@ def parts(comm: Any) -> Parts:
     found: Parts = {}
     for name, size in {"short": SHORT // 4, "long": LONG // 4}.items():
         p = np.ones(size, np.float32)
-        opt = Sharded(fastadam.Adam, p, n_threads=1, bucket_bytes=LONG)
+        opt = Sharded(fastadam.Adam, p, n_threads=1, bucket_bytes=LONG, **OPTIONS[DIVIDED])
         exchange = inside.exchange(opt)
 
         def reduce(exchange: Any = exchange) -> None:
@@ -125,7 +137,8 @@ def buckets(comm: Any) -> dict[str, float]:
 
     ways = {}
     for n_bytes in BUCKETS:
-        opt = Sharded(fastadam.Adam, np.ones(BUCKETS_OF, np.float32), n_threads=1, bucket_bytes=n_bytes)
+        p = np.ones(BUCKETS_OF, np.float32)
+        opt = Sharded(fastadam.Adam, p, n_threads=1, bucket_bytes=n_bytes, **OPTIONS[DIVIDED])
         ways[str(n_bytes)] = opt.step
     return medians(comm, ways, rounds=9)
 
@@ -138,7 +151,7 @@ def memory(comm: Any, size: int) -> dict[str, int]:
 
     before = resident()
     p = np.ones(size, np.float32)
-    opt = Sharded(fastadam.Adam, p, n_threads=1)
+    opt = Sharded(fastadam.Adam, p, n_threads=1, **OPTIONS[DIVIDED])
     opt.grads[...] = 1e-3
     opt.step()
     states = [state for arrays in opt.state.values() for state in arrays]
@@ -219,16 +232,13 @@ def markdown(facts: dict[str, str], found: list[dict[str, Any]]) -> str:
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += [f"- MPI: {found[0]['library']}", ""]
     lines += ["## Time of a step", "", f"float32, one thread a rank. “{COPIES}”: every rank has all states, gradients"]
-    lines += ["are summed by `Allreduce`. “model”: from the parts below.", ""]
-    lines += [f"| parameters | ranks | {ALONE} | {COPIES} | {SHARDED} | model | model / measured | {ROUNDED} |"]
-    lines += ["|---:|---:|---:|---:|---:|---:|---:|---:|"]
-    for size, run in product(SIZES, found):
-        taken = run["steps"][str(size)]
-        model = modelled(size, run["parts"])
-        cells = [taken[ALONE], taken[COPIES], taken[SHARDED], model]
-        ratio = f"{model / taken[SHARDED]:.2f}"
-        shown = [duration(seconds) for seconds in cells]
-        lines.append(f"| {size:,} | {run['ranks']} | {' | '.join(shown)} | {ratio} | {duration(taken[ROUNDED])} |")
+    lines += [f"are summed by `Allreduce`. “{SHARDED}” as it is by default; it steps in one of two ways, which follow:"]
+    lines += [f"“{DIVIDED}” (`replicate_below=0`) and “{REPLICATED}” (`replicate_below` above the size). “better”: of"]
+    lines += [f"both. “model”: of “{DIVIDED}”, from the parts below.", ""]
+    heads = ["parameters", "ranks", ALONE, COPIES, SHARDED, DIVIDED, REPLICATED, f"{SHARDED} / better"]
+    heads += [f"{SHARDED} / {COPIES}", "model", "model / measured", ROUNDED]
+    lines += [f"| {' | '.join(heads)} |", "|---:" * len(heads) + "|"]
+    lines += [row(size, run) for size, run in product(SIZES, found)]
     lines += ["", "![time and memory against ranks](scaling.png)", "", "## Parts", ""]
     lines += [f"Alone, of {SHORT} bytes and of {LONG >> 20} MiB of parameters in one bucket.", ""]
     names = list(found[0]["parts"])
@@ -248,6 +258,16 @@ def markdown(facts: dict[str, str], found: list[dict[str, Any]]) -> str:
     for run in found[1:]:
         lines.append(f"| {run['ranks']} | {' | '.join(duration(run['buckets'][str(n)]) for n in BUCKETS)} |")
     return "\n".join([*lines, "", *paper(), ""])
+
+
+def row(size: int, run: dict[str, Any]) -> str:
+    """A line of the table of times."""
+    taken, model = run["steps"][str(size)], modelled(size, run["parts"])
+    own, better = taken[SHARDED], min(taken[way] for way in (DIVIDED, REPLICATED) if way in taken)
+    ways = (ALONE, COPIES, SHARDED, DIVIDED, REPLICATED)
+    cells = [f"{size:,}", str(run["ranks"]), *(duration(taken[way]) if way in taken else "–" for way in ways)]
+    cells += [f"{own / better:.2f}", f"{own / taken[COPIES]:.2f}", duration(model), f"{model / taken[DIVIDED]:.2f}"]
+    return f"| {' | '.join([*cells, duration(taken[ROUNDED])])} |"
 
 
 def paper() -> list[str]:

@@ -378,9 +378,17 @@ def layout(opt: Any) -> Any:
     return opt._layout
 
 
+def replicate_below(n_bytes: int) -> int:
+    """Let ranks by default each step everything, where parameters have fewer bytes than this over the ranks; what the
+    number was before."""
+    module: Any = importlib.import_module("fastadam.mpi.layout")
+    before, module.REPLICATE_BELOW = module.REPLICATE_BELOW, n_bytes
+    return before
+
+
 def agree(opt: Any, call: str, values: dict[str, Any]) -> None:
     """Let the ranks compare what they are about to do."""
-    opt._ranks._agree(call, values)
+    opt._ranks.agree(call, values)
 
 
 def listen(opt: Any, hear: Callable[[str, int], None]) -> None:

@@ -1,17 +1,17 @@
 """What the ranks exchange in a step: gradients are added up where they are stepped, parameters go back to all.
-Bucket by bucket: while one is stepped, others travel.
+Bucket by bucket: while one is stepped, others travel. Where every rank steps everything, gradients alone travel.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
 
-from ..kernel._bfloat16 import add_bfloat16, to_bfloat16
+from ..kernel._bfloat16 import add, add_bfloat16, to_bfloat16
 from .layout import Bucket, Layout
 from .memory import Memory
 from .ranks import Ranks, wait
@@ -21,19 +21,35 @@ from .tables import Moved
 _AHEAD = 2
 
 
+class Way(NamedTuple):
+    """How a part of a bucket travels: the gradients that this rank has, and the sums of those that it steps.
+
+    Where it adds up itself, the gradients of all ranks come to `came`, a row each; `rounded` holds this rank's, where
+    they are sent in 16 bits.
+    """
+
+    part: Bucket
+    grads: np.ndarray
+    share: np.ndarray
+    came: np.ndarray | None
+    rounded: np.ndarray | None
+
+
 class Exchange:
     """What stands between one rank's `Plan` and the other ranks: see `Plan.step`.
 
     `shares` are the sums of the gradients that this rank steps, an array a bucket; where bucket k ends among the plan's
     segments is to be told in `ends`. Gradients travel as they are or, `in_bfloat16`, rounded and added up in float32.
-    In a step whose rows were `Moved`, buckets travel in `_parts`, without these parameters.
+    Where every rank steps everything, each adds up the gradients of all, in the order of the ranks, so that the sums
+    have the same bits on all. In a step whose rows were `Moved`, buckets travel without these parameters.
     """
 
     def __init__(self, ranks: Ranks, memories: Sequence[Memory], layout: Layout, in_bfloat16: bool) -> None:
         buckets = layout.buckets
         self._ranks, self._memories, self._layout, self._buckets = ranks, memories, layout, buckets
+        self._number = layout.share_of(ranks.rank)
+        self._is_divided, self._in_bfloat16 = layout.n_ranks > 1, in_bfloat16
         self._moved: Moved | None = None
-        self._parts = layout.without(())
         self._begin: Callable[[], None] | None = None
         self._zero_grads = False
         self._share = 1.0
@@ -45,23 +61,51 @@ class Exchange:
             self.shares = [memories[bucket.run].grads[bucket.whole] for bucket in buckets]
         else:
             dtypes = [memories[bucket.run].grads.dtype for bucket in buckets]
-            self.shares = [np.empty(b.counts[ranks.rank], kind) for b, kind in zip(buckets, dtypes, strict=True)]
-        self._rounded: list[tuple[np.ndarray, np.ndarray]] = []
-        if in_bfloat16 and ranks.size > 1 and buckets:
-            sent = max(sum(bucket.counts) for bucket in buckets)
-            came = max(share.size for share in self.shares) * ranks.size
-            self._rounded = [(np.empty(sent, np.uint16), np.empty(came, np.uint16)) for _ in range(_AHEAD)]
+            self.shares = [np.empty(b.counts[self._number], kind) for b, kind in zip(buckets, dtypes, strict=True)]
+        self._rounded: list[np.ndarray] = []
+        self._received: list[np.ndarray] = []
+        if ranks.size > 1 and buckets and (in_bfloat16 or not self._is_divided):
+            ahead = range(min(_AHEAD, len(buckets)))
+            most = max(share.size * (2 if in_bfloat16 else share.itemsize) for share in self.shares)
+            self._received = [np.empty(most * ranks.size, np.uint8) for _ in ahead]
+            if in_bfloat16:
+                sent = max(sum(bucket.counts) for bucket in buckets)
+                self._rounded = [np.empty(sent, np.uint16) for _ in ahead]
+        self._whole_ways = self._ways = self._without(())
 
-    @contextmanager
-    def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> Iterator[None]:
-        """For one step: what it begins with, whether it leaves zeros as gradients, and the rows that it has."""
-        self._begin, self._zero_grads, parts = begin, zero_grads, self._parts
+    def _without(self, params: Collection[int]) -> list[list[Way]]:
+        """The ways of each bucket without these parameters."""
+        return [[self._way(k, part) for part in parts] for k, parts in enumerate(self._layout.without(params))]
+
+    def _way(self, k: int, part: Bucket) -> Way:
+        own, first = part.share(self._number), self._buckets[k].share(self._number).start
+        begin, end = (own.start - first, own.stop - first) if own.start < own.stop else (0, 0)
+        grads, share = self._memories[part.run].grads[part.whole], self.shares[k][begin:end]
+        came = rounded = None
+        if self._received:
+            dtype = np.dtype(np.uint16) if self._in_bfloat16 else share.dtype
+            row = self._ranks.size * dtype.itemsize
+            came = self._received[k % _AHEAD][begin * row : end * row].view(dtype).reshape(self._ranks.size, -1)
+        if self._rounded:
+            place = part.bounds[0] - self._buckets[k].bounds[0]
+            rounded = self._rounded[k % _AHEAD][place : place + grads.size]
+        return Way(part, grads, share, came, rounded)
+
+    def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> "Exchange":
+        """For one step, in a ``with``: what it begins with, whether it leaves zeros as gradients, the rows it has."""
+        self._begin, self._zero_grads, self._moved = begin, zero_grads, moved
         if moved is not None:
-            self._moved, self._parts = moved, self._layout.without(moved.params)
-        try:
-            yield
-        finally:  # they know this object, or what it is part of, which would outlive its last use
-            self._begin, self._coming, self._moved, self._parts = None, iter(()), None, parts
+            self._ways = self._without(moved.params)
+        return self
+
+    def __enter__(self) -> None:
+        """The step."""
+
+    def __exit__(self, *_: object) -> None:
+        """What it began with knows this object, or what it is part of, which would outlive its last use."""
+        self._begin, self._coming = None, iter(())
+        if self._moved is not None:
+            self._moved, self._ways = None, self._whole_ways
 
     def weigh(self, weights: Sequence[float]) -> None:
         """Say what the ranks' gradients weigh in this step, not all 0. Each is multiplied by its weight over the mean
@@ -78,14 +122,15 @@ class Exchange:
 
     def take(self) -> None:
         """Bring what this rank steps of the parameters, where they are not communicated from where they are."""
-        for part in chain(*self._parts):
-            self._memories[part.run].copy_in(part.share(self._ranks.rank))
+        for way in chain(*self._ways):
+            self._memories[way.part.run].copy_in(way.part.share(self._number))
         if self._moved is not None:
             self._moved.take()
 
     def add_up(self, sums: np.ndarray) -> None:
         """Put the sums of all ranks' sums, rounded once, in the places of this rank's: see `Plan.step`."""
-        every = self._ranks.all_gather(sums.ravel().tolist()).reshape(-1, *sums.shape)
+        own = sums.ravel().tolist()
+        every = np.reshape(self._ranks.all_gather(own) if self._is_divided else own, (-1, *sums.shape))
         exponent = sums[:, 2] = every[..., 2].max(axis=0)
         parts = np.ldexp(every[..., :2], 2 * (every[..., 2:] - exponent[:, None]).astype(int))
         sums[:, 1] = 0
@@ -95,19 +140,20 @@ class Exchange:
 
     def parts(self) -> Iterator[int]:
         """The ends of the buckets among the plan's segments, each when its gradients are there."""
-        going = []
+        going: list[MPI.Request] = []
         for k, end in enumerate(self.ends):
             self._arrive(k)
             yield end
-            going += [self._send_back(part) for part in self._parts[k]]
+            if self._is_divided:
+                going += [self._send_back(way.part) for way in self._ways[k]]
         for request in going:
             wait(request)
         for memory in self._memories:
             memory.copy_out(() if self._moved is None else self._moved.params)
         if self._moved is not None:
             self._moved.send_back()
-        for part in chain(*self._parts) if self._zero_grads else ():
-            self._memories[part.run].grads[part.whole] = 0
+        for way in chain(*self._ways) if self._zero_grads else ():
+            way.grads[...] = 0
 
     def arrive(self) -> None:
         """Wait until all gradients are there."""
@@ -124,41 +170,34 @@ class Exchange:
             return
         going = deque(self._depart(k) for k in range(min(_AHEAD, count)))
         for k in range(count):
-            for request, _ in going[0]:
-                wait(request)
-            going.popleft()
-            self._add_up(k)
+            for way, (requests, sent) in zip(self._ways[k], going.popleft(), strict=True):
+                for request in requests:
+                    wait(request)
+                self._add_up(way, sent)
             if k + _AHEAD < count:
                 going.append(self._depart(k + _AHEAD))
             yield k
 
-    def _depart(self, k: int) -> list[tuple[MPI.Request, np.ndarray]]:
-        """Send the gradients of a bucket. What is sent is to be kept until it has come: the request does not."""
-        return [self._send(k, part) for part in self._parts[k]]
+    def _depart(self, k: int) -> list[tuple[list[MPI.Request], np.ndarray]]:
+        """Send the gradients of a bucket. What is sent is to be kept until it has come: the requests do not."""
+        return [self._send(way) for way in self._ways[k]]
 
-    def _send(self, k: int, part: Bucket) -> tuple[MPI.Request, np.ndarray]:
-        grads, share = self.weighed(self._memories[part.run].grads[part.whole]), self.shares[k][self._own(k, part)]
-        if not self._rounded:
-            return self._ranks.comm.Ireduce_scatter(grads, share, part.counts, MPI.SUM), grads
-        first, came = part.bounds[0] - self._buckets[k].bounds[0], self._came(k, part)
-        sent = self._rounded[k % _AHEAD][0][first : first + grads.size]
-        to_bfloat16(grads, sent)
-        size = self._ranks.size
-        request = self._ranks.comm.Ialltoallv(
-            [sent, part.counts, part.places, MPI.UINT16_T],
-            [came, [share.size] * size, [share.size * rank for rank in range(size)], MPI.UINT16_T],
-        )
-        return request, sent
-
-    def _own(self, k: int, part: Bucket) -> slice:
-        """Where in this rank's share of a bucket its share of a part lies."""
-        share, first = part.share(self._ranks.rank), self._buckets[k].share(self._ranks.rank).start
-        return slice(share.start - first, share.stop - first) if share.start < share.stop else slice(0, 0)
-
-    def _came(self, k: int, part: Bucket) -> np.ndarray:
-        """Where the rounded gradients of that come, a row a rank."""
-        own, size = self._own(k, part), self._ranks.size
-        return self._rounded[k % _AHEAD][1][own.start * size : own.stop * size].reshape(size, -1)
+    def _send(self, way: Way) -> tuple[list[MPI.Request], np.ndarray]:
+        comm, size, counts = self._ranks.comm, self._ranks.size, way.part.counts
+        sent = self.weighed(way.grads)
+        if way.came is None:
+            return [comm.Ireduce_scatter(sent, way.share, counts, MPI.SUM)], sent
+        if way.rounded is not None:
+            to_bfloat16(sent, way.rounded)
+            sent = way.rounded
+        if self._is_divided:
+            own = way.share.size
+            came = [way.came, [own] * size, [own * rank for rank in range(size)], MPI.UINT16_T]
+            return [comm.Ialltoallv([sent, counts, way.part.places, MPI.UINT16_T], came)], sent
+        if size > 2:
+            return [comm.Iallgather(sent, way.came)], sent
+        other = 1 - self._ranks.rank  # two ranks alone are faster without a collective
+        return [comm.Irecv(way.came[other], other), comm.Isend(sent, other)], sent
 
     def weighed(self, grads: np.ndarray) -> np.ndarray:
         """These gradients as they go into the sum. Those that weigh 0 are not read: they may be anything."""
@@ -169,18 +208,24 @@ class Exchange:
         with np.errstate(over="ignore", invalid="ignore"):
             return grads * self._share
 
-    def _add_up(self, k: int) -> None:
-        """Sum what came rounded, in the order of the ranks."""
-        for part in self._parts[k] if self._rounded else ():
-            share = self.shares[k][self._own(k, part)]
-            share[...] = 0
-            for row in self._came(k, part):
-                add_bfloat16(row, share)
+    def _add_up(self, way: Way, sent: np.ndarray) -> None:
+        """Sum what came of each rank, in the order of the ranks."""
+        if way.came is None:
+            return
+        rows = list(way.came)
+        if not self._is_divided:  # between two ranks, its own is only where it was sent from
+            rows[self._ranks.rank] = sent
+        if self._in_bfloat16:
+            way.share[...] = 0
+            for row in rows:
+                add_bfloat16(row, way.share)
+        else:
+            add(rows[0], rows[1], way.share)
+            for row in rows[2:]:
+                add(way.share, row, way.share)
 
     def _send_back(self, part: Bucket) -> MPI.Request:
         """Give each rank's part of the parameters to all."""
-        if self._ranks.size == 1:
-            return MPI.REQUEST_NULL
         values = self._memories[part.run].values[part.whole]
         counts, places = ([n * values.itemsize for n in numbers] for numbers in (part.counts, part.places))
         return self._ranks.comm.Iallgatherv(MPI.IN_PLACE, [values.view(np.uint8), counts, places, MPI.BYTE])
@@ -198,7 +243,7 @@ class Exchange:
 
     def gather(self) -> None:
         """Give each rank's part of all parameters to all, outside of a step."""
-        for request in [self._send_back(bucket) for bucket in self._buckets]:
+        for request in [self._send_back(bucket) for bucket in self._buckets if self._is_divided]:
             wait(request)
         for memory in self._memories:
             memory.copy_out()

@@ -2,6 +2,7 @@
 Arithmetic alone: it knows neither memory nor a communicator, and says the same on every rank.
 """
 
+import sys
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
@@ -10,6 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+#: parameters of fewer bytes than this over the number of ranks are cheaper for every rank to step as a whole than to
+#: divide: what a rank receives in a step is below it (bench/scaling.py)
+REPLICATE_BELOW = 1 << 21
+#: bytes of a bucket that holds a whole run
+ALL = sys.maxsize
 #: parameters are cut between rows where a rank's share of a bucket is as large as so many of them
 _MANY = 16
 
@@ -101,13 +107,15 @@ class Bucket(NamedTuple):
 
 
 class Layout:
-    """The layout of groups of parameters for so many ranks, in buckets of about so many bytes.
+    """The layout of groups of parameters for so many ranks, in buckets of about so many bytes. One for a single rank,
+    on several, says that each of these steps everything.
 
     Runs follow the order of the groups, and within a group that of the dtypes. `by_rows` are the parameters of which
     all pieces are whole rows.
     """
 
     def __init__(self, groups: Sequence[Sequence[Array]], n_ranks: int, bucket_bytes: int) -> None:
+        self.n_ranks, self.bucket_bytes = n_ranks, bucket_bytes
         numbered: list[tuple[int, Array]] = []
         for group in groups:
             numbered += sorted(enumerate(group, start=len(numbered)), key=lambda pair: pair[1].dtype)
@@ -127,6 +135,10 @@ class Layout:
             for number, run in enumerate(self.runs)
             for begin, end in _ends(run, most[run.dtype])
         ]
+
+    def share_of(self, rank: int) -> int:
+        """As which rank of the layout this one acts: as itself, or as the only one."""
+        return rank % self.n_ranks
 
     def pieces(self, rank: int) -> Iterator[tuple[int, Piece, int]]:
         """What a rank steps: the number of the bucket, the piece, and where in the run that begins."""

@@ -2,7 +2,6 @@
 Where the caller's arrays lie so already, nothing is copied; `flat` makes such arrays.
 """
 
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..kernel import checks
 from ..kernel._blocks import BLOCK
 from ..kernel._follow import flattened
 from ..kernel._stepper import are_same
-from .layout import Array, Layout, Run
+from .layout import ALL, Array, Layout, Run
 
 
 class Whole:
@@ -150,7 +149,7 @@ def flat(params: Any) -> Any:
     """
     whole = Whole(params)
     moved: dict[int, np.ndarray] = {}
-    for run in whole.layout(1, sys.maxsize, [{} for _ in whole.options]).runs:
+    for run in whole.layout(1, ALL, [{} for _ in whole.options]).runs:
         own = {number: whole.params[number] for number in run.params}
         moved |= _views(np.concatenate([p.reshape(-1) for p in own.values()]), run, own)
     found = whole.tree.unflatten([moved[number] for number in range(len(moved))])

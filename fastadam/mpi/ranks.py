@@ -5,14 +5,15 @@ Every act of several ranks begins with an agreement, so that an error is an erro
 import atexit
 import hashlib
 import io
+import marshal
 import math
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from functools import cache, partial
 from types import TracebackType
 from typing import Any
@@ -29,6 +30,9 @@ _PATIENCE = 5.0
 #: seconds that mpiexec is given to show what the ranks wrote, before one ends with an error and mpiexec ends the job
 _LAST_WORDS = 0.3
 
+#: what ranks agree on, by name; or what brings that
+Items = dict[str, Any] | Callable[[], dict[str, Any]]
+
 _yield = getattr(os, "sched_yield", lambda: None)
 
 
@@ -43,6 +47,35 @@ def wait(request: MPI.Request, patience: float = math.inf, rest: Callable[[], ob
         if MPI.Wtime() > end:
             raise TimeoutError
         rest()
+
+
+class Act:
+    """An act of all ranks, in a ``with``: see `Ranks.all_or_none`."""
+
+    def __init__(self, ranks: "Ranks", what: str) -> None:
+        self._ranks, self._what = ranks, what
+        self._asked = self._agreed = False
+
+    def __enter__(self) -> Callable[..., list[float]]:
+        self._ranks.enter(self._what)
+        return self._agree
+
+    def _agree(self, items: Items, weight: float = 1.0, values: tuple[Any, ...] | None = None) -> list[float]:
+        self._asked = True
+        weights = self._ranks.agree(self._what, items, weight, values)
+        self._agreed = True
+        return weights
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is not None and not self._asked:
+                self._ranks.agree(self._what, {}, error=error)
+            elif error is not None and self._agreed and self._ranks.size > 1:
+                _say("".join(traceback.format_exception(error)))
+                _abort(f"failed within {self._what}, which the others go on with")
+        finally:
+            del error  # its traceback knows this name
+            self._ranks.exit()
 
 
 class Ranks:
@@ -89,41 +122,30 @@ class Ranks:
         local.Free()
         return threads.default(len(set().union(*found)), len(found))
 
-    @contextmanager
-    def all_or_none(self, what: str) -> Iterator[Callable[..., list[float]]]:
+    def all_or_none(self, what: str) -> "Act":
         """An act of all ranks. The block checks what it can, calls what it is given, with that on which all must agree,
         and then acts: an error before that is one on every rank, an error after it ends the job. Where an act averages,
-        that call takes this rank's weight, too, and returns the weights of all: one of them at least is not 0."""
+        that call takes this rank's weight, too, and returns the weights of all: one of them at least is not 0. An act
+        that is often made gives plain `values` for comparison, and a function that names them where they differ."""
+        return Act(self, what)
+
+    def enter(self, what: str) -> None:
+        """Begin an act, where this process and this thread may."""
         if os.getpid() != self._process:
             raise RuntimeError(f"{what}: this process was forked from rank {self.rank}, and is no rank itself")
         if not self._inside.acquire(blocking=False):
             raise RuntimeError(f"{what}: another thread is inside an act of all ranks; one thread a rank may")
-        asked = agreed = False
 
-        def agree(items: dict[str, Any], weight: float = 1.0) -> list[float]:
-            nonlocal asked, agreed
-            asked = True
-            weights = self._agree(what, items, weight)
-            agreed = True
-            return weights
+    def exit(self) -> None:
+        """End it."""
+        self._inside.release()
 
-        try:
-            yield agree
-        except BaseException as error:
-            if not asked:
-                self._agree(what, {}, error=error)
-            elif agreed and self.size > 1:
-                _say("".join(traceback.format_exception(error)))
-                _abort(f"failed within {what}, which the others go on with")
-            raise
-        finally:
-            self._inside.release()
-
-    def _agree(
+    def agree(
         self,
         what: str,
-        items: dict[str, Any],
+        items: Items,
         weight: float = 1.0,
+        values: tuple[Any, ...] | None = None,
         error: BaseException | None = None,
         patience: float = math.inf,
     ) -> list[float]:
@@ -134,15 +156,16 @@ class Ranks:
         if self.size == 1 and (weight or error is not None):
             return [weight]
         rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # who has ended leaves the processor to others
-        act = [_code(what), _code(repr(items))]
-        numbers = self.all_gather([*act, error is not None, weight], patience, rest)
-        weights: list[float] = numbers[:, 3].tolist()
-        is_same = (numbers[:, :3] == [*act, False]).all()
+        compared = repr((what, items)).encode() if values is None else marshal.dumps((what, values), 2)
+        act = [_code(compared), float(error is not None)]
+        rows: list[list[float]] = self.all_gather([*act, weight], patience, rest).tolist()
+        weights = [row[2] for row in rows]
+        is_same = error is None and all(row[:2] == act for row in rows)
         if is_same and any(weights):
             return weights
         if is_same:  # an error that all have
             error = ValueError("weight: is 0 on every rank; where no rank had a batch, make no step")
-        disagreement = self._disagreement(what, items, error)
+        disagreement = self._disagreement(what, items() if callable(items) else items, error)
         shared = error or disagreement
         shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # who have it: see `uncaught`
         try:
@@ -175,7 +198,7 @@ class Ranks:
         if self._ended or os.getpid() != self._process or MPI.Is_finalized():
             return
         try:
-            self._agree(_LEAVE, {})
+            self.agree(_LEAVE, {})
         except Disagreement as error:
             _say(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}\n")
 
@@ -188,7 +211,7 @@ class Ranks:
         if self._ended:
             return False
         try:
-            self._agree(_LEAVE, {}, patience=_PATIENCE)
+            self.agree(_LEAVE, {}, patience=_PATIENCE)
         except (Disagreement, TimeoutError):
             return False
         self.end("an error ended the job")
@@ -257,9 +280,9 @@ def _is_up() -> bool:
     return MPI.Is_initialized() and not MPI.Is_finalized()
 
 
-def _code(text: str) -> int:
-    """A number that is another where the text is, and one of float64, too."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "little")
+def _code(compared: bytes) -> float:
+    """A number that is another where these bytes are: a whole one, which float64 holds."""
+    return float(int.from_bytes(hashlib.blake2b(compared, digest_size=6).digest(), "little"))
 
 
 def _named(ranks: list[int]) -> str:

@@ -1,4 +1,5 @@
-"""The checkpoints of a sharded optimizer: a folder, where each rank writes a file of its share.
+"""The checkpoints of a sharded optimizer: a folder, where each rank writes a file of its share; where every rank has
+all, the first writes it.
 Any number of ranks reads what any other number wrote: what each needs is put together from the files that have it.
 """
 
@@ -43,15 +44,16 @@ def save(ranks: Ranks, held: Held, path: Any, params: Any, bring: Callable[[], N
             shard = stack.enter_context(held())
             path, params = path_from("path", path), checks.flag("params", params)
             agree({"path": str(path), "params": params, **same(shard)})
-        index = _index(shard, ranks.size, params, whole_steps("save", ranks, shard))
+        index = _index(shard, params, whole_steps("save", ranks, shard))
         token = ranks.comm.bcast(secrets.token_hex(8))
         with ranks.all_or_none("save: the files") as agree:
             bring()
-            _write(shard, path, _name(token, ranks.rank), params)
+            if shard.is_told_by(ranks.rank):
+                _write(shard, path, _name(token, ranks.rank), params)
             agree({})
         with ranks.all_or_none("save: their index") as agree:
             if ranks.rank == 0:
-                _commit(path, {**index, "files": [_name(token, rank) for rank in range(ranks.size)]})
+                _commit(path, {**index, "files": [_name(token, rank) for rank in range(shard.layout.n_ranks)]})
             agree({})
 
 
@@ -59,9 +61,9 @@ def _name(token: str, rank: int) -> str:
     return f"{token}-{rank}.npz"
 
 
-def _index(shard: Shard, n_ranks: int, params: bool, steps: Mapping[str, int]) -> dict[str, Any]:
+def _index(shard: Shard, params: bool, steps: Mapping[str, int]) -> dict[str, Any]:
     """What ``checkpoint.json`` holds, but for the names of the files."""
-    layout = {"n_ranks": n_ranks, "bucket_bytes": shard.bucket_bytes}
+    layout = {"n_ranks": shard.layout.n_ranks, "bucket_bytes": shard.layout.bucket_bytes}
     return {**encoded(shard.describe(steps)), "arrays": _arrays(shard.whole), "has_params": params, **layout}
 
 

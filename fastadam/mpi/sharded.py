@@ -1,9 +1,9 @@
-"""`Sharded`: an optimizer whose states, and whose work, are divided among the ranks of a communicator.
+"""`Sharded`: an optimizer whose states, and whose work, are divided among the ranks of a communicator, if that pays.
 It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from inspect import signature
@@ -18,17 +18,17 @@ from ..core import Core, Origin, checked_groups
 from ..kernel import checks
 from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
-from ..kernel._swapped import swapped
 from ..kernel.checks import shown
 from ..state.places import Place
 from ..state.snapshot import Fit, Loaded
 from ..stepped import Swapping
 from ..tree import Grads, Params
-from . import shard_files, shards
+from . import layout, shard_files, shards
 from .exchange import Exchange
-from .layout import Piece
+from .layout import ALL, Piece
 from .memory import Memory, Whole
 from .ranks import Disagreement, Ranks
+from .swapping import SwappingOfRanks
 from .tables import Moved, Tables
 
 
@@ -39,6 +39,7 @@ class Sharded(Optimizer):
     averages the gradients over the ranks, each rank steps its share of the elements, and all get the stepped
     parameters: the meaning is that of one process that steps the averaged gradient, clipping by norm,
     ``skip_nonfinite``, schedules, groups, master weights and the random bits of 16-bit and 8-bit states included.
+    Where the parameters are small, each rank keeps all states and steps all elements, by the same sums.
 
     Parameters
     ----------
@@ -59,6 +60,10 @@ class Sharded(Optimizer):
         So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
         are rounded to blocks of 256 elements, so that the blocks are those of whole parameters. Where 16 rows of a
         parameter are not more than a rank's share of a bucket, they are rounded to whole rows, for `Rows`.
+    replicate_below : int, default 2 MiB over the number of ranks
+        Where all parameters have fewer bytes than this together, nothing is divided: each rank sends its gradients to
+        all, adds up those of all in the order of the ranks, and steps everything. Parameters are not sent, so what is
+        written into them between steps is to be the same on all ranks. 0 divides whatever there is.
     **options
         Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`, but for ``"exact"``
         `rows`. By default the ranks of a machine share its processors as threads. ``state_dir`` is a folder in which
@@ -87,7 +92,8 @@ class Sharded(Optimizer):
     -----
     The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's (but for the
     random bits, and the blocks of 8-bit states, of arrays that are not in C order). With other numbers of ranks they
-    differ as the order of the sum over the ranks does.
+    differ as the order of the sum over the ranks does; so do those of a divided step on more than two ranks from those
+    of one that is not.
 
     An exception that ends the program on one of several ranks ends the job: importing `fastadam.mpi` makes
     ``sys.excepthook`` say which rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
@@ -128,22 +134,28 @@ class Sharded(Optimizer):
         *,
         comm_dtype: str | None = None,
         bucket_bytes: int = 1 << 24,
+        replicate_below: int | None = None,
         **options: Any,
     ) -> None:
         self._comm = MPI.COMM_WORLD if comm is None else comm
         with deferred_signals():
-            self._make(params, comm_dtype, bucket_bytes, options)
+            self._make(params, comm_dtype, bucket_bytes, replicate_below, options)
 
     @property
     def comm(self) -> "MPI.Intracomm":
         """The communicator that was given."""
         return self._comm
 
-    def _make(self, params: Any, comm_dtype: Any, bucket_bytes: Any, given: dict[str, Any]) -> None:
+    def _make(
+        self, params: Any, comm_dtype: Any, bucket_bytes: Any, replicate_below: Any, given: dict[str, Any]
+    ) -> None:
         ranks = self._ranks = Ranks.of(self._comm)
         with ranks.all_or_none("Sharded") as agree:
             in_bfloat16 = options.in_bfloat16("comm_dtype", comm_dtype)
-            self._bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
+            bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
+            if replicate_below is None:
+                replicate_below = layout.REPLICATE_BELOW // ranks.size
+            replicate_below = checks.whole("replicate_below", replicate_below, 0)
             if "grads" in given:
                 raise ValueError("grads: a sharded optimizer brings its own: write to .grads, or give them to step()")
             if given.get("state_dir") is not None:
@@ -157,7 +169,9 @@ class Sharded(Optimizer):
                 raise ValueError(
                     "rows: 'exact' is not of ranks, which would see old rows of one another; leave rows out"
                 )
-            self._layout = self._whole.layout(ranks.size, self._bucket_bytes, groups.values)
+            is_divided = sum(p.nbytes for p in self._whole.params) >= replicate_below
+            n_shares, most = (ranks.size, bucket_bytes) if is_divided else (1, ALL)
+            self._layout = self._whole.layout(n_shares, most, groups.values)
             self._memories = [Memory(run, self._whole.params) for run in self._layout.runs]
             self._exchange = Exchange(ranks, self._memories, self._layout, in_bfloat16)
             grads = dict(pair for memory in self._memories for pair in memory.grads_by_param().items())
@@ -171,6 +185,8 @@ class Sharded(Optimizer):
             self._number = ranks.n_made
             more = {
                 "number": self._number,
+                "bucket_bytes": bucket_bytes,
+                "replicate_below": replicate_below,
                 "comm_dtype in bfloat16": in_bfloat16,
                 "master_weights": self.master_weights,
             }
@@ -199,7 +215,7 @@ class Sharded(Optimizer):
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
         so has an array of none, whose states are in checkpoints, too."""
-        exchange, rank, whole = self._exchange, self._ranks.rank, self._whole
+        exchange, rank, whole = self._exchange, self._layout.share_of(self._ranks.rank), self._whole
         cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.options]
         for k, piece, place in self._layout.pieces(rank):
             bucket = self._layout.buckets[k]
@@ -238,7 +254,7 @@ class Sharded(Optimizer):
         own = self.core.snapshot()
         state = {key: {name: array.reshape(-1) for name, array in arrays.items()} for key, arrays in own.state.items()}
         own = replace(own, state=state, params={key: p.reshape(-1) for key, p in own.params.items()})
-        return shards.Shard(own, self._own, self._whole, self._number, self._bucket_bytes, self._hyper())
+        return shards.Shard(own, self._own, self._whole, self._layout, self._number, self._hyper())
 
     def _hyper(self) -> list[dict[str, float]]:
         """The hyper-parameters of each group by name."""
@@ -298,13 +314,16 @@ class Sharded(Optimizer):
         ValueError
             If `weight` is 0 on every rank, on every rank: nothing has changed then.
         """
-        with (
-            deferred_signals(),
-            nullcontext(self._moved(grads, weight)) as moved,
-            self._ranks.all_or_none("step") as agree,
-        ):
-            names.refuse_arguments(unknown, self.step)
-            extras = checks.of_step(grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
+        with deferred_signals():
+            extras = grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each
+            self._step(grads, extras, weight, unknown)
+
+    def _step(self, grads: Any, given_extras: tuple[Any, ...], weight: Any, unknown: dict[str, Any]) -> None:
+        moved = self._moved(grads, weight)
+        with self._ranks.all_or_none("step") as agree:
+            if unknown:
+                names.refuse_arguments(unknown, self.step)
+            extras = checks.of_step(*given_extras)
             weight = checks.weight("weight", weight)
             self._whole.need_same_arrays()
             self._whole.need_writeable()
@@ -312,22 +331,38 @@ class Sharded(Optimizer):
             core = self.core
 
             def begin() -> None:
-                numbers = shards.numbers(core.plan.t, core.plan.seed, self._hyper())
-                of_step = {"number": self._number, "frozen": core.groups.frozen, **numbers, **extras}
-                self._exchange.weigh(agree(of_step, weight))
+                self._exchange.weigh(agree(lambda: self._said(extras), weight, self._compared(extras)))
                 if given:
                     _copy(given)
 
-            own = enumerate(zip(core.bound, core.groups.frozen_params, strict=True))
-            rows = moved.grads if moved else {}
-            with self._exchange.for_step(begin, zero_grads, moved):
+            with self._exchange.for_step(begin, extras["zero_grads"], moved):
                 core.plan.step(
-                    [None if is_out else rows.get(place, g) for place, (g, is_out) in own],
+                    self._summed(moved),
                     factor=1.0 / self._ranks.size,
                     before=core.prepare_step,
                     exchange=self._exchange,
                     **{**extras, "zero_grads": False},  # the exchange leaves them, in `.grads`
                 )
+
+    def _compared(self, extras: dict[str, Any]) -> tuple[Any, ...]:
+        """What all ranks must have alike in a step: the counts, and the options as they are in it."""
+        plan, groups = self.core.plan, self.core.groups
+        hyper = [plan.hyper(k) for k in range(len(groups))]
+        return self._number, groups.frozen, plan.t, plan.seed, hyper, *extras.values()
+
+    def _said(self, extras: dict[str, Any]) -> dict[str, Any]:
+        """The same by name."""
+        numbers = shards.numbers(self.core.plan.t, self.core.plan.seed, self._hyper())
+        return {"number": self._number, "frozen": self.core.groups.frozen, **numbers, **extras}
+
+    def _summed(self, moved: Moved | None) -> Sequence[Any]:
+        """What the plan steps by: sums of gradients and rows of all ranks; nothing for frozen parameters."""
+        groups = self.core.groups
+        bound: Sequence[Any] = self.core.bound
+        if moved is None and True not in groups.frozen:
+            return bound
+        rows, own = moved.grads if moved else {}, enumerate(zip(bound, groups.frozen_params, strict=True))
+        return [None if is_out else rows.get(place, g) for place, (g, is_out) in own]
 
     def _moved(self, grads: Any, weight: Any) -> Moved | None:
         """The rows of all ranks, brought to where they are stepped; None where this rank gives arrays alone. Then no
@@ -413,7 +448,8 @@ class Sharded(Optimizer):
     def save(self, path: Place, *, params: bool = False) -> None:
         """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.
 
-        The folder holds an ``.npz`` file of each rank and ``checkpoint.json``, which names them. Files get new names at
+        The folder holds an ``.npz`` file of each rank (of the first, where each has all) and ``checkpoint.json``, which
+        names them. Files get new names at
         each save, are synced, and count once ``checkpoint.json`` is replaced: a crash at any moment leaves the old
         checkpoint or the new one, and perhaps files that the next save removes. `params` as in `Optimizer.save`.
 
@@ -449,41 +485,6 @@ class Sharded(Optimizer):
         raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
 
 
-class _Swapping(Swapping):
-    """`swapped` of ranks: each exchanges its share, and all get what the others have."""
-
-    core: Core
-    _ranks: Ranks
-    _whole: Whole
-    _exchange: Exchange
-    _number: int
-
-    @contextmanager
-    def swapped(self) -> Iterator[None]:  # type: ignore[override]
-        """As the optimizer's own, on all ranks: they enter the block together, and leave it together.
-
-        The way in and the way out each send all parameters once, as a step does; what the block writes into
-        parameters is lost, but for a rank's own share of them.
-        """
-        share = swapped(self.core)
-        with deferred_signals(), self._ranks.all_or_none("swapped") as agree:
-            self._whole.need_same_arrays()
-            self._whole.need_writeable()
-            with self.core.held_whole():
-                agree({"number": self._number})
-            self._exchange.take()
-            share.__enter__()
-            self._exchange.gather()
-        try:
-            yield
-        finally:
-            with deferred_signals(), self._ranks.all_or_none("the end of swapped") as agree:
-                self._exchange.take()
-                share.__exit__()
-                agree({"number": self._number})
-                self._exchange.gather()
-
-
 def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """Put gradients into their places; a float64 number beyond float32 is infinite then, as in `Plan.step`."""
     with np.errstate(over="ignore"):
@@ -495,5 +496,5 @@ def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
 def _sharded(optimizer: type[Optimizer]) -> type[Sharded]:
     """The class of what is both; checkpoints know it by the optimizer's name."""
     own = {"__module__": __name__, "__doc__": Sharded.__doc__, "__signature__": signature(optimizer)}
-    shared: tuple[type, ...] = (_Swapping,) if issubclass(optimizer, Swapping) else ()
+    shared: tuple[type, ...] = (SwappingOfRanks,) if issubclass(optimizer, Swapping) else ()
     return type(optimizer.__name__, (*shared, Sharded, optimizer), own)

@@ -19,7 +19,7 @@ from ..state.mismatch import mapping, need, need_names, need_same
 from ..state.numbers import in_blocks, memory_of, zeros
 from ..state.rates import encode
 from ..state.snapshot import Check, Fit, Loaded, Snapshot, fit_dict, slots_of
-from .layout import Piece
+from .layout import Layout, Piece
 from .memory import Whole
 from .ranks import Disagreement, Ranks
 
@@ -29,16 +29,21 @@ class Shard:
     """One rank's share of a sharded optimizer, as plain data.
 
     `own` is the snapshot of this rank's pieces, whose live arrays have one dimension; `pieces` are they, in the order
-    of ``own.params``. `whole` are the parameters as they were given. `number` says which optimizer of the communicator
-    this is. `hyper` has the hyper-parameters of each group by name, as they are in the next step.
+    of ``own.params``. `whole` are the parameters as they were given, `layout` says who steps them. `number` says which
+    optimizer of the communicator this is. `hyper` has the hyper-parameters of each group by name, as they are in the
+    next step.
     """
 
     own: Snapshot
     pieces: Sequence[Piece]
     whole: Whole
+    layout: Layout
     number: int
-    bucket_bytes: int
     hyper: Sequence[Mapping[str, float]]
+
+    def is_told_by(self, rank: int) -> bool:
+        """Whether others have this rank's states from it: where every rank has all, from the first one."""
+        return rank < self.layout.n_ranks
 
     def keys(self) -> list[str]:
         """The keys of the whole parameters that the pieces are of, in the order of the pieces."""
@@ -101,7 +106,6 @@ def description(shard: Shard, **more: Any) -> dict[str, Any]:
     return {
         **{f"shape and dtype of {key}": (p.shape, p.dtype.name) for key, p in arrays},
         "keys of the parameters": whole.keys,
-        "bucket_bytes": shard.bucket_bytes,
         **more,
         **counts,
         **chosen(shard),
@@ -162,7 +166,7 @@ def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
             shard = stack.enter_context(held())
             agree(same(shard))
         steps, whole = whole_steps("state_dict", ranks, shard), shard.whole
-        own = list(zip(shard.pieces, shard.states(), strict=True))
+        own = list(zip(shard.pieces, shard.states(), strict=True)) if shard.is_told_by(ranks.rank) else []
         state: dict[str, dict[str, np.ndarray]] = {key: {} for key in whole.keys}
         for pieces in ranks.comm.allgather(own):
             for piece, arrays in pieces:

@@ -38,6 +38,7 @@ class Tables:
     ) -> None:
         self.ranks, self.whole = ranks, whole
         self._layout, self._in_bfloat16 = layout, in_bfloat16 and ranks.size > 1
+        self.is_divided = layout.n_ranks > 1
         self._parts: dict[int, list[Part]] = {}
         for place, (piece, values) in enumerate(zip(own, arrays, strict=True)):
             if values.size and piece.param in layout.by_rows:
@@ -77,16 +78,20 @@ class Tables:
             return Rows(rows.index, values.astype(checks.computed_in(p), copy=False))
 
     def move(self, given: Mapping[int, Rows], weighed: Callable[[np.ndarray], np.ndarray]) -> "Moved":
-        """Send each row to the rank that steps it. It has them in the order of the ranks. All ranks call this."""
+        """Send each row to the rank that steps it, or to all. It has them in the order of the ranks. All ranks call
+        this."""
         moved, comm = Moved(self, given), self.ranks.comm
         sent = [self._sorted(number, given[number], weighed) for number in moved.numbers]
         counts = np.array([own for _, own in sent], np.int64).reshape(len(sent), comm.size).T.copy()
         counts_of = np.empty_like(counts)  # what the others send to this rank
         wait(comm.Ialltoall(counts, counts_of))
-        came = [np.empty(n, records.dtype) for n, (records, _) in zip(counts_of.sum(axis=0), sent, strict=True)]
-        ways = zip(sent, came, counts_of.T, strict=True)
-        for request in [comm.Ialltoallv(_message(*own), _message(into, n)) for own, into, n in ways]:
-            wait(request)
+        if self.is_divided:
+            came = [np.empty(n, records.dtype) for n, (records, _) in zip(counts_of.sum(axis=0), sent, strict=True)]
+            ways = zip(sent, came, counts_of.T, strict=True)
+            for request in [comm.Ialltoallv(_message(*own), _message(into, n)) for own, into, n in ways]:
+                wait(request)
+        else:
+            came = _told_to_all(comm, [records for records, _ in sent], counts_of)
         for number, records in zip(moved.numbers, came, strict=True):
             moved.grads |= self._dealt_out(number, records)
         return moved
@@ -116,6 +121,8 @@ class Tables:
             to_bfloat16(values.reshape(-1), bits.reshape(-1))
             values = bits
         records = _records(rows.index[order], values, row_size(self.whole.params[number]))
+        if not self.is_divided:
+            return records, np.full(self.ranks.size, len(records))
         return records, np.bincount(to, minlength=self.ranks.size)
 
     def _dealt_out(self, number: int, records: np.ndarray) -> Iterator[tuple[int, Rows]]:
@@ -152,11 +159,10 @@ class Moved:
         """Send the rows that this rank has stepped to all, and take theirs."""
         ranks = self._tables.ranks
         sent = [self._stepped(number) for number in self.numbers]
-        counts = ranks.all_gather([float(len(records)) for records in sent]).astype(np.int64)
-        came = [np.empty(n, records.dtype) for n, records in zip(counts.sum(axis=0), sent, strict=True)]
-        ways = zip(sent, came, counts.T, strict=True)
-        for request in [ranks.comm.Iallgatherv(records.view(np.uint8), _message(into, n)) for records, into, n in ways]:
-            wait(request)
+        came = sent
+        if self._tables.is_divided:
+            counts = ranks.all_gather([float(len(records)) for records in sent]).astype(np.int64)
+            came = _told_to_all(ranks.comm, sent, counts)
         for number, records in zip(self.numbers, came, strict=True):
             p = self._tables.whole.params[number]
             p.view(_bits(p))[records["row"]] = records["values"].reshape(-1, *p.shape[1:])
@@ -176,6 +182,15 @@ def _records(index: np.ndarray, values: np.ndarray, width: int) -> np.ndarray:
     records = np.empty(len(index), [("row", np.int64), ("values", values.dtype, (width,))])
     records["row"], records["values"] = index, values.reshape(-1, width)
     return records
+
+
+def _told_to_all(comm: MPI.Comm, sent: Sequence[np.ndarray], counts: np.ndarray) -> list[np.ndarray]:
+    """The records of all ranks, of which each sends as many as its row of `counts` says, a number a table."""
+    came = [np.empty(n, records.dtype) for n, records in zip(counts.sum(axis=0), sent, strict=True)]
+    ways = zip(sent, came, counts.T, strict=True)
+    for request in [comm.Iallgatherv(records.view(np.uint8), _message(into, n)) for records, into, n in ways]:
+        wait(request)
+    return came
 
 
 def _message(records: np.ndarray, counts: np.ndarray) -> list[Any]:

@@ -1,9 +1,11 @@
 """Plays scenes on real ranks: each asserts, on every rank, what `fastadam.mpi` promises; test_mpi.py runs them.
 By hand: ``mpiexec -n N python tests/mpi/ranks.py FOLDER [SCENE …]``; results are added to FOLDER/results.jsonl.
+FASTADAM_TEST_WAY says how optimizers step that do not say it themselves: "divided" or "replicated".
 The scenes are in scenes/, a file for each kind of promise.
 """
 
 import faulthandler
+import os
 import sys
 import time
 import traceback
@@ -12,6 +14,7 @@ from pathlib import Path
 from mpi4py import MPI
 
 sys.path.append(str(Path(__file__).parents[1]))
+import inside
 from scenes import (  # noqa: F401
     averages,
     changes,
@@ -25,17 +28,22 @@ from scenes import (  # noqa: F401
     network,
     rows,
     steps,
+    ways,
     weights,
 )
 from scenes.stage import ENDINGS, SCENES, tell
 
 #: seconds after which a rank that hangs shows where, and ends
 LIMIT = 300
+#: below how many bytes every rank steps everything
+WAYS = {"divided": 0, "replicated": sys.maxsize}
 
 
 def main(folder: Path, *names: str) -> None:
     """Play scenes one after the other; one that fails on a single rank, so that the others would wait, ends the job."""
     faulthandler.dump_traceback_later(LIMIT, exit=True)
+    if way := os.environ.get("FASTADAM_TEST_WAY"):
+        inside.replicate_below(WAYS[way])
     comm = MPI.COMM_WORLD
     for name in names:
         place, failure, start = folder / name, "", time.perf_counter()

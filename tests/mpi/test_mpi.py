@@ -1,4 +1,5 @@
 """`fastadam.mpi` with real ranks: each of scenes/, played by 1, 2 and 4 of them, some by 3; what ends a job.
+Several ranks play them in both ways: each steps its share, and each steps everything.
 One `mpiexec` plays all scenes in a row. Beside that, what needs no ranks: the arithmetic of who steps what.
 """
 
@@ -47,6 +48,10 @@ BY_THREE = (
     "rows_that_are_refused",
     "rows_on_one_rank_and_an_array_on_another",
     "worlds_of_rows_by_chance",
+    "both_ways_have_the_same_bits",
+    "every_rank_has_the_same_bits",
+    "sums_in_the_order_of_the_ranks",
+    "checkpoints_of_the_other_way",
 )
 #: seconds that a job may take, on a machine that does much else: one that hangs is ended by its ranks before
 LIMIT = 330
@@ -104,41 +109,46 @@ def results(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="session")
 def played(tmp_path_factory):
-    """What became of each scene, by number of ranks."""
+    """What became of each scene, by number of ranks and by way."""
     found = {}
 
-    def play(n: int) -> dict[str, str]:
-        if n not in found:
+    def play(n: int, way: str) -> dict[str, str]:
+        if (n, way) not in found:
             scenes = BY_THREE if n == 3 else marked("scene", *["several"] * (n > 1))
-            folder = tmp_path_factory.mktemp(f"ranks-{n}")
+            folder = tmp_path_factory.mktemp(f"ranks-{n}-{way}")
             digits = load_digits()
             np.savez(folder / "digits.npz", x=digits.data, labels=digits.target)
-            job = mpiexec(n, folder, *scenes)
+            job = mpiexec(n, folder, *scenes, FASTADAM_TEST_WAY=way)
             ended = f"was not played: the job ended, {job.returncode}\n{job.stderr[-5000:]}"
-            found[n] = {"": "" if job.returncode == 0 else ended}
+            became = found[n, way] = {"": "" if job.returncode == 0 else ended}
             for result in results(folder):
-                found[n][result["scene"]] = found[n].get(result["scene"], "") + result["failure"]
-        return found[n]
+                became[result["scene"]] = became.get(result["scene"], "") + result["failure"]
+        return found[n, way]
 
     return play
 
 
+#: numbers of ranks, and how they step; one rank steps everything in either way
+CASTS = [(1, "divided"), *((n, way) for n in (2, 3, 4) for way in ("divided", "replicated"))]
+
+
 @pytest.mark.parametrize(
-    ("scene", "n"),
+    ("scene", "n", "way"),
     [
-        *((scene, n) for n in (1, 2, 4) for scene in marked("scene")),
-        *((scene, n) for n in (2, 4) for scene in marked("several")),
-        *((scene, 3) for scene in BY_THREE),
+        (scene, n, way)
+        for n, way in CASTS
+        for scene in (BY_THREE if n == 3 else [*marked("scene"), *(marked("several") if n > 1 else [])])
     ],
 )
-def test_scene(scene, n, played):
-    failure = played(n).get(scene, played(n)[""] or "was not played")
+def test_scene(scene, n, way, played):
+    became = played(n, way)
+    failure = became.get(scene, became[""] or "was not played")
     assert not failure, failure
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_job_ends_well(n, played):
-    assert not played(n)[""]
+@pytest.mark.parametrize(("n", "way"), CASTS)
+def test_job_ends_well(n, way, played):
+    assert not played(n, way)[""]
 
 
 # ---------------------------------------------------------------- what ends a job

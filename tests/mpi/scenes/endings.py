@@ -117,7 +117,7 @@ def saves_until_killed(comm, folder):
     """A checkpoint that is written all the time, its parameters known at each step; a rank is killed in the middle."""
     delay, guilty = float(os.environ["KILL_AFTER"]), comm.size - 1
     params = {"W": np.zeros(40_000), "b": np.zeros(7, np.float32)}
-    opt = Sharded(fastadam.Adagrad, params, comm, bucket_bytes=50_000)
+    opt = Sharded(fastadam.Adagrad, params, comm, bucket_bytes=50_000, replicate_below=0)
     if (folder / "kept/checkpoint.json").exists():  # else the first save was cut off
         opt.load(folder / "kept")
         plain_params = {key: np.zeros_like(p) for key, p in params.items()}

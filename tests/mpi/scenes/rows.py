@@ -275,7 +275,7 @@ def rows_that_are_refused(comm, folder):
         opt.step(5 if comm.rank == guilty else good)
     assert (everything(opt), digest(inside.grad_views(opt))) == before
     beside.steps(1).check()
-    cut = Sharded(fastadam.Adam, [np.ones((4, 400))], comm, bucket_bytes=800 * comm.size)
+    cut = Sharded(fastadam.Adam, [np.ones((4, 400))], comm, bucket_bytes=800 * comm.size, replicate_below=0)
     said = "gradient of params[0]: expected an array, got Rows; its rows of 400 elements are cut"
     if comm.size > 1:
         with refused(comm, said, dict.fromkeys(range(comm.size), (ValueError, said))):

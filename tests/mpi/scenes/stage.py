@@ -182,6 +182,11 @@ def everything(opt) -> str:
     return f"{digest([*inside.whole_params(opt), *states])} {counts} {values}"
 
 
+def n_files(opt) -> int:
+    """How many ranks write a file of a checkpoint."""
+    return inside.layout(opt).n_ranks
+
+
 def same_states(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     for name in one.keys() - {"state", "param_groups"}:
