@@ -39,7 +39,9 @@ class _Lending:
         if given["grads"] is not None:
             raise TypeError("grads: JAX makes new gradients at each step; leave grads out, and call step(grads)")
         leaves, self._tree = jax.tree_util.tree_flatten_with_path(given["params"])
-        arrays = {key: _as_array(f"params{jax.tree_util.keystr(path)}", p) for key, (path, p) in _keyed(leaves)}
+        arrays = {key: _as_array(key, p) for key, p in _keyed(leaves)}
+        for key, array in arrays.items():
+            checks.array(key, array)
         self._own(arrays)
         self.core = self.made_of.make(type(self), given | {"params": self._arrays})
         self._lend()
@@ -110,10 +112,12 @@ class _Lending:
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("the optimizer is inside a step, or its parameters are taken back; wait for its end")
         try:
-            self._take_back()
-            yield self._arrays
+            try:
+                self._take_back()
+                yield self._arrays
+            finally:
+                self._lend()
         finally:
-            self._lend()
             self._lock.release()
 
     # What is lent, and taken back.
@@ -149,7 +153,7 @@ class _Lending:
     # Copies.
 
     def __getstate__(self: Any) -> dict[str, Any]:
-        state = super().__getstate__()  # type: ignore[misc]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         for name in ("_lent", "_lock", "_memories", "_arrays"):
             del state[name]
         return state | {"_tree": jax.tree_util.tree_unflatten(self._tree, self._arrays)}  # of keys
@@ -164,12 +168,12 @@ class _Lending:
         self._lend()
 
 
-def _keyed(leaves: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Leaves with what checkpoints call them: their paths as text, "0" for an array that is all."""
+def _keyed(leaves: list[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    """Leaves with what messages and checkpoints call them: their paths as text, "0" for an array that is all."""
     keys = [jax.tree_util.keystr(path, simple=True, separator=".") or "0" for path, _ in leaves]
     if len(set(keys)) < len(keys):
         keys = [jax.tree_util.keystr(path) for path, _ in leaves]
-    return zip(keys, leaves, strict=True)
+    return zip(keys, [leaf for _, leaf in leaves], strict=True)
 
 
 def _filled(array: np.ndarray) -> Memory:
@@ -186,7 +190,7 @@ def _as_array(name: str, value: Any) -> Any:
     if not isinstance(value, jax.Array):
         return value
     [*places] = value.sharding.device_set
-    if len(places) > 1 or places[0].platform != "cpu":
+    if len(places) > 1 or places[0].platform != "cpu" or places[0].local_hardware_id:  # others of the CPU are numbered
         where = f"lies on {len(places)} devices" if len(places) > 1 else f"lies on {places[0]}"
         raise TypeError(f"{name} {where}; move it by jax.device_put(…, jax.devices('cpu')[0]), or use optax")
     return np.asarray(value)
