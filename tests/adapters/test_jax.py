@@ -178,7 +178,7 @@ def test_a_computation_that_still_reads_gets_the_old_numbers():
     opt = adapter.SGD(x, lr=1.0)
     running = slow(opt.params, x)  # reads while the steps below are made
     at = address(opt.params)
-    new = opt.step(jnp.ones(1_000_000))
+    new = opt.step(np.ones(1_000_000, np.float32))  # of JAX a gradient would be computed after that
     assert not running.is_ready()
     assert running == expected
     assert new[0] == jnp.float32(1e-3) - 1
