@@ -160,7 +160,8 @@ def _step(made: Function) -> Callable[..., None]:
 
     step.__signature__ = made.signature()  # type: ignore[attr-defined]
     step.__name__ = step.__qualname__ = made.name
-    step.__doc__ = f"One step of `fastadam.{made.kind.__name__}`, its rule {made.rule.name!r}, in place; see `fastadam.functional`."
+    of_class = f"`fastadam.{made.kind.__name__}`, its rule {made.rule.name!r}"
+    step.__doc__ = f"One step of {of_class}, in place; see `fastadam.functional`."
     return step
 
 

@@ -46,12 +46,13 @@ typedef struct {
 /* For each algorithm two functions that take the GIL themselves, to be called before a loop. They return FASTADAM_OK or
  * FASTADAM_BAD_OPTIONS.
  * …_defaults: its defaults, those of fastadam's Python functions, with the size; zero in what it does not read.
- * …_check: whether its options are what Python takes. If not, `message`, of so many bytes, gets the reason; it may be NULL.
+ * …_check: whether its options are what Python takes. If not, `message`, of `size` bytes, gets the reason; it may be
+ * NULL.
  */
 #define FASTADAM_OF_OPTIONS(X) \\
 @of_options
 
-/* Step t = 1, 2, … of n elements; the options are not checked. Before each function: the members of the options that it reads. */
+/* Step t = 1, 2, … of n elements; the options are not checked. Before each function: the members that it reads. */
 #define FASTADAM_FUNCTIONS(X, real, suffix) \\
 @functions
 #define FASTADAM_ARGS(real) const fastadam_options *options, int64_t t, int64_t n, real *p, const real *g

@@ -541,6 +541,13 @@ def test_numba_is_imported_only_when_asked_for(tmp_path):
 # ---------------------------------------------------------------- docs/embedding.md
 
 
+def test_documented_clients_are_those_that_are_compiled():
+    blocks = re.findall(r"```(?:cpp|python)\n(?:#|//) (\w+_client\.\w+)\n(.*?)```", DOC.read_text(), re.S)
+    assert {name for name, _ in blocks} == {"cpp_client.cpp", "ctypes_client.py", "cffi_client.py"}
+    for name, block in blocks:
+        assert block in (HERE / "clients" / name).read_text()
+
+
 def test_documented_examples(tmp_path):
     blocks = re.findall(r"```(python|cython|c)\n(.*?)```", DOC.read_text(), re.S)
     names = [re.match(r"(?:#|/\*) (\S+\.(?:pyx?|c))\b", block) for _, block in blocks]
