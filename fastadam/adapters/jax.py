@@ -71,6 +71,7 @@ class _Lending:
         ------
         TypeError, ValueError
             For gradients or options that do not fit: nothing has changed then, and the old parameters are still valid.
+            After an error of a schedule no number has changed either, but ``opt.params`` are new arrays.
         RuntimeError
             If another thread is inside a step.
         """

@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import threading
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,17 @@ def equal(some, others):
 
 def address(array):
     return array.unsafe_buffer_pointer()
+
+
+@contextmanager
+def doubles(wanted):
+    """JAX with float64, within the block."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", wanted)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 @jax.jit
@@ -101,7 +113,7 @@ def test_every_class_is_there():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64", *DTYPES])
 def test_dtypes(dtype):
-    with jax.enable_x64(dtype in ("float64",)):
+    with doubles(dtype == "float64"):
         params = {"a": jnp.ones((3, 4), dtype), "b": jnp.ones((), dtype)}
         opt = adapter.Adam(params, lr=0.1)
         new = opt.step(jax.tree.map(jnp.ones_like, params))
@@ -183,6 +195,14 @@ def test_a_computation_that_still_reads_gets_the_old_numbers():
     assert running == expected
     assert new[0] == jnp.float32(1e-3) - 1
     assert address(new) != at
+
+
+def test_every_step_is_seen_as_it_was_handed_out():
+    """Computations that nobody waits for, each on the parameters of another step."""
+    ends = jax.jit(lambda x: (x.min(), x.max()))
+    opt, one = adapter.SGD(jnp.zeros(300_000), lr=1.0), np.ones(300_000, np.float32)
+    found = [ends(opt.step(one)) for _ in range(200)]
+    assert found == [(-t, -t) for t in range(1, 201)]
 
 
 @pytest.mark.parametrize("view", [np.asarray, np.from_dlpack])
@@ -315,6 +335,15 @@ def test_a_checkpoint_goes_on_here_and_in_numpy(tmp_path):
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+def test_a_schedule_that_fails_changes_no_number():
+    opt = adapter.Adam(jnp.ones(3), lr=lambda t: -1.0)
+    with pytest.raises(ValueError, match=r"lr\(1\)"):
+        opt.step(jnp.ones(3))
+    assert opt.params.tolist() == [1, 1, 1]
+    assert opt.t == 0
+
 
 REFUSED = {
     "structure": (lambda opt: opt.step({"y": jnp.ones(3)}), ValueError, "x"),
