@@ -4,6 +4,20 @@ The optimizer owns the memory of the parameters and lends it to JAX. A step take
 the arrays of before are deleted, as those that are donated to a jitted function. JAX returns memory only when no
 computation and no view reads it any more (`_lent.Memory.is_lent`). What has not returned is left to its readers, with
 the numbers that it has, and the step goes on in a copy.
+
+Every class of `fastadam.optimizers` is here, with its arguments and defaults.
+
+Examples
+--------
+>>> import jax, jax.numpy as jnp
+>>> from fastadam.adapters.jax import Adam
+>>> gradient = jax.jit(jax.grad(lambda params: (params["x"] ** 2).sum()))
+>>> opt = Adam({"x": jnp.ones(3)}, lr=0.1)
+>>> old = params = opt.params
+>>> for _ in range(100):
+...     params = opt.step(gradient(params))
+>>> bool(abs(params["x"]).max() < 0.1), old["x"].is_deleted()
+(True, True)
 """
 
 import time
