@@ -32,7 +32,7 @@ HEADER = """\
 
 /* What a function returns; unless it is FASTADAM_OK, nothing was touched. */
 #define FASTADAM_OK 0
-#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, or of a size that this fastadam does not know */
+#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, of a size that this fastadam does not know, or refused by a check */
 #define FASTADAM_BAD_LENGTH (-2)   /* n < 0 */
 #define FASTADAM_NULL_POINTER (-3) /* an array is NULL, and n > 0 */
 #define FASTADAM_BAD_STEP (-4)     /* t < 1 */
@@ -174,7 +174,9 @@ cdef int defaults(fastadam_options* options, size_t size, name) except -1:
     return 0
 
 cdef bint is_wrong(const fastadam_options* options, char* message, size_t size, name) except -1:
-    cdef bytes why = embedded.wrong(name, {own: member(options, k) for k, own in enumerate(MEMBERS)}).encode()
+    cdef bytes why = b"options: expected a size of sizeof(fastadam_options), got another, or NULL"
+    if options is not NULL and is_known(options.size):
+        why = embedded.wrong(name, {own: member(options, k) for k, own in enumerate(MEMBERS)}).encode()
     if message is not NULL and size > 0:
         why = why[: size - 1]
         memcpy(message, <const char*> why, len(why) + 1)
@@ -224,8 +226,6 @@ OF_OPTIONS = {
     return FASTADAM_OK
 """,
     "check": """{signature}:
-    if options is NULL or not is_known(options.size):
-        return FASTADAM_BAD_OPTIONS
     with gil:
         return FASTADAM_BAD_OPTIONS if is_wrong(options, message, size, "{name}") else FASTADAM_OK
 """,
