@@ -108,5 +108,6 @@ setup(
         *(extension(f"kernel._sweeps_{isa}", *flags) for isa, flags in ISA_FLAGS.items()),
         extension("capi"),
         extension("adapters._tensors"),
+        extension("adapters._lent"),
     ],
 )

@@ -1,7 +1,9 @@
-"""What one Adam step of 16 float32 elements costs through each door, and one's own rule beside the built-in one.
-`python bench/embedding.py` builds the Cython client of the tests (it needs cython and gcc) and prints a Markdown table.
+"""What one Adam step of float32 elements costs through each door, from 16 elements to 16 million.
+`python bench/embedding.py` builds the Cython client of the tests (it needs cython and gcc) and prints the Markdown
+tables of docs/embedding.md: nanoseconds at 16 elements, microseconds above. The doors take turns; medians are quoted.
 """
 
+import argparse
 import importlib.util
 import os
 import shutil
@@ -14,14 +16,17 @@ from pathlib import Path
 
 import numpy as np
 from numba import njit
+from report import machine
 
 import fastadam
 from fastadam import functional, rules
 from fastadam.numba import adam_step
 
-SIZE = 16
+SIZES = (16, 1_000, 100_000, 1_000_000, 16_000_000)
 CLIENTS = Path(__file__).parents[1] / "tests/clients"
 OPTIONS = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "beta_decay": 1.0, "eps_hat": False}
+#: so many steps, of the arrays p, g, m and v
+Run = Callable[..., None]
 
 
 @njit(nogil=True)
@@ -30,7 +35,7 @@ def repeat(count, p, g, m, v):
         adam_step(p, g, m, v, t, 1e-3, 0.9, 0.999, 1e-8, 1.0, False)
 
 
-def of_step(step: Callable) -> Callable[..., None]:
+def of_step(step: Callable) -> Run:
     """`count` calls from Python."""
 
     def run(count, p, g, m, v):
@@ -40,10 +45,14 @@ def of_step(step: Callable) -> Callable[..., None]:
     return run
 
 
-def of_class(cls, **options) -> Callable[..., None]:
-    p = np.ones(SIZE, np.float32)
-    bound = cls(p, n_threads=1, **options).step
-    return of_step(lambda p, g, m, v, t: bound(g))
+def of_class(cls, size: int) -> Run:
+    bound = cls(np.ones(size, np.float32)).step
+
+    def run(count, p, g, m, v):
+        for _ in range(count):
+            bound(g)
+
+    return run
 
 
 def cython_client(folder: str):
@@ -58,52 +67,62 @@ def cython_client(folder: str):
     return module
 
 
-def nanoseconds(run: Callable[..., None], count: int) -> float:
-    """The median of 21 rounds of `count` calls, a call."""
-    p, g, m, v = np.ones((4, SIZE), np.float32)
-    run(count, p, g, m, v)
-    rounds = []
-    for _ in range(21):
-        start = time.perf_counter()
-        run(count, p, g, m, v)
-        rounds.append((time.perf_counter() - start) / count * 1e9)
-    return float(np.median(rounds))
+def doors(size: int, client, own) -> dict[str, Run]:
+    """Each door by what stands in the table."""
+    return {
+        "`fastadam.Adam(p).step(g)`": of_class(fastadam.Adam, size),
+        "a rule of your own, `.step(g)`": of_class(own, size),
+        "`functional.adam(p, g, m, v, t)`": of_step(functional.adam),
+        "`adam_step(…)` within `@njit`": repeat,
+        "`fastadam_adam_f32(…)` in C or Cython": client.repeat,
+    }
 
 
-def own_rule_share(cls, size: int) -> tuple[float, float]:
-    """Microseconds of a step by the built-in Adam and by the same rule as one's own, default threads, in turn."""
+def nanoseconds(runs: dict[str, Run], size: int, rounds: int) -> dict[str, float]:
+    """Of a step by each door: the median of rounds of some 20 ms each, or of one step where that is longer."""
+    p = np.ones(size, np.float32)
     g = np.random.default_rng(0).standard_normal(size, np.float32)
-    optimizers = [fastadam.Adam(np.ones(size, np.float32)), cls(np.ones(size, np.float32))]
-    taken: list[list[float]] = [[], []]
-    calls = max(3, 20_000_000 // (size + 20_000))
-    for _ in range(11):
-        for k, optimizer in enumerate(optimizers):
-            optimizer.step(g)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    counts = {}
+    for name, run in runs.items():
+        run(3, p, g, m, v)
+        start = time.perf_counter()
+        run(3, p, g, m, v)
+        counts[name] = max(1, int(0.06 / (time.perf_counter() - start)))
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
             start = time.perf_counter()
-            for _ in range(calls):
-                optimizer.step(g)
-            taken[k].append((time.perf_counter() - start) / calls * 1e6)
-    built_in, own = np.median(taken, axis=1)
-    return float(built_in), float(own)
+            run(counts[name], p, g, m, v)
+            taken[name].append((time.perf_counter() - start) / counts[name] * 1e9)
+    return {name: float(np.median(own)) for name, own in taken.items()}
+
+
+def table(found: dict[int, dict[str, float]]) -> str:
+    """A line for each door, a column for each size."""
+    sizes = [f"{size:,}" + (", ns" if size == SIZES[0] else ", µs") for size in found]
+    lines = ["| one Adam step of float32 elements | " + " | ".join(sizes) + " |", "|---" * (1 + len(found)) + "|"]
+    for name in next(iter(found.values())):
+        cells = [f"{own[name]:,.0f}" if size == SIZES[0] else f"{own[name] / 1e3:,.1f}" for size, own in found.items()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21, help="rounds of each size (default: %(default)s)")
+    rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         own = fastadam.optimizer(rules.adam, rules.adam_scalars, ["m", "v"], **OPTIONS)
-        doors = [
-            ("`fastadam.Adam(p).step(g)`", of_class(fastadam.Adam), 20_000),
-            ("a rule of your own, `.step(g)`", of_class(own), 20_000),
-            ("`functional.adam(p, g, m, v, t)`", of_step(functional.adam), 2_000),
-            ("`adam_step(…)` within `@njit`", repeat, 200_000),
-            ("`fastadam_adam_f32(…)` in C or Cython", cython_client(folder).repeat, 200_000),
-        ]
-        print("| one Adam step of 16 float32 elements | ns |\n|---|---|")
-        for name, run, count in doors:
-            print(f"| {name} | {nanoseconds(run, count):,.0f} |")
-    print("\n| Adam as a rule of your own | built-in, µs | own, µs | own / built-in |\n|---|---|---|---|")
-    for size in (10_000, 1_000_000, 16_000_000):
-        built_in, mine = own_rule_share(own, size)
-        print(f"| {size:,} elements | {built_in:,.1f} | {mine:,.1f} | {mine / built_in:.2f} |")
+        client = cython_client(folder)
+        found = {size: nanoseconds(doors(size, client, own), size, rounds) for size in SIZES}
+    print(", ".join(f"{name} {value}" for name, value in list(machine().items())[:5]), "\n")
+    print(table(found))
+    built_in, mine = list(found[SIZES[0]])[:2]
+    sizes, ratios = [f"{n:,}" for n in found], [f"{own[mine] / own[built_in]:.2f}" for own in found.values()]
+    print("\n| Adam as a rule of your own / built-in | " + " | ".join(sizes) + " |")
+    print("|---" * (1 + len(found)) + "|")
+    print("| time | " + " | ".join(ratios) + " |")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from .rules import RULES
 from .stepped import Stepped
 
 
-class _Function:
+class Function:
     """The step of one rule, by the options of the class that has it."""
 
     def __init__(self, name: str, kind: Any, rule: Rule) -> None:
@@ -143,8 +143,8 @@ def _names(place: str, count: int) -> list[str]:
     return [place] if count == 1 else [f"{place}[{k}]" for k in range(count)]
 
 
-def _function(name: str, kind: Any, rule: Rule) -> Callable[..., None]:
-    made = _Function(name, kind, rule)
+def _step(made: Function) -> Callable[..., None]:
+    """What users call."""
     step_quickly, defaults = made.steppers.step_quickly, made.defaults
 
     def step(*arguments: Any, **given: Any) -> None:
@@ -159,26 +159,27 @@ def _function(name: str, kind: Any, rule: Rule) -> Callable[..., None]:
             made.call(arguments, hyper, n_threads)
 
     step.__signature__ = made.signature()  # type: ignore[attr-defined]
-    step.__name__ = step.__qualname__ = name
-    step.__doc__ = (
-        f"One step of `fastadam.{kind.__name__}`, its rule {rule.name!r}, in place; see `fastadam.functional`."
-    )
+    step.__name__ = step.__qualname__ = made.name
+    of_class = f"`fastadam.{made.kind.__name__}`, its rule {made.rule.name!r}"
+    step.__doc__ = f"One step of {of_class}, in place; see `fastadam.functional`."
     return step
 
 
-def _functions() -> dict[str, Callable[..., None]]:
+def _functions() -> dict[str, Function]:
     """A function for each rule, called after it; and for each class of no rule of its own, called after the class."""
-    found: dict[str, Callable[..., None]] = {}
+    found: dict[str, Function] = {}
     kinds: tuple[type[Stepped], ...] = (*CLASSES.values(), Average)
     for kind in kinds:
         own = {name: RULES[name] for name in kind.rules if "rules" in vars(kind)}
         for name, rule in (own or {kind.__name__.lower(): RULES[kind.rules[0]]}).items():
-            found[name] = _function(name, kind, rule)
+            found[name] = Function(name, kind, rule)
     return found
 
 
+#: what is known of every function, by its name
+MADE = _functions()
 #: every function by its name; each is a name of this module, too
-FUNCTIONS = _functions()
+FUNCTIONS = {name: _step(made) for name, made in MADE.items()}
 globals().update(FUNCTIONS)
 __all__ = [*FUNCTIONS]
 

@@ -45,7 +45,7 @@ def clients(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clients")
     shutil.copytree(HERE / "clients", folder, dirs_exist_ok=True)
     python("setup.py", "build_ext", "--inplace", cwd=folder, CFLAGS="-O0")  # quicker: they only pass on
-    return {name: load(folder, name) for name in ("cython_client", "c_client")}
+    return {name: load(folder, name) for name in ("cython_client", "c_client", "cpp_client")}
 
 
 @pytest.fixture(params=["cython_client", "c_client"])

@@ -5,6 +5,6 @@ from typing import TYPE_CHECKING
 from .. import names
 
 if TYPE_CHECKING:
-    from . import article, scipy, sklearn, thinc, torch  # noqa: F401
+    from . import article, jax, scipy, sklearn, thinc, torch  # noqa: F401
 else:
-    __getattr__, __dir__ = names.modules(__name__, "article", "scipy", "sklearn", "thinc", "torch")
+    __getattr__, __dir__ = names.modules(__name__, "article", "jax", "scipy", "sklearn", "thinc", "torch")

@@ -17,6 +17,11 @@ static inline void atomic_set(volatile int64_t *word, int64_t to) { _Interlocked
 
 static inline int64_t atomic_get(volatile int64_t *word) { return _InterlockedOr64(word, 0); }
 
+/* Add to the word; what it is then. */
+static inline int64_t atomic_add(volatile int64_t *word, int64_t some) {
+    return _InterlockedExchangeAdd64(word, some) + some;
+}
+
 #else
 
 static inline int64_t atomic_swap_if(volatile int64_t *word, int64_t from, int64_t to) {
@@ -28,6 +33,10 @@ static inline int64_t atomic_swap_if(volatile int64_t *word, int64_t from, int64
 static inline void atomic_set(volatile int64_t *word, int64_t to) { __atomic_store_n(word, to, __ATOMIC_RELEASE); }
 
 static inline int64_t atomic_get(volatile int64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+
+static inline int64_t atomic_add(volatile int64_t *word, int64_t some) {
+    return __atomic_add_fetch(word, some, __ATOMIC_ACQ_REL);
+}
 
 #endif
 #endif

@@ -23,7 +23,8 @@ _FEW_NUMBERS = 8
 _OF_LIBRARY = {
     "torch": "; PyTorch's tensors and models are stepped and averaged by fastadam.adapters.torch, as by its "
     "Adam(model.parameters())",
-    "jax": "; JAX's arrays never change: step a copy, numpy.array(x), and hand that to JAX again",
+    "jax": "; JAX's arrays never change: pytrees of them are stepped by fastadam.adapters.jax, as by its Adam(params); "
+    "or step a copy, numpy.array(x), and hand that to JAX again",
     "tensorflow": "; step copies, numpy.array(x) or model.get_weights(), and write them back, x.assign(…) or "
     "model.set_weights(…)",
     "mlx": "; step a copy, numpy.array(x), and hand it back as mlx.core.array(…)",

@@ -32,18 +32,27 @@ HEADER = """\
 
 /* What a function returns; unless it is FASTADAM_OK, nothing was touched. */
 #define FASTADAM_OK 0
-#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, or of a size that this fastadam does not know */
+#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, of a size that this fastadam does not know, or refused by a check */
 #define FASTADAM_BAD_LENGTH (-2)   /* n < 0 */
 #define FASTADAM_NULL_POINTER (-3) /* an array is NULL, and n > 0 */
 #define FASTADAM_BAD_STEP (-4)     /* t < 1 */
 
-/* The hyper-parameters of all algorithms. Zero it, set size, then what the algorithm uses; there are no defaults. */
+/* The hyper-parameters of all algorithms. fastadam_adam_defaults(&options, sizeof options) fills it for Adam. */
 typedef struct {
     size_t size; /* sizeof(fastadam_options) */
 @members
 } fastadam_options;
 
-/* Step t = 1, 2, … of n elements. Before each function: the members of the options that it reads. */
+/* For each algorithm two functions that take the GIL themselves, to be called before a loop. They return FASTADAM_OK or
+ * FASTADAM_BAD_OPTIONS.
+ * …_defaults: its defaults, those of fastadam's Python functions, with the size; zero in what it does not read.
+ * …_check: whether its options are what Python takes. If not, `message`, of `size` bytes, gets the reason; it may be
+ * NULL.
+ */
+#define FASTADAM_OF_OPTIONS(X) \\
+@of_options
+
+/* Step t = 1, 2, … of n elements; the options are not checked. Before each function: the members that it reads. */
 #define FASTADAM_FUNCTIONS(X, real, suffix) \\
 @functions
 #define FASTADAM_ARGS(real) const fastadam_options *options, int64_t t, int64_t n, real *p, const real *g
@@ -53,6 +62,7 @@ typedef struct {
 #define FASTADAM_DECLARE(name, arguments) static int(*fastadam_##name) arguments;
 FASTADAM_FUNCTIONS(FASTADAM_DECLARE, float, f32)
 FASTADAM_FUNCTIONS(FASTADAM_DECLARE, double, f64)
+FASTADAM_OF_OPTIONS(FASTADAM_DECLARE)
 #undef FASTADAM_DECLARE
 
 static inline void *fastadam_find(PyObject *table, const char *name) {
@@ -70,6 +80,7 @@ static inline int import_fastadam(void) {
     found = found && (*(void **)&fastadam_##name = fastadam_find(table, "fastadam_" #name)) != NULL;
     FASTADAM_FUNCTIONS(FASTADAM_FIND, float, f32)
     FASTADAM_FUNCTIONS(FASTADAM_FIND, double, f64)
+    FASTADAM_OF_OPTIONS(FASTADAM_FIND)
 #undef FASTADAM_FIND
     Py_XDECREF(table);
     Py_XDECREF(module); /* the interpreter keeps it, and with it the functions */
@@ -111,10 +122,25 @@ cdef extern from "fastadam.h":
 PYX = '''\
 # cython: language_level=3, cdivision=True
 """The C interface: fastadam.h declares it. Generated from fastadam/rules.py: do not edit."""
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy, memset
 
+from fastadam import embedded
 from fastadam.kernel import backends
+from fastadam.names import offer
+
+#: the members of fastadam_options after its size, all of them doubles
+MEMBERS = @names
+
+def address(name):
+    """The address of a function of fastadam.h, for ctypes and cffi."""
+    functions = globals()["__pyx_capi__"]
+    if name not in functions:
+        raise ValueError(f"name: fastadam.h has no {name!r}; {offer(name, functions, 'it has')}")
+    capsule = functions[name]
+    return <size_t> PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
 
 cdef extern from "denormals.h":
     uint64_t denormals_off() nogil
@@ -134,8 +160,30 @@ cdef inline double member(const fastadam_options* options, int k) noexcept nogil
     """The member number k; zero where the caller's header is older than that."""
     return (&options.lr)[k] if options.size >= size_of(k + 1) else 0.0
 
+cdef inline bint is_known(size_t size) noexcept nogil:
+    """Whether a header had options of this size."""
+    return size_of(OF_THE_FIRST_HEADER) <= size <= sizeof(fastadam_options)
+
+cdef int defaults(fastadam_options* options, size_t size, name) except -1:
+    cdef fastadam_options filled
+    memset(&filled, 0, sizeof(filled))
+    for k, value in enumerate(embedded.defaults(name, MEMBERS)):
+        (&filled.lr)[k] = value
+    filled.size = size
+    memcpy(options, &filled, size)
+    return 0
+
+cdef bint is_wrong(const fastadam_options* options, char* message, size_t size, name) except -1:
+    cdef bytes why = b"options: expected a size of sizeof(fastadam_options), got another, or NULL"
+    if options is not NULL and is_known(options.size):
+        why = embedded.wrong(name, {own: member(options, k) for k, own in enumerate(MEMBERS)}).encode()
+    if message is not NULL and size > 0:
+        why = why[: size - 1]
+        memcpy(message, <const char*> why, len(why) + 1)
+    return len(why) > 0
+
 cdef inline int refused(const fastadam_options* options, int64_t t, int64_t n) noexcept nogil:
-    if options is NULL or not size_of(OF_THE_FIRST_HEADER) <= options.size <= sizeof(fastadam_options):
+    if options is NULL or not is_known(options.size):
         return FASTADAM_BAD_OPTIONS
     return FASTADAM_BAD_LENGTH if n < 0 else FASTADAM_BAD_STEP if t < 1 else FASTADAM_OK
 
@@ -169,6 +217,26 @@ cdef sweep_t {name}_sweep_{suffix} = <sweep_t> <size_t> backends.sweep_addresses
     return FASTADAM_OK
 """
 
+OF_OPTIONS = {
+    "defaults": """{signature}:
+    if options is NULL or not is_known(size):
+        return FASTADAM_BAD_OPTIONS
+    with gil:
+        defaults(options, size, "{name}")
+    return FASTADAM_OK
+""",
+    "check": """{signature}:
+    with gil:
+        return FASTADAM_BAD_OPTIONS if is_wrong(options, message, size, "{name}") else FASTADAM_OK
+""",
+}
+
+#: what the functions of options take
+TAKEN = {
+    "defaults": "fastadam_options *options, size_t size",
+    "check": "const fastadam_options *options, char *message, size_t size",
+}
+
 
 def generate() -> dict[str, str]:
     """The interface's texts, by the paths of their files below ``fastadam/``."""
@@ -177,12 +245,30 @@ def generate() -> dict[str, str]:
     flags = {name for rule in every for name in rule.flags}
     in_header = [f"    double {name};{' /* a flag: zero or not */' if name in flags else ''}" for name in names]
     both = [(rule, suffix) for suffix in DTYPES for rule in every]
-    in_pxd = "\n".join(f"        double {name}" for name in names)
+    of_options = [(rule, what) for rule in every for what in OF_OPTIONS]
+    rows = [f"    X({rule.name}_{what}, ({TAKEN[what]}))" for rule, what in of_options]
+    functions = "".join(function(*one, [*names]) for one in both)
+    for rule, what in of_options:
+        functions += "\n" + OF_OPTIONS[what].format(name=rule.name, signature=signature_of_options(rule, what))
     return {
-        "include/fastadam.h": fill(HEADER, members="\n".join(in_header), functions=" \\\n".join(map(row, every))),
-        "capi.pxd": fill(PXD, members=in_pxd, functions="\n".join(signature(*one) for one in both)),
-        "capi.pyx": PYX.replace("@n_members", str(len(names))) + "".join(function(*one, [*names]) for one in both),
+        "include/fastadam.h": fill(
+            HEADER,
+            members="\n".join(in_header),
+            of_options=" \\\n".join(rows),
+            functions=" \\\n".join(map(row, every)),
+        ),
+        "capi.pxd": fill(
+            PXD,
+            members="\n".join(f"        double {name}" for name in names),
+            functions="\n".join([signature(*one) for one in both] + [signature_of_options(*one) for one in of_options]),
+        ),
+        "capi.pyx": fill(PYX, n_members=str(len(names)), names=repr(tuple(names))) + functions,
     }
+
+
+def signature_of_options(rule: Rule, what: str) -> str:
+    """The head, in Cython, of the function that fills the rule's options, or that checks them."""
+    return f"cdef int fastadam_{rule.name}_{what}({TAKEN[what]}) noexcept nogil"
 
 
 def members(rule: Rule) -> list[str]:
@@ -191,7 +277,7 @@ def members(rule: Rule) -> list[str]:
 
 
 def fill(template: str, **texts: str) -> str:
-    """The template with its lines ``@name`` replaced; C and Cython have too many braces for `str.format`."""
+    """The template with what ends lines as ``@name`` replaced; C and Cython have too many braces for `str.format`."""
     for name, text in texts.items():
         template = template.replace(f"@{name}\n", f"{text}\n")
     return template

@@ -1,12 +1,14 @@
 """The doors for other libraries, each against the Python classes to the bit: functions, C and Cython, Numba.
-Two clients and the examples of docs/embedding.md are compiled here, as a user would compile them.
+Five clients and the examples of docs/embedding.md are compiled here, as a user would compile them.
 """
 
+import ctypes
 import inspect
 import itertools
 import json
 import pickle
 import re
+import runpy
 from concurrent.futures import ThreadPoolExecutor
 from math import sqrt
 from pathlib import Path
@@ -15,13 +17,14 @@ import inside
 import numpy as np
 import pytest
 from cases import BY_RULE, CASES, DTYPES, VARIANTS, arrays_of, gradients, make
-from conftest import python
+from conftest import HERE, python
 from numba import njit
 from places import ROOT
 
 import fastadam
 import fastadam.numba
-from fastadam import functional
+from fastadam import capi, functional
+from fastadam.kernel import generate_c
 from fastadam.rule import OF_THE_STEP, arguments
 from fastadam.rules import RULES
 
@@ -183,10 +186,10 @@ def test_client_on_many_threads(client):
         np.testing.assert_array_equal(p, inside.planned(opt)[0])
 
 
-def test_version_and_size(clients):
-    for client in clients.values():
-        assert client.VERSION == 1
-        assert client.SIZE == 31 * 8
+def test_version_and_size(client):
+    assert client.VERSION == 1
+    assert client.SIZE == 31 * 8
+    assert tuple(MEMBERS) == capi.MEMBERS
 
 
 def test_members_that_an_older_header_has_not_are_zero(client):
@@ -215,6 +218,121 @@ def test_client_adds_the_step_with_its_rate(client):
             np.testing.assert_array_equal(ours, theirs)
         accumulated.append(into[1])
     assert (accumulated[0] > accumulated[1]).all()
+
+
+@pytest.fixture(params=["cpp_client", "ctypes_client", "cffi_client"])
+def descend(request, clients):
+    """Of each client that steps Adam alone, on the sum of x**2."""
+    if request.param in clients:
+        return clients[request.param].descend
+    if request.param == "cffi_client":
+        pytest.importorskip("cffi")
+    return runpy.run_path(str(HERE / "clients" / f"{request.param}.py"))["descend"]
+
+
+def test_other_languages_are_the_class(descend):
+    x, p = np.linspace(-1, 1, 1025), np.linspace(-1, 1, 1025)
+    opt = fastadam.Adam(p, lr=0.1)
+    for _ in range(50):
+        opt.step(2 * p)
+    descend(x, 50, 0.1)
+    np.testing.assert_array_equal(x, p)
+    with pytest.raises(ValueError, match=re.escape("lr: expected a number >= 0 and finite, got -0.1")):
+        descend(x, 50, -0.1)
+    np.testing.assert_array_equal(x, p)
+
+
+def test_an_address_of_no_function():
+    with pytest.raises(ValueError, match="fastadam_adam_f64"):
+        capi.address("fastadam_adam_f46")
+
+
+# ---------------------------------------------------------------- options of C
+
+
+class Options(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), *((name, ctypes.c_double) for name in MEMBERS)]
+
+
+def of_options(name, *taken):
+    return ctypes.CFUNCTYPE(ctypes.c_int, *taken)(capi.address(f"fastadam_{name}"))
+
+
+SIZE = ctypes.sizeof(Options)
+
+
+def filled(rule, size=SIZE):
+    options = Options(-1, *[-7.0] * len(MEMBERS))
+    code = of_options(f"{rule}_defaults", ctypes.c_void_p, ctypes.c_size_t)(ctypes.addressof(options), size)
+    return code, options
+
+
+def reason_of(rule, options, size=200):
+    check = of_options(f"{rule}_check", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+    reason = ctypes.create_string_buffer(b"untouched", 200)
+    code = check(None if options is None else ctypes.addressof(options), reason, size)
+    return code, reason.value.decode()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_defaults_are_those_of_the_class(rule):
+    code, options = filled(rule)
+    assert (code, options.size) == (OK, SIZE)
+    opt = BY_RULE[rule][0](np.ones(1))
+    values = dict(
+        zip(RULES[rule].hyper, opt.hyper_values(RULES[rule], opt.param_groups[0], getattr(opt, "lr", 0.0)), strict=True)
+    )
+    read = generate_c.members(RULES[rule])
+    assert {name: getattr(options, name) for name in MEMBERS} == {
+        name: values[name] if name in read else 0.0 for name in MEMBERS
+    }
+    assert reason_of(rule, options)[0] == (BAD_OPTIONS if rule == "sgd_nesterov" else OK)  # it needs a momentum
+
+
+def test_defaults_know_the_size_of_an_older_header():
+    size = (1 + OF_THE_FIRST_HEADER) * 8
+    code, options = filled("nadam", size)
+    assert (code, options.size, options.beta2) == (OK, size, 0.999)
+    assert options.momentum_decay == -7.0  # beyond what the caller has
+    assert reason_of("nadam", options) == (OK, "")
+    assert filled("adam", 8)[0] == filled("adam", SIZE + 8)[0] == BAD_OPTIONS
+    assert filled("adam", 8)[1].lr == -7.0
+    assert of_options("adam_defaults", ctypes.c_void_p, ctypes.c_size_t)(None, size) == BAD_OPTIONS
+
+
+WRONG = {
+    ("adam", "lr", -1.0): "lr: expected a number >= 0 and finite, got -1.0",
+    ("adam", "beta1", 1.0): "beta1: expected a number >= 0 and < 1, got 1.0",
+    ("adam", "beta2", np.nan): "beta2: expected a number >= 0 and < 1, got nan",
+    ("adamax", "weight_decay", np.inf): "weight_decay: expected a number >= 0 and finite, got inf",
+    ("adadelta", "beta2", 0.5): "beta2: expected 0.9, as beta1, got 0.5",
+    ("ademamix", "beta3", 2.0): "beta3: expected a number >= 0 and < 1, got 2.0",
+    ("rprop", "eta_plus", 1.0): "eta_plus: expected a number > 1 and finite, got 1.0",
+    ("rprop", "shortest", 99.0): "shortest, longest: expected the smaller number first, got (99.0, 50.0)",
+    ("sgd_nesterov", "dampening", 0.5): "nesterov: needs a momentum above 0",
+    ("schedule_free", "decay", -0.5): "decay: expected a number >= 0 and finite, got -0.5",
+    ("schedule_free", "warmup_steps", 0.5): "warmup_steps: expected a whole number",
+    ("average", "decay", 1.5): "decay: expected a number >= 0 and <= 1, got 1.5",
+}
+
+
+@pytest.mark.parametrize(("rule", "member", "value"), WRONG)
+def test_options_are_checked_as_in_python(rule, member, value):
+    _, options = filled(rule)
+    setattr(options, member, value)
+    code, reason = reason_of(rule, options)
+    expected = WRONG[rule, member, value]
+    assert (code, reason[: len(expected)]) == (BAD_OPTIONS, expected)
+    assert reason_of(rule, options, 5) == (BAD_OPTIONS, expected[:4])
+    assert reason_of(rule, options, 0) == (BAD_OPTIONS, "untouched")
+
+
+def test_options_of_no_size_are_refused():
+    _, options = filled("adam")
+    options.size = 8
+    for given in (options, None):
+        code, reason = reason_of("adam", given)
+        assert (code, reason[:23]) == (BAD_OPTIONS, "options: expected a siz")
 
 
 def test_header_and_pxd_have_every_rule():
@@ -423,6 +541,13 @@ def test_numba_is_imported_only_when_asked_for(tmp_path):
 
 
 # ---------------------------------------------------------------- docs/embedding.md
+
+
+def test_documented_clients_are_those_that_are_compiled():
+    blocks = re.findall(r"```(?:cpp|python)\n(?:#|//) (\w+_client\.\w+)\n(.*?)```", DOC.read_text(), re.S)
+    assert {name for name, _ in blocks} == {"cpp_client.cpp", "ctypes_client.py", "cffi_client.py"}
+    for name, block in blocks:
+        assert block in (HERE / "clients" / name).read_text()
 
 
 def test_documented_examples(tmp_path):

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int64_t
 
-from fastadam.capi cimport FASTADAM_VERSION, fastadam_adam_f32, fastadam_options
+from fastadam.capi cimport FASTADAM_VERSION, fastadam_adam_defaults, fastadam_adam_f32, fastadam_options
 
 ctypedef fused real:
     float
@@ -47,7 +47,7 @@ def repeat(int count, float[::1] p, float[::1] g, float[::1] m, float[::1] v):
     """`count` steps of Adam with one gradient: what bench/embedding.py times."""
     cdef fastadam_options options
     cdef int64_t t
-    options = fastadam_options(size=sizeof(fastadam_options), lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
+    fastadam_adam_defaults(&options, sizeof(options))
     with nogil:
         for t in range(1, count + 1):
             fastadam_adam_f32(&options, t, p.shape[0], &p[0], &g[0], &m[0], &v[0])

@@ -1,8 +1,9 @@
-"""Builds the two clients of fastadam's C interface beside their sources: python setup.py build_ext --inplace.
-One cimports fastadam, the other includes fastadam.h.
-Each calls every rule that there is, in lines that are written here.
+"""Builds the clients of fastadam's C interface beside their sources: python setup.py build_ext --inplace.
+One cimports fastadam, the others include fastadam.h, in C and in C++.
+The first two call every rule that there is, in lines that are written here.
 """
 
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -35,4 +36,7 @@ clients = [
     Extension(name, [source], include_dirs=[fastadam.get_include()])
     for name, source in (("cython_client", "cython_client.pyx"), ("c_client", "c_client.c"))
 ]
+STRICT = [] if sys.platform == "win32" else ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
+include = [fastadam.get_include()]
+clients += [Extension("cpp_client", ["cpp_client.cpp"], include_dirs=include, extra_compile_args=STRICT)]
 setup(name="clients", ext_modules=cythonize(clients, quiet=True))

@@ -31,9 +31,13 @@ MODULES = [
 #: modules whose docstrings must have examples
 SHOWN = {f"fastadam.{name}" for name in ("schedules", "custom", "functional")}
 SHOWN |= {f"fastadam.optimizers.{name}" for name in ("adam", "descent", "recent")}
-SHOWN |= {f"fastadam.adapters.{name}" for name in ("article", "scipy", "sklearn", "thinc", "torch", "torch_state")}
+SHOWN |= {
+    f"fastadam.adapters.{name}" for name in ("article", "jax", "scipy", "sklearn", "thinc", "torch", "torch_state")
+}
 #: modules whose examples need a package that the tests do not install; CI does
 NEED = {f"fastadam.adapters.{name}": "torch" for name in ("tensors", "torch", "torch_average", "torch_state")}
+SHOWN.add("fastadam.adapters.jax")
+NEED["fastadam.adapters.jax"] = "jax"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -115,7 +115,7 @@ import sys, fastadam
 before = set(sys.modules)
 assert not before & {"numba", "scipy", "sklearn", "thinc", "torch", "mpi4py", "difflib", "fastadam.functional"}
 assert {"adapters", "functional", "mpi", "numba"} <= set(dir(fastadam))
-assert {"article", "scipy", "sklearn", "thinc", "torch"} <= set(dir(fastadam.adapters))
+assert {"article", "jax", "scipy", "sklearn", "thinc", "torch"} <= set(dir(fastadam.adapters))
 assert not hasattr(fastadam, "nonsense") and not hasattr(fastadam.adapters, "nonsense")
 """
 
@@ -146,6 +146,7 @@ def test_submodules_load_when_asked_for(code):
     [
         ("numba", "fastadam.numba", "pip install 'fastadam[numba]'"),
         ("mpi4py", "fastadam.mpi", "pip install 'fastadam[mpi]'"),
+        ("jax", "fastadam.adapters.jax", "pip install 'fastadam[jax]'"),
         ("scipy", "fastadam.adapters.scipy", "pip install 'fastadam[scipy]'"),
         ("sklearn", "fastadam.adapters.sklearn", "pip install 'fastadam[sklearn]'"),
         ("thinc", "fastadam.adapters.thinc", "pip install 'fastadam[thinc]'"),
@@ -174,8 +175,8 @@ def of_library(module, **members):
 ADVICE = [
     (of_library("torch.nn.parameter"), "fastadam.adapters.torch"),
     (of_library("pandas.core.frame", __array__=None), ".to_numpy(copy=True)"),
-    (of_library("jaxlib._jax", __array__=None), "never change: step a copy, numpy.array(x)"),
-    (of_library("jax._src.core"), "never change: step a copy, numpy.array(x)"),
+    (of_library("jaxlib._jax", __array__=None), "fastadam.adapters.jax, as by its Adam(params)"),
+    (of_library("jax._src.core"), "fastadam.adapters.jax, as by its Adam(params)"),
     (of_library("tensorflow.python.ops.variables", __array__=None), "x.assign("),
     (of_library("keras.src.models.sequential"), "model.set_weights("),
     (of_library("mlx.core"), "mlx.core.array("),
