@@ -1,4 +1,4 @@
-"""The functions in the place of autograd's optimizers, beside autograd's own: numbers, structures, callbacks. Errors."""
+"""The functions in the place of autograd's optimizers, beside autograd's own: numbers, structures, errors."""
 
 import inspect
 
