@@ -6,7 +6,7 @@ PennyLane takes some ten operations on tensors for each. ``accumulation`` has Pe
 may be read, replaced, copied and pickled. Attributes such as ``stepsize`` are read at each step. A step returns new
 tensors and makes new accumulations: it changes no array. Its results are real numbers: integers become float64.
 
-- Adam adds ε before the correction: `fastadam.Adam` with ``eps_hat=True``. Its results are float64 always, as PennyLane's.
+- Adam adds ε before the correction: `fastadam.Adam` with ``eps_hat=True``. Its results are float64, as in PennyLane.
 - RMSProp adds ε within the root: `fastadam.RMSprop` with ``eps_in_sqrt=True``.
 - The momentum of PennyLane holds steps, rate included: the rate of a step does not change what is on its way.
 - ``AdagradOptimizer`` stays PennyLane's own: it adds ε within the root, which `fastadam.Adagrad` cannot.
