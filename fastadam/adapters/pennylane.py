@@ -1,18 +1,23 @@
 """PennyLane's optimizers, stepped by fastadam: ``fastadam.adapters.pennylane.AdamOptimizer(0.01)`` in place of
-``qml.AdamOptimizer(0.01)``, and four of its relatives. Each class *is* PennyLane's, with another ``apply_grad``.
+``qml.AdamOptimizer(0.01)``, and its relatives. Each class *is* PennyLane's, with another ``apply_grad``.
 
 Arguments, defaults, methods and numbers are PennyLane's. All trainable arguments are stepped in one compiled call;
-PennyLane takes some ten operations on tensors for each. ``accumulation`` has PennyLane's structure, of plain arrays: it
-may be read, replaced, copied and pickled. Attributes such as ``stepsize`` are read at each step. A step returns new
-tensors and makes new accumulations: it changes no array. Its results are real numbers: integers become float64.
+PennyLane takes some ten operations for each. Attributes such as ``stepsize`` are read at each step. A step returns new
+tensors and does not change those that it was given.
 
 - Adam adds ε before the correction: `fastadam.Adam` with ``eps_hat=True``. Its results are float64, as in PennyLane.
 - RMSProp adds ε within the root: `fastadam.RMSprop` with ``eps_in_sqrt=True``.
-- The momentum of PennyLane holds steps, rate included: the rate of a step does not change what is on its way.
-- ``AdagradOptimizer`` stays PennyLane's own: it adds ε within the root, which `fastadam.Adagrad` cannot.
+- The momentum of PennyLane holds steps, rate included: the rate of a step does not change what is on its way. With
+  momentum alone a small step takes as long as PennyLane's.
+- ``accumulation`` has PennyLane's structure. It may be read, edited, replaced, copied and pickled. Its arrays are plain
+  ones, and they are stepped in place: copy what is to stay. Arrays that are put into it are copied.
+- Integers become float64.
 
-Where PennyLane broadcasts a gradient to another shape, complex numbers, and what is trainable but none of PennyLane's
-tensors, are a ValueError or a TypeError, before anything changes.
+Two classes stay PennyLane's own. ``AdagradOptimizer`` adds ε within the root, which `fastadam.Adagrad` cannot.
+``GradientDescentOptimizer`` multiplies and subtracts, which one compiled call does not do sooner.
+
+Three things are a ValueError or a TypeError, before anything changes: a gradient of another shape than its argument,
+complex numbers, and a trainable argument that is no tensor of PennyLane's.
 
 Examples
 --------
@@ -31,7 +36,7 @@ Examples
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -42,7 +47,7 @@ except ImportError as error:
     raise ImportError("fastadam.adapters.pennylane needs PennyLane: pip install 'fastadam[pennylane]'") from error
 
 from ..kernel import checks
-from ..kernel._stepper import Stepper
+from ..kernel._stepper import Stepper, are_same
 from ..optimizers import SGD, Adam, RMSprop
 from ..rule import Rule
 from ..rules import RULES
@@ -50,43 +55,80 @@ from .hyper import hyper_of, number
 
 __all__ = [
     "AdamOptimizer",
-    "GradientDescentOptimizer",
     "MomentumOptimizer",
     "NesterovMomentumOptimizer",
     "RMSPropOptimizer",
 ]
 
 
+class _Laid(NamedTuple):
+    """The arrays of the last step: private copies of the trainable arguments, and the states in ``accumulation``."""
+
+    like: list[Any]  # what the copies were made for
+    stepper: Stepper
+    params: list[np.ndarray]
+    states: list[list[np.ndarray]]
+
+
 class _Stepped:
-    """A step by fastadam, mixed in before an optimizer of PennyLane's."""
+    """A step by fastadam, mixed in before an optimizer of PennyLane's.
+
+    Between two steps a circuit runs, which leaves nothing of this in the processor's caches: so little is done anew.
+    """
 
     _rule: ClassVar[Rule]
+    #: the attributes that are the numbers of a step
+    _named: ClassVar[tuple[str, ...]]
+    #: the numbers of the last step, and what `_hyper` made of them
+    _told: tuple[list[Any], Any] = ([], None)
+    _laid: _Laid | None = None
     stepsize: Any
     accumulation: Any
 
     def apply_grad(self, grad: Any, args: Sequence[Any]) -> list[Any]:
         """The arguments after a step: a new tensor for each that is trainable, by its entry of `grad`."""
-        trained = [k for k, arg in enumerate(args) if getattr(arg, "requires_grad", False)]
-        hyper, factor = self._hyper()
-        t, memory = self._memory(len(args))
-        grads = _gradients(grad, len(trained))
-        params = [self._parameter(k, args[k], g) for k, g in zip(trained, grads, strict=True)]
-        states = [[_state(own[k], p) for own in memory] for k, p in zip(trained, params, strict=True)]
-        if trained:
-            stepper = Stepper(self._rule)
-            stepper.lay(params, states, [f"args[{k}]" for k in trained])
-            stepper.step(grads, t, hyper, factor)
         args_new = list(args)
-        for k, p, new in zip(trained, params, states, strict=True):
-            args_new[k] = p.view(type(args[k]))
-            args_new[k].requires_grad = args[k].requires_grad
-            for own, state in zip(memory, new, strict=True):
-                own[k] = state
+        trained = [k for k, arg in enumerate(args) if getattr(arg, "requires_grad", False)]
+        t, memory = self._memory(len(args))
+        if trained:
+            grads = _gradients(grad, len(trained))
+            numbers = [getattr(self, name) for name in self._named]
+            told = self._told if are_same(self._told[0], numbers) else (numbers, self._hyper(*numbers))
+            laid = self._layout(trained, args, grads, memory)
+            for k, p in zip(trained, laid.params, strict=True):
+                p[...] = args[k]
+            laid.stepper.step(grads, t, *told[1])
+            self._told = told
+            for k, p in zip(trained, laid.params, strict=True):
+                args_new[k] = new = p.copy().view(type(args[k]))
+                new.requires_grad = args[k].requires_grad
+            if laid is not self._laid:
+                self._laid = laid
+                for k, own in zip(trained, laid.states, strict=True):
+                    for kept, state in zip(memory, own, strict=True):
+                        kept[k] = state
         self._keep(t, memory)
         return args_new
 
-    def _hyper(self) -> tuple[tuple[float, ...], float]:
-        """The rule's hyper-parameters, and the factor of the gradients."""
+    def _layout(self, trained: list[int], args: Any, grads: list[np.ndarray], memory: list[list[Any]]) -> _Laid:
+        """The arrays of the last step if they fit these arguments and states, or others."""
+        for k in trained:
+            if not isinstance(args[k], tensor):
+                raise TypeError(f"args[{k}]: expected a tensor of pennylane.numpy, got {type(args[k]).__name__}")
+        laid = self._laid
+        like: list[Any] = [(k, args[k].shape, args[k].dtype) for k in trained]
+        like += [g.dtype for g in grads]
+        states = [[own[k] for own in memory] for k in trained]
+        if laid is not None and laid.like == like and are_same(laid.states, states):
+            return laid
+        params = [self._parameter(k, args[k], g) for k, g in zip(trained, grads, strict=True)]
+        states = [[_state(kept, p) for kept in own] for own, p in zip(states, params, strict=True)]
+        stepper = Stepper(self._rule)
+        stepper.lay(params, states, [f"args[{k}]" for k in trained])
+        return _Laid(like, stepper, params, states)
+
+    def _hyper(self, *numbers: Any) -> tuple[tuple[float, ...], float]:
+        """The rule's hyper-parameters for these numbers, and the factor of the gradients."""
         raise NotImplementedError
 
     def _memory(self, n: int) -> tuple[int, list[list[Any]]]:
@@ -98,20 +140,22 @@ class _Stepped:
         [self.accumulation] = memory
 
     def _parameter(self, k: int, arg: Any, g: np.ndarray) -> np.ndarray:
-        """A copy of argument `k` in the dtype that PennyLane's result would have."""
-        if not isinstance(arg, tensor):
-            raise TypeError(f"args[{k}]: expected a tensor of pennylane.numpy, got {type(arg).__name__}")
+        """An array like argument `k` in the dtype that PennyLane's result would have."""
         dtype = self._dtype(arg, g)
         if dtype.kind != "f" or dtype.itemsize > 8:
             raise TypeError(f"args[{k}]: expected real numbers of at most 64 bits, and so its gradient, got {dtype}")
-        return np.array(arg, dtype)
+        return np.empty_like(arg, dtype, subok=False)
 
     def _dtype(self, *arrays: Any) -> np.dtype[Any]:
         return np.result_type(0.0, self.stepsize, *arrays)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: all but the arrays of the last step."""
+        return {name: value for name, value in vars(self).items() if name not in ("_laid", "_told")}
+
 
 def _gradients(grad: Any, n: int) -> list[np.ndarray]:
-    """The first `n` gradients. Where nothing is trainable, `grad` may be anything."""
+    """The first `n` gradients."""
     try:
         return [np.asarray(grad[k]) for k in range(n)]
     except IndexError:
@@ -142,12 +186,11 @@ class AdamOptimizer(_Stepped, optimize.AdamOptimizer):
     ([0.9, -1.9], 5.0, 1)
     """
 
-    _rule = RULES["adam"]
+    _rule, _named = RULES["adam"], ("stepsize", "beta1", "beta2", "eps")
 
-    def _hyper(self) -> tuple[tuple[float, ...], float]:
-        betas = number("beta1", self.beta1), number("beta2", self.beta2)
-        eps = number("eps", self.eps)
-        return hyper_of(Adam, self._rule, number("stepsize", self.stepsize), betas=betas, eps=eps, eps_hat=True), 1.0
+    def _hyper(self, stepsize: Any, beta1: Any, beta2: Any, eps: Any) -> tuple[tuple[float, ...], float]:  # type: ignore[override]
+        betas, eps = (number("beta1", beta1), number("beta2", beta2)), number("eps", eps)
+        return hyper_of(Adam, self._rule, number("stepsize", stepsize), betas=betas, eps=eps, eps_hat=True), 1.0
 
     def _memory(self, n: int) -> tuple[int, list[list[Any]]]:
         if self.accumulation is None:
@@ -155,11 +198,9 @@ class AdamOptimizer(_Stepped, optimize.AdamOptimizer):
         return self.accumulation["t"] + 1, [self.accumulation["fm"], self.accumulation["sm"]]
 
     def _keep(self, t: int, memory: list[list[Any]]) -> None:
-        kept = {"fm": memory[0], "sm": memory[1], "t": t}
         if self.accumulation is None:
-            self.accumulation = kept
-        else:
-            self.accumulation.update(kept)
+            self.accumulation = {"fm": memory[0], "sm": memory[1]}
+        self.accumulation["t"] = t
 
     def _dtype(self, *arrays: Any) -> np.dtype[Any]:
         return np.result_type(np.float64, *arrays)
@@ -177,10 +218,10 @@ class RMSPropOptimizer(_Stepped, optimize.RMSPropOptimizer):
     [0.9, -1.9]
     """
 
-    _rule = RULES["rmsprop"]
+    _rule, _named = RULES["rmsprop"], ("stepsize", "decay", "eps")
 
-    def _hyper(self) -> tuple[tuple[float, ...], float]:
-        lr, alpha, eps = number("stepsize", self.stepsize), number("decay", self.decay), number("eps", self.eps)
+    def _hyper(self, stepsize: Any, decay: Any, eps: Any) -> tuple[tuple[float, ...], float]:  # type: ignore[override]
+        lr, alpha, eps = number("stepsize", stepsize), number("decay", decay), number("eps", eps)
         return hyper_of(RMSprop, self._rule, lr, alpha=alpha, eps=eps, eps_in_sqrt=True), 1.0
 
 
@@ -199,11 +240,10 @@ class MomentumOptimizer(_Stepped, optimize.MomentumOptimizer):
     [0.54, -1.08]
     """
 
-    _rule = RULES["sgd_momentum"]
+    _rule, _named = RULES["sgd_momentum"], ("stepsize", "momentum")
 
-    def _hyper(self) -> tuple[tuple[float, ...], float]:
-        momentum = number("momentum", self.momentum)
-        return hyper_of(SGD, self._rule, 1.0, momentum=momentum), number("stepsize", self.stepsize)
+    def _hyper(self, stepsize: Any, momentum: Any) -> tuple[tuple[float, ...], float]:  # type: ignore[override]
+        return hyper_of(SGD, self._rule, 1.0, momentum=number("momentum", momentum)), number("stepsize", stepsize)
 
 
 class NesterovMomentumOptimizer(MomentumOptimizer, optimize.NesterovMomentumOptimizer):
@@ -220,27 +260,3 @@ class NesterovMomentumOptimizer(MomentumOptimizer, optimize.NesterovMomentumOpti
     >>> x.round(6).tolist()
     [0.56, -1.12]
     """
-
-
-class GradientDescentOptimizer(_Stepped, optimize.GradientDescentOptimizer):
-    r"""PennyLane's ``GradientDescentOptimizer(stepsize=0.01)``, stepped by fastadam.
-
-    .. math:: x_t = x_{t-1} - η g_t
-
-    Examples
-    --------
-    >>> from pennylane import numpy as np
-    >>> GradientDescentOptimizer(0.1).step(lambda x: np.sum(x**2), np.array([1.0, -2.0])).round(6).tolist()
-    [0.8, -1.6]
-    """
-
-    _rule = RULES["sgd"]
-
-    def _hyper(self) -> tuple[tuple[float, ...], float]:
-        return hyper_of(SGD, self._rule, number("stepsize", self.stepsize)), 1.0
-
-    def _memory(self, n: int) -> tuple[int, list[list[Any]]]:
-        return 1, []
-
-    def _keep(self, t: int, memory: list[list[Any]]) -> None:
-        """Nothing is kept."""

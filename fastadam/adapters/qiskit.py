@@ -1,8 +1,8 @@
 """qiskit-algorithms' optimizer `ADAM`, stepped by fastadam: ``fastadam.adapters.qiskit.ADAM(…)`` in place of
 ``qiskit_algorithms.optimizers.ADAM(…)``, alone or as the optimizer of a VQE.
 
-The class *is* qiskit's, with another ``minimize`` and ``load_params``. Settings, snapshot files, finite differences and results are
-qiskit's. ε is added before the correction: `fastadam.Adam` with ``eps_hat=True``.
+The class *is* qiskit's, with another ``minimize`` and ``load_params``. Settings, snapshot files, finite differences and
+results are qiskit's. ε is added before the correction: `fastadam.Adam` with ``eps_hat=True``.
 
 qiskit's other optimizers stay its own. ``GradientDescent`` multiplies and subtracts once a step: there is nothing to
 gain. The rule of ``AQGD`` is none of fastadam's.
@@ -115,7 +115,7 @@ class ADAM(optimizers.ADAM):
         names = ["v", "v_eff", "m", "t"] if self._amsgrad else ["v", "m", "t"]
         path = Path(load_dir, "adam_params.csv")
         with path.open(newline="") as file:
-            row = [*csv.reader(file)][-1]
+            row = [[], *csv.reader(file)][-1]
         try:
             found = dict(zip(names, [np.array(text.strip("[]").split(), np.float64) for text in row], strict=True))
         except ValueError as error:

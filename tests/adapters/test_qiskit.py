@@ -151,6 +151,9 @@ def test_snapshots_that_cannot_be_read(tmp_path):
     optimizer = ADAM(maxiter=2, snapshot_dir=str(tmp_path))
     with pytest.raises(ValueError, match="ends with no numbers for v, m, t"):
         optimizer.load_params(str(tmp_path))
+    (tmp_path / "adam_params.csv").write_text("")
+    with pytest.raises(ValueError, match="ends with no numbers for v, m, t"):
+        optimizer.load_params(str(tmp_path))
     optimizer.minimize(wave, np.ones(3), slope)
     other = ADAM(amsgrad=True)
     with pytest.raises(ValueError, match="ends with no numbers for v, v_eff, m, t"):
