@@ -116,7 +116,7 @@ class _Stepped:
             if not isinstance(args[k], tensor):
                 raise TypeError(f"args[{k}]: expected a tensor of pennylane.numpy, got {type(args[k]).__name__}")
         laid = self._laid
-        like: list[Any] = [(k, args[k].shape, args[k].dtype) for k in trained]
+        like: list[Any] = [type(self.stepsize), *((k, args[k].shape, args[k].dtype) for k in trained)]
         like += [g.dtype for g in grads]
         states = [[own[k] for own in memory] for k in trained]
         if laid is not None and laid.like == like and are_same(laid.states, states):
@@ -188,7 +188,7 @@ class AdamOptimizer(_Stepped, optimize.AdamOptimizer):
 
     _rule, _named = RULES["adam"], ("stepsize", "beta1", "beta2", "eps")
 
-    def _hyper(self, stepsize: Any, beta1: Any, beta2: Any, eps: Any) -> tuple[tuple[float, ...], float]:  # type: ignore[override]
+    def _hyper(self, stepsize: Any, beta1: Any, beta2: Any, eps: Any) -> tuple[tuple[float, ...], float]:
         betas, eps = (number("beta1", beta1), number("beta2", beta2)), number("eps", eps)
         return hyper_of(Adam, self._rule, number("stepsize", stepsize), betas=betas, eps=eps, eps_hat=True), 1.0
 
@@ -220,7 +220,7 @@ class RMSPropOptimizer(_Stepped, optimize.RMSPropOptimizer):
 
     _rule, _named = RULES["rmsprop"], ("stepsize", "decay", "eps")
 
-    def _hyper(self, stepsize: Any, decay: Any, eps: Any) -> tuple[tuple[float, ...], float]:  # type: ignore[override]
+    def _hyper(self, stepsize: Any, decay: Any, eps: Any) -> tuple[tuple[float, ...], float]:
         lr, alpha, eps = number("stepsize", stepsize), number("decay", decay), number("eps", eps)
         return hyper_of(RMSprop, self._rule, lr, alpha=alpha, eps=eps, eps_in_sqrt=True), 1.0
 
@@ -242,7 +242,7 @@ class MomentumOptimizer(_Stepped, optimize.MomentumOptimizer):
 
     _rule, _named = RULES["sgd_momentum"], ("stepsize", "momentum")
 
-    def _hyper(self, stepsize: Any, momentum: Any) -> tuple[tuple[float, ...], float]:  # type: ignore[override]
+    def _hyper(self, stepsize: Any, momentum: Any) -> tuple[tuple[float, ...], float]:
         return hyper_of(SGD, self._rule, 1.0, momentum=number("momentum", momentum)), number("stepsize", stepsize)
 
 

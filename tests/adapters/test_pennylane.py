@@ -114,6 +114,19 @@ def test_dtypes(name, dtypes, stepsize):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_dtypes_that_change_between_steps(name):
+    """In NumPy's promotion a rate of NumPy's own widens, and one of Python's does not."""
+    ours, theirs = pair(name, stepsize=0.25)
+    g = np.array(onp.ones(4), dtype="float32")
+    for stepsize, dtype in ((0.25, "float32"), (onp.float64(0.25), "float32"), (0.25, "float64"), (0.25, "float32")):
+        ours.stepsize = theirs.stepsize = stepsize
+        arg = np.array(onp.arange(1, 5), dtype=dtype, requires_grad=True)
+        [one], [other] = ours.apply_grad((g,), (arg,)), theirs.apply_grad((g,), (arg,))
+        onp.testing.assert_allclose(onp.asarray(one), onp.asarray(other), rtol=1e-6)
+        assert one.dtype == np.result_type(arg, stepsize) or name == "AdamOptimizer"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_options_that_change_between_steps(name):
     ours, theirs = pair(name)
     mine, others = new_args(), new_args()
