@@ -7,8 +7,7 @@ tensors and does not change those that it was given.
 
 - Adam adds ε before the correction: `fastadam.Adam` with ``eps_hat=True``. Its results are float64, as in PennyLane.
 - RMSProp adds ε within the root: `fastadam.RMSprop` with ``eps_in_sqrt=True``.
-- The momentum of PennyLane holds steps, rate included: the rate of a step does not change what is on its way. With
-  momentum alone a small step takes as long as PennyLane's.
+- The momentum of PennyLane holds steps, rate included: the rate of a step does not change what is on its way.
 - ``accumulation`` has PennyLane's structure. It may be read, edited, replaced, copied and pickled. Its arrays are plain
   ones, and they are stepped in place: copy what is to stay. Arrays that are put into it are copied.
 - Integers become float64.
