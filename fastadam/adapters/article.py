@@ -9,7 +9,6 @@ may mix two.
 """
 
 import math
-from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..kernel.arrived import make_writeable
 from ..names import Strict
 from ..rule import Rule
 from ..rules import RULES
+from .hyper import number
 
 
 class _State:
@@ -73,7 +73,7 @@ class _Article(Strict):
         hyper = self._hyper(self.timestep + 1)
         if hyper != self._hyper_values[0] or not self._hyper_values[1]:
             named = dict.fromkeys(self._rule.hyper, 0.0) | self._rule.defaults | hyper
-            numbers = (_number(self.names_there.get(name, name), named[name]) for name in self._rule.hyper)
+            numbers = (number(self.names_there.get(name, name), named[name]) for name in self._rule.hyper)
             self._hyper_values = hyper, tuple(numbers)
         stepper = self._stepper or Stepper(self._rule, threads.default())
         stepper.lay([p], [list(states.values())], ["instance.parameters"])
@@ -121,14 +121,6 @@ def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:
         return np.array(np.broadcast_to(found, p.shape), p.dtype)
     except ValueError:
         raise ValueError(f"{name}: expected shape {p.shape} like instance.parameters, got {found.shape}") from None
-
-
-def _number(name: str, value: Any) -> float:
-    """A hyper-parameter: any number, as in the article."""
-    if not isinstance(value, (str, bytes)):
-        with suppress(TypeError, ValueError):
-            return float(value)
-    raise TypeError(f"{name}: expected a number, got {checks.came(value)}")
 
 
 class Adam(_Article):

@@ -43,13 +43,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..algorithm import Algorithm
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
 from ..kernel.arrived import make_writeable
 from ..optimizers import SGD, Adam
 from ..rule import Rule
 from ..rules import RULES
+from .hyper import hyper_of
 
 try:
     import sklearn
@@ -163,16 +163,12 @@ class _SGD(_Stepped, SGDOptimizer):
 
 @lru_cache
 def _adam_hyper(lr: float, beta1: float, beta2: float, eps: float) -> tuple[float, ...]:
-    return _hyper(Adam, RULES["adam"], lr, betas=(beta1, beta2), eps=eps, eps_hat=True)
+    return hyper_of(Adam, RULES["adam"], lr, betas=(beta1, beta2), eps=eps, eps_hat=True)
 
 
 @lru_cache
 def _sgd_hyper(rule: Rule, momentum: float) -> tuple[float, ...]:
-    return _hyper(SGD, rule, -1.0, momentum=momentum)
-
-
-def _hyper(kind: type[Algorithm], rule: Rule, rate: float, **given: Any) -> tuple[float, ...]:
-    return kind.hyper_values(rule, {name: option.default for name, option in kind.options.items()} | given, rate)
+    return hyper_of(SGD, rule, -1.0, momentum=momentum)
 
 
 #: scikit-learn's name for each
