@@ -73,6 +73,10 @@ class _Stepped(optim.base.Optimizer):
 
     __slots__ = ("_hyper_values", "_names", "_stepper")  # not among what river shows and copies, `vars(self)`
 
+    _stepper: Stepper
+    _names: list[Any]
+    _hyper_values: tuple[Any, tuple[float, ...]]
+
     rule: ClassVar[Rule]
     #: river's attributes that hold the rule's states, in its order
     letters: ClassVar[tuple[str, ...]]
@@ -147,7 +151,7 @@ class _Stepped(optim.base.Optimizer):
             stepper = self._stepper
         except AttributeError:
             stepper = self._stepper = Stepper(self.rule, threads.default())
-            self._hyper_values: tuple[Any, tuple[float, ...]] = (None, ())
+            self._hyper_values = None, ()
         given = [getattr(self, name) for name in self.hyper.values()]
         if given != self._hyper_values[0]:
             named = self.rule.defaults | self.fixed | dict(zip(self.hyper, given, strict=True))
@@ -182,7 +186,7 @@ class _Stepped(optim.base.Optimizer):
 def _numbers(mapping: Any, names: list[Any]) -> np.ndarray:
     """The numbers of these features, as an array."""
     if isinstance(mapping, VectorDict):
-        return mapping.to_numpy(names)
+        return np.asarray(mapping.to_numpy(names))
     return np.fromiter(map(mapping.__getitem__, names), float, len(names))
 
 
