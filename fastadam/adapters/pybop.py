@@ -36,4 +36,4 @@ class AdamW(pybop.AdamW):  # type: ignore[misc]
     """PyBOP's ``AdamW``: the optimiser of a problem. Arguments and methods are PyBOP's."""
 
     def __init__(self, problem: pybop.Problem, options: Any = None) -> None:
-        super(pybop.AdamW, self).__init__(problem, AdamWImpl, options)
+        pybop.BasePintsOptimiser.__init__(self, problem, AdamWImpl, options)
