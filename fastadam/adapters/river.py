@@ -28,11 +28,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..kernel import threads
 from ..kernel._segments import state_like
-from ..kernel._stepper import Stepper
-from ..rule import Rule
-from ..rules import RULES
+from .rule_steps import RuleSteps
 
 try:
     from river import optim
@@ -71,13 +68,12 @@ class _Column(Mapping[Any, float]):
 class _Stepped(optim.base.Optimizer):
     """What the classes share; each stands before river's own class, whose steps are taken where these are not."""
 
-    __slots__ = ("_hyper_values", "_names", "_stepper")  # not among what river shows and copies, `vars(self)`
+    __slots__ = ("_names", "_steps")  # not among what river shows and copies, `vars(self)`
 
-    _stepper: Stepper
     _names: list[Any]
-    _hyper_values: tuple[Any, tuple[float, ...]]
+    _steps: RuleSteps
 
-    rule: ClassVar[Rule]
+    rule: ClassVar[str]
     #: river's attributes that hold the rule's states, in its order
     letters: ClassVar[tuple[str, ...]]
     #: the rule's name of a hyper-parameter -> river's attribute
@@ -148,16 +144,10 @@ class _Stepped(optim.base.Optimizer):
     def _run(self, params: list[Any], grads: list[Any], states: list[list[Any]]) -> None:
         """One step of arrays, by the hyper-parameters as they are now."""
         try:
-            stepper = self._stepper
+            steps = self._steps
         except AttributeError:
-            stepper = self._stepper = Stepper(self.rule, threads.default())
-            self._hyper_values = None, ()
-        given = [getattr(self, name) for name in self.hyper.values()]
-        if given != self._hyper_values[0]:
-            named = self.rule.defaults | self.fixed | dict(zip(self.hyper, given, strict=True))
-            self._hyper_values = given, tuple(float(named.get(name, 0.0)) for name in self.rule.hyper)
-        stepper.lay(params, states, ["w"] * len(params))
-        stepper.step(grads, self.n_iterations + 1, self._hyper_values[1], self._factor)
+            steps = self._steps = RuleSteps(self.rule, self.hyper, self.fixed)
+        steps.step(self, params, grads, states, self.n_iterations + 1, self._factor)
 
     # ---------------------------------------------------------------- the states
 
@@ -193,7 +183,7 @@ def _numbers(mapping: Any, names: list[Any]) -> np.ndarray:
 class Momentum(_Stepped, optim.Momentum):
     """river's ``Momentum``: s = rho s + lr g, w = w - s. Arguments and attributes are river's."""
 
-    rule, letters = RULES["sgd_momentum"], ("s",)
+    rule, letters = "sgd_momentum", ("s",)
     hyper: ClassVar = {"momentum": "rho"}
     fixed: ClassVar = {"lr": 1.0}
     fewest = 64
@@ -206,7 +196,7 @@ class Momentum(_Stepped, optim.Momentum):
 class Adam(_Stepped, optim.Adam):
     """river's ``Adam``, with ε added before the bias correction. Arguments and attributes are river's."""
 
-    rule, letters = RULES["adam"], ("m", "v")
+    rule, letters = "adam", ("m", "v")
     hyper: ClassVar = {"lr": "learning_rate", "beta1": "beta_1", "beta2": "beta_2", "eps": "eps"}
     fixed: ClassVar = {"eps_hat": 1.0}
 
@@ -214,7 +204,7 @@ class Adam(_Stepped, optim.Adam):
 class AMSGrad(_Stepped, optim.AMSGrad):
     """river's ``AMSGrad``: Adam by the largest v so far. With ``correct_bias=False`` each step is river's own."""
 
-    rule, letters = RULES["amsgrad"], ("m", "v", "v_hat")
+    rule, letters = "amsgrad", ("m", "v", "v_hat")
     hyper: ClassVar = Adam.hyper
     fixed: ClassVar = Adam.fixed
 
@@ -225,7 +215,7 @@ class AMSGrad(_Stepped, optim.AMSGrad):
 class RMSProp(_Stepped, optim.RMSProp):
     """river's ``RMSProp``, with ε within the root. Arguments and attributes are river's."""
 
-    rule, letters = RULES["rmsprop"], ("g2",)
+    rule, letters = "rmsprop", ("g2",)
     hyper: ClassVar = {"lr": "learning_rate", "alpha": "rho", "eps": "eps"}
     fixed: ClassVar = {"eps_in_sqrt": 1.0}
 
@@ -233,6 +223,6 @@ class RMSProp(_Stepped, optim.RMSProp):
 class AdaDelta(_Stepped, optim.AdaDelta):
     """river's ``AdaDelta``: Zeiler's, without a rate. Arguments and attributes are river's."""
 
-    rule, letters = RULES["adadelta"], ("g2", "s2")
+    rule, letters = "adadelta", ("g2", "s2")
     hyper: ClassVar = {"beta1": "rho", "beta2": "rho", "eps": "eps"}
     fixed: ClassVar = {"lr": 1.0}
