@@ -47,7 +47,7 @@ __all__ = ["Adadelta", "Adam", "GradientDescent", "RmsProp"]
 _IS_PAPERS_ADAM = "decay" not in climin.Adam.state_fields
 
 
-class _Stepped(climin.base.Minimizer):  # type: ignore[misc]
+class _Stepped(climin.base.Minimizer):
     """What the classes share; each stands before climin's own class, whose iterations are taken where these are not."""
 
     rule: ClassVar[str]
@@ -56,6 +56,7 @@ class _Stepped(climin.base.Minimizer):  # type: ignore[misc]
     #: climin's attributes that hold the rule's states, in its order
     letters: ClassVar[tuple[str, ...]]
     _steps: RuleSteps | None = None
+    args: Any
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for args, kwargs in self.args:
@@ -79,7 +80,8 @@ class _Stepped(climin.base.Minimizer):  # type: ignore[misc]
         if self._steps is None:
             self._steps = RuleSteps(self.rule, self.hyper, self.fixed)
         self._step(self._steps, gradient, states)
-        vars(self).update(zip(self.letters, states, strict=True))
+        for letter, state in zip(self.letters, states, strict=True):
+            setattr(self, letter, state)
         self.n_iter += 1
         return dict(self.extended_info(gradient=gradient, args=args, kwargs=kwargs))
 
@@ -98,7 +100,7 @@ def _like(wrt: np.ndarray, state: Any) -> np.ndarray:
     return np.array(np.broadcast_to(state, wrt.shape), wrt.dtype)
 
 
-class Adam(_Stepped, climin.Adam):  # type: ignore[misc]
+class Adam(_Stepped, climin.Adam):
     """climin's ``Adam``. Arguments and infos are climin's."""
 
     rule, letters = "adam", ("est_mom1_b", "est_mom2_b")
@@ -117,7 +119,7 @@ class Adam(_Stepped, climin.Adam):  # type: ignore[misc]
         return _IS_PAPERS_ADAM and super()._is_ours() and self.momentum == 0
 
 
-class Adadelta(_Stepped, climin.Adadelta):  # type: ignore[misc]
+class Adadelta(_Stepped, climin.Adadelta):
     """climin's ``Adadelta``. Arguments and infos are climin's."""
 
     rule, letters = "adadelta", ("gms", "sms")
@@ -128,7 +130,7 @@ class Adadelta(_Stepped, climin.Adadelta):  # type: ignore[misc]
         return super()._is_ours() and bool(self.momentum == 0)
 
 
-class RmsProp(_Stepped, climin.RmsProp):  # type: ignore[misc]
+class RmsProp(_Stepped, climin.RmsProp):
     """climin's ``RmsProp``. Arguments and infos are climin's."""
 
     rule, letters = "rmsprop", ("moving_mean_squared",)
@@ -139,7 +141,7 @@ class RmsProp(_Stepped, climin.RmsProp):  # type: ignore[misc]
         return super()._is_ours() and self.momentum == 0 and not self.step_adapt
 
 
-class GradientDescent(_Stepped, climin.GradientDescent):  # type: ignore[misc]
+class GradientDescent(_Stepped, climin.GradientDescent):
     """climin's ``GradientDescent``. Arguments and infos are climin's."""
 
     rule, letters = "sgd_momentum", ("step",)

@@ -68,7 +68,7 @@ class Told:
         for part, where in zip(self._parts, self._places, strict=True):
             part[:] = x[where]
         self._optimizer.step([dfx[where] for where in self._places])
-        proposed = np.empty_like(x)
+        proposed: np.ndarray = np.empty_like(x)
         for part, where in zip(self._parts, self._places, strict=True):
             proposed[where] = part
         return proposed

@@ -19,7 +19,7 @@ except ImportError as error:
 __all__ = ["AdamW", "AdamWImpl"]
 
 
-class AdamWImpl(Told, StockAdamWImpl):  # type: ignore[misc]
+class AdamWImpl(Told, StockAdamWImpl):
     """PyBOP's ``AdamWImpl``. Arguments, properties and methods are PyBOP's.
 
     Set ``b1`` and ``b2`` before the first ``tell()``; ``lam`` may be set at any time.
@@ -32,7 +32,7 @@ class AdamWImpl(Told, StockAdamWImpl):  # type: ignore[misc]
             self._optimizer.weight_decay = self._lam
 
 
-class AdamW(pybop.AdamW):  # type: ignore[misc]
+class AdamW(pybop.AdamW):
     """PyBOP's ``AdamW``: the optimiser of a problem. Arguments and methods are PyBOP's."""
 
     def __init__(self, problem: pybop.Problem, options: Any = None) -> None:

@@ -155,7 +155,8 @@ class _Stepped(optim.base.Optimizer):
         return [getattr(self, letter) for letter in self.letters]
 
     def _keep(self, states: list[Any]) -> None:
-        vars(self).update(zip(self.letters, states, strict=True))
+        for letter, state in zip(self.letters, states, strict=True):
+            setattr(self, letter, state)
 
     def _pack(self, names: list[Any]) -> bool:
         """Have the states in arrays, if they are those of these features; not at the first step with them."""
