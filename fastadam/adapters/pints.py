@@ -44,43 +44,53 @@ class Told:
         if not self._ready_for_tell:
             super().tell(reply)  # type: ignore[misc]  # which says so
         fx, dfx = reply[0]
-        proposed = self._next(np.asarray(dfx))
+        proposed = self._next(dfx)
         self._ready_for_tell = False
         self._current, self._current_f, self._current_df = self._proposed, fx, dfx
-        self._b1t, self._b2t = self._b1t * self._b1, self._b2t * self._b2  # which PINTS logs
+        self._b1t *= self._b1  # PINTS logs them
+        self._b2t *= self._b2
         self._proposed = proposed
         if self._f_best > fx:
             self._f_best, self._x_best = fx, self._current
 
-    def _next(self: Any, dfx: np.ndarray) -> np.ndarray:
+    def _next(self: Any, dfx: Any) -> np.ndarray:
         """The point after the one that was proposed."""
         x = self._proposed
-        if dfx.shape != x.shape:
-            raise ValueError(f"tell: expected a gradient of shape {x.shape} like the point, got {dfx.shape}")
-        options = {"betas": (self._b1, self._b2), "eps": self._eps}
-        given = options, np.broadcast_to(self._alpha, x.shape).tolist()
+        given = self._b1, self._b2, self._eps
+        shape = np.asarray(dfx).shape
+        if shape != x.shape:
+            raise ValueError(f"tell: expected a gradient of shape {x.shape} like the point, got {shape}")
         if self._optimizer is None:
-            self._begin(given[1], options)
-            self._given = given
-        elif given != self._given:
+            self._begin(np.broadcast_to(self._alpha, x.shape).tolist())
+            self._given, self._rate = given, self._alpha
+        elif given != self._given or self._rate is not self._alpha:
             raise RuntimeError("b1, b2, eps, alpha: set them before the first tell(); for others make a new optimiser")
         self._read_decay()
-        for part, where in zip(self._parts, self._places, strict=True):
-            part[:] = x[where]
-        self._optimizer.step([dfx[where] for where in self._places])
-        proposed: np.ndarray = np.empty_like(x)
-        for part, where in zip(self._parts, self._places, strict=True):
-            proposed[where] = part
+        self._x[:], self._g[:] = x, dfx
+        self._optimizer.step(self._grads)
+        proposed: np.ndarray = self._x.copy()
         return proposed
 
-    def _begin(self: Any, rates: list[float], options: dict[str, Any]) -> None:
-        """An optimizer with a group for each rate, over arrays of the parameters that have it."""
-        own = sorted(set(rates))
-        self._places = [slice(None)] if len(own) == 1 else [np.flatnonzero(np.equal(rates, rate)) for rate in own]
-        self._parts = [np.array(self._proposed[where]) for where in self._places]
-        groups = [{"params": [part], "lr": rate} for part, rate in zip(self._parts, own, strict=True)]
-        self._optimizer = self.kind(groups, **options)
+    def _begin(self: Any, rates: list[float]) -> None:
+        """An optimizer of one array, or, where parameters have rates of their own, with a group for each."""
+        own = rates[:1] if len(set(rates)) == 1 else rates
+        self._places = [slice(None)] if len(own) == 1 else [slice(k, k + 1) for k in range(len(own))]
+        self._groups = [{"params": [None], "lr": rate} for rate in own]
+        self._link()
+        self._optimizer = self.kind(self._groups, betas=(self._b1, self._b2), eps=self._eps)
         del self._m, self._v  # they are the optimizer's now
+
+    def _link(self: Any) -> None:
+        """Have the groups step parts of one array, by parts of another, which copies and pickles take apart."""
+        self._x, self._g = np.zeros_like(self._x0), np.zeros_like(self._x0)
+        self._grads = [self._g[where] for where in self._places]
+        for group, where in zip(self._groups, self._places, strict=True):
+            group["params"][0] = self._x[where]
+
+    def __setstate__(self: Any, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._optimizer is not None:
+            self._link()
 
     def _read_decay(self) -> None:
         """Have the decay as it is now; an optimiser without one has nothing to read."""

@@ -107,14 +107,20 @@ class _Stepped(optim.base.Optimizer):
             return w
         if type(getattr(self, self.letters[0])) is _Column:
             self._keep([column.unpacked() for column in self._states()])
-        return super().step(w, g)
+        if type(g) is not dict:
+            return super().step(w, g)
+        w = self._step_with_dict(w, g)  # what river's step makes of a dict, after a look at all other kinds
+        self.n_iterations += 1
+        return w
 
     def _try(self, w: Any, g: Any) -> bool:
         """Make a step, or return False where it is river's to make."""
         if isinstance(g, np.ndarray):
             return isinstance(w, np.ndarray) and self._step_array(w, g)
-        fewest = _FEWEST_OF_ARRAY if isinstance(w, np.ndarray) else self.fewest
-        return len(g) >= (fewest if type(g) is dict else 2 * fewest) and self._step_numbers(w, g)
+        is_vector = isinstance(g, VectorDict)
+        numbers = g.to_dict() if is_vector else g  # whose length and values are at hand
+        fewest = _FEWEST_OF_ARRAY if isinstance(w, np.ndarray) else 2 * self.fewest if is_vector else self.fewest
+        return len(numbers) >= fewest and self._step_numbers(w, numbers)
 
     def _step_array(self, w: np.ndarray, g: np.ndarray) -> bool:
         """A step of one array."""
