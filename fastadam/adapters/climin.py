@@ -25,6 +25,7 @@ Examples
 True
 """
 
+import warnings
 from collections.abc import Iterator
 from numbers import Real
 from typing import Any, ClassVar
@@ -34,7 +35,9 @@ import numpy as np
 from .rule_steps import RuleSteps
 
 try:
-    import climin
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what climin itself imports and writes
+        import climin
 except ImportError as error:
     raise ImportError(
         f"fastadam.adapters.climin needs climin ({error}): pip install 'fastadam[climin]', under Python 3.11, since "

@@ -41,6 +41,7 @@ __all__ = ["AMSGrad", "AdaDelta", "Adam", "Momentum", "RMSProp"]
 
 #: the same where the weights are an array
 _FEWEST_OF_ARRAY = 8
+_RATE_AND_EPS = {"lr": "learning_rate", "eps": "eps"}
 
 
 class _Column(Mapping[Any, float]):
@@ -204,7 +205,7 @@ class Adam(_Stepped, optim.Adam):
     """river's ``Adam``, with ε added before the bias correction. Arguments and attributes are river's."""
 
     rule, letters = "adam", ("m", "v")
-    hyper: ClassVar = {"lr": "learning_rate", "beta1": "beta_1", "beta2": "beta_2", "eps": "eps"}
+    hyper: ClassVar = {**_RATE_AND_EPS, "beta1": "beta_1", "beta2": "beta_2"}
     fixed: ClassVar = {"eps_hat": 1.0}
 
 
@@ -223,7 +224,7 @@ class RMSProp(_Stepped, optim.RMSProp):
     """river's ``RMSProp``, with ε within the root. Arguments and attributes are river's."""
 
     rule, letters = "rmsprop", ("g2",)
-    hyper: ClassVar = {"lr": "learning_rate", "alpha": "rho", "eps": "eps"}
+    hyper: ClassVar = {**_RATE_AND_EPS, "alpha": "rho"}
     fixed: ClassVar = {"eps_in_sqrt": 1.0}
 
 

@@ -25,11 +25,11 @@ class RuleSteps:
 
     def __init__(self, rule: str, hyper: Mapping[str, str], fixed: Mapping[str, float]) -> None:
         self._made_of = rule, hyper, fixed
-        self._hyper = RULES[rule].hyper
+        self._order = RULES[rule].hyper
         self._named = {**RULES[rule].defaults, **fixed}
         self._stepper = Stepper(RULES[rule], threads.default())
         self._given: list[Any] | None = None
-        self._values: tuple[float, ...] = ()
+        self._hyper_values: tuple[float, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._made_of
@@ -48,7 +48,7 @@ class RuleSteps:
         given = [getattr(owner, name) for name in hyper.values()]
         if given != self._given:
             named = self._named | dict(zip(hyper, given, strict=True))
-            self._values = tuple(float(named.get(name, 0.0)) for name in self._hyper)
+            self._hyper_values = tuple(float(named.get(name, 0.0)) for name in self._order)
             self._given = given
         self._stepper.lay(params, states, ["the parameters"] * len(params))
-        self._stepper.step(grads, t, self._values, factor)
+        self._stepper.step(grads, t, self._hyper_values, factor)
