@@ -1,6 +1,8 @@
 """PyBOP's AdamW with fastadam's step, beside PyBOP's own: the points asked, its options, a whole fit."""
 
+import copy
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from fastadam.adapters import pybop as adapter
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyBaMM's own imports and solvers
 
 
-def told(optimiser, steps=50, change=None):
+def told(optimiser, steps=50, change=None, copied=None):
     curves, points = np.array([1e-3, 1.0, 40.0]), []
     for k in range(steps):
-        if change is not None and k == steps // 2:
-            change(optimiser)
+        if k == steps // 2:
+            optimiser = copied(optimiser) if copied else optimiser
+            if change:
+                change(optimiser)
         [x] = optimiser.ask()
         points.append(np.array(x))
         optimiser.tell([(float(curves @ x**2), 2 * curves * x)])
@@ -54,6 +58,12 @@ def test_options():
     ours.b1 = 0.7
     with pytest.raises(RuntimeError, match="b1, b2, eps, alpha: set them before the first tell"):
         ours.tell([(1.0, np.ones(3))])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_copies_go_on(copied):
+    ours, stock = pair([0.1, 0.02, 1.0])
+    np.testing.assert_allclose(told(ours, copied=copied), told(stock), rtol=1e-11, atol=1e-14)
 
 
 def test_refusals_are_pybops():
