@@ -36,6 +36,8 @@ try:
     from river.utils import VectorDict
 except ImportError as error:
     raise ImportError("fastadam.adapters.river needs river: pip install 'fastadam[river]'") from error
+if not hasattr(VectorDict, "update_ema"):  # before it, vectors were stepped otherwise
+    raise ImportError("fastadam.adapters.river needs river 0.26.1 or later: pip install 'fastadam[river]'")
 
 __all__ = ["AMSGrad", "AdaDelta", "Adam", "Momentum", "RMSProp"]
 
