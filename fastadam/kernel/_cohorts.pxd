@@ -1,0 +1,8 @@
+from libc.stdint cimport int64_t
+
+from ._layout cimport Layout
+
+cdef int prepare_scalars(
+    Layout layout, const int64_t* count, unsigned long long seed, double factor, double clip_value
+) except -1
+cdef void count_step(Layout layout, int64_t* count) noexcept
