@@ -1,5 +1,8 @@
 """Steps that are made while gradients arrive: `Stepping`."""
 
+from typing import NoReturn
+
+from . import names
 from .core import Core
 from .kernel._parts import stepping
 
@@ -19,6 +22,7 @@ class Stepping:
         skip_nonfinite: bool = False,
         zero_grads: bool = False,
         max_norm_each: float | None = None,
+        **unknown: NoReturn,
     ) -> stepping:
         """A context manager: one step, within whose block each parameter is stepped as soon as its gradient is known.
 
@@ -63,4 +67,6 @@ class Stepping:
         >>> params["b"].round(3).tolist(), opt.t
         ([-0.5, -0.5, -0.5], 1)
         """
+        if unknown:
+            names.refuse_arguments(unknown, self.stepping)
         return stepping(self.core, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)

@@ -101,6 +101,7 @@ cdef int sum_squares(Layout layout, Py_ssize_t first, Py_ssize_t last, bint agai
 cdef inline void begin_at(Job* job, Py_ssize_t first, Py_ssize_t last) noexcept:
     """Work on the elements of the segments first … last, as they are cut."""
     job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].work
+    job.first_segment = first
 
 
 cdef void expect(Py_ssize_t n_elements, int n_threads) noexcept:
@@ -154,7 +155,7 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     cdef uint64_t mode = enter(job.keeps_denormals)
     tile += job.begin // TILE
     begin, end = max(tile * TILE, job.begin), min((tile + 1) * TILE, job.end)
-    segment = &job.segments[job.tile_segment[tile]]
+    segment = &job.segments[max(job.tile_segment[tile], job.first_segment)]
     while segment.first + segment.work <= begin:
         segment += 1
     if job.buffers is not NULL:

@@ -1,0 +1,187 @@
+"""`stepping` of torch's optimizers: parameters are stepped as autograd accumulates their gradients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..kernel._parts import Parts
+from ..kernel._signals import deferred_signals
+from ._tensors import Arrival
+from .tensors import gradient
+
+#: torch's names for functions that are called around steps: of all optimizers, and of one
+_BEFORE = "_global_optimizer_pre_hooks", "_optimizer_step_pre_hooks"
+_AFTER = "_global_optimizer_post_hooks", "_optimizer_step_post_hooks"
+
+
+class Block:
+    """A context manager that enters and leaves by these two functions; `leave` is told of an error, or of None."""
+
+    def __init__(self, enter: Callable[[], None], leave: Callable[[Any], None]) -> None:
+        self._enter, self._leave = enter, leave
+
+    def __enter__(self) -> None:
+        with deferred_signals():
+            self._enter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
+
+@dataclass
+class _Open:
+    """What a block needs until it is left."""
+
+    plan: Any
+    parts: Parts
+    hooks: list[Arrival]
+    done: np.ndarray  #: the steps that each tensor had done before
+    handles: list[Any]
+
+
+class Stepping:
+    """Mixed in before a torch optimizer that is stepped by plans."""
+
+    _block: _Open | None = None
+    _plan: Any
+    _door: Any
+    _plan_of: Callable[[list[list[torch.Tensor]]], Any]
+    param_groups: list[dict[str, Any]]
+    state: Any
+
+    def stepping(self) -> Block:
+        """A context manager: one step, within whose block each parameter is stepped as soon as its gradient is known.
+
+        ``with optimizer.stepping(): loss.backward()`` takes the place of ``loss.backward()``, ``optimizer.step()`` and
+        ``optimizer.zero_grad()``. When autograd has accumulated the gradient of a parameter, the parameter is stepped,
+        and its ``.grad`` is None again, so that the memory serves the next one. A parameter that has a gradient from
+        before, and gets none in the block, is stepped at the end of the block. The numbers are those of `step`.
+
+        Raises
+        ------
+        RuntimeError
+            For what needs all gradients at once: a hook that is called before steps, a GradScaler. In the block, for
+            steps, loads and copies of the optimizer. At its end, for a tensor that needed no gradient when the block
+            began, and has one then: the others have done the step.
+        ValueError
+            By a second backward pass in the block. Make all passes but the last before it: their sum is stepped then.
+
+        Notes
+        -----
+        An exception, or an interrupt, ends the block: the parameters that were stepped before it have done the step.
+        Hooks that are called after steps are called at the end of the block, when gradients are None.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from fastadam.adapters.torch import Adam
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = Adam(model.parameters(), lr=0.01)
+        >>> with optimizer.stepping():
+        ...     model(torch.ones(2, 3)).square().mean().backward()
+        >>> optimizer.state[model.weight]["step"].item(), model.weight.grad
+        (1.0, None)
+        """
+        return Block(self._enter_block, self._leave_block)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+        self._need_no_block()
+        return super().state_dict()  # type: ignore[misc,no-any-return]
+
+    def _need_no_block(self) -> None:
+        if self._block is not None:
+            raise RuntimeError(
+                "a step is made in parts until the block of stepping() is over; step, save, load, copy after it"
+            )
+
+    def _enter_block(self) -> None:
+        self._need_no_block()
+        _refuse_who_needs_all(self)
+        with self._door:
+            groups = self.param_groups
+            awaited = [[p for p in group["params"] if p.requires_grad or p.grad is not None] for group in groups]
+            if not any(awaited):
+                raise RuntimeError("stepping(): no parameter needs a gradient; call requires_grad_() before the block")
+            plan = self._plan_of(awaited)
+            plan.take_options(groups)
+            parts = Parts(plan.plan)
+            hooks = [Arrival(parts, place, gradient, name) for place, name in enumerate(plan.grad_names)]
+            parts.begin()
+            self._block = _Open(plan, parts, hooks, plan.plan.steps.copy(), [])
+            try:
+                for p, hook in zip(plan.params, hooks, strict=True):
+                    if p.requires_grad:
+                        self._block.handles.append(p.register_post_accumulate_grad_hook(hook))
+            except BaseException:
+                self._end_block(self._block)
+                raise
+
+    def _leave_block(self, error: Any) -> None:
+        block = self._block
+        if block is None:
+            raise RuntimeError("stepping(): the block was not entered")
+        with deferred_signals():
+            try:
+                if error is None:
+                    _step_rest(block)
+            finally:
+                self._end_block(block)
+        if error is None:
+            _refuse_strays(self.param_groups)
+            _call_after(self)
+
+    def _end_block(self, block: _Open) -> None:
+        """The step is done by those that were stepped, and by no other."""
+        for handle in block.handles:
+            handle.remove()
+        block.parts.end()
+        self._block = None
+        left_out = np.flatnonzero(block.plan.plan.steps == block.done)
+        if len(left_out) == len(block.done):
+            return
+        block.plan.count(left_out)
+        if block.plan is not self._plan:
+            block.plan.hand_over(self.state, left_out)
+        self._plan = None if len(left_out) else block.plan
+
+
+def _step_rest(block: _Open) -> None:
+    """Step by gradients from before the block, of tensors that got none in it."""
+    for p, hook in zip(block.plan.params, block.hooks, strict=True):
+        if p.grad is not None:
+            hook(p)
+
+
+def _refuse_strays(groups: list[dict[str, Any]]) -> None:
+    """Refuse gradients that are left: of tensors that were not waited for."""
+    for k, group in enumerate(groups):
+        for i, p in enumerate(group["params"]):
+            if p.grad is not None:
+                raise RuntimeError(
+                    f"param_groups[{k}]['params'][{i}]: has a gradient, but needed none when the block of stepping() "
+                    "began, so it is not stepped; call requires_grad_() before the block"
+                )
+
+
+def _refuse_who_needs_all(optimizer: Any) -> None:
+    """Refuse what is to see, or to change, all gradients before the first parameter is stepped."""
+    if getattr(torch.optim.optimizer, _BEFORE[0], None) or getattr(optimizer, _BEFORE[1], None):
+        raise RuntimeError("stepping(): a hook waits to be called before steps, with all gradients; use step()")
+    for name in ("grad_scale", "found_inf"):
+        if getattr(optimizer, name, None) is not None:
+            raise RuntimeError(f"stepping(): {name} is set, by a GradScaler, which needs all gradients; use step()")
+
+
+def _call_after(optimizer: Any) -> None:
+    """Let schedulers know of the step, and call the hooks that are called after steps."""
+    optimizer._opt_called = True
+    own, of_all = getattr(optimizer, _AFTER[1], {}), getattr(torch.optim.optimizer, _AFTER[0], {})
+    for hook in [*own.values(), *of_all.values()]:
+        hook(optimizer, (), {})
