@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from types import TracebackType
 from typing import Any
 
@@ -13,9 +14,11 @@ from ..kernel._signals import deferred_signals
 from ._tensors import Arrival
 from .tensors import gradient
 
-#: torch's names for functions that are called around steps: of all optimizers, and of one
-_BEFORE = "_global_optimizer_pre_hooks", "_optimizer_step_pre_hooks"
-_AFTER = "_global_optimizer_post_hooks", "_optimizer_step_post_hooks"
+#: torch's names for the functions that are called before and after steps: of all optimizers, and of one
+_HOOKS = {
+    "before": ("_global_optimizer_pre_hooks", "_optimizer_step_pre_hooks"),
+    "after": ("_global_optimizer_post_hooks", "_optimizer_step_post_hooks"),
+}
 
 
 class Block:
@@ -172,7 +175,7 @@ def _refuse_strays(groups: list[dict[str, Any]]) -> None:
 
 def _refuse_who_needs_all(optimizer: Any) -> None:
     """Refuse what is to see, or to change, all gradients before the first parameter is stepped."""
-    if getattr(torch.optim.optimizer, _BEFORE[0], None) or getattr(optimizer, _BEFORE[1], None):
+    if _hooks("before", optimizer):
         raise RuntimeError("stepping(): a hook waits to be called before steps, with all gradients; use step()")
     for name in ("grad_scale", "found_inf"):
         if getattr(optimizer, name, None) is not None:
@@ -182,6 +185,12 @@ def _refuse_who_needs_all(optimizer: Any) -> None:
 def _call_after(optimizer: Any) -> None:
     """Let schedulers know of the step, and call the hooks that are called after steps."""
     optimizer._opt_called = True
-    own, of_all = getattr(optimizer, _AFTER[1], {}), getattr(torch.optim.optimizer, _AFTER[0], {})
-    for hook in [*own.values(), *of_all.values()]:
+    for hook in _hooks("after", optimizer):
         hook(optimizer, (), {})
+
+
+def _hooks(when: str, optimizer: Any) -> list[Callable[..., Any]]:
+    """The functions that are called then: those of one optimizer, and those of all."""
+    of_all, own = _HOOKS[when]
+    module = import_module("torch.optim.optimizer")  # an attribute that torch takes away
+    return [*getattr(optimizer, own, {}).values(), *getattr(module, of_all, {}).values()]

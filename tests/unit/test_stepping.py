@@ -130,7 +130,8 @@ def test_groups_and_what_is_frozen():
             opt.param_groups[0]["frozen"] = t in (2, 3)
         flat = list(gradients(pair.params, t).values())
         named = dict(zip(inside.keys(pair.parts), flat, strict=True))
-        pair.whole.step([flat[:4], flat[4:]])
+        by_name = dict(zip(pair.params, flat, strict=True))
+        pair.whole.step([{key: by_name.pop(key) for key in list(by_name)[:4]}, by_name])
         if t == 2:
             named["0.p1"] = "unread"
         in_parts(pair.parts, named, named)
@@ -168,7 +169,8 @@ def test_no_gradient_is_kept():
 
     opt = fastadam.Adam({"a": np.ones(1000), "b": np.ones(3)})
     with opt.stepping() as step:
-        for key, g in (("a", np.ones(1000).view(Array)), ("b", np.ones(3, np.float32).view(Array))):
+        for key, size, dtype in (("a", 1000, float), ("b", 3, np.float32)):  # one of them is taken as it is
+            g = np.ones(size, dtype).view(Array)
             gone = weakref.ref(g)
             step(key, g)
             del g
@@ -341,9 +343,6 @@ def test_a_rule_in_python_that_fails_half_way_leaves_it_torn():
         if len(swept) > 2:
             raise ArithmeticError("half-way")
 
-    with pytest.raises(ArithmeticError), opt.stepping() as step:
-        inside.plan(opt)  # the block is open; its sweeps are replaced before it in what follows
-        raise ArithmeticError
     inside.replace_kernel(opt, (sweep, lambda t, hyper: [0.0] * inside.rule_of(opt).n_scalars))
     with opt.stepping() as step:
         with pytest.raises(ArithmeticError, match="half-way"):
