@@ -1,7 +1,6 @@
 """`stepping` of torch's optimizers: parameters are stepped as autograd accumulates their gradients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from types import TracebackType
 from typing import Any
@@ -37,21 +36,51 @@ class Block:
         self._leave(error)
 
 
-@dataclass
-class _Open:
-    """What a block needs until it is left."""
+class _Waiting:
+    """The hooks of a plan's tensors. Between blocks they are not among those that autograd calls."""
 
-    plan: Any
-    parts: Parts
-    hooks: list[Arrival]
-    done: np.ndarray  #: the steps that each tensor had done before
-    handles: list[Any]
+    def __init__(self, plan: Any) -> None:
+        self.plan, self.parts = plan, Parts(plan.plan)
+        self.hooks = [Arrival(self.parts, place, gradient, name) for place, name in enumerate(plan.grad_names)]
+        self.done = plan.plan.steps  #: the steps that each tensor had done when the block began
+        #: of each tensor that needs a gradient its hooks, by numbers, and the number and the hook that come among them
+        self.places: list[tuple[Any, int, Arrival]] = []
+        self.all_need = all(p.requires_grad for p in plan.params)
+        for p, hook in zip(plan.params, self.hooks, strict=True):
+            if p.requires_grad:
+                handle = p.register_post_accumulate_grad_hook(hook)
+                self.places.append((handle.hooks_dict_ref(), handle.id, hook))
+        self.end()
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self.done = self.plan.plan.steps.copy()
+        self.parts.begin()
+        for hooks, number, hook in self.places:
+            hooks[number] = hook
+
+    def end(self) -> None:
+        """The step is done by the tensors that were stepped, and by no other."""
+        for hooks, number, _ in self.places:
+            hooks.pop(number, None)
+        self.parts.end()
+
+    def still_fits(self, plan: Any) -> bool:
+        """Whether these are the hooks for another block of this plan."""
+        return plan is self.plan and self.all_need and all(p.requires_grad for p in plan.params)
+
+    def step_rest(self) -> None:
+        """Step by gradients from before the block, of tensors that got none in it."""
+        for p, hook in zip(self.plan.params, self.hooks, strict=True):
+            if p.grad is not None:
+                hook(p)
 
 
 class Stepping:
     """Mixed in before a torch optimizer that is stepped by plans."""
 
-    _block: _Open | None = None
+    _block: _Waiting | None = None  # while it lasts
+    _waiting: _Waiting | None = None  # that of the last block
     _plan: Any
     _door: Any
     _plan_of: Callable[[list[list[torch.Tensor]]], Any]
@@ -114,17 +143,10 @@ class Stepping:
                 raise RuntimeError("stepping(): no parameter needs a gradient; call requires_grad_() before the block")
             plan = self._plan_of(awaited)
             plan.take_options(groups)
-            parts = Parts(plan.plan)
-            hooks = [Arrival(parts, place, gradient, name) for place, name in enumerate(plan.grad_names)]
-            parts.begin()
-            self._block = _Open(plan, parts, hooks, plan.plan.steps.copy(), [])
-            try:
-                for p, hook in zip(plan.params, hooks, strict=True):
-                    if p.requires_grad:
-                        self._block.handles.append(p.register_post_accumulate_grad_hook(hook))
-            except BaseException:
-                self._end_block(self._block)
-                raise
+            if self._waiting is None or not self._waiting.still_fits(plan):
+                self._waiting = _Waiting(plan)
+            self._waiting.begin()
+            self._block = self._waiting
 
     def _leave_block(self, error: Any) -> None:
         block = self._block
@@ -133,33 +155,23 @@ class Stepping:
         with deferred_signals():
             try:
                 if error is None:
-                    _step_rest(block)
+                    block.step_rest()
             finally:
                 self._end_block(block)
         if error is None:
             _refuse_strays(self.param_groups)
             _call_after(self)
 
-    def _end_block(self, block: _Open) -> None:
-        """The step is done by those that were stepped, and by no other."""
-        for handle in block.handles:
-            handle.remove()
-        block.parts.end()
-        self._block = None
-        left_out = np.flatnonzero(block.plan.plan.steps == block.done)
+    def _end_block(self, block: _Waiting) -> None:
+        plan, self._block = block.plan, None
+        block.end()
+        left_out = np.flatnonzero(plan.plan.steps == block.done)
         if len(left_out) == len(block.done):
             return
-        block.plan.count(left_out)
-        if block.plan is not self._plan:
-            block.plan.hand_over(self.state, left_out)
-        self._plan = None if len(left_out) else block.plan
-
-
-def _step_rest(block: _Open) -> None:
-    """Step by gradients from before the block, of tensors that got none in it."""
-    for p, hook in zip(block.plan.params, block.hooks, strict=True):
-        if p.grad is not None:
-            hook(p)
+        plan.count(left_out)
+        if plan is not self._plan:
+            plan.hand_over(self.state, left_out)
+        self._plan = None if len(left_out) else plan
 
 
 def _refuse_strays(groups: list[dict[str, Any]]) -> None:
