@@ -7,7 +7,6 @@ from libc.stdint cimport int64_t
 
 from . cimport _flush, _layout, _strips
 from ._layout cimport CLIP_VALUE, FACTOR
-from ._plan cimport STEPS, T
 from ._segments cimport Bundle, Cohort, Segment
 
 

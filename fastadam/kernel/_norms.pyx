@@ -66,7 +66,7 @@ cdef void add_all(Layout layout, Squares* total) noexcept:
 
 
 cdef int measure_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
-    """Sum the squares of each gradient, first … last. Those that are too small or too large to square are read again."""
+    """Sum the squares of each gradient, first … last. Those too small or too large to be squared are read again."""
     cdef Job* job = &layout.job
     cdef bint again = False
     cdef Py_ssize_t i

@@ -4,11 +4,12 @@
 from libc.math cimport fabs
 
 from . cimport _flush, _gradients, _norms, _tiles
+from ._cohorts cimport UNDER_WAY
 from ._entry cimport Entry
-from ._extras cimport OF_ALL, OF_EACH, PLAIN, Extras, read_extras
+from ._extras cimport OF_ALL, OF_EACH, PLAIN, read_extras
 from ._follow cimport Follower
 from ._layout cimport Layout, bytes_of
-from ._plan cimport CHANGE, UNDER_WAY, Plan
+from ._plan cimport CHANGE, Plan
 from ._segments cimport Segment, Squares
 
 from ._signals import deferred_signals
@@ -187,8 +188,8 @@ cdef class stepping:
             if is_asked:
                 way = "max_norm_each, or step(grads, max_norm=…)" if name == "max_norm" else "step(grads, …)"
                 raise ValueError(
-                    f"{name}: needs all gradients before the first parameter is stepped; stepping() steps each when its "
-                    f"gradient comes; use {way}"
+                    f"{name}: needs all gradients before the first parameter is stepped, and stepping() steps each as "
+                    f"its gradient comes; use {way}"
                 )
 
     def __reduce__(self):

@@ -4,12 +4,6 @@ from ._entry cimport Entry
 from ._extras cimport Extras
 from ._layout cimport Layout
 
-cdef enum:                  # places of the counts
-    UNDER_WAY = 0
-    T = 1
-    SKIPPED = 2
-    STEPS = 3
-
 cdef enum:                  # what `counts` says under way: a change, of which the arrays are half; or that parameters
     CHANGE = 1              # and averages have exchanged contents, which `_swapped` undoes
     SWAPPED = 2

@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from . cimport _cohorts, _flush, _gradients, _layout, _norms, _strips, _tiles
+from ._cohorts cimport SKIPPED, STEPS, T, UNDER_WAY
 from ._entry cimport Entry
 from ._extras cimport NO_NORM, OF_ALL, OF_EACH, PLAIN, Extras, read_named
 from ._layout cimport N_OF_THE_STEP, Layout

@@ -33,7 +33,10 @@ SHOWN = {f"fastadam.{name}" for name in ("schedules", "custom", "functional")}
 SHOWN |= {f"fastadam.optimizers.{name}" for name in ("adam", "descent", "recent")}
 SHOWN |= {f"fastadam.adapters.{name}" for name in ("article", "scipy", "sklearn", "thinc", "torch", "torch_state")}
 #: modules whose examples need a package that the tests do not install; CI does
-NEED = {f"fastadam.adapters.{name}": "torch" for name in ("tensors", "torch", "torch_average", "torch_state")}
+NEED = {
+    f"fastadam.adapters.{name}": "torch"
+    for name in ("tensors", "torch", "torch_average", "torch_state", "torch_stepping")
+}
 
 
 @pytest.mark.parametrize("module", MODULES)
