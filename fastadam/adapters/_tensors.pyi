@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from ..kernel._entry import Entry
@@ -34,3 +35,10 @@ class Watch:
 class Arrival:
     def __init__(self, parts: Any, place: int, read: Callable[[str, Any], Any], name: str) -> None: ...
     def __call__(self, p: Any) -> None: ...
+
+class Block:
+    def __init__(self, enter: Callable[[], None], leave: Callable[[BaseException | None], None]) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...

@@ -17,6 +17,7 @@ from ..kernel._entry cimport Entry
 
 from array import array
 
+from ..kernel._signals import deferred_signals
 from ..kernel._stepper import are_same
 
 cdef extern from *:
@@ -336,6 +337,40 @@ cdef class Watch:
 
     cdef bytes numbers(self):
         return self.counts.tobytes() + self.carried.tobytes() if self.carries else self.counts.tobytes()
+
+
+cdef class Block:
+    """A context manager that enters and leaves by these two functions; `leave` is told of an error, or of None.
+
+    It is compiled, so a signal's handler runs before `enter`, in the block, or after `leave`, but not in between.
+    """
+
+    cdef object enter, leave
+
+    def __init__(self, enter, leave):
+        self.enter, self.leave = enter, leave
+
+    def __enter__(self):
+        cdef bint entered = False
+        try:
+            with deferred_signals():
+                self.enter()
+                entered = True
+        except BaseException as error:
+            if entered:  # a signal came meanwhile
+                self.leave(error)
+            raise
+
+    def __exit__(self, kind, error, traceback):
+        cdef bint left = False
+        try:
+            with deferred_signals():
+                left = True
+                self.leave(error)
+        except BaseException as interrupt:
+            if not left:  # a signal came before handlers stood aside
+                self.leave(interrupt)
+            raise
 
 
 cdef class Arrival:

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..kernel._parts import Parts
-from ..kernel._signals import deferred_signals
-from ._tensors import Arrival
+from ._tensors import Arrival, Block
 from .tensors import gradient
 
 #: torch's names for the functions that are called before and after steps: of all optimizers, and of one
@@ -18,22 +16,6 @@ _HOOKS = {
     "before": ("_global_optimizer_pre_hooks", "_optimizer_step_pre_hooks"),
     "after": ("_global_optimizer_post_hooks", "_optimizer_step_post_hooks"),
 }
-
-
-class Block:
-    """A context manager that enters and leaves by these two functions; `leave` is told of an error, or of None."""
-
-    def __init__(self, enter: Callable[[], None], leave: Callable[[Any], None]) -> None:
-        self._enter, self._leave = enter, leave
-
-    def __enter__(self) -> None:
-        with deferred_signals():
-            self._enter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._leave(error)
 
 
 class _Waiting:
@@ -152,12 +134,11 @@ class Stepping:
         block = self._block
         if block is None:
             raise RuntimeError("stepping(): the block was not entered")
-        with deferred_signals():
-            try:
-                if error is None:
-                    block.step_rest()
-            finally:
-                self._end_block(block)
+        try:
+            if error is None:
+                block.step_rest()
+        finally:
+            self._end_block(block)
         if error is None:
             _refuse_strays(self.param_groups)
             _call_after(self)

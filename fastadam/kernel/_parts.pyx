@@ -196,11 +196,18 @@ cdef class stepping:
         raise TypeError("stepping(): a block cannot be copied")
 
     def __enter__(self):
+        cdef bint entered = False
         if self.follower.plan.layout.compiled:
             self.enter()
-        else:
+            return self
+        try:
             with deferred_signals():
                 self.enter()
+                entered = True
+        except BaseException:
+            if entered:  # a signal came meanwhile
+                self.parts.end()
+            raise
         return self
 
     cdef int enter(self) except -1:
