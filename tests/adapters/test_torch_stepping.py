@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 import warnings
 import weakref
 from typing import Any
@@ -344,3 +345,39 @@ def test_a_gradient_that_does_not_fit_is_left():
     assert p.grad.is_sparse
     with pytest.raises(RuntimeError, match="not entered"):
         optimizer.stepping().__exit__(None, None, None)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer of that kind")
+def test_interrupts_at_any_moment():
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(20, 20) for _ in range(6)))
+    optimizer, x, rng = adapter.Adam(model.parameters()), torch.ones(3, 20), np.random.default_rng(0)
+
+    def handler(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def train() -> None:
+        loss = model(x).square().mean()
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-3))
+        with optimizer.stepping():
+            loss.backward()
+
+    before, interrupted, done = signal.signal(signal.SIGALRM, handler), 0, np.zeros(12)
+    try:
+        for _ in range(300):
+            optimizer.zero_grad()
+            try:
+                train()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            counts = np.array(
+                [float(optimizer.state[p]["step"]) if p in optimizer.state else 0 for p in model.parameters()]
+            )
+            assert set(counts - done) <= {0, 1}
+            assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+            done = counts
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 10
