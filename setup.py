@@ -37,8 +37,9 @@ MACROS += [("FASTADAM_NO_THREADS", None)] if os.environ.get("FASTADAM_NO_THREADS
 
 
 # The modules of fastadam/kernel that are Cython; each has its sources beside it.
-KERNEL = ["_bfloat16", "_blocks", "_codecs", "_cpu", "_entry", "_extras", "_flush", "_follow", "_gradients", "_layout"]
-KERNEL += ["_lag", "_norms", "_plan", "_rows", "_segments", "_signals", "_stepper", "_strips", "_swapped", "_tiles"]
+KERNEL = ["_bfloat16", "_blocks", "_codecs", "_cohorts", "_cpu", "_entry", "_extras", "_flush", "_follow", "_gradients"]
+KERNEL += ["_layout", "_lag", "_norms", "_parts", "_plan", "_rows", "_segments", "_signals", "_stepper", "_strips"]
+KERNEL += ["_swapped", "_tiles"]
 
 
 def load(name: str) -> ModuleType:

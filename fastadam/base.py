@@ -14,10 +14,11 @@ from .core import Core
 from .options import Rate, option, setting
 from .state.view import States
 from .stepped import Stepped
+from .stepping import Stepping
 from .tree import Grads
 
 
-class Optimizer(Stepped):
+class Optimizer(Stepping, Stepped):
     """What all optimizers share. Not used by itself: take `Adam` or one of its relatives.
 
     Parameters

@@ -181,11 +181,15 @@ class Core(Follower):
 
     def number_of(self, argument: str, key: str) -> int:
         """The place of the parameter that checkpoints call so."""
-        if key not in self.tree.keys:
+        if not isinstance(key, str) or key not in self.tree.places:
             near = meant(str(key), self.tree.keys)
             way = f"there are {checks.shown(self.tree.keys)}" if near is None else f"did you mean {near!r}?"
             raise ValueError(f"{argument}: no parameter is called {checks.shown(key)}; {way}")
-        return list(self.tree.keys).index(key)
+        return self.tree.places[key]
+
+    def places(self) -> dict[str, int]:
+        """The place of each parameter, by what checkpoints call it."""
+        return self.tree.places
 
     def reset(self, keys: Sequence[str] | None) -> None:
         """Begin anew; see `Optimizer.reset`."""

@@ -83,6 +83,7 @@ class Tree:
         self.model = model
         self.names = [f"{branch.label}{name}" for branch in branches for name in branch.names]
         self.keys = _all_keys(self.branches)
+        self.places = {key: k for k, key in enumerate(self.keys)}
         first = self.branches[0]
         self.is_grouped = len(self.branches) > 1 or first.options is not None
         if self.is_grouped:

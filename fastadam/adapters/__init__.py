@@ -5,6 +5,21 @@ from typing import TYPE_CHECKING
 from .. import names
 
 if TYPE_CHECKING:
-    from . import article, jax, scipy, sklearn, thinc, torch  # noqa: F401
+    from . import (  # noqa: F401
+        article,
+        autograd,
+        climin,
+        jax,
+        pennylane,
+        pints,
+        pybop,
+        qiskit,
+        river,
+        scipy,
+        sklearn,
+        thinc,
+        torch,
+    )
 else:
-    __getattr__, __dir__ = names.modules(__name__, "article", "jax", "scipy", "sklearn", "thinc", "torch")
+    LIBRARIES = ("autograd", "climin", "jax", "pennylane", "pints", "pybop", "qiskit", "river", "scipy", "sklearn")
+    __getattr__, __dir__ = names.modules(__name__, "article", *LIBRARIES, "thinc", "torch")

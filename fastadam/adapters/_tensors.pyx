@@ -17,6 +17,9 @@ from ..kernel._entry cimport Entry
 
 from array import array
 
+from ..kernel._signals import deferred_signals
+from ..kernel._stepper import are_same
+
 cdef extern from *:
     """
     /* DLPack 1: what one may ask of a tensor, and the table of functions that tell it. */
@@ -205,9 +208,9 @@ cdef class Watch:
         if read(grad, &found) and <size_t> address(&found) == data:  # else it was a copy, of what is not computed yet
             keep(&self.grad_places[i], &found)
 
-    def finds(self, list groups, state):
-        """Whether the same tensors have gradients, in the same memory, with the same states and counts."""
-        return self.finds_params(groups) and self.finds_memory() and self.finds_states(state)  # reads counts: the last
+    def finds(self, list params, state):
+        """Whether these are the same tensors, a list a group, in the same memory, with the same states and counts."""
+        return are_same(self.params, params) and self.finds_memory() and self.finds_states(state)
 
     def finds_options(self, list groups):
         """Whether all that the plan takes beside the tensors is beyond doubt what it was."""
@@ -314,7 +317,9 @@ cdef class Watch:
             if not self.finds_options(groups):
                 if not take(groups):
                     return False
-            if not (self.finds(groups, state) and self.finds_gradients() and plan.step_at(self.addresses)):
+            if not (self.finds_params(groups) and self.finds_memory() and self.finds_states(state)):
+                return False
+            if not (self.finds_gradients() and plan.step_at(self.addresses)):
                 return False
             self.count()
             return True
@@ -332,6 +337,57 @@ cdef class Watch:
 
     cdef bytes numbers(self):
         return self.counts.tobytes() + self.carried.tobytes() if self.carries else self.counts.tobytes()
+
+
+cdef class Block:
+    """A context manager that enters and leaves by these two functions; `leave` is told of an error, or of None.
+
+    It is compiled, so a signal's handler runs before `enter`, in the block, or after `leave`, but not in between.
+    """
+
+    cdef object enter, leave
+
+    def __init__(self, enter, leave):
+        self.enter, self.leave = enter, leave
+
+    def __enter__(self):
+        cdef bint entered = False
+        try:
+            with deferred_signals():
+                self.enter()
+                entered = True
+        except BaseException as error:
+            if entered:  # a signal came meanwhile
+                self.leave(error)
+            raise
+
+    def __exit__(self, kind, error, traceback):
+        cdef bint left = False
+        try:
+            with deferred_signals():
+                left = True
+                self.leave(error)
+        except BaseException as interrupt:
+            if not left:  # a signal came before handlers stood aside
+                self.leave(interrupt)
+            raise
+
+
+cdef class Arrival:
+    """A hook of torch's: steps tensor number `place` of a plan by its gradient, and lets go of that.
+
+    It is compiled, so no signal's handler runs between the two.
+    """
+
+    cdef object parts, read, name
+    cdef Py_ssize_t place
+
+    def __init__(self, parts, Py_ssize_t place, read, name):
+        self.parts, self.place, self.read, self.name = parts, place, read, name
+
+    def __call__(self, p):
+        self.parts.step(self.place, self.read(self.name, p.grad))
+        p.grad = None
 
 
 cdef inline PyObject* same(list noted, Py_ssize_t i):

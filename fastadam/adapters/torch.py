@@ -35,7 +35,7 @@ Examples
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain, groupby
@@ -63,6 +63,7 @@ from .tensors import computed, gradient, steppable
 from .torch_average import Average as Average
 from .torch_scalars import Carried, Scalar, plain_value, scalars_of, steps_done
 from .torch_state import export_state, import_state, torch_classes, torch_defaults
+from .torch_stepping import Stepping
 
 __all__ = ["export_state", "import_state", *torch_classes()]
 
@@ -100,7 +101,7 @@ def _is_looked_at(optimizer: Any) -> bool:
         return True
 
 
-class _Step:
+class _Step(Stepping):
     """A step by fastadam, mixed in before a torch optimizer."""
 
     _ours: type[Optimizer]
@@ -118,6 +119,7 @@ class _Step:
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; refuses tensors and options that cannot be stepped."""
+        self._need_no_block()
         super().add_param_group(param_group)  # type: ignore[misc]
         if self._door is None:  # in torch's __init__: all groups are checked after it
             return
@@ -129,6 +131,7 @@ class _Step:
 
     def __getstate__(self) -> dict[str, Any]:
         """What torch's optimizers copy and pickle, and the number of threads."""
+        self._need_no_block()
         kept: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         return kept | {"_n_threads": self._n_threads}
 
@@ -167,6 +170,7 @@ class _Step:
             If another thread is inside a step of this optimizer.
         """
         loss = None
+        self._need_no_block()
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -184,17 +188,23 @@ class _Step:
             stepped = [[p for p in group["params"] if p.grad is not None] for group in groups]
             if not any(stepped):
                 return
-            plan = self._plan
-            if plan is None or not plan.holds(groups, self.state):
-                with torch.inference_mode(False):  # states made within could not be changed outside
-                    plan = _TensorPlan(self._ours, groups, stepped, self.state, self._n_threads)
+            plan = self._plan_of(stepped)
             plan.step(groups)
             if plan is not self._plan:
                 plan.hand_over(self.state)
                 self._plan = plan
 
+    def _plan_of(self, stepped: list[list[torch.Tensor]]) -> "_TensorPlan":
+        """A plan over these tensors, a list a group: the last one, if it still holds."""
+        groups, plan = self.param_groups, self._plan
+        if plan is None or not plan.holds(groups, stepped, self.state):
+            with torch.inference_mode(False):  # states made within could not be changed outside
+                plan = _TensorPlan(self._ours, groups, stepped, self.state, self._n_threads)
+        return plan
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 states of 16-bit parameters stay what they are."""
+        self._need_no_block()
         seen: list[dict[str, Any]] = []
         last = self.register_load_state_dict_pre_hook(lambda _, given: seen.append(given))  # type: ignore[attr-defined]
         try:
@@ -260,18 +270,23 @@ class _TensorPlan:
         tensors = [tensor for states in self.states for tensor in states.values()]
         self.watch = Watch(stepped, tensors, counts, self.plan.steps, self.read, carried, self.carried.following)
 
-    def hand_over(self, state: Any) -> None:
+    def hand_over(self, state: Any, left_out: Container[int] = ()) -> None:
         """Let the torch optimizer have the states: not before a step was made with them."""
         for place, (p, states) in enumerate(zip(self.params, self.states, strict=True)):
             numbers = {name: every[place] for name, every in self.numbers.items()}  # views, which a step writes
-            if states or numbers:
+            if place not in left_out and (states or numbers):
                 state.setdefault(p, {}).update(states, **numbers)
         self.watch.note_states(state)
 
-    def holds(self, groups: list[dict[str, Any]], state: Any) -> bool:
+    def count(self, left_out: Any) -> None:
+        """Tell torch's numbers of a step of all but these tensors."""
+        self.carried.following[:, left_out] = self.carried.now[:, left_out]
+        self.watch.count()
+
+    def holds(self, groups: list[dict[str, Any]], stepped: list[list[torch.Tensor]], state: Any) -> bool:
         """Whether these are still the rules, the tensors, their memory, their states and counts."""
         shapes = (p.shape == array.shape for p, array in zip(self.params, self.plan.params, strict=True))
-        return self.has_rules(groups) and self.watch.finds(groups, state) and all(shapes)
+        return self.has_rules(groups) and self.watch.finds(stepped, state) and all(shapes)
 
     def rule_of(self, group: dict[str, Any]) -> Rule:
         """The rule that a group's options choose."""

@@ -111,11 +111,11 @@ cdef void make_up_range(
     _lag.make_up(job, segment, begin, end, buffer)
 
 
-cdef void note_step(Layout layout) noexcept:
-    """Note the scalars of the step that comes, for the rows that it leaves out."""
+cdef void note_step(Layout layout, Py_ssize_t first, Py_ssize_t last) noexcept:
+    """Note the scalars of the step of the segments first … last that comes, for the rows that it leaves out."""
     cdef Py_ssize_t i
     cdef Segment* segment
-    for i in range(layout.job.n_segments):
+    for i in range(first, last):
         segment = &layout.job.segments[i]
         if not layout.job.clips_each:
             segment.keeps_denormals = layout.job.keeps_denormals

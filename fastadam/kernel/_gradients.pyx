@@ -44,6 +44,22 @@ cdef int admit(Layout layout, grads, int n_threads) except -1:
     return 0
 
 
+cdef int admit_one(Layout layout, Py_ssize_t i, g, int n_threads) except -1:
+    """Check the gradient of one parameter, and note where it lies; nothing is cut anew."""
+    cdef bint gathers
+    layout.converted = layout.doubtful = None
+    try:
+        gathers = admit_gradient(layout, i, g, n_threads)
+        if layout.doubtful is not None:
+            checks.apart([layout.names[i]], [array_of((layout.converted or {}).get(i, g))], layout.written())
+    except BaseException:
+        layout.job.segments[i].operands[1].data = NULL  # look at the next one
+        raise
+    if gathers:
+        layout.need_buffers(n_threads)
+    return 0
+
+
 cdef int admit_each(Layout layout, grads, int n_threads) except -1:
     """Admit the gradients one by one; whether any array is to be gathered."""
     cdef Py_ssize_t i
@@ -56,20 +72,25 @@ cdef int admit_each(Layout layout, grads, int n_threads) except -1:
         if segment.absent != (<object> g is None):
             segment.absent = not segment.absent
             layout.grads_apart = False  # it was told of others
-        if segment.absent:
-            continue
-        if not is_stepped_still(segment):
-            if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
-                checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
-            dtype = (<object> segment.p).dtype
-            raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
-        if type(<object> g) is Rows:
-            expect((<Rows> g).n_values(), n_threads)
-            admit_rows(layout, i, <Rows> g)
-        elif not check_fast(layout, segment, <object> g):
-            check_slow(layout, i, <object> g)
-        gathers |= note_directness(segment)
+        if not segment.absent:
+            gathers |= admit_gradient(layout, i, <object> g, n_threads)
     return gathers
+
+
+cdef inline int admit_gradient(Layout layout, Py_ssize_t i, g, int n_threads) except -1:
+    """Admit one gradient; whether an array is to be gathered for it."""
+    cdef Segment* segment = &layout.job.segments[i]
+    if not is_stepped_still(segment):
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
+            checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
+        dtype = (<object> segment.p).dtype
+        raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
+    if type(g) is Rows:
+        expect((<Rows> g).n_values(), n_threads)
+        admit_rows(layout, i, <Rows> g)
+    elif not check_fast(layout, segment, g):
+        check_slow(layout, i, g)
+    return note_directness(segment)
 
 
 cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) except -1:
@@ -264,14 +285,10 @@ cdef int admit_zeroing(Layout layout, grads) except -1:
     for i in range(layout.job.n_segments):
         g = PySequence_Fast_GET_ITEM(grads, i)
         if not layout.job.segments[i].absent:
-            array = array_of(<object> g)
-            good &= cnp.PyArray_Check(array) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array)
+            good &= is_writeable(<object> g)
     if layout.converted is not None:
-        name, kind = layout.names[min(layout.converted)], type(grads[min(layout.converted)]).__name__
-        raise TypeError(
-            f"zero_grads: the gradient of {name} came as {kind}, and was read as another array; zero it yourself, or "
-            "pass a NumPy array of floats"
-        )
+        i = min(layout.converted)
+        refuse_converted(layout.names[i], grads[i])
     if good and layout.grads_apart:
         return 0
     if not (good and lie_apart(layout)):
@@ -280,6 +297,29 @@ cdef int admit_zeroing(Layout layout, grads) except -1:
         checks.parameters(list(named), list(named.values()))
     layout.grads_apart = True
     return 0
+
+
+cdef int admit_zeroing_of(Layout layout, Py_ssize_t i, g) except -1:
+    """The same of one gradient, which is stepped by before another is read."""
+    cdef Segment* segment = &layout.job.segments[i]
+    if layout.converted is not None:
+        refuse_converted(layout.names[i], g)
+    if not (is_writeable(g) and segment.operands[1].contiguous and segment.rows.n <= 0):
+        checks.parameters([f"gradient of {layout.names[i]}"], [array_of(g)])
+    return 0
+
+
+cdef inline bint is_writeable(g) noexcept:
+    array = array_of(g)
+    return cnp.PyArray_Check(array) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array)
+
+
+cdef int refuse_converted(str name, g) except -1:
+    """Refuse to leave zeros in what was read as another array."""
+    raise TypeError(
+        f"zero_grads: the gradient of {name} came as {type(g).__name__}, and was read as another array; zero it "
+        "yourself, or pass a NumPy array of floats"
+    )
 
 
 cdef bint lie_apart(Layout layout) except -1:

@@ -21,6 +21,10 @@ cdef class Kernel:
     cdef readonly int n_operands, n_hyper, n_scalars
     cdef bint is_built_in
 
+cdef inline Py_ssize_t bytes_of(Segment* segment) noexcept:
+    """What a step moves of a segment, about: of rows, which lie apart, all operands count."""
+    return segment.work * segment.itemsize * (1 if segment.rows.n < 0 else segment.n_operands)
+
 cdef struct Block:          # memory that is kept for the next layout
     char* memory
     size_t size

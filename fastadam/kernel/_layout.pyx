@@ -320,7 +320,7 @@ cdef class Layout:
             segment = &self.job.segments[k]
             segment.first = first_of(segment, self.job.n_elements)
             self.job.n_elements = segment.first + segment.work
-            self.job.n_bytes += segment.work * segment.itemsize * (1 if segment.rows.n < 0 else segment.n_operands)
+            self.job.n_bytes += bytes_of(segment)
             while tile * TILE < self.job.n_elements:
                 self.job.tile_segment[tile] = k
                 tile += 1

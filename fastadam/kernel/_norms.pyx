@@ -36,12 +36,11 @@ cdef int measure(Layout layout, int n_threads, exchange, bint each, Squares* tot
     cdef Py_ssize_t i
     cdef Segment* segment
     cdef Squares* sums
-    measure_segments(layout, n_threads)
-    total[0] = NOTHING
+    measure_segments(layout, 0, layout.job.n_segments, n_threads)
     if exchange is None:
-        for i in range(layout.job.n_segments):
-            add(total, &layout.job.segments[i].squares)
+        add_all(layout, total)
         return 0
+    total[0] = NOTHING
     shared = np.full((exchange.n_params if each else 1, 3), (0.0, 0.0, LEAST))
     sums = <Squares*> cnp.PyArray_DATA(<cnp.ndarray> shared)
     for i in range(layout.job.n_segments):
@@ -57,20 +56,29 @@ cdef int measure(Layout layout, int n_threads, exchange, bint each, Squares* tot
     return 0
 
 
-cdef int measure_segments(Layout layout, int n_threads) except -1:
-    """Sum the squares of each segment's gradient. Those that are too small or too large to square are read again."""
+cdef void add_all(Layout layout, Squares* total) noexcept:
+    """Add up the squares of all gradients, which are measured."""
+    cdef Py_ssize_t i
+    total[0] = NOTHING
+    for i in range(layout.job.n_segments):
+        if not layout.job.segments[i].absent:
+            add(total, &layout.job.segments[i].squares)
+
+
+cdef int measure_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
+    """Sum the squares of each gradient, first … last. Those too small or too large to be squared are read again."""
     cdef Job* job = &layout.job
     cdef bint again = False
     cdef Py_ssize_t i
-    for i in range(job.n_segments):
+    for i in range(first, last):
         job.segments[i].squares.exponent = 0
-    sum_squares(layout, False, n_threads)
-    for i in range(job.n_segments):
+    sum_squares(layout, first, last, False, n_threads)
+    for i in range(first, last):
         collect(job, &job.segments[i])
         again |= rescale(&job.segments[i])
     if again:
-        sum_squares(layout, True, n_threads)
-    for i in range(job.n_segments):
+        sum_squares(layout, first, last, True, n_threads)
+    for i in range(first, last):
         if job.segments[i].squares.exponent != 0:
             collect(job, &job.segments[i])
         if job.segments[i].squares.high == 0:
@@ -127,14 +135,15 @@ cdef double norm(const Squares* squares) noexcept:
     return ldexp(sqrt(squares.high + squares.low), <int> squares.exponent)
 
 
-cdef void clip_each(Layout layout, double factor, double max_norm) noexcept:
-    """Give each segment scalars of its own, by which its gradient, times `factor`, has a norm of `max_norm` at most."""
+cdef void clip_each(Layout layout, Py_ssize_t first, Py_ssize_t last, double factor, double max_norm) noexcept:
+    """Give the segments first … last scalars of their own, by which the gradient of each, times `factor`, has a norm of
+    `max_norm` at most."""
     cdef Py_ssize_t i
     cdef Segment* segment
     cdef Cohort* cohort
     cdef int n_scalars
     cdef double own
-    for i in range(layout.job.n_segments):
+    for i in range(first, last):
         segment = &layout.job.segments[i]
         cohort = segment.cohort
         n_scalars = (<Kernel> cohort.bundle.kernel).n_scalars

@@ -4,12 +4,6 @@ from ._entry cimport Entry
 from ._extras cimport Extras
 from ._layout cimport Layout
 
-cdef enum:                  # places of the counts
-    UNDER_WAY = 0
-    T = 1
-    SKIPPED = 2
-    STEPS = 3
-
 cdef enum:                  # what `counts` says under way: a change, of which the arrays are half; or that parameters
     CHANGE = 1              # and averages have exchanged contents, which `_swapped` undoes
     SWAPPED = 2
@@ -25,6 +19,7 @@ cdef class Plan(Entry):
     cdef readonly object grad_norm  # of the last step's gradients, where it was measured
     cdef readonly int64_t changes   # how often arrays or counts were changed
     cdef bint inside                # whether a step is at work on the layout
+    cdef bint in_parts              # whether a step is made in parts, by `_parts`
 
     # For whom it is called `held`, the caller holds the plan; so does who calls `set_hyper` or reads the layout.
     cdef int lay_held(self, list groups, list names, counts, origins, logs) except -1
@@ -44,5 +39,5 @@ cdef class Plan(Entry):
     cdef int step_inside(self, grads, Extras* extras, exchange) except -1
     cdef int step_admitted(self, Extras* extras, exchange) except -1
     cdef int make_up_held(self, bint all_rows, numbers) except -1
-    cdef void count_step(self, Layout layout) noexcept
-    cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1
+    cdef void count_step(self) noexcept
+    cdef int prepare_scalars(self, double factor, double clip_value) except -1

@@ -7,16 +7,16 @@ cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.ref cimport PyObject
-from libc.float cimport FLT_MIN
 from libc.math cimport fabs, isfinite
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from . cimport _flush, _gradients, _layout, _norms, _strips, _tiles
+from . cimport _cohorts, _flush, _gradients, _layout, _norms, _strips, _tiles
+from ._cohorts cimport SKIPPED, STEPS, T, UNDER_WAY
 from ._entry cimport Entry
 from ._extras cimport NO_NORM, OF_ALL, OF_EACH, PLAIN, Extras, read_named
-from ._layout cimport CLIP_VALUE, FACTOR, N_OF_THE_STEP, Layout
-from ._segments cimport Bundle, Cohort, Segment, Squares
+from ._layout cimport N_OF_THE_STEP, Layout
+from ._segments cimport Bundle, Squares
 
 import numpy as np
 
@@ -248,13 +248,14 @@ cdef class Plan(Entry):
     cdef int make_up_held(self, bint all_rows, numbers) except -1:
         """The same of all rows, or of those that the gradients that the layout has noted call for."""
         cdef Py_ssize_t i
+        cdef int64_t under_way = self.count[UNDER_WAY]
         self.layout.job.seed = _strips.mixed(self.seed)
         for i in range(self.layout.job.n_segments):
             self.layout.job.segments[i].done = self.count[STEPS + i]
         self.changes += 1
         self.count[UNDER_WAY] = CHANGE
         _flush.make_up_before(self.layout, all_rows, numbers, self.n_threads)
-        self.count[UNDER_WAY] = 0
+        self.count[UNDER_WAY] = under_way
         return 0
 
     # Hyper-parameters.
@@ -285,13 +286,15 @@ cdef class Plan(Entry):
     # The step.
 
     cdef int hold(self) except -1:
-        """Also refuse all that steps, changes or copies the arrays while they are exchanged."""
+        """Also refuse all that steps, changes or copies the arrays while a block has them."""
+        cdef bint is_swapped
         Entry.hold(self)
-        if self.count is not NULL and self.count[UNDER_WAY] == SWAPPED:
+        is_swapped = self.count is not NULL and self.count[UNDER_WAY] == SWAPPED
+        if is_swapped or self.in_parts:
             self.release()
-            raise RuntimeError(
-                "parameters and averages are exchanged until the block of swapped() is over; step, save, copy after it"
-            )
+            what = "parameters and averages are exchanged" if is_swapped else "a step is made in parts"
+            block = "swapped()" if is_swapped else "stepping()"
+            raise RuntimeError(f"{what} until the block of {block} is over; step, save, copy after it")
         return 0
 
     cdef int need_outside(self) except -1:
@@ -422,7 +425,7 @@ cdef class Plan(Entry):
         if layout.logs is not None:
             self.make_up_held(False, None)
         if exchange is not None:
-            self.prepare_scalars(layout, factor, extras.clip_value)  # may raise: now, while others do not count on it
+            self.prepare_scalars(factor, extras.clip_value)  # may raise: now, while others do not count on it
             exchange.begin()
         grad_norm = None
         if extras.clips_by != NO_NORM or extras.skip_nonfinite:
@@ -436,12 +439,12 @@ cdef class Plan(Entry):
                 return 0
             if extras.clips_by == OF_ALL:
                 factor *= _norms.clip_factor(norm, extras.max_norm)
-        self.prepare_scalars(layout, factor, extras.clip_value)  # where it is Python, it may raise
+        self.prepare_scalars(factor, extras.clip_value)  # where it is Python, it may raise
         layout.job.clips_each = extras.clips_by == OF_EACH
         if layout.job.clips_each:
-            _norms.clip_each(layout, factor, extras.max_norm)
+            _norms.clip_each(layout, 0, layout.job.n_segments, factor, extras.max_norm)
         if layout.logs is not None:
-            _flush.note_step(layout)
+            _flush.note_step(layout, 0, layout.job.n_segments)
         self.grad_norm = grad_norm
         self.changes += 1
         layout.job.zero_grads = extras.zero_grads
@@ -452,49 +455,14 @@ cdef class Plan(Entry):
             for last in exchange.parts():
                 _tiles.sweep(layout, first, last, self.n_threads)
                 first = last
-        self.count_step(layout)
+        self.count_step()
+        return 0
+
+    cdef int prepare_scalars(self, double factor, double clip_value) except -1:
+        """Compute the scalars of the next step."""
+        return _cohorts.prepare_scalars(self.layout, self.count, self.seed, factor, clip_value)
+
+    cdef void count_step(self) noexcept:
+        """Count the step of the parameters that had gradients: it is done."""
+        _cohorts.count_step(self.layout, self.count)
         self.count[UNDER_WAY] = 0
-        return 0
-
-    cdef void count_step(self, Layout layout) noexcept:
-        """Count a step of the parameters that had gradients; where a cohort has others, it is split."""
-        cdef Py_ssize_t i
-        cdef bint is_split = False
-        cdef Segment* segments = layout.job.segments
-        if layout.logs is not None:
-            _flush.end_step(layout)
-        self.count[T] += 1
-        for i in range(layout.job.n_segments):
-            self.count[STEPS + i] += not segments[i].absent
-            is_split |= segments[i].absent != segments[segments[i].cohort.first].absent
-        if is_split:
-            layout.form_cohorts(self.count + STEPS)
-
-    cdef int prepare_scalars(self, Layout layout, double factor, double clip_value) except -1:
-        """Every cohort's scalars of its next step: computed in float64, and rounded once for the float32 sweeps."""
-        cdef Py_ssize_t i, k
-        cdef int64_t t
-        cdef Cohort* cohort
-        cdef Bundle* bundle
-        cdef _layout.Kernel kernel
-        layout.job.keeps_denormals = fabs(factor) < FLT_MIN or clip_value < FLT_MIN
-        for i in range(layout.n_cohorts):
-            cohort = &layout.cohorts[i]
-            bundle = cohort.bundle
-            kernel = <_layout.Kernel> bundle.kernel
-            t = self.count[STEPS + cohort.first] + 1
-            cohort.noise = _strips.noise_of(_strips.mixed(self.seed), t - 1)
-            bundle.hyper[FACTOR] = factor
-            bundle.hyper[CLIP_VALUE] = clip_value
-            if kernel.python_sweep is None:
-                kernel.scalars(<double> t, bundle.hyper, cohort.scalars64)
-            else:
-                values = kernel.python_scalars(t, [bundle.hyper[k] for k in range(kernel.n_hyper)])
-                if len(values) != kernel.n_scalars:
-                    name = kernel.rule.name
-                    raise ValueError(f"scalars of {name!r} at t = {t}: expected {kernel.n_scalars}, got {len(values)}")
-                for k in range(kernel.n_scalars):
-                    cohort.scalars64[k] = values[k]
-            for k in range(kernel.n_scalars):
-                cohort.scalars32[k] = <float> cohort.scalars64[k]
-        return 0

@@ -126,6 +126,7 @@ cdef struct Job:            # all that a thread needs to work on a tile
     Py_ssize_t n_elements
     Py_ssize_t begin            # the elements that are worked on: all of the plan's, or a part
     Py_ssize_t end
+    Py_ssize_t first_segment    # the first of them
     Py_ssize_t n_bytes          # of the parameters; of rows, which lie apart, of all operands
     Py_ssize_t* tile_segment    # the segment in which each tile begins
     char* buffers               # MAX_OPERANDS * CHUNK elements for each thread

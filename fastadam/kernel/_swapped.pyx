@@ -2,9 +2,10 @@
 """The exchange of parameters and averages for the time of a block: `swapped`."""
 
 from . cimport _gradients, _tiles
+from ._cohorts cimport UNDER_WAY
 from ._follow cimport Follower
 from ._layout cimport Layout
-from ._plan cimport CHANGE, SWAPPED, UNDER_WAY, Plan
+from ._plan cimport CHANGE, SWAPPED, Plan
 from ._segments cimport Segment
 
 

@@ -58,7 +58,7 @@ cdef int run_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_th
     cdef Job* job = &layout.job
     if first >= last:
         return 0
-    job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].work
+    begin_at(job, first, last)
     if job.begin < job.end:
         call_run(job, n_threads if layout.compiled else 1)
     if job.failed is not NULL:
@@ -82,15 +82,26 @@ cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, i
     return run_segments(layout, first, last, n_threads)
 
 
-cdef int sum_squares(Layout layout, bint again, int n_threads) except -1:
-    """Sum the squares of each gradient, in parts; `again`: of those alone that have another exponent than 0."""
+cdef int sum_squares(Layout layout, Py_ssize_t first, Py_ssize_t last, bint again, int n_threads) except -1:
+    """Sum the squares of the gradients first … last, in parts; `again`: of those that have another exponent than 0."""
     cdef Job* job = &layout.job
-    job.begin, job.end = 0, job.n_elements
+    cdef double* begin
+    if first >= last:
+        return 0
+    begin_at(job, first, last)
     job.work = measure_scaled if again else measure_range
     job.keeps_denormals = False
-    memset(job.sums, 0, layout.n_slots() * 2 * sizeof(double))
-    call_run(job, n_threads)
+    begin = slot(job, &job.segments[first], job.begin // TILE)
+    memset(begin, 0, <size_t> <char*> (slot(job, &job.segments[last - 1], job.end // TILE) + 2) - <size_t> begin)
+    if job.begin < job.end:
+        call_run(job, n_threads)
     return 0
+
+
+cdef inline void begin_at(Job* job, Py_ssize_t first, Py_ssize_t last) noexcept:
+    """Work on the elements of the segments first … last, as they are cut."""
+    job.begin, job.end = job.segments[first].first, job.segments[last - 1].first + job.segments[last - 1].work
+    job.first_segment = first
 
 
 cdef void expect(Py_ssize_t n_elements, int n_threads) noexcept:
@@ -144,7 +155,7 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     cdef uint64_t mode = enter(job.keeps_denormals)
     tile += job.begin // TILE
     begin, end = max(tile * TILE, job.begin), min((tile + 1) * TILE, job.end)
-    segment = &job.segments[job.tile_segment[tile]]
+    segment = &job.segments[max(job.tile_segment[tile], job.first_segment)]
     while segment.first + segment.work <= begin:
         segment += 1
     if job.buffers is not NULL:

@@ -411,6 +411,10 @@ class Sharded(Optimizer):
         """Not of a sharded optimizer: its shares are cut when it is made."""
         raise ValueError("replace: a sharded optimizer is cut into shares when it is made; make a new one")
 
+    def stepping(self, **of_step: Any) -> NoReturn:
+        """Not of a sharded optimizer: the ranks exchange gradients bucket by bucket, from ``.grads``."""
+        raise ValueError("stepping: the ranks of a sharded optimizer exchange all gradients in one step; call step()")
+
     def reset(self, names: Sequence[str] | None = None) -> None:
         """Begin anew on every rank: see `Optimizer.reset`. The names are those of whole parameters."""
         with deferred_signals(), self._ranks.all_or_none("reset") as agree:

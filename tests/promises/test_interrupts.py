@@ -324,3 +324,38 @@ def test_handler_that_saves(options, tmp_path):
     again = fastadam.AdamW([params[0].copy()], **options)
     again.load(tmp_path / "last.npz", params=False)
     assert again.t == [t for t in saved if t is not None][-1]
+
+
+@pytest.mark.parametrize("how", OPTIMIZERS)
+def test_a_step_in_parts(how):
+    grads = {str(k): np.full(SIZE // 8, k + 1.0, np.float32) for k in range(8)}
+
+    def new() -> fastadam.Adam:
+        return fastadam.Adam({key: np.ones(len(g), np.float32) for key, g in grads.items()}, **OPTIMIZERS[how])
+
+    def of_each(opt) -> list[bytes]:
+        named = zip(inside.planned(opt), inside.named_states(opt), strict=True)
+        return [b"".join(array.tobytes() for array in (p, *states.values())) for p, states in named]
+
+    stepped = new()
+    before = of_each(stepped)
+    stepped.step(grads)
+    after = of_each(stepped)
+
+    def make() -> tuple[Callable[[], object], Callable[[], None]]:
+        opt = new()
+
+        def call() -> None:
+            with opt.stepping() as step:
+                for key, g in grads.items():
+                    step(key, g)
+
+        def check() -> None:
+            done = inside.plan(opt).steps.tolist()
+            assert of_each(opt) == [(before, after)[n][k] for k, n in enumerate(done)]
+            assert opt.t == max(done)
+            opt.step(grads)  # it goes on
+
+        return call, check
+
+    trials(make)

@@ -28,22 +28,22 @@ MODULES = [
     for path in sorted(PACKAGE.rglob("*.py"))
     if not path.name.startswith("__")
 ]
+#: adapters whose library the tests do not install, and that library; CI does
+NEED = dict.fromkeys(("tensors", "torch", "torch_average", "torch_state", "torch_stepping"), "torch")
+NEED |= {"jax": "jax", "autograd": "autograd", "pennylane": "pennylane", "qiskit": "qiskit_algorithms"}
+NEED |= {name: name for name in ("river", "climin", "pints", "pybop")}
 #: modules whose docstrings must have examples
 SHOWN = {f"fastadam.{name}" for name in ("schedules", "custom", "functional")}
 SHOWN |= {f"fastadam.optimizers.{name}" for name in ("adam", "descent", "recent")}
-SHOWN |= {
-    f"fastadam.adapters.{name}" for name in ("article", "jax", "scipy", "sklearn", "thinc", "torch", "torch_state")
-}
-#: modules whose examples need a package that the tests do not install; CI does
-NEED = {f"fastadam.adapters.{name}": "torch" for name in ("tensors", "torch", "torch_average", "torch_state")}
-SHOWN.add("fastadam.adapters.jax")
-NEED["fastadam.adapters.jax"] = "jax"
+SHOWN |= {f"fastadam.adapters.{name}" for name in ("article", "scipy", "sklearn", "thinc")}
+SHOWN |= {f"fastadam.adapters.{name}" for name in set(NEED) - {"tensors", "torch_average", "pybop"}}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_docstrings(module):
-    if module in NEED and find_spec(NEED[module]) is None:
-        pytest.skip(f"{NEED[module]} is not installed")
+    library = NEED.get(module.removeprefix("fastadam.adapters."), "numpy")
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted > 0 or module not in SHOWN
     assert outcome.failed == 0
