@@ -115,7 +115,7 @@ import sys, fastadam
 before = set(sys.modules)
 assert not before & {"numba", "scipy", "sklearn", "thinc", "torch", "mpi4py", "difflib", "fastadam.functional"}
 assert {"adapters", "functional", "mpi", "numba"} <= set(dir(fastadam))
-assert {"article", "autograd", "jax", "pennylane", "river", "scipy", "sklearn", "thinc", "torch"} <= set(dir(fastadam.adapters))
+assert {"article", "autograd", "jax", "river", "scipy", "sklearn", "thinc", "torch"} <= set(dir(fastadam.adapters))
 assert not hasattr(fastadam, "nonsense") and not hasattr(fastadam.adapters, "nonsense")
 """
 
