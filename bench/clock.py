@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 STOCK, OURS = "stock", "fastadam"
 
@@ -30,5 +29,8 @@ class Clock:
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's handwritten digits, in float32, and what each is."""
+    from sklearn.datasets import load_digits
+
     x, y = load_digits(return_X_y=True)
     return (x / 16).astype(np.float32), y

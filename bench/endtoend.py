@@ -22,7 +22,9 @@ from tqdm import tqdm
 from fastadam.bench.tables import machine
 
 #: the modules of `runs`, and the library that each needs
-RUNS = {"loop": "numpy", "sklearn": "sklearn", "thinc": "thinc", "torch": "torch", "scipy": "scipy"}
+RUNS = {"loop": "numpy", "sklearn": "sklearn", "thinc": "thinc", "torch": "torch", "jax": "optax", "scipy": "scipy"}
+RUNS |= {"autograd": "autograd", "pennylane": "pennylane", "qiskit": "qiskit_algorithms", "river": "river"}
+RUNS |= {"climin": "climin", "pints": "pints", "pybop": "pybop"}
 
 
 def cases() -> dict[str, Run]:

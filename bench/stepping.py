@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import machine
 
 import fastadam
+from fastadam.bench.tables import machine
 
 WHOLE, PARTS, STOCK = "step", "stepping", "torch, fused"
 MIB = 2**20

@@ -1,14 +1,13 @@
 """A network that autograd differentiates, trained by autograd's `adam` and by fastadam's in its place."""
 
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import autograd.numpy as np
 from autograd import grad
 from autograd.misc import optimizers
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 from sklearn.datasets import load_digits
 
 from fastadam.adapters import autograd as adapter
@@ -44,7 +43,7 @@ def network(way: str, clock: Clock, steps: int, *hidden: int) -> tuple[float, fl
     return seconds, float(loss(found, 0))
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {
+CASES: dict[str, Run] = {
     "autograd, 32 hidden": lambda way, clock: network(way, clock, 1000, 32),
     "autograd, 2 × 256 hidden": lambda way, clock: network(way, clock, 200, 256, 256),
 }

@@ -2,12 +2,12 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 
 
 def logistic(way: str, clock: Clock, hidden: int, epochs: int) -> tuple[float, float]:
@@ -50,7 +50,7 @@ def logistic(way: str, clock: Clock, hidden: int, epochs: int) -> tuple[float, f
     return time.perf_counter() - start, loss
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {
+CASES: dict[str, Run] = {
     "climin Adadelta, 32 hidden": partial(logistic, hidden=32, epochs=60),
     "climin Adadelta, 1024 hidden": partial(logistic, hidden=1024, epochs=8),
 }

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 from sklearn.datasets import load_digits
 
 
@@ -78,7 +78,7 @@ def jax_model(way: str, clock: Clock, width: int, depth: int) -> tuple[float, fl
     return time.perf_counter() - start, float(loss)
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {
+CASES: dict[str, Run] = {
     "JAX, 64 hidden": partial(jax_model, width=64, depth=1),
     "JAX, 3 layers of 512": partial(jax_model, width=512, depth=3),
     "JAX, 2 layers of 1024": partial(jax_model, width=1024, depth=2),

@@ -1,12 +1,11 @@
 """Circuits of PennyLane's, trained by PennyLane's Adam and by fastadam's in its place."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy
 import pennylane as qml
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 from pennylane import numpy as np
 
 from fastadam.adapters import pennylane as adapter
@@ -62,7 +61,7 @@ def classifier(way: str, clock: Clock) -> tuple[float, float]:
     return time.perf_counter() - start, float(cost(weights, bias, range(2**n)))
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {
+CASES: dict[str, Run] = {
     "PennyLane, ground state": ground_state,
     "PennyLane, classifier": classifier,
 }

@@ -1,11 +1,10 @@
 """PINTS's Adam and fastadam's: a model of few parameters, and a curve of many."""
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 
 
 def controlled(way: str, clock: Clock, problem: str) -> tuple[float, float]:
@@ -33,7 +32,7 @@ def controlled(way: str, clock: Clock, problem: str) -> tuple[float, float]:
     return time.perf_counter() - start, loss
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {
+CASES: dict[str, Run] = {
     "PINTS Adam, logistic model": partial(controlled, problem="logistic"),
     "PINTS Adam, 1,000 parameters": partial(controlled, problem="bowl"),
 }

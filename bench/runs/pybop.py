@@ -1,10 +1,9 @@
 """PyBOP's AdamW and fastadam's, on two parameters of a single-particle battery model."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 
 
 def battery(way: str, clock: Clock) -> tuple[float, float]:
@@ -35,4 +34,4 @@ def battery(way: str, clock: Clock) -> tuple[float, float]:
     return time.perf_counter() - start, float(result.best_cost)
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {"PyBOP AdamW, a battery": battery}
+CASES: dict[str, Run] = {"PyBOP AdamW, a battery": battery}

@@ -1,11 +1,10 @@
 """qiskit-algorithms' ADAM and fastadam's in its place: a VQE, and a loss with its gradient in NumPy."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 from qiskit.circuit.library import real_amplitudes
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
@@ -59,7 +58,7 @@ def regression(way: str, clock: Clock) -> tuple[float, float]:
     return time.perf_counter() - start, float(result.fun)
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {
+CASES: dict[str, Run] = {
     "qiskit, VQE": ground_state,
     "qiskit, least squares": regression,
 }

@@ -1,12 +1,12 @@
 """river's models with its own Adam and with fastadam's: linear models by examples and by mini-batches, and factors."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-from clock import OURS, Clock
+from clock import OURS, Clock, Run
 
 
 def optimizer(way: str, clock: Clock) -> Any:
@@ -70,7 +70,7 @@ def by_factors(way: str, clock: Clock, factors: int) -> tuple[float, float]:
     return time.perf_counter() - start, loss
 
 
-CASES: dict[str, Callable[[str, Clock], tuple[float, float]]] = {
+CASES: dict[str, Run] = {
     "river learn_one, 10 features": partial(by_examples, features=10),
     "river learn_one, 300 features": partial(by_examples, features=300),
     "river learn_many, 300 features": partial(by_batches, features=300),
