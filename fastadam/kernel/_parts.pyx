@@ -153,7 +153,7 @@ cdef class Parts:
         cdef Layout layout = plan.layout
         cdef Squares squares
         cdef Py_ssize_t i
-        self.is_open = plan.in_parts = layout.is_cut = False
+        self.is_open = self.ends = plan.in_parts = layout.is_cut = False
         for i in range(layout.job.n_segments):
             layout.job.segments[i].absent = self.marks[i] != STEPPED
         if not self.any_came or self.is_torn:

@@ -400,6 +400,8 @@ def test_a_block_that_is_left_while_a_part_is_stepped_ends_with_it():
         opt.state_dict()
     may_end.set()
     thread.join()
+    with pytest.raises(RuntimeError, match="is over"):  # another thread is late
+        step("p", np.ones(10))
     assert opt.t == 1
     assert inside.planned(opt)[0].tolist() == [5.0] * 10
     opt.state_dict()
