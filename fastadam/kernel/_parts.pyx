@@ -112,7 +112,9 @@ cdef class Parts:
             if self.extras.zero_grads:
                 _gradients.admit_zeroing_of(layout, i, g)
             if segment.visits is not NULL:
+                self.is_torn = True
                 plan.make_up_held(False, None)
+                self.is_torn = False
             self.sweep(i, segment)
         finally:
             segment.absent, segment.work = True, segment.n
