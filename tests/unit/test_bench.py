@@ -184,6 +184,7 @@ def test_a_peer_that_fails_is_named(capsys, monkeypatch):
         (["--shapes", "10"], "expected arrays x elements, as 100x1000 or 1x10M, got '10'"),
         (["--shapes", "0x10"], "expected arrays x elements"),
         (["--threads", "0"], "expected a whole number of at least 1, got '0'"),
+        (["--threads", "99999"], "the processors that there are, got 99999"),
         (["--against", "tensorflow"], "expected auto, none, or some of numpy, numba"),
         (["--seconds", "-1"], "expected a number of seconds"),
         (["--seconds", "nan"], "expected a number of seconds"),
