@@ -157,8 +157,8 @@ class Bench:
         show_progress(len(shapes), len(shapes), "done")
 
     def of_peers(self) -> float:
-        """The bytes an element that a fused step with plain states reads and writes."""
-        return float(streams(self.n_states) * (8 if self.dtype == "float64" else 4))
+        """The bytes an element that a fused step reads and writes whose states are of the parameters' dtype."""
+        return float(streams(self.n_states) * {"float64": 8, "float32": 4}.get(self.dtype, 2))
 
     def moved(self, size: int) -> float:
         """Those of fastadam's step: it reads all, and writes all but the gradient."""
