@@ -5,6 +5,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import options
 from .functional import MADE, Function
 from .options import Option
 
@@ -22,9 +23,17 @@ def wrong(name: str, members: Mapping[str, float]) -> str:
     read = {option: own for option, own in made.taken.items() if set(own.hyper) <= members.keys()}
     try:
         made.hyper_of({option: _value(made, own, members) for option, own in read.items()})
+        for member in _of_c_alone(made) & members.keys():
+            options.rate(member, members[member])
     except (TypeError, ValueError) as error:
         return _in_c(str(error), read)
     return ""
+
+
+def _of_c_alone(made: Function) -> set[str]:
+    """The numbers that the rule reads, and that are no option of the Python function, as the decay of Rprop."""
+    numbers = {h for h in made.rule.hyper if not made.rule.defaults.get(h) and h not in made.rule.flags}
+    return numbers - {h for own in made.taken.values() for h in own.hyper}
 
 
 def _value(made: Function, option: Option, members: Mapping[str, float]) -> Any:
@@ -38,9 +47,9 @@ def _value(made: Function, option: Option, members: Mapping[str, float]) -> Any:
     return first
 
 
-def _in_c(text: str, options: Mapping[str, Option]) -> str:
+def _in_c(text: str, read: Mapping[str, Option]) -> str:
     """A message in the names of the members."""
-    for name, option in options.items():
+    for name, option in read.items():
         for k, member in enumerate(option.hyper):
             text = text.replace(f"{name}[{k}]", member)
         if text.startswith(f"{name}:") and name not in option.hyper:

@@ -374,20 +374,28 @@ cdef class Block:
 
 
 cdef class Arrival:
-    """A hook of torch's: steps tensor number `place` of a plan by its gradient, and lets go of that.
+    """A hook of torch's: steps tensor number `place` of a plan by its gradient, lets go of that, and tells autograd
+    by `changed` that what it saved of the tensor is another.
 
-    It is compiled, so no signal's handler runs between the two.
+    It is compiled, so no signal's handler runs between the first two.
     """
 
-    cdef object parts, read, name
+    cdef object parts, read, name, changed
     cdef Py_ssize_t place
 
-    def __init__(self, parts, Py_ssize_t place, read, name):
-        self.parts, self.place, self.read, self.name = parts, place, read, name
+    def __init__(self, parts, Py_ssize_t place, read, name, changed):
+        self.parts, self.place, self.read, self.name, self.changed = parts, place, read, name, changed
 
     def __call__(self, p):
-        self.parts.step(self.place, self.read(self.name, p.grad))
-        p.grad = None
+        grad = p.grad
+        if grad is None:
+            raise RuntimeError(
+                f"{self.name}: expected a tensor, got None; another hook took it, as a second optimizer's block does: "
+                "step one optimizer in a block, the other by step()"
+            )
+        self.parts.step(self.place, self.read(self.name, grad))
+        grad = p.grad = None
+        self.changed(p)
 
 
 cdef inline PyObject* same(list noted, Py_ssize_t i):

@@ -110,6 +110,10 @@ class _Lending:
         """Refused: the averages are ``opt.state``'s, arrays of NumPy in the order of ``jax.tree.leaves(params)``."""
         raise TypeError("swapped: JAX's arrays do not change; give a model copies of the averages in opt.state instead")
 
+    def stepping(self, **_: Any) -> NoReturn:
+        """Refused: JAX gives all gradients at once."""
+        raise TypeError("stepping: JAX gives all gradients at once, and its arrays do not change; use step(grads)")
+
     def replace(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: make a new optimizer."""
         raise TypeError("replace: JAX's arrays do not change their shape; make a new optimizer")

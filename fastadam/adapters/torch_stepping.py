@@ -23,7 +23,8 @@ class _Waiting:
 
     def __init__(self, plan: Any) -> None:
         self.plan, self.parts = plan, Parts(plan.plan)
-        self.hooks = [Arrival(self.parts, place, gradient, name) for place, name in enumerate(plan.grad_names)]
+        changed = torch.autograd.graph.increment_version
+        self.hooks = [Arrival(self.parts, i, gradient, name, changed) for i, name in enumerate(plan.grad_names)]
         self.done = plan.plan.steps  #: the steps that each tensor had done when the block began
         #: of each tensor that needs a gradient its hooks, by numbers, and the number and the hook that come among them
         self.places: list[tuple[Any, int, Arrival]] = []
@@ -81,9 +82,10 @@ class Stepping:
         ------
         RuntimeError
             For what needs all gradients at once: a hook that is called before steps, a GradScaler. In the block, for
-            steps, loads and copies of the optimizer. At its end, for a tensor that needed no gradient when the block
-            began, and has one then: the others have done the step.
-        ValueError
+            steps, loads and copies of the optimizer; by autograd, where it still needs what a parameter was before its
+            step, as for ``weight.detach()`` in the loss. At its end, for a tensor that needed no gradient when the
+            block began, and has one then: the others have done the step.
+        ValueError, RuntimeError
             By a second backward pass in the block. Make all passes but the last before it: their sum is stepped then.
 
         Notes

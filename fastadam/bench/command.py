@@ -73,6 +73,8 @@ def _shapes(text: str) -> list[tuple[int, int]]:
 def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    if int(text) > (most := len(threads.affinity())):  # Numba refuses more, and torch may end the program
+        raise argparse.ArgumentTypeError(f"expected at most {most}, the processors that there are, got {text}")
     return int(text)
 
 
@@ -155,8 +157,8 @@ class Bench:
         show_progress(len(shapes), len(shapes), "done")
 
     def of_peers(self) -> float:
-        """The bytes an element that a fused step with plain states reads and writes."""
-        return float(streams(self.n_states) * (8 if self.dtype == "float64" else 4))
+        """The bytes an element that a fused step reads and writes whose states are of the parameters' dtype."""
+        return float(streams(self.n_states) * {"float64": 8, "float32": 4}.get(self.dtype, 2))
 
     def moved(self, size: int) -> float:
         """Those of fastadam's step: it reads all, and writes all but the gradient."""
@@ -214,11 +216,11 @@ def run(given: argparse.Namespace) -> int:
         try:
             bench = Bench(given)
             bench.need_memory(given.shapes)
+            if given.threads and given.against:
+                use_threads(given.threads)
         except (TypeError, ValueError, ImportError, MemoryError) as error:
             print(f"fastadam bench: {error}", file=sys.stderr)
             return 2
-        if given.threads:
-            use_threads(given.threads)
         bench.run(given.shapes, given.seconds)
     write(given.json, bench.json())
     write(given.markdown, bench.text(tabled, "## {}"))

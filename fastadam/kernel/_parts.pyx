@@ -112,7 +112,9 @@ cdef class Parts:
             if self.extras.zero_grads:
                 _gradients.admit_zeroing_of(layout, i, g)
             if segment.visits is not NULL:
+                self.is_torn = True
                 plan.make_up_held(False, None)
+                self.is_torn = False
             self.sweep(i, segment)
         finally:
             segment.absent, segment.work = True, segment.n
@@ -153,7 +155,7 @@ cdef class Parts:
         cdef Layout layout = plan.layout
         cdef Squares squares
         cdef Py_ssize_t i
-        self.is_open = plan.in_parts = layout.is_cut = False
+        self.is_open = self.ends = plan.in_parts = layout.is_cut = False
         for i in range(layout.job.n_segments):
             layout.job.segments[i].absent = self.marks[i] != STEPPED
         if not self.any_came or self.is_torn:

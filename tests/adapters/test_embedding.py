@@ -313,6 +313,8 @@ WRONG = {
     ("schedule_free", "decay", -0.5): "decay: expected a number >= 0 and finite, got -0.5",
     ("schedule_free", "warmup_steps", 0.5): "warmup_steps: expected a whole number",
     ("average", "decay", 1.5): "decay: expected a number >= 0 and <= 1, got 1.5",
+    ("rprop", "weight_decay", np.nan): "weight_decay: expected a number >= 0 and finite, got nan",  # of C alone
+    ("schedule_free", "weight_decay", -1.0): "weight_decay: expected a number >= 0 and finite, got -1.0",
 }
 
 

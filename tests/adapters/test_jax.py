@@ -354,6 +354,7 @@ REFUSED = {
     "traced": (lambda opt: jax.jit(opt.step)({"x": jnp.ones(3)}), TypeError, "outside of jax.jit"),
     "zeros": (lambda opt: opt.step({"x": jnp.ones(3)}, zero_grads=True), ValueError, "zero_grads"),
     "swapped": (lambda opt: opt.swapped(), TypeError, "opt.state"),
+    "stepping": (lambda opt: opt.stepping(grad_scale=2.0), TypeError, "step\\(grads\\)"),
     "replace": (lambda opt: opt.replace("x", np.ones(4)), TypeError, "new optimizer"),
     "group": (lambda opt: opt.add_param_group({"params": jnp.ones(3)}), TypeError, "second optimizer"),
 }

@@ -233,13 +233,16 @@ def test_schedulers_and_hooks():
 # ---------------------------------------------------------------- what is refused
 
 
-def test_a_second_backward_in_the_block():
+@pytest.mark.parametrize("graph", ["new", "kept"])
+def test_a_second_backward_in_the_block(graph):
     model, other = model_of(), model_of()
     optimizer, expected = adapter.Adam(model.parameters()), adapter.Adam(other.parameters())
     step_whole(other, expected, 0)
     loss = model(batch(0)).square().mean()
-    with pytest.raises(ValueError, match=r"came in this block before"), optimizer.stepping():
-        (loss.backward(retain_graph=True), loss.backward())
+    error, text = {"new": (ValueError, "came in this block"), "kept": (RuntimeError, "inplace operation")}[graph]
+    again = (lambda: loss) if graph == "kept" else (lambda: model(batch(0)).square().mean())
+    with pytest.raises(error, match=text), optimizer.stepping():
+        (loss.backward(retain_graph=True), again().backward())
     assert_same(model, optimizer, other, expected)
     optimizer.zero_grad()
     step_whole(other, expected, 1)
@@ -315,6 +318,23 @@ def test_a_scaler_finds_no_gradients():
         scaler.scale(model(batch(0)).square().mean()).backward()
     with pytest.raises(AssertionError, match="No inf checks"):
         scaler.step(optimizer)
+
+
+def test_autograd_knows_that_a_parameter_was_stepped():
+    early, late = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    optimizer = adapter.SGD([early, late], lr=1.0)
+    loss = (torch.ones(1, 2) @ early @ late.detach()).square().sum() + late.sum()  # late is stepped before it is read
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"), optimizer.stepping():
+        loss.backward()
+    assert torch.equal(early, torch.ones(2, 2))
+
+
+def test_a_gradient_that_another_hook_took():
+    model = model_of()
+    first, second = (adapter.SGD(model.parameters(), lr=0.1) for _ in range(2))
+    text = r"params'\]\[\d\]: expected a tensor, got None; another hook took it"
+    with pytest.raises(RuntimeError, match=text), first.stepping(), second.stepping():
+        model(batch(0)).sum().backward()
 
 
 def test_a_tensor_that_was_not_waited_for():

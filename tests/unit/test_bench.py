@@ -139,6 +139,13 @@ def test_json_and_markdown(capsys, tmp_path):
     assert all(0 < row["low"] <= row["median"] <= row["high"] for row in rows)
 
 
+@pytest.mark.parametrize(("dtype", "moved"), [("bfloat16", 14), ("float32", 28), ("float64", 56)])
+def test_bytes_of_peers_are_those_of_their_dtype(capsys, dtype, moved):
+    pytest.importorskip("torch")
+    [case, _] = json.loads(bench(capsys, "--against", "torch", "--dtype", dtype, "--json"))["cases"]
+    assert case["bytes"]["PyTorch fused"] == moved  # p, g, m, v are read, all but g written
+
+
 def test_a_picture(capsys, tmp_path):
     path = tmp_path / "out.png"
     bench(capsys, "--against", "numpy", "--plot", str(path))
@@ -184,6 +191,7 @@ def test_a_peer_that_fails_is_named(capsys, monkeypatch):
         (["--shapes", "10"], "expected arrays x elements, as 100x1000 or 1x10M, got '10'"),
         (["--shapes", "0x10"], "expected arrays x elements"),
         (["--threads", "0"], "expected a whole number of at least 1, got '0'"),
+        (["--threads", "99999"], "the processors that there are, got 99999"),
         (["--against", "tensorflow"], "expected auto, none, or some of numpy, numba"),
         (["--seconds", "-1"], "expected a number of seconds"),
         (["--seconds", "nan"], "expected a number of seconds"),

@@ -364,6 +364,25 @@ def test_a_rule_in_python_that_fails_half_way_leaves_it_torn():
         opt.step({"p": np.ones(20_000)})
 
 
+def test_rows_that_fail_to_make_up_leave_it_torn(monkeypatch):
+    opt = fastadam.SGD({"a": np.ones(3), "p": np.ones((20, 4))}, momentum=0.9, rows="exact", backend="numpy")
+    for row in (1, 2):
+        opt.step({"a": None, "p": Rows([row], np.ones((1, 4)))})
+
+    def fail(*_: Any) -> None:
+        raise ArithmeticError("while rows make up")
+
+    with opt.stepping() as step:
+        step("a", np.ones(3))
+        with monkeypatch.context() as patched:
+            patched.setattr(inside.backends, "prepare", fail)
+            with pytest.raises(ArithmeticError, match="make up"):
+                step("p", np.ones((20, 4)))
+        with pytest.raises(RuntimeError, match="half-way"):
+            step("p", np.ones((20, 4)))
+    assert inside.is_torn(opt)
+
+
 # ---------------------------------------------------------------- threads and processes
 
 
@@ -400,6 +419,8 @@ def test_a_block_that_is_left_while_a_part_is_stepped_ends_with_it():
         opt.state_dict()
     may_end.set()
     thread.join()
+    with pytest.raises(RuntimeError, match="is over"):  # another thread is late
+        step("p", np.ones(10))
     assert opt.t == 1
     assert inside.planned(opt)[0].tolist() == [5.0] * 10
     opt.state_dict()
