@@ -272,3 +272,16 @@ def test_recommenders_are_rivers_own(name):
         there.learn_one(user, item, y)
         here.learn_one(user, item, y)
         assert here.predict_one(user, item) == there.predict_one(user, item)
+
+
+def test_options_that_change_in_place():
+    """An array is another number at the next step, and the same object."""
+    found = []
+    for lib in (optim, adapter):
+        optimizer, w = lib.Adam(), np.ones(3)
+        optimizer.eps = np.array(0.1)
+        for _ in range(5):
+            optimizer.step(w, np.ones(3))
+            optimizer.eps *= 0.5
+        found.append(w)
+    np.testing.assert_allclose(*found, rtol=1e-12)
