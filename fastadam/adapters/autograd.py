@@ -221,6 +221,8 @@ def _leaf(name: str, value: Any) -> np.ndarray:
             f"{name}: autograd is differentiating through this optimizer, which compiled steps do not allow; take the "
             "one of autograd.misc.optimizers"
         )
+    if isinstance(value, (list, tuple, np.ma.MaskedArray)):  # autograd takes no containers of other classes, either
+        raise TypeError(f"{name}: expected an array, a number, a list, a tuple or a dict, got {type(value).__name__}")
     found = np.asarray(value)
     if found.dtype.kind not in "fiu" or found.dtype.itemsize > 8:
         what = type(value).__name__ if found.dtype == object else found.dtype

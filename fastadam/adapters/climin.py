@@ -82,11 +82,17 @@ class _Stepped(climin.base.Minimizer):
         states = [_like(self.wrt, getattr(self, letter)) for letter in self.letters]
         if self._steps is None:
             self._steps = RuleSteps(self.rule, self.hyper, self.fixed)
-        self._step(self._steps, gradient, states)
+        self._step(self._steps, self._fitting(gradient), states)
         for letter, state in zip(self.letters, states, strict=True):
             setattr(self, letter, state)
         self.n_iter += 1
         return dict(self.extended_info(gradient=gradient, args=args, kwargs=kwargs))
+
+    def _fitting(self, gradient: Any) -> np.ndarray:
+        """The gradient as an array apart from `wrt`, like it: as in climin, one number counts for all."""
+        g = np.asarray(gradient)
+        is_apart = g.shape == self.wrt.shape and not np.may_share_memory(g, self.wrt)
+        return g if is_apart else np.array(np.broadcast_to(g, self.wrt.shape))
 
     def _step(self, steps: RuleSteps, gradient: Any, states: list[np.ndarray]) -> None:
         """Step zeros, which gives the step by itself, and add it: infos have it."""

@@ -15,8 +15,8 @@ tensors and does not change those that it was given.
 Two classes stay PennyLane's own. ``AdagradOptimizer`` adds ε within the root, which `fastadam.Adagrad` cannot.
 ``GradientDescentOptimizer`` multiplies and subtracts, which one compiled call does not do sooner.
 
-Three things are a ValueError or a TypeError, before anything changes: a gradient of another shape than its argument,
-complex numbers, and a trainable argument that is no tensor of PennyLane's.
+Four things are a ValueError or a TypeError, before anything changes: a gradient of another shape than its argument, a
+rate of several numbers, complex numbers, and a trainable argument that is no tensor of PennyLane's.
 
 Examples
 --------
@@ -92,7 +92,8 @@ class _Stepped:
         if trained:
             grads = _gradients(grad, len(trained))
             numbers = [getattr(self, name) for name in self._named]
-            told = self._told if are_same(self._told[0], numbers) else (numbers, self._hyper(*numbers))
+            is_told = are_same(self._told[0], numbers) and not any(isinstance(n, np.ndarray) for n in numbers)
+            told = self._told if is_told else (numbers, self._hyper(*numbers))
             laid = self._layout(trained, args, grads, memory)
             for k, p in zip(trained, laid.params, strict=True):
                 p[...] = args[k]

@@ -15,6 +15,7 @@ Examples
 True
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,8 @@ class Told:
         """The point after the one that was proposed."""
         x = self._proposed
         given = self._b1, self._b2, self._eps
-        shape = np.asarray(dfx).shape
-        if shape != x.shape:
+        shape = np.shape(dfx)
+        if shape not in ((), x.shape):  # as in PINTS, one number counts for all
             raise ValueError(f"tell: expected a gradient of shape {x.shape} like the point, got {shape}")
         if self._optimizer is None:
             self._begin(np.broadcast_to(self._alpha, x.shape).tolist())
@@ -86,6 +87,10 @@ class Told:
         self._grads = [self._g[where] for where in self._places]
         for group, where in zip(self._groups, self._places, strict=True):
             group["params"][0] = self._x[where]
+
+    def __copy__(self: Any) -> Any:
+        """A copy goes its own way, as in PINTS, whose steps make new arrays."""
+        return copy.deepcopy(self)
 
     def __setstate__(self: Any, state: dict[str, Any]) -> None:
         vars(self).update(state)

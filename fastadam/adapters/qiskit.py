@@ -88,6 +88,7 @@ class ADAM(optimizers.ADAM):
         while self._t < self._maxiter:
             if self._t > 0:
                 g = _flat(jac(params), x)
+            x[...] = params  # which `jac` may have changed: then it goes on from there, as in qiskit
             stepper.step([g], self._t + 1, hyper)
             self._t += 1
             params_new = x.copy()

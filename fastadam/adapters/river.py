@@ -87,8 +87,8 @@ class _Stepped(optim.base.Optimizer):
     fewest: ClassVar[int] = 24
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: what river keeps; the rest is made anew."""
-        return dict(vars(self))
+        """For copies and pickles: what river keeps; the rest is made anew. A copy has arrays of its own."""
+        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
     @property
     def _factor(self) -> float:

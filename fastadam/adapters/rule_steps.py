@@ -45,7 +45,7 @@ class RuleSteps:
     ) -> None:
         """Step number `t`, in place; `factor` multiplies the gradients. An error has touched nothing."""
         hyper = self._made_of[1]
-        given = [getattr(owner, name) for name in hyper.values()]
+        given = [float(getattr(owner, name)) for name in hyper.values()]
         if given != self._given:
             named = self._named | dict(zip(hyper, given, strict=True))
             self._hyper_values = tuple(float(named.get(name, 0.0)) for name in self._order)

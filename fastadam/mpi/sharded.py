@@ -180,7 +180,8 @@ class Sharded(Optimizer):
             origins = [Origin(piece.param, piece.begin, self._whole.params[piece.param].size) for piece in self._own]
             arrays = [p for group in pieces for p in group["params"].values()]
             self._tables = Tables(ranks, self._whole, self._layout, self._own, arrays, in_bfloat16)
-            self.core = Core.make(type(self), fields | {"params": pieces, "grads": shares}, origins)
+            with shards.folder_opened(n_shares):
+                self.core = Core.make(type(self), fields | {"params": pieces, "grads": shares}, origins)
             self.core.settings |= {"params": params, "grads": self._whole.tree.unflatten(self._grads)}
             self._number = ranks.n_made
             more = {
@@ -453,9 +454,9 @@ class Sharded(Optimizer):
         """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.
 
         The folder holds an ``.npz`` file of each rank (of the first, where each has all) and ``checkpoint.json``, which
-        names them. Files get new names at
-        each save, are synced, and count once ``checkpoint.json`` is replaced: a crash at any moment leaves the old
-        checkpoint or the new one, and perhaps files that the next save removes. `params` as in `Optimizer.save`.
+        names them. Files get new names at each save, are synced, and count once ``checkpoint.json`` is replaced: a
+        crash at any moment leaves the old checkpoint or the new one, and perhaps files that the next save removes.
+        `params` as in `Optimizer.save`.
 
         Raises
         ------

@@ -2,9 +2,11 @@
 `shard_files` has it as checkpoints.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ..kernel._blocks import n_bytes
 from ..kernel.checks import counted
 from ..state.atomic import path_from
 from ..state.entries import entry_of, need_version
-from ..state.mismatch import mapping, need, need_names, need_same
+from ..state.mismatch import Mismatch, mapping, need, need_names, need_same
 from ..state.numbers import in_blocks, memory_of, zeros
 from ..state.rates import encode
 from ..state.snapshot import Check, Fit, Loaded, Snapshot, fit_dict, slots_of
@@ -93,6 +95,19 @@ def stored(state: np.ndarray, begin: int, end: int) -> slice:
 def state_dir(value: Any, ranks: Ranks) -> Path:
     """Where this rank keeps its states, within the folder of all."""
     return path_from("state_dir", value) / f"rank-{ranks.rank}-of-{ranks.size}"
+
+
+@contextmanager
+def folder_opened(number: int) -> Iterator[None]:
+    """Say the way out where a folder has states of other pieces; `number` of ranks among whom they are divided now."""
+    try:
+        yield
+    except Mismatch as error:
+        now = "nothing is divided" if number == 1 else f"shares are those of {number} ranks"
+        raise Mismatch(
+            f"{error}; now {now}: a folder that was made with another replicate_below or bucket_bytes is opened with "
+            "these; or save() there, and load() here"
+        ) from None
 
 
 # ---------------------------------------------------------------- what the ranks must agree on
@@ -211,9 +226,17 @@ def load_state_dict(
         pieces = _pieces(shard, given, state, convert)
         found = fit_dict(shard.own, {**described, "state": pieces}, check, is_own)
         counts = {"t": found.t, "skipped": found.skipped, "seed": found.seed, "convert": convert}
+        if shard.layout.n_ranks == 1:  # else each state comes from one rank
+            counts["checksum of the states"] = _checksum(pieces)
         agree({"number": shard.number, **counts, "steps": [given["steps"][key] for key in whole.keys]})
         commit(found, False)
     return found.loaded
+
+
+def _checksum(state: Mapping[str, Mapping[str, np.ndarray]]) -> int:
+    """Of these states, which every rank is to have alike where every rank has all."""
+    arrays = [array for arrays in state.values() for _, array in sorted(arrays.items())]
+    return reduce(lambda told, array: zlib.crc32(array.tobytes(), told), arrays, 0)
 
 
 def _pieces(shard: Shard, given: Mapping[str, Any], state: Mapping[str, Any], convert: bool) -> dict[str, Any]:

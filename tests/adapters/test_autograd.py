@@ -1,6 +1,7 @@
 """The functions in the place of autograd's optimizers, beside autograd's own: numbers, structures, errors."""
 
 import inspect
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -209,3 +210,16 @@ def test_no_derivative_goes_through_it():
         grad(lambda a: adapter.adam(lambda x, i: a * x, 1.0, num_iters=2))(1.0)
     with pytest.raises(TypeError, match="step_size: expected a number"):
         grad(lambda a: adapter.adam(lambda x, i: x, 1.0, num_iters=2, step_size=a))(1.0)
+
+
+class Pair(NamedTuple):
+    slope: float
+    offset: float
+
+
+@pytest.mark.parametrize("x0", [Pair(1.0, 2.0), [Pair(1.0, 2.0)], np.ma.array([1.0, 2.0], mask=[False, True])])
+def test_containers_that_neither_takes(x0):
+    """They would be read as arrays, and lose their names or their mask."""
+    for lib in (stock, adapter):
+        with pytest.raises(TypeError):
+            lib.adam(lambda x, i: x, x0)

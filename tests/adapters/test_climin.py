@@ -134,3 +134,9 @@ def test_wrong_gradient_changes_nothing():
     with pytest.raises(ValueError, match="shape"):
         next(iter(optimizer))
     assert (optimizer.wrt.tolist(), optimizer.n_iter) == ([3.0, -2.0, 1.0, 0.5], 0)
+
+
+@pytest.mark.parametrize("fprime", [lambda x: x, lambda x: 1.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_that_is_the_parameters_or_one_number(name, fprime):
+    compare(made(adapter, name, fprime=fprime), made(climin, name, fprime=fprime))

@@ -238,3 +238,16 @@ def test_refused_options(name, value):
         setattr(optimizer, option, value)
         with pytest.raises(TypeError, match=f"{option}: expected a number"):
             optimizer.apply_grad((onp.ones(2),), (X,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stepsize_that_changes_in_place(name):
+    """An array is another number at the next step, and the same object."""
+    results = []
+    for optimizer in pair(name, stepsize=0.1):
+        optimizer.stepsize, x = onp.array(0.1), np.array([1.0, -2.0])
+        for _ in range(5):
+            x = optimizer.step(lambda x: np.sum(x**2), x)
+            optimizer.stepsize *= 0.5
+        results.append([x])
+    same(*results)

@@ -108,3 +108,26 @@ def test_a_whole_run():
         found.append(controller.run())
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-9)
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-9)
+
+
+def test_a_shallow_copy_goes_its_own_way():
+    points = []
+    for kind in (adapter.Adam, pints.Adam):
+        first = kind([1.0, 2.0], 0.1)
+        told(first, 3)
+        other = copy.copy(first)
+        points += [told(other, 5)[0], told(first, 5)[0]]
+    for one in points[1:]:
+        np.testing.assert_allclose(one, points[0], rtol=1e-12)
+
+
+def test_one_number_is_a_gradient():
+    """As in PINTS; of one parameter it often is."""
+    found = []
+    for kind in (adapter.Adam, pints.Adam):
+        optimiser = kind([1.0], 0.1)
+        for _ in range(5):
+            [x] = optimiser.ask()
+            optimiser.tell([(float(x[0] ** 2), 2 * float(x[0]))])
+        found.append(optimiser.ask()[0])
+    np.testing.assert_allclose(*found, rtol=1e-12)

@@ -211,3 +211,14 @@ def test_refused(x0, jac, options, error, message):
     with pytest.raises(error, match=message):
         ADAM(**options).minimize(wave, x0, jac)
     np.testing.assert_array_equal(x0, before)
+
+
+def test_points_that_the_gradient_changes():
+    """Are where the next step begins, as in qiskit."""
+
+    def clipping(x):
+        np.clip(x, -0.2, 0.2, out=x)
+        return slope(x)
+
+    found = [kind(maxiter=20, lr=0.05).minimize(wave, np.array([0.1, 0.5]), clipping).x for kind in (ADAM, STOCK)]
+    np.testing.assert_allclose(*found, rtol=1e-12)

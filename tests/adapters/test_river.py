@@ -272,3 +272,30 @@ def test_recommenders_are_rivers_own(name):
         there.learn_one(user, item, y)
         here.learn_one(user, item, y)
         assert here.predict_one(user, item) == there.predict_one(user, item)
+
+
+def test_options_that_change_in_place():
+    """An array is another number at the next step, and the same object."""
+    found = []
+    for lib in (optim, adapter):
+        optimizer, w = lib.Adam(), np.ones(3)
+        optimizer.eps = np.array(0.1)
+        for _ in range(5):
+            optimizer.step(w, np.ones(3))
+            optimizer.eps *= 0.5
+        found.append(w)
+    np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSProp"])
+def test_a_shallow_copy_goes_its_own_way(name):
+    found = []
+    for lib in (optim, adapter):
+        optimizer, w, v = getattr(lib, name)(), np.ones(3), np.ones(3)
+        optimizer.step(w, np.ones(3))
+        other = copy.copy(optimizer)
+        for _ in range(3):
+            other.step(v, np.full(3, 2.0))
+            optimizer.step(w, np.full(3, -1.0))
+        found.append([w, v])
+    np.testing.assert_allclose(*found, rtol=1e-12)

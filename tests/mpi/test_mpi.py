@@ -1,5 +1,5 @@
 """`fastadam.mpi` with real ranks: each of scenes/, played by 1, 2 and 4 of them, some by 3; what ends a job.
-Several ranks play them in both ways: each steps its share, and each steps everything.
+Two and three play them in both ways: each steps its share, and each steps everything.
 One `mpiexec` plays all scenes in a row. Beside that, what needs no ranks: the arithmetic of who steps what.
 """
 
@@ -30,7 +30,7 @@ if importlib.util.find_spec("mpi4py") is None:  # which must not be imported: th
     pytest.skip("needs mpi4py and an MPI library: pip install 'fastadam[mpi]'", allow_module_level=True)
 
 HERE = Path(__file__).parent
-#: what matters most where the average of the ranks is not exact, and shares are uneven
+#: what matters most where the average of the ranks is not exact, shares are uneven, and gradients of all go to all
 BY_THREE = (
     "worlds_by_chance",
     "groups_of_parameters",
@@ -52,6 +52,12 @@ BY_THREE = (
     "every_rank_has_the_same_bits",
     "sums_in_the_order_of_the_ranks",
     "checkpoints_of_the_other_way",
+    "folders_of_the_other_way",
+    "dicts_of_other_states",
+    "one_exchange_of_gradients",
+    "arguments_of_a_step",
+    "what_is_not_finite_on_one_rank",
+    "interrupted_steps",
 )
 #: seconds that a job may take, on a machine that does much else: one that hangs is ended by its ranks before
 LIMIT = 330
@@ -128,8 +134,9 @@ def played(tmp_path_factory):
     return play
 
 
-#: numbers of ranks, and how they step; one rank steps everything in either way
-CASTS = [(1, "divided"), *((n, way) for n in (2, 3, 4) for way in ("divided", "replicated"))]
+#: numbers of ranks, and how they step. One rank steps everything in either way; where every rank does, two exchange
+#: gradients in one way, three and more in another
+CASTS = [(1, "divided"), (4, "divided"), *((n, way) for n in (2, 3) for way in ("divided", "replicated"))]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from .stage import (
     arrays_in,
     digest,
     draw,
+    error_of,
     everything,
     groups,
     like,
@@ -154,3 +155,32 @@ def ranks_of_two_ways(comm, folder):
         with refused(comm, "disagree in replicate_below"):
             Sharded(fastadam.Adam, np.ones(9), comm, replicate_below=values[comm.rank == 0])
     assert everything(opt) == before
+
+
+@several
+def folders_of_the_other_way(comm, folder):
+    """Are refused with the way out, and opened again as they were made."""
+    for k, (one, other) in enumerate(itertools.permutations((DIVIDED, REPLICATED))):
+        opt, _ = run(comm, params_of, True, state_dir=folder / str(k), **one)
+        before = opt.state_dict()
+        opt.close()
+        error = error_of(lambda k=k, other=other: made_in(comm, folder / str(k), other))
+        assert "another replicate_below or bucket_bytes is opened with these" in str(error)
+        again = made_in(comm, folder / str(k), one)
+        same_states(again.state_dict(), before)
+
+
+def made_in(comm, folder, way):
+    return Sharded(fastadam.Adam, params_of(), comm, state_dir=folder, **way)
+
+
+@several
+def dicts_of_other_states(comm, folder):
+    """Where every rank takes all of them, they must be the same on all ranks, which else would drift apart."""
+    opt, _ = run(comm, params_of, True, **REPLICATED)
+    told, before = opt.state_dict(), everything(opt)
+    told["state"]["W float32"]["m"][0, 0] += comm.rank == comm.size - 1
+    with refused(comm, "disagree in checksum of the states"):
+        opt.load_state_dict(told)
+    assert everything(opt) == before
+    opt.load_state_dict(opt.state_dict())
