@@ -27,29 +27,30 @@ RUNS |= {"autograd": "autograd", "pennylane": "pennylane", "qiskit": "qiskit_alg
 RUNS |= {"climin": "climin", "pints": "pints", "pybop": "pybop"}
 
 
-def cases() -> dict[str, Run]:
-    """What is run, by name: of every library that is installed."""
-    modules = [importlib.import_module(f"runs.{name}") for name, library in RUNS.items() if find_spec(library)]
-    return {name: run for module in modules for name, run in module.CASES.items()}
+def runs_of(module: str) -> dict[str, Run]:
+    """The runs of a module of `runs`, by name."""
+    found: dict[str, Run] = importlib.import_module(f"runs.{module}").CASES
+    return found
 
 
-def run(case: str, way: str) -> tuple[float, float, float]:
+def run(module: str, case: str, way: str) -> tuple[float, float, float]:
     """Seconds of a whole run, those within the optimizer, and the last loss; for a process of its own."""
     clock = Clock()
-    seconds, loss = cases()[case](way, clock)
+    seconds, loss = runs_of(module)[case](way, clock)
     return seconds, clock.seconds, loss
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    """Every case, its ways in turn, each run in a fresh process."""
-    names, found = list(cases()), []
-    with tqdm(total=len(names) * rounds * 2, unit="run") as bar:
-        for case in names:
+    """Every case of every library that is installed, its ways in turn, each run in a fresh process."""
+    cases = [(name, case) for name, library in RUNS.items() if find_spec(library) for case in runs_of(name)]
+    found = []
+    with tqdm(total=len(cases) * rounds * 2, unit="run") as bar:
+        for module, case in cases:
             runs: dict[str, list[list[float]]] = {STOCK: [], OURS: []}
             bar.set_postfix_str(case)
             for _ in range(rounds):
                 for way, taken in runs.items():
-                    command = [sys.executable, __file__, "--case", case, "--way", way]
+                    command = [sys.executable, __file__, "--run", module, case, way]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     taken.append([float(word) for word in done.stdout.split()[-3:]])
                     bar.update()
@@ -111,15 +112,14 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, then write; or, with --case, one run."""
+    """Measure, then write; or, with --run, one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each case and way (default: %(default)s)")
-    parser.add_argument("--case", choices=cases(), help=argparse.SUPPRESS)
-    parser.add_argument("--way", choices=(STOCK, OURS), help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.case:
-        print(*run(options.case, options.way))
+    if options.run:
+        print(*run(*options.run))
         return
     options.out.mkdir(parents=True, exist_ok=True)
     found = measure(options.rounds)
