@@ -212,6 +212,7 @@ def use_threads(n: int) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """The command, given its arguments; returns the exit status."""
+    status = 0
     with contextlib.redirect_stdout(sys.stderr):  # what peers say of themselves
         try:
             bench = Bench(given)
@@ -221,21 +222,30 @@ def run(given: argparse.Namespace) -> int:
         except (TypeError, ValueError, ImportError, MemoryError) as error:
             print(f"fastadam bench: {error}", file=sys.stderr)
             return 2
-        bench.run(given.shapes, given.seconds)
-    write(given.json, bench.json())
-    write(given.markdown, bench.text(tabled, "## {}"))
+        try:
+            bench.run(given.shapes, given.seconds)
+        except KeyboardInterrupt:
+            print("\nfastadam bench: interrupted; what follows was measured before", file=sys.stderr)
+            status = 130
+    return report(given, bench) or status
+
+
+def report(given: argparse.Namespace, bench: Bench) -> int:
+    """Write what was measured, where it was asked for; returns the exit status."""
+    outputs = [(given.json, bench.json()), (given.markdown, bench.text(tabled, "## {}"))]
     if "-" not in (given.json, given.markdown):
-        write("-", bench.text(aligned, "{}"))
-    if given.plot:
-        from .plots import draw_factors
+        outputs.insert(0, ("-", bench.text(aligned, "{}")))
+    try:
+        for place, text in outputs:
+            if place == "-":
+                sys.stdout.write(text)
+            elif place is not None:
+                Path(place).write_text(text, "utf-8")
+        if given.plot and bench.cases:
+            from .plots import draw_factors
 
-        draw_factors([rows for rows, _ in bench.cases], Path(given.plot))
+            draw_factors([rows for rows, _ in bench.cases], Path(given.plot))
+    except OSError as error:
+        print(f"fastadam bench: {error}", file=sys.stderr)
+        return 2
     return 0
-
-
-def write(place: str | None, text: str) -> None:
-    """To a file, or to the output."""
-    if place == "-":
-        sys.stdout.write(text)
-    elif place:
-        Path(place).write_text(text, "utf-8")

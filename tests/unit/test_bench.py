@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,6 +223,31 @@ def test_what_cannot_be_measured_is_refused(capsys, arguments, message):
 def test_peers_that_are_told_of_threads(capsys):
     text = bench(capsys, "--threads", "1")
     assert "fastadam on 1 threads" in text
+
+
+def test_what_was_measured_before_an_interrupt(capsys, monkeypatch):
+    kept, calls = command.measure, []
+
+    def measured(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return kept(*arguments)
+
+    monkeypatch.setattr(command, "measure", measured)
+    assert program.main(["bench", *QUICK, "--against", "none"]) == 130
+    said = capsys.readouterr()
+    assert "1 array of 16 elements" in said.out
+    assert "2 arrays" not in said.out
+    assert "interrupted" in said.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is of Linux")
+def test_a_file_that_cannot_be_written_loses_no_table(capsys):
+    assert program.main(["bench", *QUICK, "--against", "none", "--json", "/dev/full"]) == 2
+    said = capsys.readouterr()
+    assert "2 arrays of 1,000 elements" in said.out
+    assert "No space left" in said.err
 
 
 def test_output_is_of_the_table_alone():
