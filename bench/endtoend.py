@@ -72,13 +72,13 @@ def markdown(facts: dict[str, str], found: list[dict[str, Any]]) -> str:
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += [
         "",
-        "One process a run, the ways in turn. `bench/runs` has the runs: NumPy, scikit-learn, thinc, PyTorch and JAX",
-        "train a network on digits for some epochs, the others do what their users do. *Share* is the part of the run",
-        "that is spent in the optimizer: with one that takes no time a run would be 1 / (1 − share) times as fast. *Last",
-        "losses*, stock's and fastadam's, agree but for rounding, which a training amplifies.\n",
-        "Stock is each library's own optimizer: in PyTorch with `fused=True`, in JAX optax's, jitted; in the NumPy loop",
-        "the article's Adam. SciPy has none: stock is a bare loop there, of the article's Adam in float64, which tests no",
-        "convergence, keeps no best point and checks nothing; fastadam's method does all that at every step.\n",
+        "One process a run, the ways in turn. `bench/runs` has the runs: NumPy, scikit-learn, thinc, PyTorch and",
+        "JAX train a network on digits for some epochs, the others do what their users do. *Share* is the part of",
+        "the run that is spent in the optimizer: with one that takes no time a run would be 1 / (1 − share) times as",
+        "fast. *Last losses*, stock's and fastadam's, agree but for rounding, which a training amplifies.\n",
+        "Stock is each library's own optimizer: in PyTorch with `fused=True`, in JAX optax's, jitted; in the NumPy",
+        "loop the article's Adam. SciPy has none: stock is a bare loop there, of the article's Adam in float64, which",
+        "tests no convergence, keeps no best point and checks nothing; fastadam's method does all that at each step.\n",
         "| run | stock, s | fastadam, s | faster | share, stock | share, fastadam | last losses |",
         "|---|---|---|---|---|---|---|",
     ]

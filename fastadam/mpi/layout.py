@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: parameters of fewer bytes than this over the number of ranks are cheaper for every rank to step as a whole than to
-#: divide: what a rank receives in a step is below it (bench/scaling.py)
-REPLICATE_BELOW = 1 << 21
+#: parameters of fewer bytes than this over the square of the number of ranks are cheaper for every rank to step as a
+#: whole than to divide (bench/scaling.py)
+REPLICATE_BELOW = 1 << 22
 #: bytes of a bucket that holds a whole run
 ALL = sys.maxsize
 #: parameters are cut between rows where a rank's share of a bucket is as large as so many of them

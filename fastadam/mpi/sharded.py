@@ -60,7 +60,7 @@ class Sharded(Optimizer):
         So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
         are rounded to blocks of 256 elements, so that the blocks are those of whole parameters. Where 16 rows of a
         parameter are not more than a rank's share of a bucket, they are rounded to whole rows, for `Rows`.
-    replicate_below : int, default 2 MiB over the number of ranks
+    replicate_below : int, default 4 MiB over the square of the number of ranks
         Where all parameters have fewer bytes than this together, nothing is divided: each rank sends its gradients to
         all, adds up those of all in the order of the ranks, and steps everything. Parameters are not sent, so what is
         written into them between steps is to be the same on all ranks. 0 divides whatever there is.
@@ -154,7 +154,7 @@ class Sharded(Optimizer):
             in_bfloat16 = options.in_bfloat16("comm_dtype", comm_dtype)
             bucket_bytes = checks.whole("bucket_bytes", bucket_bytes, 1)
             if replicate_below is None:
-                replicate_below = layout.REPLICATE_BELOW // ranks.size
+                replicate_below = layout.REPLICATE_BELOW // ranks.size**2
             replicate_below = checks.whole("replicate_below", replicate_below, 0)
             if "grads" in given:
                 raise ValueError("grads: a sharded optimizer brings its own: write to .grads, or give them to step()")

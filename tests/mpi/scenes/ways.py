@@ -88,8 +88,8 @@ def sums_in_the_order_of_the_ranks(comm, folder):
 
 @scene
 def which_way_is_taken(comm, folder):
-    """By default below so many bytes over the number of ranks, of all parameters together; else as is said."""
-    before = inside.replicate_below(800 * comm.size)
+    """By default below so many bytes over the square of the number of ranks, of all parameters; else as is said."""
+    before = inside.replicate_below(800 * comm.size**2)
     try:
         for sizes, options, n in (
             ([199], {}, 1),
