@@ -26,10 +26,10 @@ class Stepping:
     ) -> stepping:
         """A context manager: one step, within whose block each parameter is stepped as soon as its gradient is known.
 
-        ``with opt.stepping() as step:`` gives a function: ``step(key, grad)`` steps one parameter, called as in
-        `state_dict`. The gradient may be freed, or its memory used again, when the call returns: so all gradients need
-        never be there at once. The order of the calls does not matter. When the block is over, parameters, states and
-        counts have the bits that one call of `step` with all of these gradients gives them.
+        ``with opt.stepping() as step:`` gives a function: ``step(key, grad)`` steps the parameter that `state_dict`
+        calls by this key. When the call returns, the gradient may be freed, or its memory used again. So the gradients
+        need not be in memory all at once. The order of the calls does not matter. When the block is over, parameters,
+        states and counts have the bits that one call of `step` with all of these gradients gives them.
 
         Parameters
         ----------
@@ -48,13 +48,13 @@ class Stepping:
 
         Notes
         -----
-        A parameter whose gradient is None, or does not come, is left as it is, its count of steps included; so is one
-        of a frozen group, whatever comes. A block in which ``step`` was not called is no step: `t` stays.
+        A parameter whose gradient is None, or does not come, is left as it is, its count of steps included. So is a
+        parameter of a frozen group, whatever comes. A block in which ``step`` was not called is no step: `t` stays.
 
-        Options, schedules and the structure are read when the block begins. What is assigned within it holds from the
-        next step on. `t` and ``opt.grad_norm`` are those of the step when the block is over.
+        Options, schedules and the structure are read when the block begins. What is assigned within the block holds
+        from the next step on. When the block is over, `t` and ``opt.grad_norm`` are those of this step.
 
-        An exception, or an interrupt, ends the block. The parameters that were stepped before it have done the step.
+        An exception, or an interrupt, ends the block. The parameters that were stepped before have done the step.
 
         Examples
         --------

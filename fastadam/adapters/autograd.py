@@ -1,14 +1,15 @@
 """autograd's optimizers, stepped by fastadam: the functions `adam`, `rmsprop` and `sgd` of `autograd.misc.optimizers`.
 A script needs another import line only: ``from fastadam.adapters.autograd import adam``.
 
-Arguments, defaults and numbers are autograd's. autograd flattens parameters and gradients, and back, by two
-differentiations an iteration; here the arrays are stepped where they lie. The three functions share these conventions.
+Arguments, defaults and numbers are autograd's. autograd's own functions flatten parameters and gradients, and back, by
+two differentiations at each iteration; here the arrays are stepped where they lie. The three functions share these
+conventions.
 
 - `x0` is an array, a number, or any nesting of lists, tuples and dicts of these. It is not changed.
-- ``grad(x, i)`` returns the gradient at `x` in iteration ``i`` = 0, 1, … Its numbers count in the order of those of x0,
-  dicts by their sorted keys, in whatever structure they come.
-- ``callback(x, i, g)`` is called before each step. It may keep what it gets: later steps do not change it. As with
-  autograd, the next step starts from a single array as the callback leaves it; of nested arrays it gets copies.
+- ``grad(x, i)`` returns the gradient at `x` in iteration ``i`` = 0, 1, … The gradient may have another structure than
+  x0: only the order of its numbers counts. Dicts are read by their sorted keys.
+- ``callback(x, i, g)`` is called before each step. It may keep what it gets: later steps do not change that. As with
+  autograd, a single array is stepped from where the callback leaves it; of nested arrays the callback gets copies.
 - All steps are computed in float64. Nested arrays are handed out in their own dtypes, and a number as an array without
   axes. Integers become float64.
 - Complex numbers are a TypeError, and so are autograd's own boxes: a derivative cannot go through a compiled step.

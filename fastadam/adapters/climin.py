@@ -7,11 +7,11 @@ Each is a subclass of climin's class of that name, with its arguments, its infos
 - `RmsProp`: the mean of squares begins at 1; 1e-8 is added within the root.
 - `GradientDescent`: the momentum holds steps, their rate included.
 
-`wrt` is stepped in place. Numbers are climin's to rounding. The arrays in an info are the optimizer's own, which go on:
-copy what shall stay. What fastadam has no rule for is climin's own iteration, which the class inherits: where `wrt` is
-no float32 or float64 array, the rate is an array, a momentum looks ahead (``momentum`` of `Adam`, `Adadelta` and
-`RmsProp`, ``momentum_type="nesterov"``), or ``step_adapt`` is set. So is each iteration of `Adam` in climin 0.1a1, the
-release on PyPI, whose Adam is another one: its offset is within the corrections, too.
+`wrt` is stepped in place. Numbers are climin's to rounding. The arrays in an info are the optimizer's own, and later
+iterations change them: copy what is to stay. What fastadam has no rule for is climin's own iteration, which the class
+inherits: where `wrt` is no float32 or float64 array, the rate is an array, a momentum looks ahead (``momentum`` of
+`Adam`, `Adadelta` and `RmsProp`, ``momentum_type="nesterov"``), or ``step_adapt`` is set. Each iteration of `Adam` in
+climin 0.1a1, the release on PyPI, is climin's own, too: this Adam has its offset within the corrections.
 
 Examples
 --------

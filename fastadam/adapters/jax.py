@@ -1,9 +1,9 @@
 """fastadam's optimizers over JAX's pytrees of CPU arrays, stepped in place: ``params = opt.step(grads)``.
 
-The optimizer owns the memory of the parameters and lends it to JAX. A step takes it back, writes it, and lends it anew:
-the arrays of before are deleted, as those that are donated to a jitted function. JAX returns memory only when no
-computation and no view reads it any more (`_lent.Memory.is_lent`). What has not returned is left to its readers, with
-the numbers that it has, and the step goes on in a copy.
+The optimizer owns the memory of the parameters and lends it to JAX. A step takes this memory back, writes it, and lends
+it anew. The old arrays are deleted, like arrays that are donated to a jitted function. JAX returns memory only when no
+computation and no view reads it any more (`_lent.Memory.is_lent`). Memory that has not returned is left to its readers,
+with the numbers that it has, and the step goes on in a copy.
 
 Every class of `fastadam.optimizers` is here, with its arguments and defaults.
 
@@ -85,7 +85,7 @@ class _Lending:
         ------
         TypeError, ValueError
             For gradients or options that do not fit: nothing has changed then, and the old parameters are still valid.
-            After an error of a schedule no number has changed either, but ``opt.params`` are new arrays.
+            After an error of a schedule no number has changed, either, but ``opt.params`` are new arrays.
         RuntimeError
             If another thread is inside a step.
         """
@@ -124,7 +124,7 @@ class _Lending:
 
     @contextmanager
     def taken_back(self: Any) -> Iterator[dict[str, np.ndarray]]:
-        """A context manager: within its block, NumPy's arrays of the parameters, by their paths, which may be written.
+        """A context manager: it gives the parameters as NumPy arrays, by their paths; they may be written in its block.
 
         The arrays that JAX had are deleted; after the block ``opt.params`` are new ones.
         """
@@ -203,7 +203,7 @@ def _filled(array: np.ndarray) -> Memory:
 
 
 def _as_array(name: str, value: Any) -> Any:
-    """The memory of an array of JAX; what others are is left to the checks of parameters and gradients."""
+    """The memory of an array of JAX; anything else is left to the checks of parameters and gradients."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name}: expected an array, got one that is traced; call step outside of jax.jit and jax.grad")
     if not isinstance(value, jax.Array):

@@ -7,13 +7,13 @@ tensors and does not change those that it was given.
 
 - Adam adds ε before the correction: `fastadam.Adam` with ``eps_hat=True``. Its results are float64, as in PennyLane.
 - RMSProp adds ε within the root: `fastadam.RMSprop` with ``eps_in_sqrt=True``.
-- The momentum of PennyLane holds steps, rate included: the rate of a step does not change what is on its way.
+- The momentum of PennyLane holds steps, rate included: a new rate does not change the steps that it holds.
 - ``accumulation`` has PennyLane's structure. It may be read, edited, replaced, copied and pickled. Its arrays are plain
   ones, and they are stepped in place: copy what is to stay. Arrays that are put into it are copied.
 - Integers become float64.
 
 Two classes stay PennyLane's own. ``AdagradOptimizer`` adds ε within the root, which `fastadam.Adagrad` cannot.
-``GradientDescentOptimizer`` multiplies and subtracts, which one compiled call does not do sooner.
+``GradientDescentOptimizer`` multiplies and subtracts, and one compiled call is not faster than that.
 
 Four things are a ValueError or a TypeError, before anything changes: a gradient of another shape than its argument, a
 rate of several numbers, complex numbers, and a trainable argument that is no tensor of PennyLane's.

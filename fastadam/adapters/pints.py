@@ -1,6 +1,6 @@
-"""PINTS's Adam with fastadam's step: the same class, asked and told as PINTS does.
+"""PINTS's Adam with fastadam's step, asked and told as PINTS's own.
 
-`Adam` is a subclass of ``pints.Adam``; an `pints.OptimisationController` takes it by ``method=``. The rate is
+`Adam` is a subclass of ``pints.Adam``; a `pints.OptimisationController` takes it by ``method=``. The rate is
 ``min(sigma0)``; ε = 1e-8 is added after the bias correction, so the rule is that of `fastadam.Adam`. Points are PINTS's
 to rounding.
 
@@ -33,8 +33,8 @@ __all__ = ["Adam"]
 class Told:
     """What steps where an optimiser of PINTS's kind is told; it stands before the class whose step it replaces.
 
-    Rates, betas and eps are read when the first point is told, and what is changed later is refused: PINTS keeps
-    products of the betas so far, fastadam computes their powers. The decay is read each time.
+    Rates, betas and eps are read when the first point is told, and a later change is refused: PINTS keeps products of
+    the betas so far, and fastadam computes powers of the betas. The decay is read each time.
     """
 
     kind: type[optimizers.Adam] = optimizers.Adam
@@ -82,7 +82,7 @@ class Told:
         del self._m, self._v  # they are the optimizer's now
 
     def _link(self: Any) -> None:
-        """Have the groups step parts of one array, by parts of another, which copies and pickles take apart."""
+        """Make the groups' parameters parts of one array, the gradients parts of another; copies lose these links."""
         self._x, self._g = np.zeros_like(self._x0), np.zeros_like(self._x0)
         self._grads = [self._g[where] for where in self._places]
         for group, where in zip(self._groups, self._places, strict=True):
@@ -98,7 +98,7 @@ class Told:
             self._link()
 
     def _read_decay(self) -> None:
-        """Have the decay as it is now; an optimiser without one has nothing to read."""
+        """Read the decay as it is now; an optimiser without a decay has nothing to read."""
 
 
 class Adam(Told, pints.Adam):

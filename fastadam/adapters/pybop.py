@@ -1,6 +1,6 @@
-"""PyBOP's AdamW with fastadam's step: the same classes, run as PyBOP does.
+"""PyBOP's AdamW with fastadam's step, run as PyBOP's own.
 
-`AdamW` takes a problem and options; `AdamWImpl`, a subclass of PyBOP's class of that name, is what it asks and tells.
+`AdamW` takes a problem and options. It asks and tells an `AdamWImpl`, a subclass of PyBOP's class of that name.
 Each parameter has a rate of its own, its ``sigma0``; ε is float64's eps, added after the bias correction, and the decay
 ``lam`` is multiplied by the rate: the rule is that of `fastadam.AdamW`. Points are PyBOP's to rounding.
 """

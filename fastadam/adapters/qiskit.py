@@ -65,13 +65,13 @@ class ADAM(optimizers.ADAM):
         """Minimize `fun` from `x0`, which may be a number; x0 is not changed.
 
         Without `jac`, the gradient is taken by differences of the size ``eps``. As in qiskit, `bounds` are ignored,
-        and a gradient of one number counts for all elements of x0. What `fun` and `jac` get is theirs: later steps do
-        not change it. The result has ``x``, ``fun`` and, as ``nfev``, the number of steps.
+        and a gradient of one number counts for all elements of x0. `fun` and `jac` may keep the array that they get:
+        later steps do not change it. The result has ``x``, ``fun`` and, as ``nfev``, the number of steps.
 
         Raises
         ------
         TypeError, ValueError
-            Where x0 or a gradient holds no real numbers, or a gradient has not as many as x0.
+            Where x0 or a gradient holds no real numbers, or a gradient has neither one number nor as many as x0.
         """
         if jac is None:
             differences = self._eps, self._max_evals_grouped

@@ -4,8 +4,8 @@ A step is fastadam's in two cases:
 
 - Weights and gradient are NumPy arrays of one shape.
 - The gradient is a dict or `VectorDict` of numbers, and it has the same features as at the step before, in the same
-  order. Its numbers go to arrays and back, which gains from some 24 features in a dict on, 48 in a `VectorDict`, and 8
-  where the weights are an array, as in river's factorization machines.
+  order. Its numbers go to arrays and back. That pays from 24 features in a dict on (`Momentum`: 64), from twice as many
+  in a `VectorDict`, and from 8 where the weights are an array, as in river's factorization machines.
 
 Every other step is river's own, which the class inherits, on the same states. So features may come and go.
 
@@ -41,7 +41,7 @@ if not hasattr(VectorDict, "update_ema"):  # before it, vectors were stepped oth
 
 __all__ = ["AMSGrad", "AdaDelta", "Adam", "Momentum", "RMSProp"]
 
-#: the same where the weights are an array
+#: where the weights are an array, river's own step is as fast for fewer numbers
 _FEWEST_OF_ARRAY = 8
 _RATE_AND_EPS = {"lr": "learning_rate", "eps": "eps"}
 
@@ -81,9 +81,9 @@ class _Stepped(optim.base.Optimizer):
     letters: ClassVar[tuple[str, ...]]
     #: the rule's name of a hyper-parameter -> river's attribute
     hyper: ClassVar[dict[str, str]]
-    #: those that river does not have
+    #: hyper-parameters that river does not have, by the rule's names
     fixed: ClassVar[dict[str, float]]
-    #: of fewer numbers in a dict river's own step is as fast; of a `VectorDict` it is so up to twice as many
+    #: river's own step is as fast for fewer numbers in a dict, or for fewer than twice as many in a `VectorDict`
     fewest: ClassVar[int] = 24
 
     def __getstate__(self) -> dict[str, Any]:

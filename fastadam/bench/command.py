@@ -29,24 +29,29 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of the command."""
+    """Add the arguments of the command."""
     add = parser.add_argument
     add("--rule", type=_rule, default="adam", help="an optimizer, such as adamw, or a rule, such as sgd_momentum")
-    add("--shapes", type=_shapes, default=SHAPES, help="arrays x elements of each, in turn: k, M and G are thousands")
-    add("--dtype", choices=("float32", "float64", "float16", "bfloat16"), default="float32", help="of parameters")
+    add("--shapes", type=_shapes, default=SHAPES, help="arrays x elements of each array; k, M and G: 10^3, 10^6, 10^9")
+    add(
+        "--dtype",
+        choices=("float32", "float64", "float16", "bfloat16"),
+        default="float32",
+        help="of parameters and gradients",
+    )
     add(
         "--states",
         choices=("float32", "bfloat16", "int8"),
         default="float32",
-        help="how fastadam keeps its states; peers keep theirs",
+        help="the dtype of fastadam's states; peers keep their own",
     )
-    add("--threads", type=_whole, help="for fastadam, torch, DeepSpeed and Numba; by default all processors")
-    add("--against", type=_libraries, default="auto", help=f"auto: all installed; none; or some of {_LISTED}")
-    add("--seconds", type=_seconds, default="30", help="about how long; each case takes five rounds at least")
+    add("--threads", type=_whole, help="for fastadam, torch, DeepSpeed and Numba; left out, each takes its default")
+    add("--against", type=_libraries, default="auto", help=f"auto (all installed), none, or some of {_LISTED}")
+    add("--seconds", type=_seconds, default="30", help="about how long in all; each case takes five rounds at least")
     for name in ("JSON", "Markdown"):
-        help_ = f"write {name}, to FILE or in place of the table"
+        help_ = f"write {name} to FILE; without FILE print it in place of the table"
         add(f"--{name.lower()}", nargs="?", const="-", type=_file, metavar="FILE", help=help_)
-    add("--plot", type=_picture, metavar="FILE", help="draw it, as .png, .pdf or .svg; needs matplotlib")
+    add("--plot", type=_picture, metavar="FILE", help="draw the factors, as .png, .pdf or .svg; needs matplotlib")
 
 
 _LISTED = ", ".join(LIBRARIES)
@@ -157,17 +162,17 @@ class Bench:
         show_progress(len(shapes), len(shapes), "done")
 
     def of_peers(self) -> float:
-        """The bytes an element that a fused step reads and writes whose states are of the parameters' dtype."""
+        """The bytes that a fused step reads and writes for each element, its states in the parameters' dtype."""
         return float(streams(self.n_states) * {"float64": 8, "float32": 4}.get(self.dtype, 2))
 
     def moved(self, size: int) -> float:
-        """Those of fastadam's step: it reads all, and writes all but the gradient."""
+        """The bytes of fastadam's step for each element: it reads all, and writes all but the gradient."""
         params, grads = arrays(1, min(size, 1 << 14), self.dtype)
         states: int = sum(array.nbytes for own in self.make(params).core.store.states for array in own.values())
         return (2 * (params[0].nbytes + states) + grads[0].nbytes) / params[0].size
 
     def fail(self, name: str, error: Exception) -> None:
-        """A peer that fails is left out, and named; what fails of fastadam ends the program."""
+        """Leave out a peer that fails, and name it; where fastadam or the roofline fails, the program ends."""
         if name in (OURS, LIMIT):
             raise error
         self.left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -189,14 +194,14 @@ class Bench:
         return "\n".join([*lines, *([""] if left_out else []), *left_out]) + "\n"
 
     def json(self) -> str:
-        """All of it."""
+        """All that was measured, as JSON."""
         asked = {"rule": self.rule, "dtype": self.dtype, "states": self.states, "threads": self.n_threads}
         cases = [{"bytes": moved, "rows": [asdict(row) for row in rows]} for rows, moved in self.cases]
         return json.dumps({**asked, "machine": machine(), "cases": cases, "left out": self.left_out}, indent=1) + "\n"
 
 
 def show_progress(done: int, total: int, what: str) -> None:
-    """A bar that is drawn over the last one; where errors go to a file, a line each."""
+    """Draw a bar over the last one; where errors go to a file, write a line each time."""
     drawn = f"|{'█' * round(20 * done / total):<20}| {done}/{total} {what}"
     is_over = done == total or not sys.stderr.isatty()
     print(
@@ -205,7 +210,7 @@ def show_progress(done: int, total: int, what: str) -> None:
 
 
 def use_threads(n: int) -> None:
-    """Tell the peers that have threads, and are installed."""
+    """Tell this number of threads to the installed peers that have threads."""
     for name in filter(importlib.util.find_spec, ("torch", "numba")):
         importlib.import_module(name).set_num_threads(n)
 

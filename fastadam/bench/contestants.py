@@ -122,7 +122,7 @@ def of_class(cls: type) -> Callable[[Arrays, Arrays], Step]:
 def over_tensors(
     module: str, name: str, stored_in: str | None = None, **options: Any
 ) -> Callable[[Arrays, Arrays], Step]:
-    """An optimizer of torch.optim or our adapter, over tensors that share the arrays' memory, or have another dtype."""
+    """An optimizer of torch.optim or our adapter, over tensors that share the arrays' memory, or are in `stored_in`."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
         import torch
@@ -276,5 +276,5 @@ def of_torch(cls: type[Optimizer], options: dict[str, Any]) -> list[Contestant]:
 
 
 def contestants(*names: str) -> list[Contestant]:
-    """Adam's of the names given, or all, that are installed."""
+    """Adam's contestants of these names, or all of them, where their library is installed."""
     return [c for c in CONTESTANTS if c.installed and (not names or c.name in names)]

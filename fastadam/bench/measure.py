@@ -50,7 +50,7 @@ class Row:
 
 
 class Turn(NamedTuple):
-    """What a contestant does in a round: something that is not timed, given the round, and so many calls of a step."""
+    """What a contestant does in a round: `before`, given the round and not timed, then so many calls of `step`."""
 
     step: Step
     before: Callable[[int], object]
@@ -66,7 +66,7 @@ class Rounds(NamedTuple):
 
     @classmethod
     def of(cls, total: int) -> "Rounds":
-        """As many as steps of so many elements are given where time is no matter."""
+        """The number of rounds for steps of so many elements, where time does not matter."""
         n = 7 if total > 5_000_000 else 21
         return cls(n, n)
 
@@ -90,7 +90,8 @@ def measure(
 ) -> list[Row]:
     """Every contestant's step of `count` arrays of `size` elements each.
 
-    One that cannot make its step, or its first one, ends it all, unless `failed` takes its name and its error.
+    A contestant that fails, when its step is made or at the first step, ends the measurement. With `failed` it does
+    not: the contestant is left out, and `failed` gets its name and its error.
     """
     turns: dict[str, Turn] = {}
     for contestant in contestants:
@@ -109,7 +110,7 @@ def measure(
 
 
 def in_turn(turns: dict[str, Turn], rounds: Rounds, dtype: str, count: int, size: int) -> list[Row]:
-    """Every turn, in an order shuffled anew each round: what a call of its step takes."""
+    """What a call of each turn's step takes; the turns come in an order that is shuffled anew each round."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     order = random.Random(0)
     for k in range(rounds.most):

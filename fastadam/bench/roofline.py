@@ -1,5 +1,5 @@
-"""The machine's limit for a step of any rule: as many bytes read and written, with almost no arithmetic.
-It is a rule like any other, so it runs through the same plan, tiles and threads.
+"""The machine's limit for a step of any rule: a rule that reads and writes as many bytes, with almost no arithmetic.
+This rule is stepped like any other, through the same plan, tiles and threads.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def streams(n_states: int) -> int:
 
 
 def roofline(params: Arrays, grads: Arrays, n_threads: int | None = None, n_states: int = 2) -> Step:
-    """A function that moves the bytes of one step of these arrays, by default of Adam's."""
+    """A function that moves as many bytes as a step of these arrays by a rule with so many states, by default Adam."""
     stepper, params, t = Stepper(STREAMS[n_states], threads.resolve("n_threads", n_threads)), list(params), 0
     states = [[state_like(p) for _ in range(n_states)] for p in params]
     stepper.lay(params, states, ["p"] * len(params))
@@ -34,7 +34,7 @@ def roofline(params: Arrays, grads: Arrays, n_threads: int | None = None, n_stat
 
 
 def limit_of(moved: float, n_states: int, n_threads: int | None = None) -> Contestant:
-    """The roofline of so many bytes an element, of float32 or of float64 numbers: `moved` may be fewer than theirs."""
+    """The roofline that moves so many bytes an element. Its arrays have fewer elements where these are fewer bytes."""
 
     def make(params: Arrays, grads: Arrays) -> Step:
         size, dtype = params[0].size, "float64" if params[0].itemsize == 8 else "float32"

@@ -41,7 +41,7 @@ def case_name(count: int, size: int) -> str:
 
 
 def case_lines(rows: Iterable[Row], moved: Mapping[str, float]) -> list[list[str]]:
-    """The lines of a case below HEAD, the fastest first; `moved` has the bytes an element of each."""
+    """The lines of a case below HEAD, the fastest first; `moved` has, for each name, the bytes an element."""
     rows = sorted(rows, key=lambda row: row.median)
     ours, limit = (next((row.median for row in rows if row.name == name), None) for name in (OURS, LIMIT))
     return [
@@ -63,7 +63,7 @@ def tabled(head: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def aligned(head: list[str], lines: list[list[str]]) -> list[str]:
-    """The lines of a table for a terminal: the first column begins, the others end, in line."""
+    """The lines of a table for a terminal: the first column is left-aligned, the others are right-aligned."""
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     return [
         "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip()
