@@ -23,10 +23,13 @@ def wrong(name: str, members: Mapping[str, float]) -> str:
     read = {option: own for option, own in made.taken.items() if set(own.hyper) <= members.keys()}
     try:
         made.hyper_of({option: _value(made, own, members) for option, own in read.items()})
-        for member in _of_c_alone(made) & members.keys():
-            options.rate(member, members[member])
     except (TypeError, ValueError) as error:
         return _in_c(str(error), read)
+    try:
+        for member in sorted(_of_c_alone(made) & members.keys()):
+            options.rate(member, members[member])
+    except (TypeError, ValueError) as error:
+        return str(error)
     return ""
 
 
