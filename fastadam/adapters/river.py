@@ -99,11 +99,7 @@ class _Stepped(optim.base.Optimizer):
         """One step of w, in place; see river's ``Optimizer.step``."""
         try:
             is_done = self._try(w, g)
-        except (
-            LookupError,
-            TypeError,
-            ValueError,
-        ):  # nothing has changed: river steps these, or says in its words why not
+        except (LookupError, TypeError, ValueError):  # nothing has changed: river steps, or says why not
             is_done = False
         if is_done:
             self.n_iterations += 1
