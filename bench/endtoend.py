@@ -104,6 +104,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
             axes.barh(k + offset, length * (1 - share), 0.38, left=length * share, color=color, alpha=0.3)
         faster = unit / row[OURS]["seconds"]
         axes.text(row[OURS]["seconds"] / unit + 0.01, k - 0.2, f"{faster:.2f}×", va="center", fontsize=9)
+    axes.set_ylim(-0.7, len(found) - 0.3)
     axes.set_yticks(range(len(found)), [row["case"] for row in reversed(found)])
     longest = max(row[OURS]["seconds"] / row[STOCK]["seconds"] for row in found)
     axes.set(xlabel="time of the whole run, stock = 1; dark: in the optimizer", xlim=(0, max(1.0, longest) + 0.15))
