@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=_whole, help="for fastadam, torch, DeepSpeed and Numba; left out, each takes its default")
     add("--against", type=_libraries, default="auto", help=f"auto (all installed), none, or some of {_LISTED}")
-    add("--seconds", type=_seconds, default="30", help="about how long in all; each case takes five rounds at least")
+    add("--seconds", type=_seconds, default="22", help="about how long in all; each case takes five rounds at least")
     for name in ("JSON", "Markdown"):
         help_ = f"write {name} to FILE; without FILE print it in place of the table"
         add(f"--{name.lower()}", nargs="?", const="-", type=_file, metavar="FILE", help=help_)
