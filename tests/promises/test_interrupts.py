@@ -56,12 +56,13 @@ def trials(make: Callable[[], tuple[Callable[[], object], Callable[[], None]]], 
         start = time.perf_counter()
         call()
         durations.append(time.perf_counter() - start)
-    interrupted = 0
-    for _ in range(trials):
+    made = interrupted = 0
+    while made < trials or interrupted <= trials // 10:  # a busy machine's timers come late, after the shortest calls
         call, check = make()
         interrupted += interrupt(call, rng.uniform(1e-6, 1.2 * np.median(durations)))
         check()
-    assert interrupted > trials // 10
+        made += 1
+        assert made < 100 * trials, "hardly a call was interrupted"
 
 
 SIZE, STEPS = 70_000, 12
