@@ -4,8 +4,8 @@
 # ///
 """What is checked: a session each, in an environment of its own. `nox -l` lists them, `nox -s lint` runs one.
 
-Plain `nox` runs what a pull request should pass: `lint` and `tests`. .ci/run runs the sessions with the tags lint, docs,
-test and builds. Those with the tag test share one environment: `nox -R --no-dependencies -s soak` takes it as it is.
+Plain `nox` runs what a pull request should pass: `lint` and `tests`. .ci/run runs the sessions with the tags lint,
+docs, test and builds. Those with the tag test share one environment: `nox --no-dependencies -s soak` takes it as it is.
 """
 
 import functools
@@ -121,10 +121,11 @@ def environment(session: nox.Session) -> None:
 shared = functools.partial(nox.session, tags=["test"], requires=["environment"], venv_backend="none", default=False)
 
 
-def run(session: nox.Session, program: str, *arguments: str, **environment: str) -> None:
-    """Run a program of the shared environment, and show what it says where it fails."""
+def run(session: nox.Session, program: str, *arguments: str, silent: bool = False, **environment: str) -> None:
+    """Run a program of the shared environment; a silent one is heard where it fails."""
     path = os.pathsep.join([str(SHARED), os.environ["PATH"]])
-    session.run(str(SHARED / program), *arguments, external=True, env={"PATH": path} | environment)
+    variables = {"PATH": path} | environment
+    session.run(str(SHARED / program), *arguments, external=True, silent=silent, env=variables)
 
 
 @shared()
@@ -150,18 +151,18 @@ def bench(session: nox.Session) -> None:
     out = Path(session.create_tmp())
     run(session, "pytest", "bench", "-q", "--benchmark-disable")
     sizes = ["--shapes", "1x16,3x1000", "--seconds", "1", "--plot", str(out / "bench.png")]
-    run(session, "python", "-m", "fastadam", "bench", *sizes)
+    run(session, "python", "-m", "fastadam", "bench", *sizes, silent=True)
     one = "import report; report.measure(report.field('float32'), 'float32', 1, 16)"
     run(session, "python", "-c", one, PYTHONPATH="bench")
-    run(session, "python", "bench/scaling.py", "--ranks", "1", "2", "--out", str(out / "scaling"))
-    run(session, "python", "bench/rows.py", "--quick", "--out", str(out / "rows"))
+    run(session, "python", "bench/scaling.py", "--ranks", "1", "2", "--out", str(out / "scaling"), silent=True)
+    run(session, "python", "bench/rows.py", "--quick", "--out", str(out / "rows"), silent=True)
     run(session, "python", "bench/lowbit.py", "--out", str(out / "lowbit"))
 
 
 @shared(allow_parallel=True)
 def fuzz(session: nox.Session) -> None:
     """A minute of the fuzzer of loading."""
-    run(session, "python", "tools/fuzz_checkpoint.py", "--seconds", "60")
+    run(session, "python", "tools/fuzz_checkpoint.py", "--seconds", "60", silent=True)
 
 
 @shared(allow_parallel=True)
