@@ -133,9 +133,10 @@ def peers(session: nox.Session) -> None:
     """All tests, with torch and all other libraries to compare with: none may be skipped."""
     report = Path(session.create_tmp(), "tests.xml")
     run(session, "pytest", f"--junit-xml={report}")
-    skipped = [found.get("message", "") for found in ElementTree.parse(report).iter("skipped")]
-    if wrong := [message for message in skipped if "pybop" not in message]:  # which has a build of its own
-        session.error("skipped, where all that the tests can use is installed:", *wrong)
+    skipped = [found for found in ElementTree.parse(report).iter("skipped") if found.get("type") != "pytest.xfail"]
+    reasons = [f"{found.get('message')}: {found.text}" for found in skipped]
+    if wrong := [reason for reason in reasons if "pybop" not in reason]:  # which has a build of its own
+        session.error("skipped, where all that the tests can use is installed:\n" + "\n".join(wrong))
 
 
 @shared(allow_parallel=True)
