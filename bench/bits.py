@@ -1,5 +1,5 @@
 """What fewer bytes bring: one Adam step of parameters and states in 32, 16 and 8 bits, beside peers and the limit.
-Run `pip install '.[report]' && python bench/bits.py --out docs/report --fill`: it writes bits.md, bits.json and
+Run `pip install '.[report]' && python bench/bits.py --out docs/reports --fill`: it writes bits.md, bits.json and
 bits.png, and puts the tables that README.md and docs/ show into their places.
 
 Each instruction set has a process of its own; within it the contestants of a case take turns.
@@ -232,10 +232,10 @@ def tables(found: Found) -> dict[str, list[str]]:
         short.append([name, f"{found.costs[name]['kept']:.3g}", duration(in_memory[name].median), peer])
     times = [f"{size:,}, {isa}" for size in (cached, large) for isa in found.isas]
     return {
-        "docs/training.md": tabled(
+        "docs/how-to/training.md": tabled(
             ["stored", "kept", "moved", f"time, {cached:,}", f"time, {large:,}", "error of a step", "when"], guide
         ),
-        "docs/performance.md": tabled(
+        "docs/explanation/performance.md": tabled(
             ["stored", "bytes", *times, f"of {LIMIT}, {cached:,}", f"of {LIMIT}, {large:,}"], by_isa
         ),
         "README.md": tabled(

@@ -1,6 +1,7 @@
 """What one Adam step of float32 elements costs through each door, from 16 elements to 16 million.
 `python bench/embedding.py` builds the Cython client of the tests (it needs cython and gcc) and prints the Markdown
-tables of docs/embedding.md: nanoseconds at 16 elements, microseconds above. The doors take turns; medians are quoted.
+tables of docs/how-to/embedding.md: nanoseconds at 16 elements, microseconds above. The doors take turns; medians
+are quoted.
 """
 
 import argparse

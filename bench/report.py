@@ -120,7 +120,7 @@ def markdown(measured: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n\n![time per element](time.png)\n\n![speed-up](speedup.png)\n"
 
 
-def heading(title: str, program: str, facts: dict[str, str], folder: str = "docs/report") -> list[str]:
+def heading(title: str, program: str, facts: dict[str, str], folder: str = "docs/reports") -> list[str]:
     """The first lines of a page: how it was made, and where."""
     command = f"pip install '.[report]' && python bench/{program} --out {folder}"
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]

@@ -1,5 +1,5 @@
 """Lazy and exact steps of some rows of a table, beside peers, a step of the whole table, and a roofline of rows.
-`pip install '.[report]' && python bench/rows.py --out docs/rows` prints the tables and writes rows.md and rows.json.
+`pip install '.[report]' && python bench/rows.py --out docs/reports` prints the tables and writes rows.md and rows.json.
 The roofline needs gcc. PyTorch takes part where it is installed.
 
 Contestants take turns, each with a table of its own. So a step finds the caches as another contestant left them.
@@ -175,7 +175,7 @@ def everything(setting: Setting, most_rounds: int, tuning: int) -> dict[str, Any
 def markdown(measured: dict[str, Any]) -> str:
     """The page."""
     setting, tuned = measured["setting"], measured["tuned"]
-    parts = heading("Some rows of a table", "rows.py", measured["machine"], "docs/rows")
+    parts = heading("Some rows of a table", "rows.py", measured["machine"], "docs/reports")
     parts += [
         f"A step of Adam with {setting['given']:,} rows of a table of {setting['n_rows']:,} × {WIDTH} in float32, by",
         f"{THREADS} threads. The rows are drawn from a seed by a power law: the k-th most frequent row has the",

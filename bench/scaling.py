@@ -228,7 +228,7 @@ def on_paper(params: float, n_ranks: int, grad_bytes: int, bucket_bytes: float =
 def markdown(facts: dict[str, str], found: list[dict[str, Any]]) -> str:
     """The report."""
     lines = ["# A step against the number of ranks", "", "Made by `python bench/scaling.py --out FOLDER`;"]
-    lines += ["[scaling](../scaling.md) says what the model is, and what it says of 1 024 ranks.", ""]
+    lines += ["[scaling](../how-to/scaling.md) says what the model is, and what it says of 1 024 ranks.", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += [f"- MPI: {found[0]['library']}", ""]
     lines += ["## Time of a step", "", f"float32, one thread a rank. “{COPIES}”: every rank has all states, gradients"]
@@ -275,7 +275,8 @@ def paper() -> list[str]:
     lines = ["## On paper: 10 billion parameters", "", "Not measured. Each rank is a machine of its own with"]
     lines += [f"{CARD / 1e9:.0f} GB/s of network in each direction, {LATENCY * 1e6:.0f} µs a message and"]
     lines += [
-        f"{MEMORY / 1e9:.0f} GB/s of memory; buckets of 256 MiB; [scaling](../scaling.md) lists the assumptions.",
+        f"{MEMORY / 1e9:.0f} GB/s of memory; buckets of 256 MiB;",
+        "[scaling](../how-to/scaling.md) lists the assumptions.",
         "",
     ]
     lines += [

@@ -31,7 +31,7 @@ ROOMS = {
     "bench, demo": ("bench.", "plain", "demo", "__main__"),
 }
 
-#: the most that each figure may be; docs/architecture.md says which of them are to become less
+#: the most that each figure may be; docs/explanation/architecture.md says which of them are to become less
 LIMITS = {
     "lines of the optimizer's module": 280,
     "lines of the longest module": 505,

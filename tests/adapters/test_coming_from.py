@@ -1,4 +1,4 @@
-"""The rows of docs/coming-from.md that promise the same numbers, both columns run side by side, and its other recipes.
+"""The rows of docs/how-to/coming-from.md that promise the same numbers, both columns run, and its other recipes.
 A library that is not installed is left out; CI installs them. torch has tests of its own.
 """
 
@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import fastadam
 
-PAGE = (ROOT / "docs/coming-from.md").read_text()
+PAGE = (ROOT / "docs/how-to/coming-from.md").read_text()
 SAME = PAGE.split("## The same numbers")[1].split("## From torch")[0]
 ROWS = re.findall(r"^\| `((\w+).*?)` \| `(.*?)`(?:, `(.*?)`)?", SAME, re.M)
 STEPS, N = 30, 8

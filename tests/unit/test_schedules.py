@@ -48,7 +48,7 @@ if HAS_OPTAX:
     import optax
 
 EXAMPLE = ROOT / "examples/schedules.py"
-PAGE = ROOT / "docs/schedules.md"
+PAGE = ROOT / "docs/how-to/schedules.md"
 BUILT_IN = [name for name, factory in SCHEDULES.items() if factory.formula.__module__ == "fastadam.schedules"]
 #: but for the one that follows a loss, which has tests of its own
 OF_T = [name for name in BUILT_IN if name != "plateau"]
