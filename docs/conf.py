@@ -19,6 +19,7 @@ html_theme = "furo"
 html_title = f"fastadam {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = "scorer.js"  # tools/site_search.js asks the search what readers ask
 html_show_sourcelink = False
 html_show_copyright = False
 
