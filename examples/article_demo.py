@@ -1,5 +1,5 @@
 """The article's demo: its bowl under all of its optimizers, and what "each element by itself" means when it is turned.
-Run ``python examples/article_demo.py [--out FILE]``; it needs the packages of ``fastadam[demo]``.
+Run ``python examples/article_demo.py [--out FILE]``; ``pip install '.[demo]'`` brings what it needs.
 """
 
 import argparse

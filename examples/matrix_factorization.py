@@ -1,6 +1,6 @@
 """Who likes what: a table of users and a table of items. A batch of ratings meets few rows of both. The same training
 runs by dense gradients, by lazy rows and by exact rows, in plain NumPy.
-Run ``python examples/matrix_factorization.py [--out FILE]``; it needs the packages of ``fastadam[demo]``. It writes a
+Run ``python examples/matrix_factorization.py [--out FILE]``; ``pip install '.[demo]'`` brings what it needs. It writes
 picture, and its figures beside it as JSON.
 """
 

@@ -1,5 +1,5 @@
 """A network on handwritten digits, trained by several processes: each has a part of every batch, and of the states.
-Run ``mpiexec -n 2 python examples/mpi_digits.py [--out FILE]``; it needs the packages of ``fastadam[mpi,demo]``.
+Run ``mpiexec -n 2 python examples/mpi_digits.py [--out FILE]``; ``pip install '.[mpi,demo]'`` brings what it needs.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 """Logistic regression in one @njit loop: gradients and Adam's steps, with no interpreter between them.
-Run ``python examples/njit_logistic.py [--out FILE]``; it needs the packages of ``fastadam[demo,numba]``.
+Run ``python examples/njit_logistic.py [--out FILE]``; ``pip install '.[demo,numba]'`` brings what it needs.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 """A network in plain NumPy on handwritten digits: bound gradients, schedule, clipping, and a run broken in the middle.
-Run ``python examples/numpy_mlp.py [--out FILE]``; it needs the packages of ``fastadam[demo]``.
+Run ``python examples/numpy_mlp.py [--out FILE]``; ``pip install '.[demo]'`` brings what it needs.
 """
 
 import argparse

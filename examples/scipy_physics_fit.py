@@ -1,5 +1,5 @@
 """A law of neurons fitted to a recording: SciPy's minimize, fastadam's Adam, autograd's gradients, errors by bootstrap.
-Run ``python examples/scipy_physics_fit.py [--out FILE]``; it needs ``fastadam[demo,scipy]`` and autograd.
+Run ``python examples/scipy_physics_fit.py [--out FILE]``; ``pip install '.[demo,scipy]' autograd`` brings the rest.
 
 The recording, that of Matplotlib's first logo, is of a neuron that a steady current makes fire every 72 ms. Between two
 spikes its voltage should obey dV/dt = a (V - V_c)² + b, as whatever passes just beside a point of rest does.

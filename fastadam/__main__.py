@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from . import demo
     except ImportError as error:
-        return _fail(f"{error}; the demo needs scikit-learn, matplotlib and tqdm: pip install 'fastadam[demo]'")
+        return _fail(f"{error}; what the demo needs: pip install scikit-learn matplotlib tqdm")
     try:
         given.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=given.out).close()  # a long training should not end in an error

@@ -1,5 +1,5 @@
 """The demo: the article's NumPy Adam beside fastadam's on scikit-learn's digits, and a picture of all optimizers.
-Run it with ``python -m fastadam demo``; it needs the packages of ``fastadam[demo]``.
+Run it with ``python -m fastadam demo``; ``pip install '.[demo]'`` brings what it needs.
 """
 
 from collections.abc import Callable, Iterable

@@ -26,7 +26,7 @@ try:
     from numba import types
     from numba.extending import models, register_model
 except ImportError as error:
-    raise ImportError("fastadam.numba needs Numba: pip install 'fastadam[numba]'") from error
+    raise ImportError("fastadam.numba needs Numba: pip install numba") from error
 
 from .kernel import generate
 from .kernel._tiles import DENORMALS

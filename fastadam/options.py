@@ -345,7 +345,7 @@ def bfloat16() -> np.dtype[Any]:
     try:
         import ml_dtypes
     except ImportError as error:
-        raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install 'fastadam[bfloat16]'") from error
+        raise ImportError("state_dtype='bfloat16' needs ml_dtypes: pip install ml_dtypes") from error
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return dtype
 

@@ -34,7 +34,7 @@ import numpy as np
 try:
     from autograd.tracer import isbox
 except ImportError as error:
-    raise ImportError("fastadam.adapters.autograd needs autograd: pip install 'fastadam[autograd]'") from error
+    raise ImportError("fastadam.adapters.autograd needs autograd: pip install autograd") from error
 
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper

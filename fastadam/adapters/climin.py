@@ -40,7 +40,7 @@ try:
         import climin
 except ImportError as error:
     raise ImportError(
-        f"fastadam.adapters.climin needs climin ({error}): pip install 'fastadam[climin]', under Python 3.11, since "
+        f"fastadam.adapters.climin needs climin ({error}): pip install climin, under Python 3.11, since "
         "climin imports a module that later ones do not have"
     ) from error
 

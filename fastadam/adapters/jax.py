@@ -32,7 +32,7 @@ import numpy as np
 try:
     import jax
 except ImportError as error:
-    raise ImportError("fastadam.adapters.jax needs JAX: pip install 'fastadam[jax]'") from error
+    raise ImportError("fastadam.adapters.jax needs JAX: pip install jax") from error
 
 from ..base import Optimizer
 from ..kernel import checks

@@ -43,7 +43,7 @@ try:
     from pennylane import optimize
     from pennylane.numpy import tensor
 except ImportError as error:
-    raise ImportError("fastadam.adapters.pennylane needs PennyLane: pip install 'fastadam[pennylane]'") from error
+    raise ImportError("fastadam.adapters.pennylane needs PennyLane: pip install pennylane") from error
 
 from ..kernel import checks
 from ..kernel._stepper import Stepper, are_same

@@ -25,7 +25,7 @@ from .. import optimizers
 try:
     import pints
 except ImportError as error:
-    raise ImportError("fastadam.adapters.pints needs PINTS: pip install 'fastadam[pints]'") from error
+    raise ImportError("fastadam.adapters.pints needs PINTS: pip install pints") from error
 
 __all__ = ["Adam"]
 

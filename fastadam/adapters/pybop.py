@@ -14,7 +14,7 @@ try:
     import pybop
     from pybop.optimisers.pints_optimisers import AdamWImpl as StockAdamWImpl
 except ImportError as error:
-    raise ImportError("fastadam.adapters.pybop needs PyBOP: pip install 'fastadam[pybop]'") from error
+    raise ImportError("fastadam.adapters.pybop needs PyBOP: pip install pybop") from error
 
 __all__ = ["AdamW", "AdamWImpl"]
 

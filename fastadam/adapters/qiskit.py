@@ -26,7 +26,7 @@ import numpy as np
 try:
     from qiskit_algorithms import optimizers
 except ImportError as error:
-    raise ImportError("fastadam.adapters.qiskit needs qiskit-algorithms: pip install 'fastadam[qiskit]'") from error
+    raise ImportError("fastadam.adapters.qiskit needs qiskit-algorithms: pip install qiskit-algorithms") from error
 
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper

@@ -35,9 +35,9 @@ try:
     from river import optim
     from river.utils import VectorDict
 except ImportError as error:
-    raise ImportError("fastadam.adapters.river needs river: pip install 'fastadam[river]'") from error
+    raise ImportError("fastadam.adapters.river needs river: pip install river") from error
 if not hasattr(VectorDict, "update_ema"):  # before it, vectors were stepped otherwise
-    raise ImportError("fastadam.adapters.river needs river 0.26.1 or later: pip install 'fastadam[river]'")
+    raise ImportError("fastadam.adapters.river needs river 0.26.1 or later: pip install river")
 
 __all__ = ["AMSGrad", "AdaDelta", "Adam", "Momentum", "RMSProp"]
 

@@ -16,7 +16,7 @@ import numpy as np
 try:
     from scipy.optimize import Bounds, OptimizeResult, OptimizeWarning
 except ImportError as error:
-    raise ImportError("fastadam.adapters.scipy needs SciPy: pip install 'fastadam[scipy]'") from error
+    raise ImportError("fastadam.adapters.scipy needs SciPy: pip install scipy") from error
 from scipy.optimize._numdiff import approx_derivative  # the public approx_fprime would step beyond bounds
 
 from ..base import Optimizer

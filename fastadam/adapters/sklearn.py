@@ -63,7 +63,7 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        f"fastadam.adapters.sklearn: scikit-learn 1.5 … 1.9 is needed ({error}); pip install 'fastadam[sklearn]'"
+        f"fastadam.adapters.sklearn: scikit-learn 1.5 … 1.9 is needed ({error}); pip install 'scikit-learn>=1.5,<1.10'"
     ) from error
 
 __all__ = ["MLPClassifier", "MLPRegressor", "NotAcceleratedWarning", "accelerated"]

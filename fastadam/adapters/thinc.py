@@ -68,7 +68,7 @@ try:
     from thinc.schedules import constant
 except ImportError as error:
     raise ImportError(
-        f"fastadam.adapters.thinc: thinc 8.3 … 9.1 is needed ({error}); pip install 'fastadam[thinc]'"
+        f"fastadam.adapters.thinc: thinc 8.3 … 9.1 is needed ({error}); pip install 'thinc>=8.3,<9.2'"
     ) from error
 from .thinc_frame import CHECKS, ScheduleT, in_frame, is_same_memory, need_cpu, take_average
 

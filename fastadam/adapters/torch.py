@@ -9,7 +9,7 @@ the same bits in every run, for any number of threads.
 ``differentiable`` are refused. So are tensors on other devices and sparse ones. A tensor that needs no gradient may be
 anything that torch takes: it is looked at when it first has one. States of float16 and bfloat16 parameters are float32,
 in which they are computed, here and in what is saved and loaded; torch keeps, and loads, them in the parameter's dtype.
-docs/how-to/libraries/index.md lists all differences that are meant.
+docs/how-to/libraries/torch.md lists all differences that are meant.
 
 Sparse gradients of whole rows, as those of ``torch.nn.Embedding(sparse=True)``, step these rows, by every class: the
 others keep parameters and states, and get no weight decay, as in ``torch.optim.SparseAdam``. Other sparse gradients are

@@ -63,7 +63,7 @@ def _numba(rule: Rule) -> Kernel:
     try:
         import numba as _  # noqa: F401
     except ImportError as error:
-        raise ImportError("backend='numba' needs Numba: pip install 'fastadam[numba]'") from error
+        raise ImportError("backend='numba' needs Numba: pip install numba") from error
     from .jit import check_counters, compile_rule
 
     if not is_built_in(rule):

@@ -80,5 +80,5 @@ def _package() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("a .safetensors file needs safetensors: pip install 'fastadam[safetensors]'") from error
+        raise ImportError("a .safetensors file needs safetensors: pip install safetensors") from error
     return safetensors

@@ -912,4 +912,4 @@ def test_without_scipy_the_way_out_is_named():
     result = subprocess.run([sys.executable, "-c", command], capture_output=True, encoding="utf-8", cwd=root)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last == "ImportError: fastadam.adapters.scipy needs SciPy: pip install 'fastadam[scipy]'"
+    assert last == "ImportError: fastadam.adapters.scipy needs SciPy: pip install scipy"

@@ -338,7 +338,7 @@ def test_resolved_from_a_config(name):
 
 
 def test_the_config_in_the_docs():
-    (text,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs/how-to/libraries/index.md").read_text(), re.S)
+    (text,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs/how-to/libraries/thinc.md").read_text(), re.S)
     optimizer = registry.resolve(Config().from_str("[training]\n" + text))["training"]["optimizer"]
     assert optimizer.kind is fastadam.Adam
     assert optimizer.averages is None
@@ -349,7 +349,7 @@ def test_the_config_in_the_docs():
 
 def test_the_table_in_the_docs():
     """Names every optimizer, and exactly the options that it has beside those of the heading."""
-    page = (ROOT / "docs/how-to/libraries/index.md").read_text()
+    page = (ROOT / "docs/how-to/libraries/thinc.md").read_text()
     rows = re.findall(r"^\| `fastadam\.(\w+)\.v1` \| .* \| (.*) \|$", page, re.M)
     assert {name for name, _ in rows} == set(OURS)
     in_heading = {"learn_rate", "L2", "grad_clip", "use_averages"}

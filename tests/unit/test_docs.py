@@ -88,12 +88,15 @@ def test_pages_say_what_an_optimizer_costs(name):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_of_a_page(page, capsys):
+    """A block that imports something stands by itself; one that imports nothing goes on from the block before it."""
+    scope = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         imported = set(re.findall(r"^ *(?:from|import) (\w+)", block, re.M))
         imported |= {NEED.get(name, name) for name in re.findall(r"fastadam\.adapters(?:\.| import )(\w+)", block)}
         if any(find_spec(library) is None for library in imported & OPTIONAL):
             continue
-        exec(block, {})
+        scope = {} if imported else scope
+        exec(block, scope)
         promised = re.findall(r"print\(.*\)  +# (.*)", block)
         assert capsys.readouterr().out.splitlines() == promised
 
