@@ -42,6 +42,7 @@ def figure(height: float, panels: int = 1, **kwargs: Any) -> tuple[Figure, list[
 
 def label_ends(axes: Axes, ends: dict[str, tuple[float, float, str]], gap: float = 19.0) -> None:
     """A name right of each line's end, in its colour: moved apart up and down, and tied to the end by a thin line."""
+    axes.get_xlim(), axes.get_ylim()  # which settles them
     to_points = 72 / axes.figure.dpi
     points = {name: axes.transData.transform((x, y)) * to_points for name, (x, y, _) in ends.items()}
     right = max(x for x, _ in points.values()) + 22

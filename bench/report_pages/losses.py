@@ -19,8 +19,8 @@ def lowbit(reports: Reports, where: Path) -> str:
     intro = [
         "Whether a training with states of 16 or 8 bits ends where one with float32 states ends: four tasks, five",
         "seeds each. Adam, batches of 32, every array's states in the dtype (`min_8bit_size=0`). The final loss is",
-        "that over all data: mean ± standard deviation of the seeds. *Within*: the mean lies between the lowest and the",
-        "highest final loss of float32's seeds.",
+        "that over all data: mean ± standard deviation of the seeds. *Within*: the mean lies between the lowest and",
+        "the highest final loss of float32's seeds.",
     ]
     body = [f"- **{name}**, {steps:,} steps at {lr:g}: {described(task)}" for name, (task, lr, steps) in TASKS.items()]
     body += [

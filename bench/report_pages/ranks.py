@@ -67,8 +67,8 @@ def scaling(reports: Reports, where: Path) -> str:
     found = measured["found"]
     intro = [
         "The time of a step of `fastadam.mpi.Sharded` with one, two and more processes, its parts, memory and bytes.",
-        f"float32, one thread a rank, {found[0]['library']}. What the model is, and what it says of 1,024 ranks, stands",
-        "in [Several machines](../how-to/scaling.md#cost).",
+        f"float32, one thread a rank, {found[0]['library']}. What the model is, and what it says of 1,024 ranks,",
+        "stands in [Several machines](../how-to/scaling.md#cost).",
     ]
     body = [*shown(where, "scaling", "time of a step against the number of parameters, for each number of ranks"), ""]
     body += ["## Time of a step\n", f"“{COPIES}”: every rank has all states, gradients are summed by `Allreduce`."]

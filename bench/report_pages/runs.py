@@ -51,13 +51,13 @@ def whole_runs(reports: Reports, where: Path) -> str:
         "(*stock*), and once with fastadam's. Each run is a process of its own. The ways take turns, and medians are",
         "quoted. `bench/runs` has the runs: NumPy, scikit-learn, thinc, PyTorch and JAX train a network on digits for",
         "some epochs, the others do what their users do. *Share* is the part of the run that is spent in the",
-        "optimizer: with one that takes no time a run would be 1 / (1 − share) times as fast. The *last losses* agree but for",
-        "rounding, which a training amplifies.",
+        "optimizer: with one that takes no time a run would be 1 / (1 − share) times as fast. The *last losses* agree",
+        "but for rounding, which a training amplifies.",
         "",
         "PyTorch's own optimizer has `fused=True`, JAX's is optax's, jitted. The NumPy loop has the Adam of the",
         "[article](../how-to/coming-from.md#from-the-article). SciPy has none. There stock is a bare loop of the",
-        "article's Adam in float64. It tests no convergence, keeps no best point and checks nothing. fastadam's method does all",
-        "that at each step.",
+        "article's Adam in float64. It tests no convergence, keeps no best point and checks nothing. fastadam's method",
+        "does all that at each step.",
     ]
     head = ["run", "stock, s", "fastadam, s", "times as fast", "share, stock", "share, fastadam", "last losses"]
     body = [*shown(where, "whole-runs", "time of whole runs with fastadam, where stock is 1"), "", *table(head, lines)]

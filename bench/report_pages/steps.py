@@ -93,7 +93,8 @@ def rules(reports: Reports, where: Path) -> str:
     intro = [
         "One step of every rule in float32, beside PyTorch's fastest variant. A rule has the options that choose it,",
         "and defaults for the rest. Times are medians of interleaved rounds. *Bytes* are what the rule reads and",
-        "writes for each element. The *roofline* is a kernel that moves as many with almost no arithmetic, in the same run.",
+        "writes for each element. The *roofline* is a kernel that moves as many with almost no arithmetic, in the same",
+        "run.",
     ]
     return page("Every rule", intro, "report.py --rules", measured, body)
 

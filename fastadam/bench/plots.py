@@ -29,39 +29,42 @@ class Theme:
         return next((colour for start, colour in self.rivals.items() if name.startswith(start)), self.greys[0])
 
 
-_RIVALS = ("PyTorch", "DeepSpeed", "thinc", "optax", "article's NumPy", "tuned NumPy", "bitsandbytes", "torchao")
-LIGHT = Theme(
-    "#24292f",
-    ("#0a58ca", "#5a9bf0", "#a9cdf8"),
-    dict(
-        zip(
-            _RIVALS,
-            ("#d1440c", "#00805c", "#b03a8c", "#a06a00", "#5c3a21", "#6e7781", "#7a8b00", "#8a63d2"),
-            strict=True,
+#: the rivals' colours on a light and on a dark background
+_RIVALS = {
+    "PyTorch": ("#d1440c", "#ff8a55"),
+    "DeepSpeed": ("#00805c", "#34cfa0"),
+    "thinc": ("#b03a8c", "#f390d0"),
+    "optax": ("#a06a00", "#e8b949"),
+    "article's NumPy": ("#5c3a21", "#d9b08c"),
+    "tuned NumPy": ("#6e7781", "#aab4c0"),
+    "bitsandbytes": ("#7a8b00", "#c6d94f"),
+    "torchao": ("#8a63d2", "#bda4f5"),
+}
+LIGHT, DARK = (
+    Theme(ink, ours, {name: pair[k] for name, pair in _RIVALS.items()}, greys)
+    for k, (ink, ours, greys) in enumerate(
+        (
+            ("#24292f", ("#0a58ca", "#5a9bf0", "#a9cdf8"), ("#8c959f", "#d0d7de")),
+            ("#d7dee6", ("#6cb0ff", "#3a7bd0", "#24508c"), ("#8b96a3", "#454d57")),
         )
-    ),
-    ("#8c959f", "#d0d7de"),
+    )
 )
-DARK = Theme(
-    "#d7dee6",
-    ("#6cb0ff", "#3a7bd0", "#24508c"),
-    dict(
-        zip(
-            _RIVALS,
-            ("#ff8a55", "#34cfa0", "#f390d0", "#e8b949", "#d9b08c", "#aab4c0", "#c6d94f", "#bda4f5"),
-            strict=True,
-        )
-    ),
-    ("#8b96a3", "#454d57"),
-)
+
+
+def plain_style(ink: str) -> dict[str, Any]:
+    """Matplotlib's settings of all pictures: text in one colour, two axes, no background."""
+    names = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    return dict.fromkeys(names, ink) | {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "savefig.transparent": True,
+        "svg.hashsalt": OURS,  # else every run would name the file's elements anew
+    }
 
 
 def style(theme: Theme) -> dict[str, Any]:
-    """Matplotlib's settings: two axes, text that is legible at half the size, no background."""
-    names = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    return dict.fromkeys(names, theme.ink) | {
-        "axes.spines.top": False,
-        "axes.spines.right": False,
+    """Text that is legible at half the size of a picture, and paler lines behind the figures."""
+    return plain_style(theme.ink) | {
         "axes.titlesize": "medium",
         "axes.titlelocation": "left",
         "font.size": 14,
@@ -69,8 +72,6 @@ def style(theme: Theme) -> dict[str, Any]:
         "grid.alpha": 0.3,
         "legend.frameon": False,
         "lines.linewidth": 2,
-        "savefig.transparent": True,
-        "svg.hashsalt": OURS,  # else every run would name the file's elements anew
     }
 
 
