@@ -290,8 +290,8 @@ def draw_memory(measured: Found, theme: Theme) -> Figure:
         axes.barh(names, widths, left=left, color=colour, label=part, height=0.7)
         left += widths
     for name, whole in zip(names, left, strict=True):
-        axes.text(whole + 0.2, name, f"{whole:.3g}", va="center")
-    axes.set(xlabel="bytes for each parameter", xlim=(0, left.max() * 1.12))
+        axes.text(whole + 0.2, name, f"{whole:.4g}", va="center")
+    axes.set(xlabel="bytes for each parameter", xlim=(0, left.max() * 1.15))
     made.legend(loc="outside upper center", ncols=3, columnspacing=1)
     return made
 

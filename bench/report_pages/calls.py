@@ -114,7 +114,10 @@ def extra_table(title: str, cases: list[list[Row]]) -> Lines:
 
 def extras_block(title: str, reports: Reports, where: Path) -> Lines:
     """One of the tables."""
-    text = extra_table(title, reports["extras"]["tables"][title])
+    tables = reports["extras"]["tables"]
+    if title not in tables:
+        return ["Not measured yet on the machine of the reports: `python bench/extras.py --out docs/reports` does so."]
+    text = extra_table(title, tables[title])
     return [*text, *source(reports, where, "extras", "around a step")]
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.style import context
+from matplotlib.ticker import NullFormatter
 
 from fastadam.bench.plots import DARK, LIGHT, Theme, style
 
@@ -34,10 +36,20 @@ def shown(where: Path, name: str, alt: str, folder: Path = FOLDER / "pictures") 
     ]
 
 
-def figure(height: float, panels: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+def figure(
+    height: float, panels: int = 1, layout: str | None = "constrained", **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure with its panels one below the other."""
-    made = Figure(figsize=(WIDTH, height), layout="constrained")
+    made = Figure(figsize=(WIDTH, height), layout=layout)
     return made, list(made.subplots(panels, 1, squeeze=False, **kwargs).ravel())
+
+
+def plain_numbers(axis: Axis, ticks: tuple[float, ...] = ()) -> None:
+    """Numbers with commas on a logarithmic axis, not powers of ten."""
+    if ticks:
+        axis.set_ticks(ticks)
+    axis.set_major_formatter(lambda x, place: f"{x:,.10g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def label_ends(axes: Axes, ends: dict[str, tuple[float, float, str]], gap: float = 19.0) -> None:
@@ -49,7 +61,7 @@ def label_ends(axes: Axes, ends: dict[str, tuple[float, float, str]], gap: float
     heights = apart({name: y for name, (_, y) in points.items()}, gap)
     for name, (x, y, colour) in ends.items():
         offset = (right - points[name][0], heights[name] - points[name][1])
-        arrow = {"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 0, "shrinkB": 3}
+        arrow = {"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 2, "shrinkB": 3, "relpos": (0, 0.5)}
         how = {"textcoords": "offset points", "va": "center", "annotation_clip": False, "arrowprops": arrow}
         axes.annotate(name, (x, y), offset, color=colour, **how)
 

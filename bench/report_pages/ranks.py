@@ -16,7 +16,7 @@ from scaling import ALONE, BUCKETS_OF, COPIES, DIVIDED, LONG, REPLICATED, ROUNDE
 from fastadam.bench.plots import Theme
 from fastadam.bench.tables import duration
 
-from .drawing import figure, shown
+from .drawing import figure, plain_numbers, shown
 from .source import Found, Lines, Reports, page, source, table
 
 #: the machine of the estimate on paper: seconds of latency a message, bytes a second of a rank's network card in each
@@ -186,6 +186,8 @@ def draw_times(measured: Found, theme: Theme) -> Figure:
         axes.loglog(sizes, model, "--", color=theme.ink, lw=1.2, label=f"model of “{SHARDED}”")
         axes.set(title=f"{run['ranks']} rank{'s' if run['ranks'] > 1 else ''}", ylabel="ms")
         axes.grid()
+        plain_numbers(axes.yaxis)
+    plain_numbers(panels[-1].xaxis, (1e3, 1e5, 1e7))
     panels[-1].set_xlabel("float32 parameters")
     made.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, columnspacing=1)
     return made
@@ -198,7 +200,7 @@ def draw_memory(measured: Found, theme: Theme) -> Figure:
     kinds = dict(
         zip(
             ("parameters", "gradients", "sums of gradients", "states"),
-            (*theme.greys, theme.ours[2], theme.ours[0]),
+            (*theme.greys, theme.fill, theme.ours[0]),
             strict=True,
         )
     )

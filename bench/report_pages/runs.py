@@ -84,7 +84,7 @@ def chosen(measured: Found, library: str) -> list[Found]:
 def draw(runs: list[Found], theme: Theme) -> Figure:
     """Each run as two bars, stock = 1: the optimizer's part dark, all else pale."""
     made, (axes,) = figure(0.62 * len(runs) + 1.4)
-    colours = {STOCK: theme.greys, OURS: (theme.ours[0], theme.ours[2])}
+    colours = {STOCK: theme.greys, OURS: (theme.ours[0], theme.fill)}
     for k, row in enumerate(reversed(runs)):
         unit = row[STOCK]["seconds"]
         for way, offset in ((STOCK, 0.19), (OURS, -0.19)):

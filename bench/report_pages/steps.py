@@ -12,7 +12,7 @@ from fastadam.bench.roofline import LIMIT, streams
 from fastadam.bench.tables import HEAD, case_lines, case_name, duration, shape_name, times
 from fastadam.rules import RULES
 
-from .drawing import figure, label_ends, shown
+from .drawing import figure, label_ends, plain_numbers, shown
 from .source import Found, Lines, Reports, bold, by_name, page, source, table
 
 ONE = f"{OURS}, 1 thread"
@@ -222,9 +222,8 @@ def slowest_rule(measured: Found, shape: Shape) -> tuple[str, str, float, float]
 
 def draw_time_size(measured: Found, theme: Theme) -> Figure:
     """Nanoseconds an element against elements."""
-    made, (axes,) = figure(6.2)
-    made.set_layout_engine("none")
-    made.subplots_adjust(left=0.13, right=0.72, top=0.93, bottom=0.13)
+    made, (axes,) = figure(5.8, layout=None)  # the names right of the lines have a place of their own
+    made.subplots_adjust(left=0.15, right=0.73, top=0.93, bottom=0.13)
     ends = {}
     for name, label in DRAWN.items():
         points = sorted((r.size, r.median / r.size * 1e9) for r in measured["steps"] if matches(r, name))
@@ -237,6 +236,8 @@ def draw_time_size(measured: Found, theme: Theme) -> Figure:
             ends[label] = (*points[-1], colour)
     axes.set(title="One Adam step, one float32 array", xlabel="elements", ylabel="ns for each element")
     axes.grid()
+    plain_numbers(axes.xaxis, (10, 1e3, 1e5, 1e7))
+    plain_numbers(axes.yaxis)
     label_ends(axes, ends)
     return made
 

@@ -26,7 +26,7 @@ from fastadam.bench.measure import Row
 from fastadam.bench.plots import Theme
 from fastadam.bench.tables import duration, times
 
-from .drawing import figure, shown
+from .drawing import figure, plain_numbers, shown
 from .source import Found, Lines, Reports, bold, by_name, page, source, table
 
 
@@ -159,6 +159,7 @@ def draw(measured: Found, theme: Theme) -> Figure:
         axes.barh(row.name, row.median * 1e3, color=colours[row.name], height=0.7)
         axes.text(row.median * 1.1e3, row.name, duration(row.median), va="center")
     axes.set(xlabel="ms of a step", xscale="log")
+    plain_numbers(axes.xaxis)
     axes.set_xlim(rows[-1].median * 5e2, rows[0].median * 6e3)
     return made
 

@@ -18,7 +18,8 @@ class Theme:
     """Colours for a light or a dark background, which colour-blind readers can tell apart."""
 
     ink: str
-    ours: tuple[str, str, str]  #: fastadam's hue, from strong to pale
+    ours: tuple[str, str, str]  #: three lines of fastadam's hue
+    fill: str  #: the pale part of fastadam's bars
     rivals: dict[str, str]  #: by the beginning of a name, all of other hues
     greys: tuple[str, str]
 
@@ -41,11 +42,11 @@ _RIVALS = {
     "torchao": ("#8a63d2", "#bda4f5"),
 }
 LIGHT, DARK = (
-    Theme(ink, ours, {name: pair[k] for name, pair in _RIVALS.items()}, greys)
-    for k, (ink, ours, greys) in enumerate(
+    Theme(ink, ours, fill, {name: pair[k] for name, pair in _RIVALS.items()}, greys)
+    for k, (ink, ours, fill, greys) in enumerate(
         (
-            ("#24292f", ("#0a58ca", "#5a9bf0", "#a9cdf8"), ("#8c959f", "#d0d7de")),
-            ("#d7dee6", ("#6cb0ff", "#3a7bd0", "#24508c"), ("#8b96a3", "#454d57")),
+            ("#24292f", ("#0a50bf", "#3f8cf0", "#86b9f7"), "#b4d2f9", ("#8c959f", "#d0d7de")),
+            ("#d7dee6", ("#6cb0ff", "#c5dfff", "#3d7edb"), "#24508c", ("#8b96a3", "#454d57")),
         )
     )
 )
