@@ -45,9 +45,10 @@ def figure(
 
 
 def plain_numbers(axis: Axis, ticks: tuple[float, ...] = ()) -> None:
-    """Numbers with commas on a logarithmic axis, not powers of ten."""
+    """Numbers with commas on an axis, not powers of ten; of `ticks`, those within its limits."""
     if ticks:
-        axis.set_ticks(ticks)
+        low, high = axis.get_view_interval()
+        axis.set_ticks([tick for tick in ticks if low <= tick <= high])
     axis.set_major_formatter(lambda x, place: f"{x:,.10g}")
     axis.set_minor_formatter(NullFormatter())
 

@@ -12,7 +12,8 @@ from fastadam.bench.plots import Theme
 from .drawing import figure, plain_numbers, shown
 from .source import Found, Lines, Reports, page, spelled, table
 
-LOSSES = {True: (3.0, 4.0, 5.0, 6.0, 7.0), False: (0.03, 0.1, 0.3, 1.0)}  #: ticks, of losses above 1, and of others
+#: on the axis of losses, where they span more than a factor of ten, and where they do not
+TICKS = {True: (0.03, 0.1, 0.3, 1.0), False: (0.3, 0.4, 0.6, 1.0, 3.0, 4.0, 5.0, 6.0, 7.0)}
 
 
 def lowbit(reports: Reports, where: Path) -> str:
@@ -88,7 +89,8 @@ def draw(measured: Found, theme: Theme) -> Figure:
             if states == "float32":
                 axes.fill_between(at, cell["low"], cell["high"], color=colour, alpha=0.25, label="float32, all seeds")
         axes.set(title=task, ylabel="loss of the batches", yscale="log")
-        plain_numbers(axes.yaxis, LOSSES[axes.get_ylim()[0] > 1])
+        low, high = axes.get_ylim()
+        plain_numbers(axes.yaxis, TICKS[high > 10 * low])
         plain_numbers(axes.xaxis)
         axes.grid()
     panels[-1].set_xlabel("step")

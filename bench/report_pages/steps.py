@@ -94,7 +94,7 @@ def rules(reports: Reports, where: Path) -> str:
         "One step of every rule in float32, beside PyTorch's fastest variant. A rule has the options that choose it,",
         "and defaults for the rest. Times are medians of interleaved rounds. *Bytes* are what the rule reads and",
         "writes for each element. The *roofline* is a kernel that moves as many with almost no arithmetic, in the same",
-        "run.",
+        "run. Two measurements of one run may differ: where a rule is faster than its roofline, by that much at least.",
     ]
     return page("Every rule", intro, "report.py --rules", measured, body)
 
@@ -121,13 +121,18 @@ def readme(reports: Reports, where: Path) -> Lines:
     for shape in SHAPES:
         case = found["float32", *shape]
         ours = case[OURS].median
-        cells = (f"{duration(case[name].median)} ({case[name].median / ours:.2g}×)" for name in there)
+        cells = (f"{duration(case[name].median)} ({short(case[name].median / ours)})" for name in there)
         lines.append([shape_name(*shape), f"**{duration(ours)}**", *cells])
     return [
         *table(["arrays × elements", OURS, *there.values()], lines),
         "In brackets: how many times as long as fastadam.",
         *source(reports, where, "steps", "all sizes, and how it was measured"),
     ]
+
+
+def short(factor: float) -> str:
+    """A factor for a narrow cell."""
+    return f"{factor:.2f}×" if factor < 10 else f"{factor:,.0f}×"
 
 
 def mechanisms(reports: Reports, where: Path) -> Lines:

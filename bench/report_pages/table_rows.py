@@ -146,7 +146,7 @@ def block(reports: Reports, where: Path) -> Lines:
 
 def draw(measured: Found, theme: Theme) -> Figure:
     """A bar each way, on a logarithmic axis."""
-    colours = {LAZY: theme.ours[0], LAZY_ALONE: theme.ours[2], EXACT: theme.ours[1], DENSE: theme.ours[1]}
+    colours = {LAZY: theme.ours[0], LAZY_ALONE: theme.ours[2], EXACT: theme.ours[1], DENSE: theme.fill}
     colours |= {
         TORCH: theme.of("PyTorch"),
         NUMPY: theme.of("tuned NumPy"),
