@@ -1,5 +1,6 @@
 """The site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
+import re
 from pathlib import Path
 
 import fastadam
@@ -33,3 +34,18 @@ autodoc_member_order = "bysource"
 autodoc_mock_imports = ["mpi4py", "scipy", "sklearn", "thinc", "torch"]  # what is described needs none of them
 autodoc_typehints = "none"  # the docstrings say it in words
 napoleon_use_ivar = True  # attributes of a docstring are described once, not again as members
+
+#: a picture as the pages have it for a forge, with a light and a dark file
+PICTURE = re.compile(r'<picture><source [^>]*>\s*<img src="[^"]*?/([\w-]+)-light.svg" alt="([^"]*)"></picture>')
+
+
+def follow_the_toggle(*event):
+    """Write such a picture as two images of the theme's own kinds, which follow its switch between light and dark."""
+    image = "```{image} /reports/pictures/\\1-%s.svg\n:alt: \\2\n:class: only-%s\n```\n"
+    event[-1][0] = PICTURE.sub("\n" + "".join(image % (kind, kind) for kind in ("light", "dark")), event[-1][0])
+
+
+def setup(app):
+    """For the pages, and for those that they include."""
+    app.connect("source-read", follow_the_toggle)
+    app.connect("include-read", follow_the_toggle)

@@ -15,27 +15,18 @@ from matplotlib.figure import Figure
 
 import fastadam
 from fastadam import schedules
+from fastadam.bench.plots import plain_style
 
 HERE = Path(__file__).with_name("pictures")
 RUNS = 64  #: of a problem with noise: one of them is drawn, and the mean loss of all
 INK = "#808890"  # legible on white and on black, as the colours are: the background is left out
 BLUE, GREEN, ORANGE, RED = "#3d8fe0", "#22a884", "#e09a1f", "#e0524a"
 SLOW_TO_FAST, EACH = (BLUE, GREEN, ORANGE, RED), (BLUE, ORANGE, GREEN, RED)
-STYLE = {
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
+STYLE = plain_style(INK) | {
     "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "font.size": 9,
     "lines.linewidth": 1.5,
     "path.simplify_threshold": 0.5,  # smaller files
-    "savefig.transparent": True,
-    "svg.hashsalt": "fastadam",  # else every run would name the file's elements anew
 }
 
 
