@@ -225,7 +225,7 @@ def draw_trajectories() -> Figure:
         _draw_path(axes[str(k)], path, descent, label, colour)
         loss_axes.semilogy(loss(*path.T), style, color=colour, linewidth=2.2, label=label)
     loss_axes.semilogy(loss(*descent.T), ":", color=GREY, linewidth=2, label=f"gradient descent (lr {DESCENT_RATE})")
-    loss_axes.set(title="Loss", xlabel="iteration", ylabel="f(x, y)", xlim=(0, STEPS))
+    loss_axes.set(title="Loss", xlabel="iteration", ylabel="f(x, y)", xlim=(0, STEPS), ylim=(1e-5, 1e2))
     loss_axes.grid(alpha=0.25)
     loss_axes.legend(loc="lower left")
     return figure
