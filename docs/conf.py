@@ -1,6 +1,7 @@
 """The site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
 import re
+from pathlib import Path
 
 import fastadam
 import fastadam.numba  # now, since numba looks at the version of SciPy, which is a mock later
@@ -21,6 +22,7 @@ html_theme = "furo"
 html_title = f"fastadam {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))  # tools/site_search.js asks the search what readers ask
 html_show_sourcelink = False
 html_show_copyright = False
 

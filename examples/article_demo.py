@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from fastadam.adapters.article import AdaDelta, AdaGrad, Adam, AdaMax, RMSprop
-from fastadam.demo import CURVATURE, START
 from fastadam.plain import PlainAdam
 
+CURVATURE, START = np.array([1.0, 50.0]), np.array([10.0, 10.0])  # the article's bowl, y₀² + 50 y₁²
 STEPS, RATE, ANGLE = 100, 0.4, 30  # the article's number of steps and its rate; degrees
 STRAIGHT, TURNED = "#0072B2", "#D55E00"
 

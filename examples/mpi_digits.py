@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     out, epochs = given.out, given.epochs
     comm = MPI.COMM_WORLD
+    if comm.size == 1:
+        print("This is one process. For two: mpiexec -n 2 python examples/mpi_digits.py")
     if BATCH % comm.size:
         parser.error(f"a batch of {BATCH} images has no {comm.size} equal parts; take another number of processes")
     images, labels = load_digits(return_X_y=True)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy import sign, sqrt
 
 import fastadam
+from fastadam import schedules
 
 
 def lion(p, g, m, lr, beta1, one_minus_beta1, beta2, one_minus_beta2):
@@ -59,13 +60,16 @@ NAdam = fastadam.optimizer(
 
 def main() -> None:
     """Minimize x₀² + 50 x₁² from (10, 10)."""
-    scale = np.array([2.0, 100.0])
-    for cls, lr in ((fastadam.Adam, 0.4), (Lion, 0.1), (Nesterov, 0.004), (NAdam, 0.4)):
+    scale, steps = np.array([2.0, 100.0]), 200
+    # every element of Lion moves by lr at each step, so it arrives only if lr falls to 0
+    falling = schedules.cosine(0.4, steps)
+    for cls, lr in ((fastadam.Adam, 0.4), (Lion, falling), (Nesterov, 0.004), (NAdam, 0.4)):
         x = np.array([10.0, 10.0])
         optimizer = cls(x, lr=lr)
-        for _ in range(200):
+        for _ in range(steps):
             optimizer.step(scale * x)
-        print(f"{cls.__name__:<10} lr {lr:<6} f = {(scale / 2 * x * x).sum():.3g}")
+        rate = "0.4 to 0" if lr is falling else lr
+        print(f"{cls.__name__:<10} lr {rate:<10} f = {(scale / 2 * x * x).sum():.3g}")
 
 
 if __name__ == "__main__":

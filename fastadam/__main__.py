@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_arguments(bench)
     demo = commands.add_parser(
         "demo",
-        help="train on handwritten digits beside plain NumPy, and draw every optimizer's way down a bowl",
+        help="train on handwritten digits beside plain NumPy, and draw the ways of six optimizers through a valley",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory for the pictures")

@@ -68,7 +68,7 @@ def scaling(reports: Reports, where: Path) -> str:
     intro = [
         "The time of a step of `fastadam.mpi.Sharded` with one, two and more processes, its parts, memory and bytes.",
         f"float32, one thread a rank, {found[0]['library']}. What the model is, and what it says of 1,024 ranks,",
-        "stands in [Several machines](../how-to/scaling.md#cost).",
+        "stands in [Scaling](../explanation/scaling.md).",
     ]
     body = [*shown(where, "scaling", "time of a step against the number of parameters, for each number of ranks"), ""]
     body += ["## Time of a step\n", f"“{COPIES}”: every rank has all states, gradients are summed by `Allreduce`."]
@@ -144,7 +144,7 @@ def paper() -> Lines:
         "## On paper: 10 billion parameters\n",
         f"Not measured. Each rank is a machine of its own with {CARD / 1e9:.0f} GB/s of network in each direction,",
         f"{LATENCY * 1e6:.0f} µs a message and {MEMORY / 1e9:.0f} GB/s of memory; buckets of 256 MiB.",
-        "[Several machines](../how-to/scaling.md#cost) lists the assumptions.\n",
+        "[Scaling](../explanation/scaling.md) lists the assumptions.\n",
         *table(head, lines),
     ]
 

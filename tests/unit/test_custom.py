@@ -249,4 +249,6 @@ def test_rule_goes_with_its_class(backend):
 
 def test_example_runs(capsys):
     own_rules.main()
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["Adam", "lion", "nesterov", "nadam"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["Adam", "lion", "nesterov", "nadam"]
+    assert max(float(line.split("= ")[1]) for line in lines) < 1e-4
