@@ -383,7 +383,7 @@ def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:
         raise TypeError(f"{name}: expected a sequence like params, got {type(values).__name__}")
     found = list(values)
     if len(found) != count:
-        one, each = ("gradient", ", one a parameter") if name.startswith("grads") else ("part", "")
+        one, each = ("gradient", ", one for each parameter") if name.startswith("grads") else ("part", "")
         raise ValueError(f"{name}: expected {counted(count, one)}{each}, got {len(found)}{_way_out(name)}")
     return found
 

@@ -462,7 +462,7 @@ def _message(result: OptimizeResult, x: Vector, y: float, tol: float, falls: int
         text = f"Stopped after maxiter = {result.nit} steps: at x the {size}."
         if falls >= NEARLY_ALL * result.nit > 0:
             way_out = f"raise lr, which is {checks.shown(lr)}, or maxiter"
-            text += f" `fun` fell at {falls} of them: the rate is too small for the distance; {way_out}."
+            text += f" `fun` fell at {falls} of them: the rate is too small; {way_out}."
         return text
     if result.status == NO_DIFFERENCES:
         why = "`fun` does not depend on x there, or the step is too small for it to change"

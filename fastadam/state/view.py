@@ -67,9 +67,7 @@ class StateArrays(Telling, Sequence[np.ndarray | None]):
         self._owner, self._name = owner, name
 
     def _no_such(self, name: str, has: str) -> str:
-        return (
-            f"a state has one array for each parameter; write opt.state[{self._name!r}][0] = array, or opt.reset()"
-        )
+        return f"a state has one array for each parameter; write opt.state[{self._name!r}][0] = array, or opt.reset()"
 
     def __len__(self) -> int:
         return len(self._owner.store.states)

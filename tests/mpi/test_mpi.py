@@ -224,14 +224,16 @@ refused(lambda: opt.step(np.ones(3)))
 def test_before_and_after_mpi(n):
     job = start(n, "-c", BEFORE_AND_AFTER)
     assert job.returncode == 0, job.stderr
-    assert job.stdout.count("comm: MPI is not up; call MPI.Init() before, and MPI.Finalize() after") == 2 * n
+    assert job.stdout.count("comm: MPI is not running; call MPI.Init() before, and MPI.Finalize() after") == 2 * n
     assert job.stdout.count("step: MPI is finalized") == n
 
 
 def test_one_step_more_on_one_rank(tmp_path):
     job = mpiexec(3, tmp_path, "one_step_more_on_one_rank")
     assert job.returncode != 0
-    assert "Disagreement: step: ranks 1, 2 left the job, rank 0 did not; go on from the last checkpoint" in job.stderr
+    assert (
+        "Disagreement: step: ranks 1, 2 left the job, rank 0 did not; continue from the last checkpoint" in job.stderr
+    )
 
 
 def test_rank_killed_while_saving(tmp_path):

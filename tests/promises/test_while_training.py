@@ -380,7 +380,7 @@ def test_a_master_weight_follows_its_rows():
     ("array", "rows", "error", "message"),
     [
         (np.ones((3, 3)), None, ValueError, "rows: params\\['E'\\] had the shape"),
-        (np.ones((3, 3)), [0, 1], ValueError, "rows: expected one number a row"),
+        (np.ones((3, 3)), [0, 1], ValueError, "rows: expected a number for each row"),
         (np.ones((3, 3)), [0, 1, 2], ValueError, r"rows: expected -1 … 1, .* got 2"),
         (np.ones((3, 3)), [0, 1, -2], ValueError, r"rows: expected -1 … 1, .* got -2"),
         (np.ones((1, 3)), [True, False], TypeError, "numpy.flatnonzero"),

@@ -144,12 +144,12 @@ def test_submodules_load_when_asked_for(code):
 @pytest.mark.parametrize(
     ("missing", "asked", "text"),
     [
-        ("numba", "fastadam.numba", "pip install 'fastadam[numba]'"),
-        ("mpi4py", "fastadam.mpi", "pip install 'fastadam[mpi]'"),
-        ("jax", "fastadam.adapters.jax", "pip install 'fastadam[jax]'"),
-        ("scipy", "fastadam.adapters.scipy", "pip install 'fastadam[scipy]'"),
-        ("sklearn", "fastadam.adapters.sklearn", "pip install 'fastadam[sklearn]'"),
-        ("thinc", "fastadam.adapters.thinc", "pip install 'fastadam[thinc]'"),
+        ("numba", "fastadam.numba", "pip install numba"),
+        ("mpi4py", "fastadam.mpi", "pip install mpi4py"),
+        ("jax", "fastadam.adapters.jax", "pip install jax"),
+        ("scipy", "fastadam.adapters.scipy", "pip install scipy"),
+        ("sklearn", "fastadam.adapters.sklearn", "pip install 'scikit-learn>=1.5,<1.10'"),
+        ("thinc", "fastadam.adapters.thinc", "pip install 'thinc>=8.3,<9.2'"),
         ("torch", "fastadam.adapters.torch", "pip install torch"),
     ],
 )
@@ -175,8 +175,8 @@ def of_library(module, **members):
 ADVICE = [
     (of_library("torch.nn.parameter"), "fastadam.adapters.torch"),
     (of_library("pandas.core.frame", __array__=None), ".to_numpy(copy=True)"),
-    (of_library("jaxlib._jax", __array__=None), "fastadam.adapters.jax, as by its Adam(params)"),
-    (of_library("jax._src.core"), "fastadam.adapters.jax, as by its Adam(params)"),
+    (of_library("jaxlib._jax", __array__=None), "fastadam.adapters.jax, for example its Adam(params)"),
+    (of_library("jax._src.core"), "fastadam.adapters.jax, for example its Adam(params)"),
     (of_library("tensorflow.python.ops.variables", __array__=None), "x.assign("),
     (of_library("keras.src.models.sequential"), "model.set_weights("),
     (of_library("mlx.core"), "mlx.core.array("),
