@@ -45,7 +45,7 @@ def test_article_demo(run):
         straight, turned = numbers(row)[-2:]
         assert straight < 0.05
         assert turned > 10 * straight
-    assert difference.startswith("largest difference of Adam's way from that of the article's NumPy: ")
+    assert difference.startswith("largest difference between the paths of Adam and of plain NumPy: ")
     assert numbers(difference)[-1] < 1e-12
 
 
