@@ -14,7 +14,7 @@ PLAIN = Extras(1.0, NO_NORM, INFINITY, INFINITY, False, False)
 cdef int read_extras(
     Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each
 ) except -1:
-    """Read the arguments of `checks.of_step`, in its order. Usual values are checked in C, others by `checks.of_step`."""
+    """Read the arguments of `checks.of_step`, in its order. Usual values are checked in C, others by that function."""
     cdef double scale = number(grad_scale), of_all = number(max_norm), of_each = number(max_norm_each)
     extras.clip_value = number(clip_value)
     if not (

@@ -3,8 +3,8 @@
 zero gradient that it has missed are applied. `_flush` does this for all rows, or for some rows on demand.
 
 `visits` has the number of steps that each row has done. Its last number says whether any row may lag; if not, the other
-numbers have no meaning. `history` has the scalars of the last steps, in the type in which the parameter is computed, and
-whether each step kept denormals. So a step that is applied later gives the same bits.
+numbers have no meaning. `history` has the scalars of the last steps, in the type in which the parameter is computed,
+and whether each step kept denormals. So a step that is applied later gives the same bits.
 """
 
 from libc.float cimport DBL_MAX, DBL_MIN, FLT_MAX, FLT_MIN

@@ -25,9 +25,9 @@ cnp.import_array()
 cdef class Kernel:
     """A rule's sweeps and its function of scalars, as addresses of C functions or as Python functions.
 
-    `sweeps` maps the dtypes "float32" and "float64" to addresses. `scalars` is an address. `packed` has the addresses of
-    the packed sweeps, or 0. `idle` has those of its fading and of its idle sweeps. Alternatively `python` has a pair of
-    Python functions, ``(sweep(scalars, *arrays), scalars(t, hyper))``. `owner` is kept alive.
+    `sweeps` maps the dtypes "float32" and "float64" to addresses. `scalars` is an address. `packed` has the addresses
+    of the packed sweeps, or 0. `idle` has those of its fading and of its idle sweeps. Alternatively `python` has a pair
+    of Python functions, ``(sweep(scalars, *arrays), scalars(t, hyper))``. `owner` is kept alive.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ cdef class Layout:
         return 0
 
     cdef void choose_packed(self, Segment* segment) noexcept:
-        """Choose the packed sweep that can step the operands in place, if there is one. The gradient is checked later."""
+        """Choose the packed sweep that can step the operands in place, if any. The gradient is checked later."""
         cdef const Codec* own = segment.operands[segment.n_operands if segment.has_master else 0].codec
         cdef int k, number = packing(own, codec_of_states(segment), segment.has_master)
         if segment.others_direct:

@@ -20,7 +20,7 @@ cnp.import_array()
 
 include "clip_factors.pxi"  # of rule.py, by setup.py
 
-cdef enum:                  # exponents of the scale at which numbers are squared, if their squares would under- or overflow
+cdef enum:                  # exponents of the scale for numbers whose squares would under- or overflow
     LEAST = -700
     LARGEST = 600
 
