@@ -76,7 +76,7 @@ cdef class deferred_signals:
             while _signal.getsignal(number) is not handler:
                 try:
                     set_handler(number, handler)
-                except BaseException as error:  # from another signal's handler, which Python runs before it sets this one
+                except BaseException as error:  # of another signal's handler, which Python runs before it sets this one
                     raised = error
         for number, frame in self.came.items():
             try:

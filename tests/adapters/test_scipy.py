@@ -1,5 +1,5 @@
-"""`fastadam.adapters.scipy`: the optimizers as methods of SciPy's minimize, its conventions kept to the letter.
-JAX is compared with where it is installed.
+"""`fastadam.adapters.scipy`: the optimizers as methods of SciPy's minimize, with all of its conventions.
+If JAX is installed, it is used for comparison.
 """
 
 import importlib.util

@@ -1,5 +1,6 @@
-"""thinc's optimizer with fastadam's steps, beside thinc's own: numbers, options, configs, a training, checkpoints.
-Runs with thinc 8.3, whose schedules are generators, and with thinc 9.
+"""thinc's optimizer with fastadam's steps, compared with thinc's own: results, options, configs, a training,
+checkpoints.
+The tests run with thinc 8.3, whose schedules are generators, and with thinc 9.
 """
 
 import copy

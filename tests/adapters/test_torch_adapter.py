@@ -1,5 +1,5 @@
-"""torch.optim's classes stepped by fastadam: torch's numbers, states, hooks and schedulers; clear refusals.
-Needs torch, which CI installs.
+"""torch.optim's classes with fastadam's steps: torch's results, states, hooks and schedulers; clear refusals.
+The tests need torch, which CI installs.
 """
 
 import copy

@@ -1,5 +1,5 @@
-"""`fastadam.adapters.torch.Average` against torch's own averaged models, and what tensors may do between updates.
-Needs torch, which CI installs.
+"""`fastadam.adapters.torch.Average`, compared with torch's averaged models; changes of tensors between updates.
+The tests need torch, which CI installs.
 """
 
 import copy

@@ -1,5 +1,5 @@
-"""What torch.optim's classes take, these take: ways of computing, older groups, tensors that need no gradient; and each
-difference that docs/adapters.md lists as meant is there, in torch as here.
+"""The torch adapter takes all inputs of torch.optim's classes: options, groups of older versions, tensors that need no
+gradient. Each intended difference in docs/adapters.md exists, in torch and here.
 """
 
 import copy

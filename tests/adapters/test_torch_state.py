@@ -1,5 +1,5 @@
-"""The state of an optimizer goes over from torch.optim and to it, and the run goes on as if it had stayed.
-Live: torch makes one half of each run.
+"""The state of an optimizer is exchanged with torch.optim in both directions, and the run continues unchanged.
+torch itself runs one half of each run.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
-"""`fastadam.mpi` with real ranks: each of scenes/, played by 1, 2 and 4 of them, some by 3; what ends a job.
-Two and three play them in both ways: each steps its share, and each steps everything.
-One `mpiexec` plays all scenes in a row. Beside that, what needs no ranks: the arithmetic of who steps what.
+"""`fastadam.mpi` with real ranks: each of scenes/, run by 1, 2 and 4 ranks, some by 3; the end of a job.
+Two and three ranks run them in both ways: each steps its share, and each steps everything.
+One `mpiexec` runs all scenes in a row. Also tests that need no ranks: the arithmetic of the layout.
 """
 
 import ast

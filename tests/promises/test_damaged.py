@@ -1,5 +1,5 @@
 """Damaged, hostile and foreign checkpoints are refused with a ValueError that names the file, and nothing has changed.
-A row of the tables is a name, what is done to a good file (or dict), and what the message must hold.
+A row of a table has a name, a change of a good file (or dict), and a part of the message.
 """
 
 import itertools

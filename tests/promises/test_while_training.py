@@ -1,5 +1,5 @@
-"""What changes while an optimizer trains: missing gradients, frozen groups, arrays that grow or are exchanged, states
-that begin anew. Each is compared, bit for bit, with a run that never was changed so.
+"""Changes during training: missing gradients, frozen groups, arrays that grow or are replaced, states that are reset.
+Each is compared, bit for bit, with a run that was never changed.
 """
 
 import copy

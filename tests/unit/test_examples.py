@@ -1,5 +1,5 @@
-"""The examples with pictures: each runs, shows progress, draws, and what it prints is so.
-Those of schedules and of own rules are run by the tests of these.
+"""The examples with pictures: each runs, shows progress, draws, and prints correct results.
+The tests of schedules and of own rules run their examples.
 """
 
 import json

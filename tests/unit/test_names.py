@@ -1,4 +1,4 @@
-"""Names: which known one an unknown name meant, attributes of subclasses, submodules that load when asked for."""
+"""Names: suggestions for unknown names, attributes of subclasses, submodules that are loaded on first access."""
 
 import copy
 import pickle

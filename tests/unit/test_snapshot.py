@@ -1,4 +1,4 @@
-"""Snapshots of plain arrays: what is told, what fits, and what is refused. No optimizer is needed."""
+"""Snapshots of plain arrays: their description, what fits, and what is refused. No optimizer is needed."""
 
 import json
 import re

@@ -1,5 +1,5 @@
 """What a step does to its gradients in the same pass (scaling, clipping, skipping, zeroing), and groups added later.
-Compared with the separate passes that it replaces.
+It is compared with the separate passes that it replaces.
 """
 
 import pickle

@@ -1,4 +1,4 @@
-"""What ends the job: errors that are not caught, ranks that are killed or leave."""
+"""The end of a job: uncaught errors, and ranks that are killed or leave."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""Gradients of some rows: each rank's own, together those of one process; and no table travels whole."""
+"""Gradients of some rows: the ranks' own rows together give the result of one process, and no whole table is sent."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""Adapters of NumPy: the article's class, SciPy, scikit-learn, thinc."""
+"""Adapters for NumPy: the article's class, SciPy, scikit-learn, thinc."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,5 +1,5 @@
-"""Averages of weights: what cannot be averaged, models that do not fit their averages, and all that would mix the two
-while they are exchanged.
+"""Averages of weights: arrays that cannot be averaged, models that do not fit their averages, and operations that would
+mix the two while they are exchanged.
 """
 
 import copy

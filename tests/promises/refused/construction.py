@@ -1,4 +1,4 @@
-"""Parameters that cannot be stepped, and arguments of the constructor that are no options of a group."""
+"""Parameters that cannot be stepped, and arguments of the constructor that are not options of a group."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Checkpoints, dicts, pickles and folders that cannot be written or read: what test_damaged.py has not."""
+"""Checkpoints, dicts, pickles and folders that cannot be written or read, except those of test_damaged.py."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Gradients that do not fit: one of three, the 57th of a hundred in every structure, and structures of another form."""
+"""Gradients that do not fit: one of three, the 57th of a hundred in every structure, and other structures."""
 
 import itertools
 from collections.abc import Callable

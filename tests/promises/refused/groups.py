@@ -1,4 +1,4 @@
-"""Groups that are added, options and rates of groups, schedules: what cannot be, and what is fixed at construction."""
+"""Groups that are added, options and rates of groups, schedules: invalid values, and values fixed at construction."""
 
 import copy
 from collections.abc import Callable

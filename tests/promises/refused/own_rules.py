@@ -1,4 +1,4 @@
-"""Rules of one's own: functions, states, scalars and defaults that `fastadam.optimizer` or a later step cannot use."""
+"""A user's own rules: functions, states, scalars and defaults that `fastadam.optimizer` or a later step cannot use."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a step does to its gradients: scales, norms and flags that cannot be."""
+"""Invalid arguments of a step: scales, norms and flags."""
 
 from functools import partial
 from typing import Any
