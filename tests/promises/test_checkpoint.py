@@ -1,5 +1,5 @@
-"""State that survives: dicts, files, pickles, copies and folders of states, from which a run goes on bit for bit.
-What is damaged, hostile or of another optimizer is refused, and the optimizer is as it was.
+"""Stored state: dicts, files, pickles, copies and folders of states, from which a run continues bit for bit.
+Damaged, hostile and foreign ones are refused, and the optimizer does not change.
 """
 
 import copy
