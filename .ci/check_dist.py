@@ -1,50 +1,51 @@
-"""Refuses a wheel that holds sources it should not, or lacks what it should; and an sdist that lacks sources.
-Usage: check_dist.py FILE...
+"""Refuses an sdist or a wheel that lacks a file that it should hold, or holds one that it should not.
+What they should hold is what git has. Usage: check_dist.py FILE...
 """
 
+import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+#: what the build generates for users of the C interface
+GENERATED = {"fastadam/capi.pxd", "fastadam/include/fastadam.h"}
+#: what no user of an sdist needs
+LEFT_OUT = (".", "recipe/")
+#: what a wheel holds of the sources
+IN_WHEEL = ("*.py", "*.pyi", "fastadam/*.pxd", "py.typed")
+COMPILED = (".so", ".pyd")
 
 
-def names(path: str) -> list[str]:
+def names(path: str) -> set[str]:
     """The files that a distribution holds."""
     if path.endswith(".whl"):
-        with zipfile.ZipFile(path) as wheel:
-            return wheel.namelist()
+        return set(zipfile.ZipFile(path).namelist())
     with tarfile.open(path) as sdist:
-        return [name.partition("/")[2] for name in sdist.getnames()]
+        return {name.partition("/")[2] for name in sdist.getnames()}
+
+
+def faults(path: str, tracked: set[str]) -> list[str]:
+    """What is wrong with one distribution."""
+    held = names(path)
+    compiled = {name for name in held if name.endswith(COMPILED)}
+    if path.endswith(".whl"):
+        package = [Path(name) for name in tracked if name.startswith("fastadam/")]
+        wanted = {file.as_posix() for file in package if any(file.match(pattern) for pattern in IN_WHEEL)}
+        unwanted = {name for name in held if name.endswith((".c", ".pyx"))}
+        missing = [] if compiled else [f"{path} holds no compiled module"]
+    else:
+        wanted, unwanted, missing = {name for name in tracked if not name.startswith(LEFT_OUT)}, compiled, []
+    lacks = [f"{path} lacks {name}" for name in sorted(wanted | GENERATED) if name not in held]
+    return missing + lacks + [f"{path} holds {name}" for name in sorted(unwanted)]
 
 
 def main(paths: list[str]) -> int:
     """Print what is wrong; the exit status."""
-    wrong = []
-    for path in paths:
-        held = names(path)
-        wheel = path.endswith(".whl")
-        wanted = [str(module.relative_to(ROOT)) for module in (ROOT / "fastadam").rglob("*.py")]
-        wanted += ["fastadam/py.typed", "fastadam/kernel/_plan.pyi", "fastadam/adapters/_tensors.pyi"]
-        wanted += ["fastadam/capi.pxd", "fastadam/__init__.pxd", "fastadam/include/fastadam.h"]
-        wanted += (
-            []
-            if wheel
-            else [
-                "setup.py",
-                "fastadam/kernel/_plan.pyx",
-                "fastadam/adapters/_tensors.pyx",
-                "fastadam/kernel/pool.h",
-                "tests/cases.py",
-                "tools/soak.py",
-                "bench/report.py",
-            ]
-        )
-        wrong += [f"{path} lacks {name}" for name in wanted if name not in held]
-        wrong += [f"{path} holds {name}" for name in held if name.endswith(".so") and not wheel]
-        wrong += [f"{path} holds {name}" for name in held if wheel and name.endswith(".c")]
-        wrong += [f"{path} holds no compiled module"] if wheel and not any(".so" in name for name in held) else []
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    wrong = [fault for path in paths for fault in faults(path, set(listed.stdout.splitlines()))]
     print("\n".join(wrong) or f"{len(paths)} distributions hold what they should")
     return bool(wrong)
 

@@ -1,4 +1,4 @@
-"""The site: ``pip install '.[docs]' && sphinx-build -W --keep-going -b html docs docs/_build/html``."""
+"""The site: ``nox -s docs`` builds it into docs/_build/html."""
 
 import re
 from pathlib import Path

@@ -59,6 +59,7 @@ def _bfloat16() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m fastadam", description="Adam and its relatives for NumPy arrays.")
+    parser.add_argument("--version", action="version", version=f"fastadam {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print versions, backends and instruction sets")
     bench = commands.add_parser(
