@@ -4,7 +4,9 @@
 
 #include <stdint.h>
 
-#ifdef _MSC_VER
+#include "dialect.h"
+
+#if !GNU_C
 
 #include <intrin.h>
 
@@ -13,7 +15,14 @@ static inline int64_t atomic_swap_if(volatile int64_t *word, int64_t from, int64
     return _InterlockedCompareExchange64(word, to, from);
 }
 
+/* Set the word after all that this thread has written before. */
 static inline void atomic_set(volatile int64_t *word, int64_t to) { _InterlockedExchange64(word, to); }
+
+/* The same, and before this thread reads another word. */
+static inline void atomic_publish(volatile int64_t *word, int64_t to) { _InterlockedExchange64(word, to); }
+
+/* The same; what the word was. */
+static inline int64_t atomic_swap(volatile int64_t *word, int64_t to) { return _InterlockedExchange64(word, to); }
 
 static inline int64_t atomic_get(volatile int64_t *word) { return _InterlockedOr64(word, 0); }
 
@@ -26,16 +35,22 @@ static inline int64_t atomic_add(volatile int64_t *word, int64_t some) {
 
 static inline int64_t atomic_swap_if(volatile int64_t *word, int64_t from, int64_t to) {
     int64_t was = from;
-    __atomic_compare_exchange_n(word, &was, to, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);
+    __atomic_compare_exchange_n(word, &was, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     return was;
 }
 
 static inline void atomic_set(volatile int64_t *word, int64_t to) { __atomic_store_n(word, to, __ATOMIC_RELEASE); }
 
-static inline int64_t atomic_get(volatile int64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+static inline void atomic_publish(volatile int64_t *word, int64_t to) { __atomic_store_n(word, to, __ATOMIC_SEQ_CST); }
+
+static inline int64_t atomic_swap(volatile int64_t *word, int64_t to) {
+    return __atomic_exchange_n(word, to, __ATOMIC_SEQ_CST);
+}
+
+static inline int64_t atomic_get(volatile int64_t *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
 
 static inline int64_t atomic_add(volatile int64_t *word, int64_t some) {
-    return __atomic_add_fetch(word, some, __ATOMIC_ACQ_REL);
+    return __atomic_add_fetch(word, some, __ATOMIC_SEQ_CST);
 }
 
 #endif

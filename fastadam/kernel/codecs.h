@@ -14,12 +14,7 @@
 #include <string.h>
 
 #include "block.h"
-
-#if defined(_MSC_VER)
-#define RESTRICT __restrict
-#else
-#define RESTRICT __restrict__
-#endif
+#include "dialect.h"
 
 static inline float float_of_bits(uint32_t bits) {
     float x;
@@ -44,7 +39,7 @@ static inline float decode_bfloat16(uint16_t x) { return float_of_bits((uint32_t
 static inline double widen_float32(float x) {
     uint32_t bits = bits_of_float(x);
     int32_t magnitude = (int32_t)(bits & 0x7fffffff);
-    double denormal = (bits >> 31 ? -1.0 : 1.0) * (0x1p-149 * magnitude);
+    double denormal = (bits >> 31 ? -1.0 : 1.0) * (1.401298464324817e-45 * magnitude);
     return magnitude < 1 << 23 ? denormal : (double)x;
 }
 
@@ -74,7 +69,7 @@ static inline uint16_t encode_float16(float x) {
 
 /* A number whose upper half is the rounded x. Rounding adds to x, except if x is a NaN, which could become a number. A
  * NaN that arithmetic has made is still a NaN in its upper half. */
-static inline uint32_t rounded(float x, uint32_t added) { return bits_of_float(x) + (added & -(uint32_t)(x == x)); }
+static inline uint32_t rounded(float x, uint32_t added) { return bits_of_float(x) + (added & (0u - (uint32_t)(x == x))); }
 
 static inline uint32_t rounded_to_nearest(float x) { return rounded(x, 0x7fff + (bits_of_float(x) >> 16 & 1)); }
 
@@ -277,6 +272,7 @@ static inline void load_block(int n, const uint8_t *RESTRICT block, float *RESTR
 #define STORE_BLOCK(name, added) \
     static inline void name(int n, uint8_t *RESTRICT block, const float *RESTRICT x, uint64_t key, uint32_t at) { \
         uint8_t *code = block + BLOCK_HEAD; \
+        (void)key; \
         int is_finite, exponent = largest_exponent(n, x, &is_finite), kind = block[1] & NON_NEGATIVE; \
         int down = 254 - exponent - octaves_up(kind), is_rare = !is_finite || down < 1; \
         float scale = power_of_two(down); \
