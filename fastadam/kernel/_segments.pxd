@@ -8,6 +8,7 @@ ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexc
 ctypedef void (*packed_t)(
     Py_ssize_t n, void** arrays, const void* scalars, const uint64_t* keys, uint64_t place
 ) noexcept nogil
+ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 ctypedef double (*fading_t)(const double* last, const double* next) noexcept nogil
 
 cdef enum:                  # the packed sweeps of a rule, in the order of generate.PACKED
@@ -27,8 +28,11 @@ cdef enum:
     PYTHON_STRIP = 512      # and for one in Python, which should be called seldom: sums take the rest of a buffer
 
 cdef struct Bundle:         # the parameters that share a kernel and its hyper-parameters: a group's
-    void* kernel            # a Kernel, borrowed: the layout holds the reference
-    double* hyper
+    void* kernel            # a Kernel, borrowed: the layout holds the reference. All threads share it, so no step
+    double* hyper           # counts references to it, but reads these:
+    int n_hyper
+    int n_scalars
+    scalars_t scalars       # NULL where the kernel is Python
     Py_ssize_t begin        # its segments
     Py_ssize_t end
 

@@ -1,8 +1,11 @@
 # cython: language_level=3
 """The exchange of parameters and averages for the time of a block: `swapped`."""
 
+from libc.stdint cimport int64_t
+
 from . cimport _gradients, _tiles
 from ._cohorts cimport UNDER_WAY
+from ._entry cimport atomic_announce, atomic_set, atomic_swap_if
 from ._follow cimport Follower
 from ._layout cimport Layout
 from ._plan cimport CHANGE, SWAPPED, Plan
@@ -23,7 +26,8 @@ cdef class swapped:
     cdef Follower follower
     cdef list places, others
     cdef list aside             # what is copied aside: the array, its copy, whose numbers it takes
-    cdef bint exchanged, entered
+    cdef bint exchanged
+    cdef int64_t entered        # a word that one thread takes
 
     def __cinit__(self, Follower follower not None):
         self.follower = follower
@@ -44,9 +48,8 @@ cdef class swapped:
 
     def __exit__(self, *error):
         # The plan is not held: while it is SWAPPED, nobody comes further than to `hold`, and `close` changes no array.
-        if not self.entered:
+        if not atomic_swap_if(&self.entered, True, False):
             raise RuntimeError("swapped(): was not entered")
-        self.entered = False
         self.leave()
 
     cdef int enter(self) except -1:
@@ -59,9 +62,9 @@ cdef class swapped:
         for array, _, average in self.aside:
             array[...] = average
         self.exchange()
-        plan.changes += 1
+        atomic_announce(&plan.change)
         plan.count[UNDER_WAY] = SWAPPED
-        self.entered = True
+        atomic_set(&self.entered, True)
         return 0
 
     cdef int look(self) except -1:
@@ -109,9 +112,9 @@ cdef class swapped:
             except Exception as error:
                 failed = error
         self.aside, self.others = [], None
-        plan.changes += 1
+        atomic_announce(&plan.change)
         if plan.count is not NULL and plan.count[UNDER_WAY] == SWAPPED:
-            plan.count[UNDER_WAY] = 0 if failed is None else CHANGE
+            atomic_set(&plan.count[UNDER_WAY], 0 if failed is None else CHANGE)  # others may come in now
         if failed is not None:
             raise failed
         return 0
