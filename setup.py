@@ -93,6 +93,7 @@ class Build(build_ext):
                 Extension(extension.name, [str(path)]),
                 build_dir=str(folder),
                 include_path=[str(folder), "."],
+                compiler_directives={"freethreading_compatible": True},  # importing a module leaves the GIL off
                 quiet=True,
             )
             extension.sources = translated.sources

@@ -51,7 +51,7 @@ class Core(Follower):
     ) -> None:
         super().__init__(Plan(settings["n_threads"], settings["seed"]), groups.cell)
         self.kind, self.settings, self.groups, self.store = kind, settings, groups, store
-        self.origins = origins
+        self.origins, self.owner = origins, structure.owner
         self.rates: tuple[int, list[float]] = (0, [])  # the first step with these rates, and the rate of each group
         self._lay(structure, [p for values in groups.values for p in values["params"]], store.states, store.counts)
         self.set_tree(structure)
@@ -376,7 +376,7 @@ class Core(Follower):
 
     def set_tree(self, structure: Tree) -> None:
         """Use this structure from now on."""
-        self.tree, self.owner = structure.without_arrays(), structure.owner
+        self.tree = structure.without_arrays()
         self.source = structure.source
         self.source_node = structure.source_node and structure.source_node.plain()
         self.grads_node = structure.grads_node and structure.grads_node.plain()

@@ -5,6 +5,7 @@ torch is neither linked nor imported. The memory of its tensors is read through 
 torch has from 2.10 on. Without the table, and for tensors of other types, their methods are called.
 """
 
+cimport cython
 from cpython.dict cimport PyDict_Next
 from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -223,12 +224,13 @@ cdef class Watch:
             if type(group) is not dict:
                 return False
             at = 0
-            while PyDict_Next(group, &at, &name, &value):
-                if i + 2 > n or name != same(self.noted_options, i):
-                    return False
-                if value != same(self.noted_options, i + 1) and self.noted_options[i + 1] is not ANY:
-                    return False
-                i += 2
+            with cython.critical_section(group):  # other threads may change it
+                while PyDict_Next(group, &at, &name, &value):
+                    if i + 2 > n or name != same(self.noted_options, i):
+                        return False
+                    if value != same(self.noted_options, i + 1) and self.noted_options[i + 1] is not ANY:
+                        return False
+                    i += 2
         return i == n
 
     cdef bint finds_params(self, list groups) except -1:
@@ -261,15 +263,20 @@ cdef class Watch:
         cdef PyObject* value
         if not isinstance(state, dict) or self.numbers() != self.counted:
             return False
-        while PyDict_Next(state, &at, &p, &own):
-            if i + 2 > n or p != same(noted, i) or own != same(noted, i + 1) or not isinstance(<object> own, dict):
-                return False
-            i += 2
-            inner = 0
-            while PyDict_Next(<object> own, &inner, &name, &value):
-                if i + 2 > n or name != same(noted, i) or value != same(noted, i + 1):
+        with cython.critical_section(state):  # other threads may change these
+            while PyDict_Next(state, &at, &p, &own):
+                if i + 2 > n or p != same(noted, i) or own != same(noted, i + 1):
+                    return False
+                named = noted[i + 1]  # which is `own`
+                if not isinstance(named, dict):
                     return False
                 i += 2
+                inner = 0
+                with cython.critical_section(named):
+                    while PyDict_Next(named, &inner, &name, &value):
+                        if i + 2 > n or name != same(noted, i) or value != same(noted, i + 1):
+                            return False
+                        i += 2
         return i == n
 
     cdef bint finds_memory(self) except -1:

@@ -1,9 +1,7 @@
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 
-from ._segments cimport N_PACKED, Bundle, Cohort, Extent, Job, Segment, fading_t, packed_t, sweep_t
-
-ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
+from ._segments cimport N_PACKED, Bundle, Cohort, Extent, Job, Segment, fading_t, packed_t, scalars_t, sweep_t
 
 cdef enum:
     FACTOR = 0              # the places of rule.OF_THE_STEP: before a group's hyper-parameters,

@@ -168,7 +168,8 @@ cdef class Layout:
         cdef list all_states = states if type(states) is list else list(states)
         if len(all_params) != n or len(all_states) != n:
             raise ValueError(f"states: expected {n} lists, one a parameter, got {len(all_states)}")
-        bundle.kernel = <void*> kernel
+        bundle.kernel, bundle.scalars = <void*> kernel, kernel.scalars
+        bundle.n_hyper, bundle.n_scalars = kernel.n_hyper, kernel.n_scalars
         self.held.append(kernel)
         if kernel.python_sweep is not None:
             self.compiled = False

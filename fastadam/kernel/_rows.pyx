@@ -151,17 +151,19 @@ cdef Py_ssize_t group_into(
     cdef int32_t* which = <int32_t*> (found + n)
     cdef int32_t* slots = which + n
     cdef uint64_t mask = n_slots - 1, slot
+    cdef int64_t number         # read once: what was looked at is what is noted, whoever writes there
     cdef Py_ssize_t i, different = 0
     memset(slots, 0, n_slots * sizeof(int32_t))
     memset(rows.order, 0, n * sizeof(Py_ssize_t))
     for i in range(n):
-        if <uint64_t> numbers[i] >= <uint64_t> n_rows:
+        number = numbers[i]
+        if <uint64_t> number >= <uint64_t> n_rows:
             return i
-        slot = (<uint64_t> numbers[i] * <uint64_t> 0x9E3779B97F4A7C15) >> 32 & mask
-        while slots[slot] != 0 and found[slots[slot] - 1] != numbers[i]:
+        slot = (<uint64_t> number * <uint64_t> 0x9E3779B97F4A7C15) >> 32 & mask
+        while slots[slot] != 0 and found[slots[slot] - 1] != number:
             slot = (slot + 1) & mask
         if slots[slot] == 0:
-            found[different] = numbers[i]
+            found[different] = number
             different += 1
             slots[slot] = <int32_t> different
         which[i] = slots[slot] - 1

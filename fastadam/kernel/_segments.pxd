@@ -8,6 +8,7 @@ ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexc
 ctypedef void (*packed_t)(
     Py_ssize_t n, void** arrays, const void* scalars, const uint64_t* keys, uint64_t place
 ) noexcept nogil
+ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 ctypedef double (*fading_t)(const double* last, const double* next) noexcept nogil
 
 cdef enum:                  # the packed sweeps of a rule, in the order of generate.PACKED
@@ -27,8 +28,11 @@ cdef enum:
     PYTHON_STRIP = 512      # the same for a Python sweep, which should be called seldom; sums need the rest of a buffer
 
 cdef struct Bundle:         # the parameters of a group, which share a kernel and its hyper-parameters
-    void* kernel            # a Kernel, borrowed: the layout holds the reference
-    double* hyper
+    void* kernel            # a Kernel, borrowed: the layout holds the reference. All threads share it, so no step
+    double* hyper           # counts references to it: a step reads these numbers instead
+    int n_hyper
+    int n_scalars
+    scalars_t scalars       # NULL for a Python kernel
     Py_ssize_t begin        # its segments
     Py_ssize_t end
 

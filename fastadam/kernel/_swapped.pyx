@@ -1,8 +1,11 @@
 # cython: language_level=3
 """`swapped`: the exchange of parameters and averages for the duration of a block."""
 
+from libc.stdint cimport int64_t
+
 from . cimport _gradients, _tiles
 from ._cohorts cimport UNDER_WAY
+from ._entry cimport atomic_announce, atomic_set, atomic_swap_if
 from ._follow cimport Follower
 from ._layout cimport Layout
 from ._plan cimport CHANGE, SWAPPED, Plan
@@ -24,7 +27,8 @@ cdef class swapped:
     cdef Follower follower
     cdef list places, others
     cdef list aside             # for each pair that cannot be exchanged: the array, its copy, and the average
-    cdef bint exchanged, entered
+    cdef bint exchanged
+    cdef int64_t entered        # a word that one thread takes
 
     def __cinit__(self, Follower follower not None):
         self.follower = follower
@@ -45,9 +49,8 @@ cdef class swapped:
 
     def __exit__(self, *error):
         # The plan is not held here: while it is SWAPPED, others can only `hold` it, and `close` changes no array.
-        if not self.entered:
+        if not atomic_swap_if(&self.entered, True, False):
             raise RuntimeError("swapped(): was not entered")
-        self.entered = False
         self.leave()
 
     cdef int enter(self) except -1:
@@ -60,9 +63,9 @@ cdef class swapped:
         for array, _, average in self.aside:
             array[...] = average
         self.exchange()
-        plan.changes += 1
+        atomic_announce(&plan.change)
         plan.count[UNDER_WAY] = SWAPPED
-        self.entered = True
+        atomic_set(&self.entered, True)
         return 0
 
     cdef int look(self) except -1:
@@ -110,9 +113,9 @@ cdef class swapped:
             except Exception as error:
                 failed = error
         self.aside, self.others = [], None
-        plan.changes += 1
+        atomic_announce(&plan.change)
         if plan.count is not NULL and plan.count[UNDER_WAY] == SWAPPED:
-            plan.count[UNDER_WAY] = 0 if failed is None else CHANGE
+            atomic_set(&plan.count[UNDER_WAY], 0 if failed is None else CHANGE)  # others may come in now
         if failed is not None:
             raise failed
         return 0

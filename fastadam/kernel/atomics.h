@@ -1,8 +1,9 @@
-/* One word that threads take from one another, right without a GIL too. */
+/* Words that threads take from one another or look at, right without a GIL too. */
 #ifndef FASTADAM_ATOMICS_H
 #define FASTADAM_ATOMICS_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "dialect.h"
 
@@ -31,6 +32,12 @@ static inline int64_t atomic_add(volatile int64_t *word, int64_t some) {
     return _InterlockedExchangeAdd64(word, some) + some;
 }
 
+/* What this thread did before comes, for all threads, before what it does next. */
+static inline void atomic_fence(void) {
+    volatile long word = 0;
+    _InterlockedExchange(&word, 1);
+}
+
 #else
 
 static inline int64_t atomic_swap_if(volatile int64_t *word, int64_t from, int64_t to) {
@@ -53,5 +60,30 @@ static inline int64_t atomic_add(volatile int64_t *word, int64_t some) {
     return __atomic_add_fetch(word, some, __ATOMIC_SEQ_CST);
 }
 
+static inline void atomic_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 #endif
+
+/* The same words as numbers. */
+static inline void atomic_set_number(volatile int64_t *word, double to) {
+    int64_t bits;
+    memcpy(&bits, &to, sizeof bits);
+    atomic_set(word, bits);
+}
+
+static inline double atomic_get_number(volatile int64_t *word) {
+    int64_t bits = atomic_get(word);
+    double number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+/* Count a change that follows, in a word that one thread at a time writes: whoever sees any of the change sees the count.
+ * Where there is a GIL, it sees to that. */
+static inline void atomic_announce(volatile int64_t *word) {
+    atomic_set(word, *word + 1);
+#ifdef Py_GIL_DISABLED
+    atomic_fence();
+#endif
+}
 #endif

@@ -125,10 +125,8 @@ def check(name: str, backend: Any) -> str:
 
 def kernel(rule: Rule, backend: str = "cython") -> Kernel:
     """The kernel of `rule` for `backend`. It is compiled at most once in a process, and deleted with the rule."""
-    if backend not in rule.kernels:
-        rule.kernels[backend] = BACKENDS[backend](rule)
-    made: Kernel = rule.kernels[backend]
-    return made
+    made: Kernel | None = rule.kernels.get(backend)
+    return made or rule.kernels.setdefault(backend, BACKENDS[backend](rule))  # another thread may have been faster
 
 
 def describe() -> dict[str, Any]:
