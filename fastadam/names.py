@@ -9,6 +9,8 @@ from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .rule import annotations_of, signature_of
+
 #: each row has the names of one thing; for an unknown name, the first known name in its row is suggested
 SAME = [
     row.split()
@@ -119,8 +121,8 @@ class Strict:
     def _no_such(self, name: str, has: str) -> str:
         """The message about an unknown attribute. `has` introduces the list of known ones."""
         kind = type(self)
-        hints = (hint for base in kind.__mro__ for hint in inspect.get_annotations(base))
-        known = dict.fromkeys([*inspect.signature(kind).parameters, *hints, *dir(kind)])
+        hints = (hint for base in kind.__mro__ for hint in annotations_of(base))
+        known = dict.fromkeys([*signature_of(kind).parameters, *hints, *dir(kind)])
         public = (word for word in known if not word.startswith("_") and _declares(kind, word))
         return f"{kind.__name__} has no such attribute; {offer(name, public, has)}"
 
@@ -146,8 +148,8 @@ def _declares(kind: type, name: str) -> bool:
     values = [vars(base)[name] for base in kind.__mro__ if name in vars(base)]
     if values and hasattr(values[0], "__set__"):
         return True
-    hints = [str(found[name]) for base in kind.__mro__ if name in (found := inspect.get_annotations(base))]
+    hints = [str(found[name]) for base in kind.__mro__ if name in (found := annotations_of(base))]
     of_class = any(isinstance(value, (classmethod, FunctionType)) for value in values)
     if of_class or any("ClassVar" in hint for hint in hints):
         return False
-    return bool(values or hints) or name in inspect.signature(kind).parameters
+    return bool(values or hints) or name in signature_of(kind).parameters

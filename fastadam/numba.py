@@ -15,7 +15,6 @@ Each rule, for example ``adam``, has three jitted functions here. They run witho
     class. A TypeError or ValueError refuses arrays whose dtype, shape or order is not that of p, and t < 1.
 """
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from .kernel import generate
 from .kernel._tiles import DENORMALS
 from .kernel.jit import functions, jit
 from .names import offer
-from .rule import OF_THE_STEP, Rule, arguments
+from .rule import OF_THE_STEP, Rule, arguments, signature_of
 from .rules import RULES
 
 _STEP_SOURCE = """
@@ -81,7 +80,7 @@ for _function, _address in zip(_SET_MODE.values(), DENORMALS, strict=True):
 def _whole_step(rule: Rule) -> Any:
     """The jitted step of whole arrays."""
     arrays, names = generate.arrays(rule), ("p", "g", *rule.states)
-    own = [str(p.replace(annotation=p.empty)) for p in inspect.signature(rule.scalars).parameters.values()][1:]
+    own = [str(p.replace(annotation=p.empty)) for p in signature_of(rule.scalars).parameters.values()][1:]
     nothing = dict.fromkeys(rule.hyper, 0.0) | dict.fromkeys(rule.flags, False) | rule.defaults
     shared = [f"{name}={nothing[name]}" for name in (*rule.hyper, *OF_THE_STEP) if name not in arguments(rule.scalars)]
     source = _STEP_SOURCE.format(

@@ -15,6 +15,7 @@ from .kernel import checks
 from .kernel.checks import Check, came, number, shown
 from .kernel.checks import flag as flag
 from .names import Strict, refuse_unknown
+from .rule import signature_of
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
@@ -90,7 +91,7 @@ class Setting(Field):
 
 def _without_self(method: Any) -> inspect.Signature:
     """The signature of a method without ``self``."""
-    signature = inspect.signature(method)
+    signature = signature_of(method)
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
@@ -170,7 +171,7 @@ def rate_or_schedule(name: str, value: Any) -> Any:
     if not callable(value):
         return rate(name, value)
     try:
-        signature = inspect.signature(value)
+        signature = signature_of(value)
     except (TypeError, ValueError):  # a builtin without a signature
         return value
     if inspect.isfunction(value) and hasattr(value, "formula"):  # a function that makes schedules

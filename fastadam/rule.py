@@ -4,12 +4,21 @@ how they are written.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from numpy import inf, minimum, where
+
+if sys.version_info >= (3, 14):  # it evaluates annotations on request: names for type checkers alone stay names
+    from annotationlib import Format
+
+    signature_of = partial(inspect.signature, annotation_format=Format.FORWARDREF)
+    annotations_of = partial(inspect.get_annotations, format=Format.FORWARDREF)
+else:
+    signature_of, annotations_of = inspect.signature, inspect.get_annotations
 
 # ---------------------------------------------------------------- the first part of every rule
 
@@ -107,7 +116,7 @@ class Rule:
         return {p.name for p in self._parameters() if p.annotation is bool}
 
     def _parameters(self) -> list[inspect.Parameter]:
-        return [p for function in self.of_scalars for p in inspect.signature(function).parameters.values()]
+        return [p for function in self.of_scalars for p in signature_of(function).parameters.values()]
 
     @cached_property
     def kernels(self) -> dict[str, Any]:
@@ -142,4 +151,4 @@ class Rule:
 
 def arguments(function: Callable[..., Any]) -> tuple[str, ...]:
     """The names of a function's arguments, in order."""
-    return tuple(inspect.signature(function).parameters)
+    return tuple(signature_of(function).parameters)

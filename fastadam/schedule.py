@@ -15,7 +15,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, cast
 from . import options
 from .kernel.checks import Check, came, number, scalar, shown
 from .names import Telling, meant, offer, refuse_unknown
-from .rule import arguments
+from .rule import arguments, signature_of
 
 P = ParamSpec("P")
 
@@ -285,7 +285,7 @@ def _factory(formula: Callable[..., float], first: str, kind: type[Schedule], ch
         raise TypeError(f"{name}: expected {first} as its first argument and none called schedule, got {names}")
     if name in SCHEDULES and SCHEDULES[name].formula.__module__ != formula.__module__:
         raise ValueError(f"{name}: there is a schedule of that name in {SCHEDULES[name].formula.__module__}")
-    _, *shown = inspect.signature(formula).parameters.values()
+    _, *shown = signature_of(formula).parameters.values()
     signature = inspect.Signature(shown, return_annotation=Schedule)
 
     @wraps(formula)

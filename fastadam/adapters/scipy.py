@@ -24,6 +24,7 @@ from ..kernel import checks
 from ..names import meant
 from ..optimizers import CLASSES
 from ..options import count, tolerance
+from ..rule import signature_of
 
 Vector = np.ndarray
 #: the lower and the upper bounds of x
@@ -435,7 +436,7 @@ def _teller(callback: Any) -> Callable[..., bool]:
     if not callable(callback):
         raise TypeError(f"callback: expected a function, got {callback!r} of type {type(callback).__name__}")
     try:
-        takes = set(inspect.signature(callback).parameters)
+        takes = set(signature_of(callback).parameters)
     except ValueError:  # a builtin without a signature
         takes = set()
 

@@ -124,7 +124,7 @@ def check(name: str, backend: Any) -> str:
 
 
 def kernel(rule: Rule, backend: str = "cython") -> Kernel:
-    """The kernel of `rule` for `backend`. It is compiled at most once in a process, and deleted with the rule."""
+    """The kernel of `rule` for `backend`. It is compiled once in a process, and deleted with the rule."""
     made: Kernel | None = rule.kernels.get(backend)
     return made or rule.kernels.setdefault(backend, BACKENDS[backend](rule))  # another thread may have been faster
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -81,6 +82,31 @@ def test_groups_and_schedules_can_be_copied():
     assert copy.copy(group) == dict(group)
     assert copy.copy(rate) == copy.deepcopy(rate) == rate
     assert not hasattr(group, "__array__")
+
+
+FOR_TYPE_CHECKERS = """
+def rate(t: Count) -> Rate:
+    return 0.5
+
+class Noted(fastadam.Adam):
+    frame: Frame
+    shared: ClassVar[Frame] = None
+
+    def __init__(self, params, frame: Frame):
+        super().__init__(params, lr=rate)
+        self.frame = frame
+"""
+
+
+def test_annotations_whose_names_only_type_checkers_know():
+    """They are never evaluated: as it is from Python 3.14 on, and before with this import."""
+    names = {"fastadam": fastadam, "ClassVar": ClassVar}
+    exec(("" if sys.version_info >= (3, 14) else "from __future__ import annotations\n") + FOR_TYPE_CHECKERS, names)
+    opt = names["Noted"](np.ones(2), "a frame")
+    opt.step(np.ones(2))
+    assert (opt.frame, opt.lr) == ("a frame", names["rate"])
+    with pytest.raises(AttributeError, match="shared: Noted has no such attribute"):
+        opt.shared = 1
 
 
 def test_methods_are_not_replaced_on_an_object():
