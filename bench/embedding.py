@@ -1,9 +1,8 @@
 """What one Adam step of float32 elements costs through each door, from 16 elements to 16 million.
-`python bench/embedding.py` builds the Cython client of the tests (it needs cython and gcc) and prints the Markdown
-tables of docs/embedding.md: nanoseconds at 16 elements, microseconds above. The doors take turns; medians are quoted.
+`python bench/embedding.py --out FOLDER` builds the Cython client of the tests (it needs cython and gcc) and writes
+doors.json: nanoseconds of a step. The doors take turns; medians are quoted.
 """
 
-import argparse
 import importlib.util
 import os
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numba import njit
-from report import machine
+from results import arguments, write
 
 import fastadam
 from fastadam import functional, rules
@@ -98,31 +97,15 @@ def nanoseconds(runs: dict[str, Run], size: int, rounds: int) -> dict[str, float
     return {name: float(np.median(own)) for name, own in taken.items()}
 
 
-def table(found: dict[int, dict[str, float]]) -> str:
-    """A line for each door, a column for each size."""
-    sizes = [f"{size:,}" + (", ns" if size == SIZES[0] else ", µs") for size in found]
-    lines = ["| one Adam step of float32 elements | " + " | ".join(sizes) + " |", "|---" * (1 + len(found)) + "|"]
-    for name in next(iter(found.values())):
-        cells = [f"{own[name]:,.0f}" if size == SIZES[0] else f"{own[name] / 1e3:,.1f}" for size, own in found.items()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=21, help="rounds of each size (default: %(default)s)")
-    rounds = parser.parse_args().rounds
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         own = fastadam.optimizer(rules.adam, rules.adam_scalars, ["m", "v"], **OPTIONS)
         client = cython_client(folder)
-        found = {size: nanoseconds(doors(size, client, own), size, rounds) for size in SIZES}
-    print(", ".join(f"{name} {value}" for name, value in list(machine().items())[:5]), "\n")
-    print(table(found))
-    built_in, mine = list(found[SIZES[0]])[:2]
-    sizes, ratios = [f"{n:,}" for n in found], [f"{own[mine] / own[built_in]:.2f}" for own in found.values()]
-    print("\n| Adam as a rule of your own / built-in | " + " | ".join(sizes) + " |")
-    print("|---" * (1 + len(found)) + "|")
-    print("| time | " + " | ".join(ratios) + " |")
+        found = {str(size): nanoseconds(doors(size, client, own), size, options.rounds) for size in SIZES}
+    write(options.out, "doors", {"nanoseconds": found})
 
 
 if __name__ == "__main__":

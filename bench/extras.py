@@ -1,13 +1,13 @@
 """What a training loop does around a step, in the same pass or in passes of its own; averages; denormal states.
-`python bench/extras.py` prints Markdown tables: medians of interleaved rounds, ratios within one run.
+`python bench/extras.py --out FOLDER` writes extras.json: medians of interleaved rounds, ratios within one run.
 """
 
 import numpy as np
+from results import arguments, write
 from tqdm import tqdm
 
 import fastadam
-from fastadam.bench.measure import Arrays, Contestant, Step, measure
-from fastadam.bench.tables import duration, shape_name
+from fastadam.bench.measure import Arrays, Contestant, Row, Step, measure
 
 SHAPES = [(1, 1_000), (1, 100_000), (1, 10_000_000), (100, 1_000)]
 ALL = {"grad_scale": 1.5, "max_norm": 1.0, "clip_value": 0.1, "zero_grads": True, "skip_nonfinite": True}
@@ -114,25 +114,21 @@ CLASSES = (fastadam.Adam, fastadam.Adamax, fastadam.Adagrad, fastadam.RMSprop, f
 DENORMALS = [decayed(cls, state) for cls in CLASSES for state in (0.0, 1e-39)]
 
 
-def table(title: str, contestants: list[Contestant], shapes: list[tuple[int, int]]) -> str:
-    """A Markdown table: a row a contestant, a column a shape, times as multiples of the first row's."""
+#: name -> who takes part, and in which cases
+TABLES = {
+    "scaled, clipped, checked, zeroed": (LOOPS, SHAPES),
+    "one option": (SINGLE, SHAPES),
+    "averages of weights": (AVERAGES, SHAPES),
+    "states without gradient": (DENORMALS, SHAPES[:2]),
+}
+
+
+def table(title: str, contestants: list[Contestant], shapes: list[tuple[int, int]]) -> list[list[Row]]:
+    """The rows of each case."""
     installed = [c for c in contestants if c.installed]
-    cases = [
-        {row.name: row.median for row in measure(installed, "float32", *shape)}
-        for shape in tqdm(shapes, desc=title, unit="case")
-    ]
-    lines = [
-        f"| {title} | " + " | ".join(shape_name(*shape) for shape in shapes) + " |",
-        "|---" * (len(shapes) + 1) + "|",
-    ]
-    for c in installed:
-        cells = (f"{duration(case[c.name])} ({case[c.name] / case[installed[0].name]:.2f}×)" for case in cases)
-        lines.append(f"| {c.name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return [measure(installed, "float32", *shape) for shape in tqdm(shapes, desc=title, unit="case")]
 
 
 if __name__ == "__main__":
-    print(table("scaled, clipped, checked, zeroed", LOOPS, SHAPES))
-    print(table("one option", SINGLE, SHAPES))
-    print(table("averages of weights", AVERAGES, SHAPES))
-    print(table("states without gradient", DENORMALS, SHAPES[:2]))
+    given = arguments(__doc__).parse_args()
+    write(given.out, "extras", {"tables": {title: table(title, *of) for title, of in TABLES.items()}})

@@ -1,28 +1,24 @@
 """Whether training with states of fewer bits ends where float32 states end: four tasks, five seeds each.
-`python bench/lowbit.py --out FOLDER` writes README.md, lowbit.json and lowbit.png; it fails where 8 bits end elsewhere.
+`python bench/lowbit.py --out FOLDER` writes lowbit.json; it fails where 8 bits end elsewhere.
 With `--codes` it also compares the codes that 8 bits could be, by an Adam in NumPy.
 
 The data come with scikit-learn. A seed chooses the first weights, the batches and the rounding.
 """
 
-import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from codes import CODES, Code, CodedAdam, error, nanoseconds
-from matplotlib.figure import Figure
+from results import arguments, write
 from sklearn.datasets import load_breast_cancer, load_digits
 from tqdm import tqdm
 
 import fastadam
-from fastadam.bench.tables import machine
 from fastadam.demo import Network
 
 SEEDS = range(5)
@@ -49,7 +45,7 @@ class Digits:
 class Words:
     """The next word of scikit-learn's descriptions of its data sets, from an embedding of this one.
 
-    Half of the 1 400 words occur once, so half of the embedding's rows have a gradient once an epoch.
+    Half of the 1,400 words occur once, so half of the embedding's rows have a gradient once an epoch.
     """
 
     def __init__(self, seed: int) -> None:
@@ -205,108 +201,19 @@ def compare(tick: Callable[[], object]) -> dict[str, dict[str, float]]:
     return found
 
 
-# ---------------------------------------------------------------- the report
-
-
-def line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def heading(cells: list[str]) -> list[str]:
-    return [line(cells), "|---" * len(cells) + "|"]
-
-
-def loss_table(found: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
-    """Final losses, and whether they are within those of float32."""
-    others = list(STATES)[1:]
-    lines = heading(["task", *STATES, *(f"{states} within?" for states in others)])
-    for task, row in found.items():
-        losses = [f"{cell['mean']:.4g} ± {cell['std']:.2g}" for cell in row.values()]
-        lines.append(line([task, *losses, *("yes" if row[states]["within"] else "**no**" for states in others)]))
-    return lines
-
-
-def code_table(codes: dict[str, dict[str, float]]) -> list[str]:
-    """What `compare` found."""
-    lines = heading(["code", *next(iter(codes.values()))])
-    return lines + [line([name, *(number(value) for value in row.values())]) for name, row in codes.items()]
-
-
-def number(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else "diverges"
-
-
-def markdown(facts: dict[str, str], measured: dict[str, Any]) -> str:
-    """The page."""
-    lines = ["# Training with states of fewer bits\n", "Made by `python bench/lowbit.py --codes` on"]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
-    lines += [
-        "",
-        "Adam, batches of 32, every array's states in the dtype (`min_8bit_size=0`). The final loss is that over all",
-        "data: mean ± standard deviation of 5 seeds. *Within*: the mean lies between the lowest and the highest of",
-        "float32's.\n",
-        *(f"- **{name}**, {steps} steps at {lr:g}: {described(task)}" for name, (task, lr, steps) in TASKS.items()),
-        "",
-        *loss_table(measured["losses"]),
-        "",
-        "![curves](lowbit.png)",
-    ]
-    if "codes" in measured:
-        lines += [
-            "",
-            "## Which code\n",
-            "An Adam in NumPy whose states are rounded after each step, on the same tasks. Rounding is stochastic",
-            "where the name does not say otherwise. To nearest, a second moment cannot change by a thousandth of",
-            "itself: it stays where it is, and the training is another one. The time is that of an element in a loop",
-            "in C, `bench/codes.c`, in cache: both states decoded, moved and encoded, by blocks of 256. The errors",
-            "are those of one rounding, relative, root mean square, of gradients over six orders of magnitude.\n",
-            *code_table(measured["codes"]),
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def described(task: Any) -> str:
-    """What the class says of itself, in one line."""
-    return " ".join(task.__doc__.split())
-
-
-def draw(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """The losses of the batches: the mean of the seeds, and where float32's seeds lie."""
-    figure = Figure(figsize=(10, 7), layout="constrained", dpi=110)
-    looks = {"float32": ("0.6", "-", 4), "bfloat16": ("#0072B2", "-", 1.6), "int8": ("#D55E00", "--", 1.6)}
-    for axes, (task, row) in zip(figure.subplots(2, 2).flat, found.items(), strict=True):
-        for states, cell in row.items():
-            color, style, width = looks[states]
-            at = np.linspace(0, TASKS[task][2], len(cell["curve"]), endpoint=False)
-            axes.plot(at, cell["curve"], style, color=color, linewidth=width, label=states)
-            if states == "float32":
-                axes.fill_between(at, cell["low"], cell["high"], color=color, alpha=0.25, label="its seeds")
-        axes.set(title=task, xlabel="step", ylabel="loss of the batches", yscale="log")
-        axes.grid(alpha=0.25)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    figure.savefig(path)
-
-
 def main() -> None:
-    """Measure, then write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
+    """Measure, and write."""
+    parser = arguments(__doc__)
     parser.add_argument(
         "--codes", action="store_true", help="compare the codes that 8 bits could be, too: minutes, and gcc"
     )
     options = parser.parse_args()
-    facts = machine()
     kinds = len(STATES) + len(CODES) * options.codes
     with tqdm(total=kinds * len(TASKS) * len(SEEDS), unit="training") as bar:
         measured: dict[str, Any] = {"losses": measure(bar.update)}
         if options.codes:
             measured["codes"] = compare(bar.update)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "lowbit.json").write_text(json.dumps({"machine": facts} | measured, indent=1) + "\n")
-    (options.out / "README.md").write_text(markdown(facts, measured))
-    draw(measured["losses"], options.out / "lowbit.png")
-    print(markdown(facts, measured))
-    print(f"wrote {options.out}/README.md, lowbit.json, lowbit.png")
+    write(options.out, "lowbit", measured)
     outside = [task for task, row in measured["losses"].items() if not row["int8"]["within"]]
     if outside:
         sys.exit(f"8 bits end outside of float32's spread: {', '.join(outside)}")

@@ -1,30 +1,25 @@
-"""Measures fastadam beside every installed peer and writes a report: Markdown, JSON and pictures.
-Run `pip install '.[report]' && python bench/report.py --out FOLDER`; a peer that is not installed is left out.
-What every rule takes is a page of its own; ``--rules`` measures that alone.
+"""Measures one step of fastadam beside every installed peer, whole trainings, and one step of every rule.
+`pip install '.[report]' && python bench/report.py --out FOLDER` writes steps.json and rules.json, or with ``--rules``
+the latter alone. A peer that is not installed is left out.
 """
 
-import argparse
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from halves import PythonThreads
-from matplotlib.figure import Figure
+from results import arguments, write
 from tqdm import tqdm
 from training import WAYS
 
 from fastadam.bench.contestants import CONTESTANTS, OURS, chosen, of_average, of_class, of_fastadam, of_torch
 from fastadam.bench.measure import Contestant, Row, measure
-from fastadam.bench.plots import draw_factors
-from fastadam.bench.roofline import LIMIT, roofline, streams
-from fastadam.bench.tables import HEAD, case_lines, case_name, duration, machine, shape_name, tabled
+from fastadam.bench.roofline import LIMIT, roofline
+from fastadam.bench.tables import shape_name
 from fastadam.kernel import backends
 from fastadam.rules import RULES
 
@@ -82,117 +77,18 @@ def instruction_sets(rounds: int, tick: Callable[[], object]) -> dict[str, list[
     return taken
 
 
-# ---------------------------------------------------------------- writing
-
-
-def markdown(measured: dict[str, Any]) -> str:
-    """The report's text."""
-    rows, loops = measured["steps"], measured["training"]
-    parts = heading("fastadam beside its peers", "report.py", measured["machine"])
-    parts.append("One Adam step. Medians of interleaved rounds, quartiles behind them.")
-    parts.append(
-        "GB/s counts the seven streams that a fused step moves; *roofline* is a kernel that moves the same bytes"
-    )
-    parts.append("with almost no arithmetic, in the same run.\n")
-    for dtype in dict.fromkeys(row.dtype for row in rows):
-        for count, size in SHAPES:
-            case = [row for row in rows if (row.dtype, row.count, row.size) == (dtype, count, size)]
-            moved = dict.fromkeys((row.name for row in case), float(streams(2) * np.dtype(dtype).itemsize))
-            if case:
-                parts += [f"## {dtype}, {case_name(count, size)}\n", *tabled(HEAD, case_lines(case, moved)), ""]
-    parts += [
-        "## A whole training\n",
-        "scikit-learn's `MLPClassifier(hidden, batch_size=32)`, 5 epochs of digits in float64, in a",
-    ]
-    parts += ["fresh process each; only its optimizer is replaced.\n", "| hidden | way | seconds of fit | faster |"]
-    parts += ["|---|---|---|---|"]
-    for hidden, by_way in loops.items():
-        stock = np.median(by_way["stock"])
-        for way, taken in by_way.items():
-            low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
-            parts.append(f"| {hidden} | {way} | {middle:.3f} ({low:.3f} – {high:.3f}) | {stock / middle:.2f}× |")
-    parts += ["", "## Every rule\n", "One step of each rule, beside PyTorch's fastest: [rules.md](rules.md).\n"]
-    parts += ["", "## Fewer bytes\n", "States and parameters of 16 and 8 bits: [bits.md](bits.md).\n"]
-    parts += ["", "## Instruction sets\n", "Adam, 10 000 elements in cache, one thread: ns an element.\n"]
-    parts += ["| | float32 | float64 |", "|---|---|---|"]
-    for isa, values in measured["instruction sets"].items():
-        parts.append("| " + " | ".join([isa, *(f"{x:.3f}" for x in np.median(values, axis=0))]) + " |")
-    return "\n".join(parts) + "\n\n![time per element](time.png)\n\n![speed-up](speedup.png)\n"
-
-
-def heading(title: str, program: str, facts: dict[str, str], folder: str = "docs/report") -> list[str]:
-    """The first lines of a page: how it was made, and where."""
-    command = f"pip install '.[report]' && python bench/{program} --out {folder}"
-    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
-    return [f"# {title}\n", f"Made by `{command}`.\n", *table, ""]
-
-
-def rules_markdown(measured: dict[str, Any]) -> str:
-    """The page of all rules."""
-    parts = heading("Every rule", "report.py --rules", measured["machine"])
-    parts.append(
-        "One step, float32, with the options that choose the rule, defaults else. Medians of interleaved rounds."
-    )
-    parts.append(
-        "*Faster* is against the fastest of PyTorch's variants; *bytes* are what the rule moves for an element;"
-    )
-    parts.append("the *roofline* is a kernel that moves as many with almost no arithmetic, in the same run.\n")
-    parts += ["| rule | arrays × elements | fastadam | PyTorch's fastest | faster | bytes | of roofline |"]
-    parts += ["|---|---|---|---|---|---|---|", *(rule_row(name, case) for name, case in measured["rules"])]
-    return "\n".join(parts) + "\n"
-
-
-def rule_row(rule: str, case: list[Row]) -> str:
-    """A line of the table of rules."""
-    by_name = {row.name: row for row in case}
-    ours, limit = by_name.pop(OURS), by_name.pop(LIMIT)
-    cells = [f"`{rule}`", shape_name(ours.count, ours.size), duration(ours.median), "", ""]
-    if by_name:
-        best = min(by_name.values(), key=lambda row: row.median)
-        cells[3:] = [f"{duration(best.median)} ({best.name})", f"{best.median / ours.median:.2f}×"]
-    cells += [str(4 * streams(len(RULES[rule].states))), f"{limit.median / ours.median:.2f}"]
-    return "| " + " | ".join(cells) + " |"
-
-
-def draw_times(rows: list[Row], path: Path) -> None:
-    """Time per element against size, both axes logarithmic, a panel a dtype."""
-    dtypes = list(dict.fromkeys(row.dtype for row in rows))
-    figure = Figure(figsize=(7 * len(dtypes), 6), layout="constrained", dpi=110)
-    for dtype, axes in zip(dtypes, np.atleast_1d(figure.subplots(1, len(dtypes), sharey=True)), strict=True):
-        for k, name in enumerate(dict.fromkeys(row.name for row in rows if row.dtype == dtype)):
-            points = [(r.size, r.median / r.size * 1e9) for r in rows if (r.dtype, r.count, r.name) == (dtype, 1, name)]
-            style = {"color": "black", "lw": 1, "ls": ":" if "1 thread" in name else "--"} if LIMIT in name else {}
-            if name in (OURS, ONE):
-                style = {"lw": 3, "ls": "-" if name == OURS else "--", "color": "tab:red"}
-            marker = "" if LIMIT in name else "osv^D*XPph"[k % 10]
-            axes.loglog(*zip(*sorted(points), strict=True), label=name, marker=marker, ms=5, **style)
-        axes.set(title=f"One Adam step, one {dtype} array", xlabel="elements", ylabel="ns per element")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="upper right")
-    figure.savefig(path)
-
-
 def main() -> None:
-    """Measure, then write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
-    parser.add_argument("--rules", action="store_true", help="the page of all rules alone")
+    """Measure, and write."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rules", action="store_true", help="one step of every rule alone")
     parser.add_argument("--quick", action="store_true", help="float32 alone, up to a million elements, one fit a way")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     shapes = [s for s in SHAPES if not options.quick or s[0] * s[1] <= 1_000_000]
     rules = every_rule([s for s in RULE_SHAPES if s in shapes])
-    written(options.out / "rules", {"machine": machine(), "rules": rules}, rules_markdown)
+    write(options.out, "rules", {"rules": rules}, options.quick)
     if not options.rules:
         dtypes = ("float32",) if options.quick else ("float32", "float64")
-        measured = adam_and_peers(dtypes, shapes, fits=1 if options.quick else 5)
-        written(options.out / "report", measured, markdown)
-        draw_times(measured["steps"], options.out / "time.png")
-        cases = [
-            [r for r in measured["steps"] if (r.dtype, r.count, r.size) == ("float32", *shape)] for shape in shapes
-        ]
-        draw_factors(cases, options.out / "speedup.png")
-    print(f"wrote {options.out}/{'rules.md' if options.rules else 'README.md'} and what belongs to it")
+        write(options.out, "steps", adam_and_peers(dtypes, shapes, 1 if options.quick else 5), options.quick)
 
 
 def every_rule(shapes: list[tuple[int, int]]) -> list[tuple[str, list[Row]]]:
@@ -216,13 +112,7 @@ def adam_and_peers(dtypes: tuple[str, ...], shapes: list[tuple[int, int]], fits:
                 rows += measure(field(dtype), dtype, count, size)
                 bar.update()
         isas = instruction_sets(fits, bar.update)
-    return {"machine": machine(), "steps": rows, "training": loops, "instruction sets": isas}
-
-
-def written(path: Path, measured: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
-    """Write what was measured, and its page."""
-    path.with_suffix(".json").write_text(json.dumps(measured, indent=1, default=asdict) + "\n")
-    path.with_name("README.md" if path.name == "report" else f"{path.name}.md").write_text(page(measured))
+    return {"steps": rows, "training": loops, "instruction sets": isas}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,20 @@
 """Lazy and exact steps of some rows of a table, beside peers, a step of the whole table, and a roofline of rows.
-`pip install '.[report]' && python bench/rows.py --out docs/rows` prints the tables and writes rows.md and rows.json.
+`pip install '.[report]' && python bench/rows.py --out FOLDER` writes rows.json.
 The roofline needs gcc. PyTorch takes part where it is installed.
 
 Contestants take turns, each with a table of its own. So a step finds the caches as another contestant left them.
 """
 
-import argparse
 import sys
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from report import heading, written
+from results import arguments, write
 from rowwise import (
-    BAG,
     LIMITS,
     SUMS,
     WIDTH,
@@ -36,7 +34,6 @@ import fastadam
 from fastadam import Rows
 from fastadam.bench.contestants import of_fastadam
 from fastadam.bench.measure import Arrays, Contestant, Rounds, Row, Step, Turn, in_turn, measure
-from fastadam.bench.tables import duration, machine, tabled
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import inside
@@ -49,28 +46,6 @@ FEW, SMALL = 16, 1_000
 FEW_ROWS, FEW_DENSE = f"{FEW} rows of {SMALL:,}", f"an array of {FEW} × {WIDTH}"
 QUICK = Setting(n_rows=20_000, lag=5.0)
 
-
-class Aim(NamedTuple):
-    """What was to be reached: at least so many times as fast as a rival, or at most so many times its time."""
-
-    name: str
-    rival: str
-    bound: float
-    at_most: bool = False
-
-    def measured(self, medians: dict[str, float]) -> float:
-        mine, theirs = medians[self.name], medians[self.rival]
-        return mine / theirs if self.at_most else theirs / mine
-
-
-AIMS = [
-    Aim(LAZY, TORCH, 10),
-    Aim(LAZY, NUMPY, 20),
-    Aim(LAZY, DENSE, 300),
-    Aim(LAZY, LIMIT, 0.7),
-    Aim(EXACT, LAZY, 6, at_most=True),
-    Aim(FEW_ROWS, FEW_DENSE, 3, at_most=True),
-]
 
 # ---------------------------------------------------------------- measuring
 
@@ -166,83 +141,16 @@ def everything(setting: Setting, most_rounds: int, tuning: int) -> dict[str, Any
         [Contestant(FEW_ROWS, few_rows), Contestant(FEW_DENSE, few_dense)], "float32", 1, FEW * WIDTH
     )
     drawn = {"batches": len(feed.batches), "different": feed.different}
-    return {"machine": machine(), "setting": asdict(setting) | drawn, **found}
-
-
-# ---------------------------------------------------------------- writing
-
-
-def markdown(measured: dict[str, Any]) -> str:
-    """The page."""
-    setting, tuned = measured["setting"], measured["tuned"]
-    parts = heading("Some rows of a table", "rows.py", measured["machine"], "docs/rows")
-    parts += [
-        f"A step of Adam with {setting['given']:,} rows of a table of {setting['n_rows']:,} × {WIDTH} in float32, by",
-        f"{THREADS} threads. The rows are drawn from a seed by a power law: the k-th most frequent row has the",
-        f"frequency k^-{setting['exponent']}. On average a batch has {setting['different']:,.0f} different rows.",
-        f"There are {setting['batches']} batches. They come in turn, again and again. A row that comes back has missed",
-        f"{measured['lag']:.1f} steps, on average over all visits.\n",
-        "Times are medians of interleaved rounds. Each contestant has a table of its own, and finds the caches as",
-        "another has left them. The gradient is written anew before each step; writing it is not timed.\n",
-        *aims(measured),
-        "## Steps\n",
-        *table(measured["steps"], LAZY),
-        f"*{NUMPY}* sums repeated rows in the fastest of the ways below. *{TORCH}* is given a sparse tensor that was",
-        f"made before the step. *{DENSE}* steps all rows, by a gradient that is zero in all but those of the batch.",
-        f"*{LIMIT}* is C that sums the same rows, reads and writes those of p, m and v, and does nothing else.",
-        "It is told which rows have one number. Its threads come from the same kind of pool, so waking them costs",
-        "the same.\n",
-    ]
-    if measured["training"]:
-        parts += [
-            "## A step of training\n",
-            f"An `EmbeddingBag` over as many rows, {BAG} a bag: forward pass, backward pass, step.\n",
-        ]
-        parts += table(measured["training"], TORCH_TRAINED)
-    parts += ["## Few rows\n", f"{FEW} rows of a table of {SMALL:,}, beside an array of as many elements.\n"]
-    parts += table(measured["few"], FEW_DENSE)
-    parts += ["## What was tuned\n", "Of each list, the fastest takes part above.\n"]
-    for name, rows in tuned.items():
-        parts += [f"{name}:\n", *table(rows, rows[0].name)]
-    return "\n".join(parts)
-
-
-def aims(measured: dict[str, Any]) -> list[str]:
-    """The aims, and what was measured of each; what falls short is bold."""
-    medians = {row.name: row.median for row in (*measured["steps"], *measured["few"])}
-    lines = []
-    for aim in AIMS:
-        if aim.rival not in medians:
-            continue
-        found = aim.measured(medians)
-        is_met = found <= aim.bound if aim.at_most else found >= aim.bound
-        what = "times its time, at most" if aim.at_most else "times as fast, at least"
-        lines.append([aim.name, aim.rival, what, f"{aim.bound:g}", f"{found:.3g}" if is_met else f"**{found:.3g}**"])
-    head = ["case", "against", "", "aim", "measured"]
-    return ["## What it was to reach\n", "A figure that falls short of its aim is bold.\n", *tabled(head, lines), ""]
-
-
-def table(rows: list[Row], first: str) -> list[str]:
-    """Times, the shortest first, and as multiples of one of them."""
-    (unit,) = (row.median for row in rows if row.name == first)
-    lines = [
-        [row.name, duration(row.median), f"{duration(row.low)} – {duration(row.high)}", f"{row.median / unit:.2f}×"]
-        for row in sorted(rows, key=lambda row: row.median)
-    ]
-    return [*tabled(["", "time a step", "quartiles", f"of {first}"], lines), ""]
+    return {"setting": asdict(setting) | drawn, **found}
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
+    """Measure, and write."""
+    parser = arguments(__doc__)
     parser.add_argument("--quick", action="store_true", help="a small table and few rounds, to see that all of it runs")
     options = parser.parse_args()
     measured = everything(QUICK, 5, 3) if options.quick else everything(Setting(), 600, 60)
-    print(markdown(measured))
-    options.out.mkdir(parents=True, exist_ok=True)
-    written(options.out / "rows", measured, markdown)
-    print(f"wrote {options.out / 'rows.md'} and rows.json")
+    write(options.out, "rows", measured, options.quick)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,21 @@
 """Steps while gradients arrive, against whole steps: the gradients that are held at once, and the time of a training.
-`python bench/stepping.py --out FOLDER` writes README.md and stepping.json; torch may be absent.
+`python bench/stepping.py --out FOLDER` writes stepping.json; torch may be absent.
 
 What is held is measured: in NumPy by tracemalloc, which sees every array; in PyTorch by a hook that adds up, after each
 gradient, those that are there. Times are of whole iterations of one process, the ways in turn; medians are quoted.
 """
 
-import argparse
 import importlib.util
-import json
 import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import arguments, write
 
 import fastadam
-from fastadam.bench.tables import machine
 
 WHOLE, PARTS, STOCK = "step", "stepping", "torch, fused"
 MIB = 2**20
@@ -150,36 +147,14 @@ def measure(name: str, where: str, width: int, depth: int, batch: int, iteration
     return found
 
 
-def markdown(facts: dict[str, str], found: list[dict[str, Any]]) -> str:
-    """The table."""
-    lines = ["# Steps while gradients arrive\n", "Made by `python bench/stepping.py` on"]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
-    lines += [
-        "",
-        "*Held* is the most that is there at once: in NumPy all that an iteration allocates, activations among it; in",
-        "PyTorch the gradients alone. Times are of one iteration, forward and backward pass among it.\n",
-        "| training | way | held, MiB | iteration, ms |",
-        "|---|---|---|---|",
-    ]
-    for row in found:
-        ways = [way for way in (STOCK, WHOLE, PARTS) if way in row]
-        lines += [f"| {row['case']} | {way} | {row[way]['MiB']:.3g} | {row[way]['ms']:.3g} |" for way in ways]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
-    """Measure, then write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("report-output"), help="folder for the report")
+    """Measure, and write."""
+    parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=21, help="rounds of each case and way (default: %(default)s)")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     has_torch = importlib.util.find_spec("torch") is not None
     found = [measure(*case, options.rounds) for case in CASES if case[1] != "torch" or has_torch]
-    facts = machine()
-    (options.out / "stepping.json").write_text(json.dumps({"machine": facts, "runs": found}, indent=1) + "\n")
-    (options.out / "README.md").write_text(markdown(facts, found))
-    print(f"wrote {options.out}/README.md, stepping.json")
+    write(options.out, "stepping", {"runs": found})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The site: ``nox -s docs`` builds it into docs/_build/html."""
 
+import re
+from pathlib import Path
+
 import fastadam
 import fastadam.numba  # now, since numba looks at the version of SciPy, which is a mock later
 
@@ -19,6 +22,7 @@ html_theme = "furo"
 html_title = f"fastadam {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))  # tools/site_search.js asks the search what readers ask
 html_show_sourcelink = False
 html_show_copyright = False
 
@@ -30,3 +34,17 @@ autodoc_member_order = "bysource"
 autodoc_mock_imports = ["mpi4py", "scipy", "sklearn", "thinc", "torch"]  # what is described needs none of them
 autodoc_typehints = "none"  # the docstrings say it in words
 napoleon_use_ivar = True  # attributes of a docstring are described once, not again as members
+
+#: a picture as the pages have it for a forge, with a light and a dark file
+PICTURE = re.compile(r'<picture><source [^>]*>\s*<img src="[^"]*?/([\w-]+)-light.svg" alt="([^"]*)"></picture>')
+
+
+def follow_the_switch(app, docname, source):
+    """Write such a picture as two images of the theme's own kinds, which follow its switch between light and dark."""
+    image = "```{image} /reports/pictures/\\1-%s.svg\n:alt: \\2\n:class: only-%s\n```\n"
+    source[0] = PICTURE.sub("\n" + "".join(image % (kind, kind) for kind in ("light", "dark")), source[0])
+
+
+def setup(app):
+    """What Sphinx calls."""
+    app.connect("source-read", follow_the_switch)

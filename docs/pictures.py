@@ -1,5 +1,6 @@
 """Draws docs/pictures: each optimizer at work on a problem that tells it from its relatives, and all in one valley.
-Run ``pip install '.[demo]' && python docs/pictures.py``.
+Run ``pip install '.[demo]' && python docs/pictures.py``. No picture is wider than a phone's screen: the paths and the
+losses are two files, which stand side by side where there is room.
 """
 
 from collections.abc import Callable
@@ -14,27 +15,18 @@ from matplotlib.figure import Figure
 
 import fastadam
 from fastadam import schedules
+from fastadam.bench.plots import plain_style
 
 HERE = Path(__file__).with_name("pictures")
 RUNS = 64  #: of a problem with noise: one of them is drawn, and the mean loss of all
 INK = "#808890"  # legible on white and on black, as the colours are: the background is left out
 BLUE, GREEN, ORANGE, RED = "#3d8fe0", "#22a884", "#e09a1f", "#e0524a"
 SLOW_TO_FAST, EACH = (BLUE, GREEN, ORANGE, RED), (BLUE, ORANGE, GREEN, RED)
-STYLE = {
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
+STYLE = plain_style(INK) | {
     "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "font.size": 9,
     "lines.linewidth": 1.5,
     "path.simplify_threshold": 0.5,  # smaller files
-    "savefig.transparent": True,
-    "svg.hashsalt": "fastadam",  # else every run would name the file's elements anew
 }
 
 
@@ -233,8 +225,8 @@ OTHERS = {
 def draw_all() -> None:
     """Each optimizer's path in a valley of its own, and the loss where it ends."""
     own = {cls.__name__: Run(cls, options | {"lr": lrs[2]}) for cls, options, lrs in AT_RATES.values()}
-    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
-    for axes, (label, run) in zip(figure.subplots(3, 5).flat, (own | OTHERS).items(), strict=True):
+    figure = Figure(figsize=(4.9, 7.6), layout="constrained")
+    for axes, (label, run) in zip(figure.subplots(5, 3).flat, (own | OTHERS).items(), strict=True):
         problem = valley("")
         path = descend(problem, run)[:, 0]
         draw_plane(axes, problem, fineness=60, lines=5, size=0.6)
@@ -248,15 +240,15 @@ def draw_all() -> None:
 
 def draw_adopt(steps: int = 3000) -> None:
     """One parameter between -1 and 1 whose gradient is 12 once in ten times, else -1: on average 0.3."""
-    figure = Figure(figsize=(7.6, 3.1), layout="constrained")
+    figure = Figure(figsize=(3.9, 5.6), layout="constrained")
     grads = np.where(np.random.default_rng(0).random((steps, RUNS)) < 0.1, 12.0, -1.0)
     shown = {
         "ADOPT, use_clipping=False": (fastadam.ADOPT, {"use_clipping": False}),
         "ADOPT": (fastadam.ADOPT, {}),
         "Adam": (fastadam.Adam, {}),
     }
-    panels = figure.subplots(1, 3, sharey=True)
-    panels[0].set_ylabel("parameter")
+    panels = figure.subplots(3, 1, sharex=True)
+    figure.supylabel("parameter", fontsize=9)
     for axes, (title, (cls, options)) in zip(panels, shown.items(), strict=True):
         for beta2, colour in zip((0.1, 0.5, 0.9, 0.99), EACH, strict=True):
             p = np.zeros(RUNS)
@@ -266,9 +258,10 @@ def draw_adopt(steps: int = 3000) -> None:
                 opt.step(g)
                 means.append(p.mean())
             axes.plot(means, color=colour, label=f"β₂ = {beta2:g}" if title == "Adam" else None)
-        axes.set(xlim=(0, steps), ylim=(-1.05, 1.05), xticks=(0, 1500, 3000), yticks=(-1, 0, 1), xlabel="step")
+        axes.set(xlim=(0, steps), ylim=(-1.05, 1.05), xticks=(0, 1500, 3000), yticks=(-1, 0, 1))
         axes.set_title(title, fontsize=9)
         axes.grid(color=INK, alpha=0.2)
+    panels[-1].set_xlabel("step")
     save(figure, "adopt")
 
 
@@ -276,19 +269,25 @@ def draw_adopt(steps: int = 3000) -> None:
 
 
 def draw(file: str, problem: Problem, runs: dict[str, Run], colours: tuple[str, ...]) -> None:
-    """One picture: the paths over lines of equal loss, and the loss at each step."""
-    figure = Figure(figsize=(7.6, 3.1), layout="constrained")
-    plane, curves = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    """Two pictures: the paths over lines of equal loss, and the loss at each step."""
+    (paths, plane), (losses, curves) = panel(), panel()
     draw_plane(plane, problem)
     for k, ((label, run), colour) in enumerate(zip(runs.items(), colours, strict=False)):
         path, order = descend(problem, run), 2.5 - k / 10
         plane.plot(*path[:, 0].T, color=colour, linewidth=0.7 if problem.noise else 1.1, zorder=order)
-        losses = problem.loss(*np.moveaxis(path, -1, 0)).mean(axis=1)
-        curves.semilogy(losses, color=colour, label=label, zorder=order)
+        means = problem.loss(*np.moveaxis(path, -1, 0)).mean(axis=1)
+        curves.semilogy(means, color=colour, label=label, zorder=order)
     plane.set_title(problem.title)
     curves.set(xlim=(0, problem.steps), ylim=problem.losses, xlabel="step", title="loss")
     curves.grid(color=INK, alpha=0.2)
-    save(figure, file)
+    save(paths, file)
+    save(losses, f"{file}-loss")
+
+
+def panel() -> tuple[Figure, Axes]:
+    """A figure of which two fit beside one another in a page, and one on a phone."""
+    figure = Figure(figsize=(3.7, 3.1), layout="constrained")
+    return figure, figure.subplots()
 
 
 def draw_plane(axes: Axes, problem: Problem, fineness: int = 120, lines: int = 11, size: float = 1.0) -> None:
@@ -304,9 +303,9 @@ def draw_plane(axes: Axes, problem: Problem, fineness: int = 120, lines: int = 1
 
 
 def save(figure: Figure, file: str) -> None:
-    """With a legend beside the picture, where lines have labels."""
+    """With a legend below the picture, where lines have labels."""
     if any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
-        figure.legend(loc="outside right center", labelcolor="linecolor", handlelength=1.2, frameon=False)
+        figure.legend(loc="outside lower center", ncols=2, labelcolor="linecolor", handlelength=1.2, frameon=False)
     figure.savefig(HERE / f"{file}.svg", metadata={"Date": None})
 
 

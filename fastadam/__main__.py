@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from . import demo
     except ImportError as error:
-        return _fail(f"{error}; the demo needs scikit-learn, matplotlib and tqdm: pip install 'fastadam[demo]'")
+        return _fail(f"{error}; what the demo needs: pip install scikit-learn matplotlib tqdm")
     try:
         given.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=given.out).close()  # a long training should not end in an error
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_arguments(bench)
     demo = commands.add_parser(
         "demo",
-        help="train on handwritten digits beside plain NumPy, and draw every optimizer's way down a bowl",
+        help="train on handwritten digits beside plain NumPy, and draw the ways of six optimizers through a valley",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory for the pictures")

@@ -1,5 +1,5 @@
-"""The demo: the article's NumPy Adam beside fastadam's on scikit-learn's digits, and a picture of all optimizers.
-Run it with ``python -m fastadam demo``; it needs the packages of ``fastadam[demo]``.
+"""The demo: the article's NumPy Adam beside fastadam's on scikit-learn's digits, and a picture of six optimizers.
+Run it with ``python -m fastadam demo``; ``pip install '.[demo]'`` brings what it needs.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
-from . import Adadelta, Adagrad, Adam, Adamax, AdamW, Optimizer, RMSprop
+from . import SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSprop
 from .adapters import article
 from .plain import PlainAdam
 
@@ -24,20 +24,20 @@ BATCH = 32
 TEST_SIZE = 360
 TOLERANCE = 1e-9  # of the losses, relative: both runs do the same arithmetic
 
-# the quadratic bowl f(x) = x₀² + 50 x₁²
-CURVATURE = np.array([1.0, 50.0])
-START = np.array([10.0, 10.0])
-STEPS = 120
-DESCENT_RATE = 0.012  # of the plain gradient descent drawn for comparison
+# Rosenbrock's valley, a little less steep than his: f(x, y) = (1 - x)² + STEEPNESS (y - x²)²
+STEEPNESS = 20
+START = np.array([-1.2, 1.0])
+STEPS = 300
+DESCENT_RATE = 0.005  # of the plain gradient descent drawn for comparison
 
 #: label -> optimizer of an array, colour (Okabe and Ito's palette: distinct to the colour-blind), line style
 OPTIMIZERS: dict[str, tuple[Callable[[np.ndarray], Optimizer], str, str]] = {
-    "Adam (lr 0.4)": (lambda x: Adam(x, lr=0.4), "#0072B2", "-"),
-    "AdamW (lr 0.4, decay 0.1)": (lambda x: AdamW(x, lr=0.4, weight_decay=0.1), "#56B4E9", "--"),
-    "Adamax (lr 0.8)": (lambda x: Adamax(x, lr=0.8), "#009E73", "-"),
+    "Adam (lr 0.1)": (lambda x: Adam(x, lr=0.1), "#0072B2", "-"),
+    "AdamW (lr 0.1, decay 0.1)": (lambda x: AdamW(x, lr=0.1, weight_decay=0.1), "#56B4E9", "--"),
+    "SGD (lr 0.002, momentum 0.9)": (lambda x: SGD(x, lr=0.002, momentum=0.9), "#009E73", "-"),
     "Adagrad (lr 1)": (lambda x: Adagrad(x, lr=1.0), "#E69F00", "-"),
     "RMSprop (lr 0.1)": (lambda x: RMSprop(x, lr=0.1), "#D55E00", "--"),
-    "Adadelta (eps 0.01)": (lambda x: Adadelta(x, eps=0.01), "#CC79A7", "-."),  # the default steps are tiny here
+    "Lion (lr 0.02)": (lambda x: Lion(x, lr=0.02), "#CC79A7", "-."),
 }
 PLAIN_COLOUR, FAST_COLOUR, GREY = "#E69F00", "#0072B2", "0.45"
 
@@ -190,46 +190,56 @@ def draw_contest(plain: Contestant, fast: Contestant) -> Figure:
     return figure
 
 
+def loss(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Rosenbrock's function."""
+    return (1 - x) ** 2 + STEEPNESS * (y - x * x) ** 2
+
+
+def gradient(point: np.ndarray) -> np.ndarray:
+    """The gradient of `loss`."""
+    x, y = point
+    return np.array([-2 * (1 - x) - 4 * STEEPNESS * x * (y - x * x), 2 * STEEPNESS * (y - x * x)])
+
+
 def descend(make: Callable[[np.ndarray], Optimizer]) -> np.ndarray:
-    """The points that an optimizer visits on the bowl."""
+    """The points that an optimizer visits in the valley."""
     x = START.copy()
     optimizer = make(x)
     path = [x.copy()]
     for _ in range(STEPS):
-        optimizer.step(2 * CURVATURE * x)
+        optimizer.step(gradient(x))
         path.append(x.copy())
     return np.array(path)
 
 
 def draw_trajectories() -> Figure:
-    """The way of each optimizer down the bowl, and its loss by iteration."""
+    """The way of each optimizer through the valley, and its loss by iteration."""
     figure = Figure(figsize=(15, 7.5), dpi=120, layout="constrained")
-    title = "rescaled by coordinate, the path is straight; plain gradient descent (dotted) drops, then crawls"
-    figure.suptitle(f"{STEPS} steps on f(x) = x₀² + 50 x₁² from (10, 10): {title}", fontsize=14)
-    axes = figure.subplot_mosaic("012L;345L", width_ratios=[1, 1, 1, 1.9])
+    title = f"{STEPS} steps in Rosenbrock's valley, f(x, y) = (1 − x)² + {STEEPNESS} (y − x²)², from dot to star"
+    figure.suptitle(title, fontsize=14)
+    axes = figure.subplot_mosaic("012L;345L", width_ratios=[1, 1, 1, 1.3])
     loss_axes = axes["L"]
-    descent = START * (1 - DESCENT_RATE * 2 * CURVATURE) ** np.arange(STEPS + 1)[:, None]
+    descent = descend(lambda x: SGD(x, lr=DESCENT_RATE))
     for k, (label, (make, colour, style)) in enumerate(OPTIMIZERS.items()):
         path = descend(make)
         _draw_path(axes[str(k)], path, descent, label, colour)
-        loss_axes.semilogy(path**2 @ CURVATURE, style, color=colour, linewidth=2.2, label=label)
-    loss_axes.semilogy(descent**2 @ CURVATURE, ":", color=GREY, linewidth=2, label="plain gradient descent")
-    loss_axes.set(title="Loss", xlabel="iteration", ylabel="f(x)", xlim=(0, STEPS), ylim=(1e-6, 1e4))
+        loss_axes.semilogy(loss(*path.T), style, color=colour, linewidth=2.2, label=label)
+    loss_axes.semilogy(loss(*descent.T), ":", color=GREY, linewidth=2, label=f"gradient descent (lr {DESCENT_RATE})")
+    loss_axes.set(title="Loss", xlabel="iteration", ylabel="f(x, y)", xlim=(0, STEPS), ylim=(1e-5, 1e2))
     loss_axes.grid(alpha=0.25)
     loss_axes.legend(loc="lower left")
     return figure
 
 
 def _draw_path(axes: Axes, path: np.ndarray, descent: np.ndarray, label: str, colour: str) -> None:
-    """A trajectory over the contour lines of f, beside that of plain gradient descent."""
-    line = np.linspace(-4, 11.5, 200)
-    f = np.add.outer(CURVATURE[1] * line**2, CURVATURE[0] * line**2)
-    axes.contour(line, line, f, levels=np.geomspace(3, 6000, 10), colors="0.75", linewidths=0.8)
+    """A trajectory over lines of equal loss, beside that of plain gradient descent (dotted)."""
+    x, y = np.linspace(-1.7, 1.7, 200), np.linspace(-0.7, 1.9, 200)
+    axes.contour(x, y, loss(x, y[:, None]), levels=np.geomspace(0.1, 200, 10), colors="0.75", linewidths=0.8)
     axes.plot(*descent.T, ":", color=GREY, linewidth=1.6)
-    axes.plot(*path.T, "-", color=colour, linewidth=1)
-    axes.plot(*path.T, "o", color=colour, markersize=6, alpha=0.5, markeredgewidth=0)
-    axes.plot(0, 0, "+", color="black", markersize=11, zorder=3)
-    axes.set(title=label, xlabel="x₀", ylabel="x₁", aspect="equal", xticks=[0, 5, 10], yticks=[0, 5, 10])
+    axes.plot(*path.T, "o-", color=colour, linewidth=1.4, markersize=3, markeredgewidth=0)
+    axes.plot(*START, "o", color="black", markersize=7, zorder=3)
+    axes.plot(1, 1, "*", color="black", markersize=14, zorder=3)
+    axes.set(title=label, xlabel="x", ylabel="y", xlim=x[[0, -1]], ylim=y[[0, -1]])
 
 
 # ---------------------------------------------------------------- the whole

@@ -1,23 +1,33 @@
 /* The pool of threads under stress: every tile of every job is done once, and before the job ends.
  * `.ci/builds pool` runs it plainly and under gcc's ThreadSanitizer, which watches the counters: they are plain memory.
+ * `.ci/builds windows` runs it under Wine.
  *
- * Two callers run jobs of every size, with and without pauses in which helpers fall asleep, while the main thread
- * forks children that run jobs of their own; one more has no memory for all the helpers that it asks for.
+ * Two callers run jobs of every size, with and without pauses in which helpers fall asleep. Where the system has forks,
+ * the main thread forks children meanwhile that run jobs of their own; on Linux one more has no memory for all the
+ * helpers that it asks for.
  * Its argument: how many jobs each caller runs.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "pool.h"
 
 enum { CALLERS = 2, MOST_TILES = 3000, SECONDS = 300 };
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#ifdef _WIN32
+static void pause_for(int64_t microseconds) { Sleep((DWORD)(microseconds / 1000 + 1)); }
+#else
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void pause_for(int64_t microseconds) { usleep((useconds_t)microseconds); }
+#endif
+
+#if defined(_WIN32)
+enum { FORKS = 0 };
+#elif defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { FORKS = 0 }; /* their allocators are left locked in the child of a process of many threads */
 #else
 enum { FORKS = 12 };
@@ -32,7 +42,7 @@ typedef struct {
 
 static void fail(const char *what, int64_t expected, int64_t got) {
     fprintf(stderr, "pool_stress: %s: expected %lld, got %lld\n", what, (long long)expected, (long long)got);
-    _exit(1);
+    _Exit(1);
 }
 
 static void expect(const char *what, int64_t expected, int64_t got) {
@@ -51,13 +61,13 @@ static void work(void *context, int worker, int64_t tile) {
     caller *self = context;
     self->done[tile]++;
     self->of[worker]++;
-    if (tile % 997 == 5) sched_yield(); /* claimed, and the last to be done */
+    if (tile % 997 == 5) system_yield(); /* claimed, and the last to be done */
 }
 
 static void job(caller *self, int64_t n_tiles, int helpers, int large) {
     memset(self->done, 0, sizeof self->done);
     memset(self->of, 0, sizeof self->of);
-    self->slept += atomic_load(&pool.workers[1].asleep);
+    self->slept += atomic_get(&pool.workers[1].asleep);
     if (one_of(self, 4) == 0) pool_expect(helpers); /* which may come before a helper has started, and beside a job */
     pool_run(work, self, n_tiles, helpers, large);
     for (int64_t tile = 0; tile < MOST_TILES; tile++)
@@ -76,17 +86,20 @@ static void random_jobs(caller *self, int64_t jobs) {
     for (int64_t k = 0; k < jobs; k++) {
         int most = most_helpers[one_of(self, k % 50 ? 4 : 5)];
         job(self, one_of(self, most_tiles[one_of(self, 6)]), (int)one_of(self, most + 1), (int)one_of(self, 2));
-        if (one_of(self, 20) == 0) usleep((useconds_t)one_of(self, 5 * POOL_SPIN_NS / 1000));
+        if (one_of(self, 20) == 0) pause_for(one_of(self, 5 * POOL_SPIN_NS / 1000));
     }
 }
 
 static int64_t jobs_of_each;
+static volatile int64_t ready; /* callers */
 
-static void *call(void *self) {
-    random_jobs(self, jobs_of_each);
-    return NULL;
+SYSTEM_RUNS(call) {
+    random_jobs(argument, jobs_of_each);
+    atomic_add(&ready, 1);
+    return 0;
 }
 
+#ifdef __linux__
 /* Where memory has room for three stacks, the system refuses the other helpers; the job is done by those there are. */
 static void with_few_helpers(caller *self) {
     long pages = 0;
@@ -102,6 +115,9 @@ static void with_few_helpers(caller *self) {
     if (pool.started < 1 || pool.started > 3) fail("helpers under a limit", 3, pool.started);
 }
 
+#endif
+
+#ifndef _WIN32
 /* A child of callers at work begins without helpers, and gets its own; the alarm ends one whose helpers do nothing. */
 static void after_a_fork(caller *self) {
     expect("helpers of a new child", 0, pool.started);
@@ -120,22 +136,32 @@ static void in_a_child(void (*run)(caller *), caller *self) {
     expect("the child that was waited for", child, waitpid(child, &status, 0));
     expect("status of a child", 0, status);
 }
+#endif
+
+static void forks(caller *of_children) {
+#ifndef _WIN32
+    for (int k = 0; k < FORKS; k++) {
+        pause_for(20000); /* the callers are at work */
+        in_a_child(after_a_fork, of_children);
+    }
+#endif
+    (void)of_children;
+}
 
 int main(int count, char **arguments) {
     static caller callers[CALLERS + 1]; /* the last is the children's */
-    pthread_t threads[CALLERS];
+    system_thread thread;
     jobs_of_each = count > 1 ? atoll(arguments[1]) : 20000;
-    alarm(SECONDS); /* for who waits for ever */
     for (int k = 0; k <= CALLERS; k++) callers[k].random = 0x9E3779B97F4A7C15u * (uint64_t)(k + 1);
+#ifdef __linux__
     if (FORKS) in_a_child(with_few_helpers, &callers[CALLERS]); /* a later one would inherit memory of threads */
-    for (int k = 0; k < CALLERS; k++) expect("pthread_create", 0, pthread_create(&threads[k], NULL, call, &callers[k]));
-    for (int k = 0; k < FORKS; k++) {
-        usleep(20000); /* the callers are at work */
-        in_a_child(after_a_fork, &callers[CALLERS]);
-    }
+#endif
+    for (int k = 0; k < CALLERS; k++) expect("a thread", 1, system_start(&thread, call, &callers[k]));
+    forks(&callers[CALLERS]);
+    for (int64_t end = system_now() + SECONDS * INT64_C(1000000000); atomic_get(&ready) < CALLERS; pause_for(1000))
+        if (system_now() > end) fail("callers that do not wait for ever", CALLERS, ready);
     caller all = {0};
     for (int k = 0; k < CALLERS; k++) {
-        pthread_join(threads[k], NULL);
         all.jobs += callers[k].jobs, all.tiles += callers[k].tiles;
         all.helped += callers[k].helped, all.slept += callers[k].slept;
     }

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -127,7 +128,8 @@ class Bench:
         self.rule, kind, options = given.rule
         self.dtype, self.states, self.n_threads = given.dtype, given.states, given.threads
         stored = None if given.states == "float32" else given.states
-        self.make = partial(kind, **options, state_dtype=stored, n_threads=given.threads)
+        self.plain = partial(kind, **options, n_threads=given.threads)
+        self.make = partial(self.plain, state_dtype=stored)
         self.n_states = len(self.make(arrays(1, 1, self.dtype)[0]).core.groups.rules[0].states)
         found = [c for c in peers(kind, options) if c.needs in given.against and self.dtype in c.dtypes]
         self.left_out = {c.name: "its threads cannot be set" for c in found if c.needs == "optax" and given.threads}
@@ -153,23 +155,16 @@ class Bench:
         for k, (count, size) in enumerate(shapes):
             show_progress(k, len(shapes), case_name(count, size))
             rounds = Rounds(*ROUNDS, begun + seconds * (k + 1) / len(shapes))
-            moved = self.moved(size)
+            moved, others = moved_by(self.make, self.dtype, size), moved_by(self.plain, self.dtype, size)
             limit = limit_of(moved, self.n_states, self.n_threads)
             rows = measure([*self.contestants, limit], self.dtype, count, size, rounds, self.fail)
-            self.cases.append(
-                (rows, {row.name: moved if row.name in (OURS, LIMIT) else self.of_peers() for row in rows})
-            )
+            of_names = {row.name: others if row.name.startswith(OURS) else self.of_peers() for row in rows}
+            self.cases.append((rows, of_names | dict.fromkeys((OURS, LIMIT), moved)))
         show_progress(len(shapes), len(shapes), "done")
 
     def of_peers(self) -> float:
         """The bytes that a fused step reads and writes for each element, its states in the parameters' dtype."""
         return float(streams(self.n_states) * {"float64": 8, "float32": 4}.get(self.dtype, 2))
-
-    def moved(self, size: int) -> float:
-        """The bytes of fastadam's step for each element: it reads all, and writes all but the gradient."""
-        params, grads = arrays(1, min(size, 1 << 14), self.dtype)
-        states: int = sum(array.nbytes for own in self.make(params).core.store.states for array in own.values())
-        return (2 * (params[0].nbytes + states) + grads[0].nbytes) / params[0].size
 
     def fail(self, name: str, error: Exception) -> None:
         """Leave out a peer that fails, and name it; where fastadam or the roofline fails, the program ends."""
@@ -198,6 +193,13 @@ class Bench:
         asked = {"rule": self.rule, "dtype": self.dtype, "states": self.states, "threads": self.n_threads}
         cases = [{"bytes": moved, "rows": [asdict(row) for row in rows]} for rows, moved in self.cases]
         return json.dumps({**asked, "machine": machine(), "cases": cases, "left out": self.left_out}, indent=1) + "\n"
+
+
+def moved_by(make: Callable[..., Optimizer], dtype: str, size: int) -> float:
+    """The bytes of fastadam's step for each element: it reads all, and writes all but the gradient."""
+    params, grads = arrays(1, min(size, 1 << 14), dtype)
+    states: int = sum(array.nbytes for own in make(params).core.store.states for array in own.values())
+    return (2 * (params[0].nbytes + states) + grads[0].nbytes) / params[0].size
 
 
 def show_progress(done: int, total: int, what: str) -> None:

@@ -19,6 +19,7 @@ PEERS = ("numpy", "numba", "torch", "deepspeed", "thinc", "scikit-learn", "optax
 
 def duration(seconds: float) -> str:
     """Seconds with three digits in the unit that suits them."""
+    seconds = float(f"{seconds:.3g}")
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"

@@ -6,11 +6,6 @@ from libc.stdint cimport int64_t
 
 import os
 
-cdef extern from "atomics.h":
-    int64_t atomic_swap_if(int64_t* word, int64_t before, int64_t to) nogil
-    void atomic_set(int64_t* word, int64_t to) nogil
-    int64_t atomic_get(int64_t* word) nogil
-
 cdef int64_t process = 1  # a number for this process: a forked child has another
 
 
@@ -28,24 +23,39 @@ cdef class Entry:
     """What one thread of one process may be inside of; whoever comes meanwhile is refused."""
 
     cdef int hold(self) except -1:
-        if self.closed is not None or atomic_swap_if(&self.holder, 0, process) != 0:
+        if not self.hold_if_free():
             self.refuse()
-        self.holding_thread = PyThread_get_thread_ident()
+        if self.closed is not None:
+            self.release()
+            self.refuse()
         return 0
 
+    cdef bint hold_if_free(self) noexcept:
+        if atomic_swap_if(&self.holder, 0, process) != 0:
+            return False
+        atomic_set(&self.holding_thread, <int64_t> PyThread_get_thread_ident())
+        return True
+
     cdef void release(self) noexcept:
-        self.holding_thread = 0
+        atomic_set(&self.holding_thread, 0)
         atomic_set(&self.holder, 0)
 
     cdef bint is_mine(self) noexcept:
         """Whether this thread holds the plan already."""
-        return atomic_get(&self.holder) == process and self.holding_thread == PyThread_get_thread_ident()
+        return (
+            atomic_get(&self.holder) == process
+            and atomic_get(&self.holding_thread) == <int64_t> PyThread_get_thread_ident()
+        )
+
+    cdef bint is_of_parent(self) noexcept:
+        """Whether a thread holds the plan that this forked process does not have."""
+        cdef int64_t holder = atomic_get(&self.holder)
+        return holder != 0 and holder != process
 
     cdef int refuse(self) except -1:
-        cdef int64_t holder = atomic_get(&self.holder)
         if self.closed is not None:
             raise RuntimeError(self.closed)
-        if holder and holder != process:
+        if self.is_of_parent():
             raise RuntimeError(
                 "this process was forked while another thread was inside a step of this optimizer, or read or changed "
                 "it: its arrays may be of two steps here; make a new one, from a checkpoint"

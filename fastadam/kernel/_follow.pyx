@@ -4,6 +4,7 @@ stand in the structure that was given, where gradients stand, and the options. T
 Structures are walked by nodes (see `fastadam.tree`), without a line of Python where nothing has changed.
 """
 
+cimport cython
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
@@ -26,13 +27,24 @@ cdef class Cell:
     """A value that is replaced whole: by whoever knows the value that was there."""
 
     def __init__(self, value):
-        self.value = value
+        self.held = value
+
+    @property
+    def value(self):
+        """The value that is there now."""
+        with cython.critical_section(self):
+            return self.held
+
+    cdef bint holds(self, value) noexcept:
+        with cython.critical_section(self):
+            return self.held is value
 
     def swap(self, old, new):
         """Put `new` in the place of `old`; False where another value came first."""
-        if self.value is not old:
-            return False
-        self.value = new
+        with cython.critical_section(self):
+            if self.held is not old:
+                return False
+            self.held = new  # the caller keeps `old` alive meanwhile
         return True
 
     def __reduce__(self):
@@ -59,28 +71,46 @@ cdef class Follower:
         cdef Extras extras
         read_extras(&extras, 1.0, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
         if grads is None:
-            grads = self.bound if self.owner is None else self.owner.grad
-        flat = self.flat(grads)
-        if self.plan.layout.compiled:
-            self.step_flat(flat, &extras)
-        else:
+            grads = self.bound_grads() if self.owner is None else self.owner.grad
+        if not self.plan.compiled or not self.hold_and_step(grads, &extras, False):
             with deferred_signals():
-                self.step_flat(flat, &extras)
+                self.hold_and_step(grads, &extras, True)
 
-    cdef int step_flat(self, list flat, Extras* extras) except -1:
+    cdef bint hold_and_step(self, grads, Extras* extras, bint by_python) except -1:
+        """One step; False, and none, where only Python's code can read the gradients, unless `by_python`."""
+        cdef list flat
         self.plan.hold()
         try:
+            flat = None if grads is None else flattened(self.grads_node, grads)
+            if flat is None:
+                if not by_python:
+                    return False
+                flat = self.flatten(grads)
             self.update()
             for k in self.frozen:
                 flat[k] = None
             self.plan.step_held(flat, extras, None, None)
         finally:
             self.plan.release()
-        return 0
+        return True
+
+    @property
+    def bound(self):
+        """The gradients that were bound."""
+        return self.bound_grads()
+
+    @bound.setter
+    def bound(self, grads):
+        with cython.critical_section(self):
+            old, self.grads = self.grads, grads  # noqa: F841 (kept alive until nobody takes it)
+
+    cdef object bound_grads(self):
+        with cython.critical_section(self):
+            return self.grads
 
     cdef int update(self) except -1:
         self.follow_structure()
-        if self.cell.value is not self.took:
+        if not self.cell.holds(self.took):
             self.refresh()
             self.follow_structure()  # a schedule may have put another array there
         return 0
@@ -106,10 +136,6 @@ cdef class Follower:
         """Follow the structure and the options, as a step does first; the caller holds the plan."""
         self.update()
 
-    cdef list flat(self, grads):
-        cdef list found = None if grads is None else flattened(self.grads_node, grads)
-        return self.flatten(grads) if found is None else found
-
 
 cdef struct Place:          # which parameters come next
     Segment* next
@@ -132,20 +158,21 @@ cdef bint is_same(object node, PyObject* value, Place* place) except -1:
 
 
 cdef bint is_same_list(tuple node, list values, Place* place) except -1:
-    """Children may be of any type, whose code may change the list meanwhile."""
-    cdef Py_ssize_t k, n = PyList_GET_SIZE(values)
+    """Other threads may change the list meanwhile, and so may the code of children, which are of any type."""
+    cdef Py_ssize_t k, n = <Py_ssize_t> node[3]
     cdef object child, children = node[2]
-    if n != <Py_ssize_t> node[3] or n > place.end - place.next:
-        return False
-    for k in range(n):
-        if children is not None:
-            if k >= PyList_GET_SIZE(values):
-                return False
-            child = <object> PyList_GET_ITEM(values, k)
-            if not is_same(children[k], <PyObject*> child, place):
-                return False
-        elif place.next[k].p != <void*> PyList_GET_ITEM(values, k):
+    with cython.critical_section(values):
+        if n != PyList_GET_SIZE(values) or n > place.end - place.next:
             return False
+        for k in range(n):
+            if children is not None:
+                if k >= PyList_GET_SIZE(values):
+                    return False
+                child = <object> PyList_GET_ITEM(values, k)
+                if not is_same(children[k], <PyObject*> child, place):
+                    return False
+            elif place.next[k].p != <void*> PyList_GET_ITEM(values, k):
+                return False
     if children is None:
         place.next += n
     return True
@@ -161,19 +188,20 @@ cdef bint is_same_dict(tuple node, dict values, Place* place) except -1:
     cdef Place begin = place[0]
     if len(values) != PyTuple_GET_SIZE(keys):
         return False
-    while PyDict_Next(values, &position, &key, &child):
-        if k >= PyTuple_GET_SIZE(keys) or key != PyTuple_GET_ITEM(keys, k):
-            place[0] = begin
-            return is_same_by_key(node, values, place)
-        if children is not None:
-            part = <object> child
-            if not is_same(children[k], <PyObject*> part, place):
+    with cython.critical_section(values):  # other threads may change it
+        while PyDict_Next(values, &position, &key, &child):
+            if k >= PyTuple_GET_SIZE(keys) or key != PyTuple_GET_ITEM(keys, k):
+                place[0] = begin
+                return is_same_by_key(node, values, place)
+            if children is not None:
+                part = <object> child
+                if not is_same(children[k], <PyObject*> part, place):
+                    return False
+            elif place.next == place.end or place.next.p != <void*> child:
                 return False
-        elif place.next == place.end or place.next.p != <void*> child:
-            return False
-        else:
-            place.next += 1
-        k += 1
+            else:
+                place.next += 1
+            k += 1
     return k == PyTuple_GET_SIZE(keys)
 
 
@@ -218,8 +246,9 @@ cdef bint flatten(object node, object value, list found) except -1:
         return False
     children = node[2]
     if children is None:
+        k = len(found)
         found.extend(parts)
-        return True
+        return len(found) - k == <Py_ssize_t> node[3]  # another thread may have changed the list
     for k in range(len(parts)):
         if not flatten(children[k], parts[k], found):
             return False
@@ -242,9 +271,10 @@ cdef object parts_of(tuple node, object value):
     if type(value) is not dict or (node[0] == MAPPING and len(<dict> value) != PyTuple_GET_SIZE(keys)):
         return None
     parts = []
-    for key in keys:
-        child = PyDict_GetItemWithError(value, key)
-        if child is NULL:
-            return None
-        parts.append(<object> child)
+    with cython.critical_section(value):  # what is found is borrowed
+        for key in keys:
+            child = PyDict_GetItemWithError(value, key)
+            if child is NULL:
+                return None
+            parts.append(<object> child)
     return parts

@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 from ._extras cimport Extras
 from ._plan cimport Plan
 from ._segments cimport Segment
@@ -7,8 +9,9 @@ cdef class Parts:
     cdef Extras extras
     cdef bytearray marks        # of each parameter
     cdef bint keeps_denormals   # in this step
-    cdef bint is_open, is_busy  # between `begin` and `end`; within a part
-    cdef bint ends              # `end` came within a part, which is to be the last
+    cdef bint is_open           # between `begin` and `end`
+    cdef int64_t is_busy        # within a part
+    cdef int64_t ends           # `end` was called
     cdef bint any_came
     cdef bint is_torn           # a sweep in Python failed
 
@@ -18,4 +21,5 @@ cdef class Parts:
     cdef int need_awaited(self, Py_ssize_t i) except -1
     cdef int step_held(self, Py_ssize_t i, g) except -1
     cdef int sweep(self, Py_ssize_t i, Segment* segment) except -1
+    cdef bint end_if_free(self) except -1
     cdef int end_now(self) except -1

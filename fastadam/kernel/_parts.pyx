@@ -5,7 +5,7 @@ from libc.math cimport fabs
 
 from . cimport _flush, _gradients, _norms, _tiles
 from ._cohorts cimport UNDER_WAY
-from ._entry cimport Entry
+from ._entry cimport Entry, atomic_announce, atomic_fence, atomic_get, atomic_set
 from ._extras cimport OF_ALL, OF_EACH, PLAIN, read_extras
 from ._follow cimport Follower
 from ._layout cimport Layout, bytes_of
@@ -57,7 +57,8 @@ cdef class Parts:
         layout.grads_apart = False  # it was told of others
         layout.job.clips_each, layout.job.zero_grads = self.extras.clips_by == OF_EACH, self.extras.zero_grads
         self.keeps_denormals = layout.job.keeps_denormals
-        self.any_came = self.ends = self.is_torn = False
+        self.any_came = self.is_torn = False
+        atomic_set(&self.ends, False)
         plan.in_parts = self.is_open = True
         return 0
 
@@ -66,7 +67,7 @@ cdef class Parts:
         self.step_one(i, g)
 
     cdef int step_one(self, Py_ssize_t i, g) except -1:
-        if self.plan.layout.compiled:
+        if self.plan.compiled:
             return self.hold_and_step(i, g)
         with deferred_signals():  # a sweep in Python is to be whole
             return self.hold_and_step(i, g)
@@ -75,18 +76,20 @@ cdef class Parts:
         cdef Plan plan = self.plan
         Entry.hold(plan)  # the plan's own way in is shut
         try:
+            atomic_set(&self.is_busy, True)
             self.need_awaited(i)
-            self.is_busy = plan.inside = True
+            plan.inside = True
             if g is None or self.marks[i] == FROZEN:
                 self.marks[i] = ABSENT
             else:
                 self.step_held(i, g)
             self.any_came = True
         finally:
-            self.is_busy = plan.inside = False
-            if self.ends:
-                self.end_now()
+            plan.inside = False
+            atomic_set(&self.is_busy, False)
             plan.release()
+            atomic_fence()  # who asks for the end and who leaves here: at least one of the two sees the other
+            self.end_if_free()
         return 0
 
     cdef int need_awaited(self, Py_ssize_t i) except -1:
@@ -134,7 +137,7 @@ cdef class Parts:
         if layout.logs is not None:
             _flush.note_step(layout, i, i + 1)
         layout.job.n_bytes = bytes_of(segment)
-        plan.changes += 1
+        atomic_announce(&plan.change)
         plan.count[UNDER_WAY] = CHANGE
         self.is_torn = True
         _tiles.sweep(layout, i, i + 1, plan.n_threads)
@@ -144,27 +147,41 @@ cdef class Parts:
 
     def end(self):
         """End the step: the parameters that were stepped have done it, and no other."""
-        # The plan is not held: while it is `in_parts`, nobody comes further than to `hold`, and what follows is C.
-        if self.is_busy:  # another thread is within a part, which is to be the last
-            self.ends = True
-        elif self.is_open:
-            self.end_now()
+        atomic_set(&self.ends, True)
+        atomic_fence()
+        while not self.end_if_free():
+            if atomic_get(&self.is_busy) or self.plan.is_of_parent():
+                return  # another thread is within a part, which is to be the last: `hold_and_step` ends the step then
+
+    cdef bint end_if_free(self) except -1:
+        """End the step if that was asked for. False where another thread is inside of the plan, if only to be refused."""
+        if not atomic_get(&self.ends):
+            return True
+        if not self.plan.hold_if_free():
+            return False
+        try:
+            if self.is_open and atomic_get(&self.ends):
+                self.end_now()
+            atomic_set(&self.ends, False)
+        finally:
+            self.plan.release()
+        return True
 
     cdef int end_now(self) except -1:
         cdef Plan plan = self.plan
         cdef Layout layout = plan.layout
         cdef Squares squares
         cdef Py_ssize_t i
-        self.is_open = self.ends = plan.in_parts = layout.is_cut = False
+        self.is_open = plan.in_parts = layout.is_cut = False
         for i in range(layout.job.n_segments):
             layout.job.segments[i].absent = self.marks[i] != STEPPED
         if not self.any_came or self.is_torn:
             return 0
-        plan.grad_norm = None
+        plan.norm_is(-1.0)
         if layout.job.clips_each:
             _norms.add_all(layout, &squares)
-            plan.grad_norm = fabs(self.extras.factor) * _norms.norm(&squares)
-        plan.changes += 1
+            plan.norm_is(fabs(self.extras.factor) * _norms.norm(&squares))
+        atomic_announce(&plan.change)
         plan.count[UNDER_WAY] = CHANGE
         plan.count_step()
         return 0
@@ -199,7 +216,7 @@ cdef class stepping:
 
     def __enter__(self):
         cdef bint entered = False
-        if self.follower.plan.layout.compiled:
+        if self.follower.plan.compiled:
             self.enter()
             return self
         try:

@@ -11,16 +11,18 @@ cdef enum:                  # what `counts` says under way: a change, of which t
 cdef class Plan(Entry):
     cdef Layout layout              # never None
     cdef Layout spare               # an empty one, whose memory the next layout takes, or None
-    cdef readonly object counts     # int64: under way, t, skipped, the steps of each parameter; None before any layout
+    cdef object owned_counts        # int64: under way, t, skipped, the steps of each parameter; None before any layout
     cdef int64_t* count             # the same in C; NULL while the plan has no layout
-    cdef bint made_counts           # whether `counts` is this plan's own
+    cdef bint made_counts           # whether `counts` is this plan's own, and nobody else has seen it
+    cdef bint compiled              # whether no kernel is Python
     cdef readonly int n_threads
     cdef readonly unsigned long long seed
-    cdef readonly object grad_norm  # of the last step's gradients, where it was measured
-    cdef readonly int64_t changes   # how often arrays or counts were changed
+    cdef int64_t norm               # of the last step's gradients, as a number; negative where it was not measured
+    cdef int64_t change             # how often arrays or counts were changed
     cdef bint inside                # whether a step is at work on the layout
     cdef bint in_parts              # whether a step is made in parts, by `_parts`
 
+    # Without a GIL, too, other threads read `counts`, names and numbers while one is inside: see `counted`.
     # For whom it is called `held`, the caller holds the plan; so does who calls `set_hyper` or reads the layout.
     cdef int lay_held(self, list groups, list names, counts, origins, logs) except -1
     cdef int clear_held(self) except -1
@@ -30,6 +32,8 @@ cdef class Plan(Entry):
     cdef int step_held(self, grads, Extras* extras, before, exchange) except -1
     cdef int hold_and_step(self, grads, Extras* extras, before, exchange) except -1
 
+    cdef int64_t counted(self, int place) noexcept
+    cdef void norm_is(self, double norm) noexcept
     cdef int need_outside(self) except -1
     cdef int need_layout(self) except -1
     cdef int need_ready(self) except -1

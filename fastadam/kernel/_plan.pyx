@@ -6,14 +6,13 @@ It knows no algorithm: a `Kernel` brings the loops (sweeps) and the function of 
 cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.ref cimport PyObject
 from libc.math cimport fabs, isfinite
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from . cimport _cohorts, _flush, _gradients, _layout, _norms, _strips, _tiles
 from ._cohorts cimport SKIPPED, STEPS, T, UNDER_WAY
-from ._entry cimport Entry
+from ._entry cimport Entry, atomic_announce, atomic_get, atomic_get_number, atomic_set, atomic_set_number
 from ._extras cimport NO_NORM, OF_ALL, OF_EACH, PLAIN, Extras, read_named
 from ._layout cimport N_OF_THE_STEP, Layout
 from ._segments cimport Bundle, Squares
@@ -26,10 +25,6 @@ from ._segments import state_like  # noqa: F401  # no-cython-lint
 from ._signals import deferred_signals
 
 cnp.import_array()
-
-cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(PyObject*)
-
 
 cdef inline bint all_floats(values) noexcept:
     """Whether this is a tuple of Python's floats."""
@@ -54,6 +49,7 @@ cdef class Plan(Entry):
         self.n_threads = max(n_threads, 1)
         self.seed = seed
         self.layout = Layout()
+        self.norm_is(-1.0)
 
     # The layout.
 
@@ -80,23 +76,28 @@ cdef class Plan(Entry):
                 self.release()
 
     cdef int lay_held(self, list groups, list names, counts, origins, logs) except -1:
-        cdef Layout old, new = Layout() if self.spare is None else self.spare
+        cdef Layout old = self.layout, new = Layout() if self.spare is None else self.spare
+        cdef bint made_counts = counts is None
+        cdef int64_t* count
+        old_counts = self.owned_counts  # kept alive until nobody reads there
         self.need_outside()
         self.spare = None
         try:
             new.make(groups, names, origins, logs)
-            made_counts, counts = counts is None, self.counts_for(counts, new.job.n_segments)
+            counts = self.counts_for(counts, new.job.n_segments)
         except BaseException:
             new.clear()
             self.spare = new
             raise
-        old, self.layout = self.layout, new
-        self.counts, self.made_counts = counts, made_counts
-        self.count = <int64_t*> cnp.PyArray_DATA(<cnp.ndarray> counts)
+        count = <int64_t*> cnp.PyArray_DATA(<cnp.ndarray> counts)
         if made_counts:
-            memset(self.count, 0, (STEPS + new.job.n_segments) * sizeof(int64_t))
-        new.form_cohorts(self.count + STEPS)
-        self.changes += 1
+            memset(count, 0, (STEPS + new.job.n_segments) * sizeof(int64_t))
+        new.form_cohorts(count + STEPS)
+        with cython.critical_section(self):
+            self.layout, self.owned_counts, self.made_counts, self.count = new, counts, made_counts, count
+        if self.compiled != new.compiled:  # other threads may look at it
+            self.compiled = new.compiled
+        atomic_announce(&self.change)
         old.clear()
         self.spare = old
         return 0
@@ -106,11 +107,9 @@ cdef class Plan(Entry):
         cdef cnp.npy_intp size = STEPS + n
         if counts is None:
             if (
-                self.made_counts
-                and Py_REFCNT(<PyObject*> self.counts) == 1  # nobody else looks at it
-                and cnp.PyArray_DIM(<cnp.ndarray> self.counts, 0) == size
+                self.made_counts and cnp.PyArray_DIM(<cnp.ndarray> self.owned_counts, 0) == size
             ):
-                return self.counts
+                return self.owned_counts
             return cnp.PyArray_EMPTY(1, &size, cnp.NPY_INT64, False)
         if not (
             isinstance(counts, np.ndarray)
@@ -138,24 +137,29 @@ cdef class Plan(Entry):
 
     cdef int clear_held(self) except -1:
         self.need_outside()
-        self.count = NULL
-        self.changes += 1
+        with cython.critical_section(self):
+            self.count = NULL
+        atomic_announce(&self.change)
         self.layout.clear()
         return 0
 
     @property
     def params(self):
         """The parameters, group by group."""
-        return self.layout.params()
+        with cython.critical_section(self):
+            return self.layout.params()
 
     @property
     def names(self):
         """Their names."""
-        return self.layout.names or []
+        with cython.critical_section(self):
+            return self.layout.names or []
 
     def rename(self, list names not None):
         """Call the parameters so from now on."""
-        self.layout.names = names
+        old = self.layout.names  # noqa: F841 (kept alive until nobody reads it)
+        with cython.critical_section(self):
+            self.layout.names = names
 
     @property
     def n_groups(self):
@@ -169,15 +173,27 @@ cdef class Plan(Entry):
 
     # The counts.
 
+    cdef int64_t counted(self, int place) noexcept:
+        """One of the counts, for a thread that need not be inside: `lay` may take another array meanwhile."""
+        with cython.critical_section(self):
+            return 0 if self.count is NULL else atomic_get(&self.count[place])
+
+    @property
+    def counts(self):
+        """All counts, as one array: None before any layout."""
+        with cython.critical_section(self):
+            self.made_counts = False
+            return self.owned_counts
+
     @property
     def t(self):
         """Steps done."""
-        return 0 if self.count is NULL else self.count[T]
+        return self.counted(T)
 
     @property
     def skipped(self):
         """Steps that were left out, for a gradient that was not finite."""
-        return 0 if self.count is NULL else self.count[SKIPPED]
+        return self.counted(SKIPPED)
 
     @property
     def steps(self):
@@ -189,13 +205,27 @@ cdef class Plan(Entry):
     @property
     def torn(self):
         """Whether a sweep was begun and not ended: the arrays may be of two steps."""
-        return self.count is not NULL and self.count[UNDER_WAY] == CHANGE
+        return self.counted(UNDER_WAY) == CHANGE
+
+    @property
+    def changes(self):
+        """How often arrays or counts were changed."""
+        return atomic_get(&self.change)
+
+    @property
+    def grad_norm(self):
+        """The norm of the last step's gradients, where it was measured."""
+        cdef double norm = atomic_get_number(&self.norm)
+        return None if norm < 0 else norm
+
+    cdef void norm_is(self, double norm) noexcept:
+        atomic_set_number(&self.norm, norm)
 
     def begin_change(self):
         """Say that the arrays are being changed, until `set_counts`: they are of two steps meanwhile."""
         self.need_layout()
         self.make_up()
-        self.changes += 1
+        atomic_announce(&self.change)
         self.count[UNDER_WAY] = CHANGE
 
     def set_counts(self, int64_t t, int64_t skipped, steps, seed=None):
@@ -215,7 +245,7 @@ cdef class Plan(Entry):
             n = self.layout.job.n_segments
             raise ValueError(f"steps: expected {n} numbers, one a parameter, got {checks.shown(steps)}")
         self.count[UNDER_WAY] = CHANGE  # while they are of two minds
-        (<object> self.counts)[STEPS:] = each
+        (<object> self.owned_counts)[STEPS:] = each
         self.end_counts(t, skipped)
 
     cdef int set_counts_held(self, int64_t t, int64_t skipped, int64_t steps) except -1:
@@ -228,8 +258,10 @@ cdef class Plan(Entry):
         return 0
 
     cdef void end_counts(self, int64_t t, int64_t skipped) noexcept:
-        self.count[T], self.count[SKIPPED], self.count[UNDER_WAY] = t, skipped, 0
-        self.changes += 1
+        atomic_set(&self.count[T], t)
+        atomic_set(&self.count[SKIPPED], skipped)
+        self.count[UNDER_WAY] = 0
+        atomic_announce(&self.change)
         _flush.forget(self.layout)
         self.layout.form_cohorts(self.count + STEPS)
 
@@ -252,7 +284,7 @@ cdef class Plan(Entry):
         self.layout.job.seed = _strips.mixed(self.seed)
         for i in range(self.layout.job.n_segments):
             self.layout.job.segments[i].done = self.count[STEPS + i]
-        self.changes += 1
+        atomic_announce(&self.change)
         self.count[UNDER_WAY] = CHANGE
         _flush.make_up_before(self.layout, all_rows, numbers, self.n_threads)
         self.count[UNDER_WAY] = under_way
@@ -289,7 +321,7 @@ cdef class Plan(Entry):
         """Also refuse all that steps, changes or copies the arrays while a block has them."""
         cdef bint is_swapped
         Entry.hold(self)
-        is_swapped = self.count is not NULL and self.count[UNDER_WAY] == SWAPPED
+        is_swapped = self.count is not NULL and atomic_get(&self.count[UNDER_WAY]) == SWAPPED
         if is_swapped or self.in_parts:
             self.release()
             what = "parameters and averages are exchanged" if is_swapped else "a step is made in parts"
@@ -357,7 +389,7 @@ cdef class Plan(Entry):
         extras.factor = factor
         if of_step:
             read_named(&extras, factor, of_step)
-        if self.layout.compiled or exchange is not None:
+        if self.compiled or exchange is not None:
             self.hold_and_step(given, &extras, before, exchange)
         else:  # in Python, where handlers of signals run: they may step or save, when it is done
             with deferred_signals():
@@ -419,7 +451,7 @@ cdef class Plan(Entry):
     cdef int step_admitted(self, Extras* extras, exchange) except -1:
         """A step with the gradients that the layout has noted."""
         cdef Layout layout = self.layout
-        cdef double factor = extras.factor, norm
+        cdef double factor = extras.factor, norm = -1.0
         cdef Squares squares
         cdef Py_ssize_t first = 0, last
         if layout.logs is not None:
@@ -427,15 +459,14 @@ cdef class Plan(Entry):
         if exchange is not None:
             self.prepare_scalars(factor, extras.clip_value)  # may raise: now, while others do not count on it
             exchange.begin()
-        grad_norm = None
         if extras.clips_by != NO_NORM or extras.skip_nonfinite:
             if exchange is not None:
                 exchange.arrive()
             _norms.measure(layout, self.n_threads, exchange, extras.clips_by == OF_EACH, &squares)
-            grad_norm = norm = fabs(factor) * _norms.norm(&squares)
+            norm = fabs(factor) * _norms.norm(&squares)
             if extras.skip_nonfinite and not isfinite(squares.high):
-                self.grad_norm = grad_norm
-                self.count[SKIPPED] += 1
+                self.norm_is(norm)
+                atomic_set(&self.count[SKIPPED], self.count[SKIPPED] + 1)
                 return 0
             if extras.clips_by == OF_ALL:
                 factor *= _norms.clip_factor(norm, extras.max_norm)
@@ -445,8 +476,8 @@ cdef class Plan(Entry):
             _norms.clip_each(layout, 0, layout.job.n_segments, factor, extras.max_norm)
         if layout.logs is not None:
             _flush.note_step(layout, 0, layout.job.n_segments)
-        self.grad_norm = grad_norm
-        self.changes += 1
+        self.norm_is(norm)
+        atomic_announce(&self.change)
         layout.job.zero_grads = extras.zero_grads
         self.count[UNDER_WAY] = CHANGE
         if exchange is None:

@@ -3,6 +3,7 @@
 `functional` and the adapters step by it. It sees whether these are still the arrays, and lays them out anew where not.
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 
@@ -26,7 +27,7 @@ cdef class Stepper:
 
     cdef Plan plan
     cdef object kernel
-    cdef list planned, planned_states
+    cdef tuple planned      # the lists of the last step
     cdef tuple hyper
     cdef readonly int n_threads
 
@@ -34,7 +35,7 @@ cdef class Stepper:
         self.n_threads = n_threads
         self.kernel = backends.kernel(rule)
         self.plan = Plan(n_threads)
-        self.planned, self.planned_states = [], []
+        self.planned = [], []
 
     @property
     def t(self):
@@ -44,17 +45,33 @@ cdef class Stepper:
     @property
     def params(self):
         """The parameters of the last step."""
-        return list(self.planned)
+        return list(self.last()[0])
 
     def holds(self, list params not None, list states not None):
         """Whether the last step was of these arrays."""
-        return are_same(self.planned, params) and are_same(self.planned_states, states)
+        last_params, last_states = self.last()
+        return are_same(last_params, params) and are_same(last_states, states)
+
+    cdef tuple last(self):
+        with cython.critical_section(self):
+            return self.planned
 
     def lay(self, list params not None, list states not None, list names not None):
         """Lay out these arrays, unless they are those of the last step. `names` call the parameters in messages."""
-        if not self.holds(params, states):
-            self.plan.lay([(self.kernel, params, states)], names)
-            self.planned, self.planned_states, self.hyper = params, states, None
+        cdef bint is_mine
+        if self.holds(params, states):
+            return
+        is_mine = self.plan.is_mine()
+        if not is_mine:
+            self.plan.hold()
+        try:
+            self.plan.lay_held([(self.kernel, params, states)], names, None, None, None)
+            self.hyper = None
+            with cython.critical_section(self):
+                old, self.planned = self.planned, (params, states)  # noqa: F841 (kept alive until nobody takes it)
+        finally:
+            if not is_mine:
+                self.plan.release()
 
     def step(
         self, grads, int64_t t, tuple hyper not None, double factor=1.0, bint zero_grads=False, max_norm_each=None
@@ -134,7 +151,12 @@ cdef class Steppers:
         self, list params, list grads, list states, list names, int64_t t, tuple hyper, int n_threads
     ) except -1:
         cdef list waiting = self.waiting.setdefault(n_threads, [])
-        cdef Stepper stepper = waiting.pop() if waiting else Stepper(self.rule, n_threads)
+        cdef Stepper stepper = None
+        with cython.critical_section(self):
+            if waiting:
+                stepper = waiting.pop()
+        if stepper is None:
+            stepper = Stepper(self.rule, n_threads)
         try:
             stepper.step_once(params, grads, states, names, t, hyper)
         finally:

@@ -1,8 +1,11 @@
 # cython: language_level=3
-"""The exchange of parameters and averages for the time of a block: `swapped`."""
+"""`swapped`: the exchange of parameters and averages for the duration of a block."""
+
+from libc.stdint cimport int64_t
 
 from . cimport _gradients, _tiles
 from ._cohorts cimport UNDER_WAY
+from ._entry cimport atomic_announce, atomic_set, atomic_swap_if
 from ._follow cimport Follower
 from ._layout cimport Layout
 from ._plan cimport CHANGE, SWAPPED, Plan
@@ -10,20 +13,22 @@ from ._segments cimport Segment
 
 
 cdef class swapped:
-    """A context manager: within the block each parameter and the array that keeps its average have exchanged contents.
+    """A context manager: within the block, the contents of each parameter and of its average are exchanged.
 
-    ``follower.partners()``, called when nobody else can be inside, says for each group which operand that array is,
-    and gives the array for each parameter, None where there is none; operand 1 is the gradient, which it then is to be.
-    Where the two are not both stored as they are computed, an exchange would lose bits: the parameter (if the average
-    is the plan's parameter, what it is the average of) is copied aside, and only takes the average's numbers.
+    ``follower.partners()`` is called while the plan is held. It returns the operand number of the averages in each
+    group, and the array of each parameter's average, or None. Operand 1, the gradient, means that these arrays take the
+    place of gradients. If the dtype of one of the two is not that of computation, an exchange would lose bits. Then a
+    copy of the parameter is kept, and the parameter gets the rounded average. (For an `Average`, whose averages are the
+    plan's parameters, this concerns the model's array.)
 
-    The exchange back cannot fail. No interrupt can come between the exchange and the block: what follows it is C.
+    The exchange back cannot fail. No interrupt can come between the exchange and the block: only C code runs there.
     """
 
     cdef Follower follower
     cdef list places, others
-    cdef list aside             # what is copied aside: the array, its copy, whose numbers it takes
-    cdef bint exchanged, entered
+    cdef list aside             # for each pair that cannot be exchanged: the array, its copy, and the average
+    cdef bint exchanged
+    cdef int64_t entered        # a word that one thread takes
 
     def __cinit__(self, Follower follower not None):
         self.follower = follower
@@ -43,10 +48,9 @@ cdef class swapped:
             self.follower.plan.release()
 
     def __exit__(self, *error):
-        # The plan is not held: while it is SWAPPED, nobody comes further than to `hold`, and `close` changes no array.
-        if not self.entered:
+        # The plan is not held here: while it is SWAPPED, others can only `hold` it, and `close` changes no array.
+        if not atomic_swap_if(&self.entered, True, False):
             raise RuntimeError("swapped(): was not entered")
-        self.entered = False
         self.leave()
 
     cdef int enter(self) except -1:
@@ -59,13 +63,13 @@ cdef class swapped:
         for array, _, average in self.aside:
             array[...] = average
         self.exchange()
-        plan.changes += 1
+        atomic_announce(&plan.change)
         plan.count[UNDER_WAY] = SWAPPED
-        self.entered = True
+        atomic_set(&self.entered, True)
         return 0
 
     cdef int look(self) except -1:
-        """Say which segments are exchanged: those that are absent are not."""
+        """Mark the segments that are not exchanged as absent."""
         cdef Layout layout = self.follower.plan.layout
         cdef Py_ssize_t k, i
         cdef int which
@@ -73,7 +77,7 @@ cdef class swapped:
         aside = []
         if 1 in self.places:
             _gradients.admit(layout, self.others, self.follower.plan.n_threads)
-        layout.grads_apart = False  # it was told of those that were not absent
+        layout.grads_apart = False  # it holds only for the gradients that were not absent
         for k in range(layout.n_bundles):
             which = self.places[k]
             for i in range(layout.bundles[k].begin, layout.bundles[k].end):
@@ -98,7 +102,7 @@ cdef class swapped:
         return 0
 
     cdef int leave(self) except -1:
-        """Put back what was exchanged or copied aside; an error, of an array that was made read-only, comes last."""
+        """Undo the exchange, and restore copied arrays. An error (an array was made read-only) is raised at the end."""
         cdef Plan plan = self.follower.plan
         failed = None
         if self.exchanged:
@@ -109,9 +113,9 @@ cdef class swapped:
             except Exception as error:
                 failed = error
         self.aside, self.others = [], None
-        plan.changes += 1
+        atomic_announce(&plan.change)
         if plan.count is not NULL and plan.count[UNDER_WAY] == SWAPPED:
-            plan.count[UNDER_WAY] = 0 if failed is None else CHANGE
+            atomic_set(&plan.count[UNDER_WAY], 0 if failed is None else CHANGE)  # others may come in now
         if failed is not None:
             raise failed
         return 0

@@ -1,11 +1,12 @@
-"""The rows of docs/coming-from.md that promise the same numbers, both columns run side by side, and its other recipes.
-A library that is not installed is left out; CI installs them. torch has tests of its own.
+"""The rows of docs/how-to/coming-from.md that promise the same results: both columns are run and compared. The
+other recipes of that page, too.
+A library that is not installed is skipped; CI installs all of them. torch has its own tests.
 """
 
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,12 +18,27 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import fastadam
 
-PAGE = (ROOT / "docs/coming-from.md").read_text()
+PAGE = (ROOT / "docs/how-to/coming-from.md").read_text()
 SAME = PAGE.split("## The same numbers")[1].split("## From torch")[0]
-ROWS = re.findall(r"^\| `((\w+).*?)` \| `(.*?)`(?:, `(.*?)`)?", SAME, re.M)
+#: what the tables leave out in front of a call
+LEFT_OUT = {"Keras": "keras.optimizers.", "thinc": "thinc.api."}
 STEPS, N = 30, 8
 START = np.linspace(-2.0, 2.0, N)
 GRADIENTS = np.random.default_rng(0).standard_normal((STEPS, N)) * np.logspace(-4, 1, N)
+
+
+def rows() -> Iterator[tuple[str, ...]]:
+    """The call there, its library, the call here and its step, with the names of schedules spelt out."""
+    for title, section in re.findall(r"^### (.*?)\n(.*?)(?=^### |\Z)", SAME, re.M | re.S):
+        table = section[section.index("\n|") :]
+        for name, schedule in re.findall(r"`(\w+)` is `(.*?)`", section):
+            table = re.sub(rf"\b{name}\b", schedule, table)
+        for there, ours, step in re.findall(r"^\| `(.*?)` \| `(.*?)`(?:, `(.*?)`)?", table, re.M):
+            call = LEFT_OUT.get(title, "") + there
+            yield call, re.split(r"\W", call)[0], ours, step
+
+
+ROWS = [*rows()]
 
 
 def here(call: str, step: str, **libraries: Any) -> np.ndarray:
@@ -169,7 +185,7 @@ def test_a_plateau_as_of_keras(cooldown):
     in_keras("keras.optimizers.Adam()")  # or it is not installed
     keras = pytest.importorskip("keras")
     f, n, d, c, lr = 0.5, 3, 0.1, cooldown, 0.1
-    recipe = re.search(r"Keras's `ReduceLROnPlateau\(.*?\| `lr=(.*?)`.*?less: `(cooldown=.*?)`", PAGE)
+    recipe = re.search(r"Keras: `ReduceLROnPlateau\(.*?\| `lr=(.*?)`.*?`(cooldown=c - .*?)`", PAGE, re.S)
     scope = {"schedules": fastadam.schedules, "lr": lr, "f": f, "n": n, "d": d, "c": c}
     ours = eval(f"{recipe[1][:-1]}, {recipe[2]})", scope)
     optimizer = keras.optimizers.SGD(lr)

@@ -1,5 +1,5 @@
-"""The doors for other libraries, each against the Python classes to the bit: functions, C and Cython, Numba.
-Five clients and the examples of docs/embedding.md are compiled here, as a user would compile them.
+"""The interfaces for other libraries (functions, C, Cython, Numba), compared bit for bit with the Python classes.
+Five clients and the examples of docs/how-to/embedding.md are compiled here, as a user would compile them.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ from fastadam.kernel import generate_c
 from fastadam.rule import OF_THE_STEP, arguments
 from fastadam.rules import RULES
 
-DOC = ROOT / "docs/embedding.md"
+DOC = ROOT / "docs/how-to/embedding.md"
 #: of fastadam_options, after its size; a new one comes last
 MEMBERS = ["lr", "weight_decay", "decoupled", "maximize", "beta1", "beta2", "eps", "eps_hat"]
 MEMBERS += ["lr_decay", "alpha", "eps_in_sqrt", "momentum", "accumulate_lr"]
@@ -542,7 +542,7 @@ def test_numba_is_imported_only_when_asked_for(tmp_path):
     assert python("-c", code, cwd=tmp_path) == "False\n"
 
 
-# ---------------------------------------------------------------- docs/embedding.md
+# ---------------------------------------------------------------- docs/how-to/embedding.md
 
 
 def test_documented_clients_are_those_that_are_compiled():

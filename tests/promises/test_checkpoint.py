@@ -1,5 +1,5 @@
-"""State that survives: dicts, files, pickles, copies and folders of states, from which a run goes on bit for bit.
-What is damaged, hostile or of another optimizer is refused, and the optimizer is as it was.
+"""Stored state: dicts, files, pickles, copies and folders of states, from which a run continues bit for bit.
+Damaged, hostile and foreign ones are refused, and the optimizer does not change.
 """
 
 import copy
@@ -254,7 +254,7 @@ def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     good = path.read_bytes()
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     for call in (opt.save, opt.load):
-        with pytest.raises(ImportError, match=re.escape("pip install 'fastadam[safetensors]'")):
+        with pytest.raises(ImportError, match=re.escape("pip install safetensors")):
             call(path)
     assert path.read_bytes() == good
     assert os.listdir(tmp_path) == [path.name]

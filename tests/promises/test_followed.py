@@ -1,5 +1,5 @@
-"""What is read anew at each step: the arrays in the structure that was given as `params`, bound gradients, options.
-Another array in a place is stepped with the states of that place, or refused before anything is touched.
+"""Each step reads these again: the arrays in the structure given as `params`, bound gradients, options.
+A new array is stepped with the states of the array that it replaced, or refused before anything is touched.
 """
 
 import copy

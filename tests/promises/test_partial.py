@@ -1,4 +1,4 @@
-"""A checkpoint that half fits (strict=False): what fits is taken to the bit, the rest stays to the bit and is told."""
+"""A checkpoint that fits in part (strict=False): what fits is loaded bit for bit; the rest stays, and is listed."""
 
 import gzip
 import io

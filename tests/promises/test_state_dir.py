@@ -1,5 +1,5 @@
-"""States in a folder: what is refused, what a failure leaves, and what fits where memory is short.
-That a run goes on from a folder bit for bit is in `test_checkpoint.py`, beside the other ways.
+"""States in a folder: refusals, the state after a failure, and states larger than memory.
+`test_checkpoint.py` tests that a run continues from a folder bit for bit.
 """
 
 import copy

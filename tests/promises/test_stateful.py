@@ -1,5 +1,5 @@
 """An optimizer's life in any order: steps, refusals, saves, loads, copies, groups, options. After each, every bit is
-that of a model: the rule itself, on plain arrays. `--hypothesis-profile=long` lives longer and more often.
+that of a model: the rule itself, on plain arrays. `--hypothesis-profile=long` runs longer and more often.
 """
 
 import copy

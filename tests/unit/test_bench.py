@@ -145,6 +145,8 @@ def test_bytes_of_peers_are_those_of_their_dtype(capsys, dtype, moved):
     pytest.importorskip("torch")
     [case, _] = json.loads(bench(capsys, "--against", "torch", "--dtype", dtype, "--json"))["cases"]
     assert case["bytes"]["PyTorch fused"] == moved  # p, g, m, v are read, all but g written
+    ours = 2 + 2 * (2 + 8) if dtype == "bfloat16" else moved  # over such tensors, too, fastadam's states are float32
+    assert case["bytes"]["fastadam over tensors"] == ours
 
 
 def test_a_picture(capsys, tmp_path):
@@ -260,5 +262,6 @@ def test_output_is_of_the_table_alone():
 
 def test_numbers_as_text():
     assert [duration(x) for x in (2.0, 0.0123, 4.5e-6, 1e-9)] == ["2 s", "12.3 ms", "4.5 µs", "1 ns"]
+    assert duration(999.7e-6) == "1 ms"
     assert [times(x) for x in (1.0, 1.234, 99.9, 20512.0)] == ["1×", "1.23×", "99.9×", "20,512×"]
     assert aligned(["", "time"], [["a", "1 µs"], ["long", "10 µs"]]) == ["       time", "a      1 µs", "long  10 µs"]

@@ -1,5 +1,5 @@
-"""``python -m fastadam``: the demo trains, draws and says so; wrong arguments end in one clear line.
-Most tests start a process of its own, as a user does.
+"""``python -m fastadam``: the demo trains, draws and reports; wrong arguments end with one clear line.
+Most tests start their own process, as a user does.
 """
 
 import subprocess
@@ -76,7 +76,7 @@ def test_demo_fails_where_the_losses_differ(tmp_path, monkeypatch, capsys):
 def test_demo_names_the_way_out_of_missing_packages(missing):
     line = error_line(run(*SMALL, patch=f"import sys; sys.modules[{missing!r}] = None"), status=1)
     assert missing in line
-    assert "pip install 'fastadam[demo]'" in line
+    assert "pip install scikit-learn matplotlib tqdm" in line
 
 
 def test_demo_refuses_a_file_as_out_before_it_trains(tmp_path, monkeypatch):

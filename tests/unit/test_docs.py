@@ -1,5 +1,5 @@
 """The examples in docstrings, in the README and in every page of docs/ run and print what they say.
-Every public class has one, and every optimizer has a page and a row in the tables, with what it costs.
+Every public class has one. Every optimizer has a page, and a row in the tables with its costs.
 """
 
 import doctest
@@ -16,7 +16,7 @@ from fastadam.optimizers import CLASSES
 from fastadam.rules import RULES
 
 README = ROOT / "README.md"
-#: docs/embedding.md is a program of many files: tests/adapters/test_embedding.py builds and runs it
+#: docs/how-to/embedding.md is a program of many files: tests/adapters/test_embedding.py builds and runs it
 PAGES = [
     path
     for path in (README, *sorted((ROOT / "docs").rglob("*.md")))
@@ -56,7 +56,7 @@ def test_every_optimizer_shows_an_example_and_has_a_page(name):
     text = CLASSES[name].__doc__
     assert ">>> " in text
     assert ".. math::" in text
-    page = (ROOT / f"docs/optimizers/{name.lower()}.md").read_text()
+    page = (ROOT / f"docs/reference/optimizers/{name.lower()}.md").read_text()
     assert f".. autoclass:: fastadam.{name}\n" in page
     assert (ROOT / f"docs/pictures/{name.lower()}.svg").is_file()
 
@@ -78,9 +78,9 @@ def test_pages_say_what_an_optimizer_costs(name):
     promised = (
         f"Costs for each element of float32: states {states}, memory {memory} bytes, moved by a step {moved} bytes."
     )
-    assert promised in " ".join((ROOT / f"docs/optimizers/{name.lower()}.md").read_text().split())
+    assert promised in " ".join((ROOT / f"docs/reference/optimizers/{name.lower()}.md").read_text().split())
     row = rf"^\|[^|]*[`\[]{name}[`\]][^|]*\|[^|]*\| (.*) \|$"  # the costs follow the second cell
-    (cells,) = re.findall(row, (ROOT / "docs/optimizers/index.md").read_text(), re.M)
+    (cells,) = re.findall(row, (ROOT / "docs/reference/optimizers/index.md").read_text(), re.M)
     assert cells.split(" | ")[:3] == [states, memory, moved]
     (cells,) = re.findall(row, README.read_text(), re.M)
     assert cells.split(" | ") == [memory, moved]
@@ -88,12 +88,15 @@ def test_pages_say_what_an_optimizer_costs(name):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_of_a_page(page, capsys):
+    """A block that imports something stands by itself; one that imports nothing goes on from the block before it."""
+    scope = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         imported = set(re.findall(r"^ *(?:from|import) (\w+)", block, re.M))
         imported |= {NEED.get(name, name) for name in re.findall(r"fastadam\.adapters(?:\.| import )(\w+)", block)}
         if any(find_spec(library) is None for library in imported & OPTIONAL):
             continue
-        exec(block, {})
+        scope = {} if imported else scope
+        exec(block, scope)
         promised = re.findall(r"print\(.*\)  +# (.*)", block)
         assert capsys.readouterr().out.splitlines() == promised
 

@@ -1,5 +1,5 @@
-"""Mistakes that no call's arguments hold: what changes under way, a step within a step, what is not installed.
-Those of arguments are the table in `test_refused.py`.
+"""Mistakes outside of a call's arguments: changes during a step, a step within a step, missing packages.
+Those in arguments are in the tables of `test_refused.py`.
 """
 
 import re
@@ -58,5 +58,5 @@ def test_step_within_a_step():
 def test_numba_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "numba", None)
     monkeypatch.delitem(RULES["adam"].kernels, "numba", raising=False)
-    with pytest.raises(ImportError, match=re.escape("pip install 'fastadam[numba]'")):
+    with pytest.raises(ImportError, match=re.escape("pip install numba")):
         fastadam.Adam(np.ones(2), backend="numba")

@@ -1,5 +1,5 @@
-"""How an optimizer is held: structures of parameters and gradients, groups, options, bound gradients, layouts.
-Numbers are checked against the same optimizer over one plain array.
+"""The public interface of an optimizer: structures of parameters and gradients, groups, options, bound gradients,
+layouts. Results are compared with the same optimizer over one plain array.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Folders of memory-mapped states, over plain arrays: who may use one, what is kept, and what is refused."""
+"""Folders of memory-mapped states, for plain arrays: who may use one, what is kept, and what is refused."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""Parameters, gradients and states of 16 bits: converted tile by tile, computed in float32, the same bits everywhere.
-References convert with NumPy and ml_dtypes.
+"""16-bit parameters, gradients and states: converted tile by tile, computed in float32, the same bits everywhere.
+The references convert with NumPy and ml_dtypes.
 """
 
 import re
@@ -309,5 +309,5 @@ def test_narrow_gradients_of_float64(dtype, backend):
 
 def test_ml_dtypes_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    with pytest.raises(ImportError, match=re.escape("pip install 'fastadam[bfloat16]'")):
+    with pytest.raises(ImportError, match=re.escape("pip install ml_dtypes")):
         fastadam.Adam(np.ones(3, np.float32), state_dtype="bfloat16")

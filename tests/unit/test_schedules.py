@@ -1,5 +1,5 @@
-"""Learning-rate schedules: against their formulas everywhere, against torch and optax where they are installed.
-Then what they are as objects (equal, pickled, JSON), each error's text, their use in optimizers, and the example.
+"""Learning-rate schedules: against their formulas, and against torch and optax if they are installed.
+Then schedules as objects (equality, pickles, JSON), the text of each error, their use in optimizers, and the example.
 """
 
 import copy
@@ -48,7 +48,7 @@ if HAS_OPTAX:
     import optax
 
 EXAMPLE = ROOT / "examples/schedules.py"
-PAGE = ROOT / "docs/schedules.md"
+PAGE = ROOT / "docs/how-to/schedules.md"
 BUILT_IN = [name for name, factory in SCHEDULES.items() if factory.formula.__module__ == "fastadam.schedules"]
 #: but for the one that follows a loss, which has tests of its own
 OF_T = [name for name in BUILT_IN if name != "plateau"]

@@ -1,4 +1,4 @@
-"""Memory: layouts of parameters and gradients, what is copied, shared, replaced, and whose values hold."""
+"""Memory: layouts of parameters and gradients; what is copied, shared or replaced; which rank's values are used."""
 
 import itertools
 import time

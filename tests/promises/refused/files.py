@@ -1,4 +1,4 @@
-"""Checkpoints, dicts, pickles and folders that cannot be written or read: what test_damaged.py has not."""
+"""Checkpoints, dicts, pickles and folders that cannot be written or read, except those of test_damaged.py."""
 
 import copy
 import io
@@ -151,7 +151,7 @@ CASES = [
             ("folder.npz", IsADirectoryError, "[Errno 21] Is a directory: '{folder}/folder.npz'"),
             ("cut.npz", ValueError, "{folder}/cut.npz: no whole checkpoint of this optimizer: BadZipFile"),
             ("text.safetensors", ValueError,
-             "{folder}/text.safetensors: no checkpoint of fastadam: neither an .npz nor a .safetensors file"),
+             "{folder}/text.safetensors: not a checkpoint of fastadam: neither an .npz nor a .safetensors file"),
         )
     ),
     *(
@@ -172,7 +172,7 @@ CASES = [
          in_a_file("load", lambda w: (w.folder / "state.npz").open("ab")), ValueError,
          "path: <_io.BufferedWriter name='{folder}/state.npz'>: read"),
     Case("load from the end of a file", saved, lambda w: w.opt.load(io.BytesIO()), ValueError,
-         "<_io.BytesIO object at …>: no checkpoint of fastadam: nothing, from where the file stands; seek(0) first"),
+         "<_io.BytesIO object at …>: not a checkpoint of fastadam: nothing, from where the file stands; seek(0) first"),
     Case("load params=1", saved, lambda w: w.opt.load(w.folder / "state.npz", params=1), TypeError,
          "params: expected True or False, got 1 of type int"),
     Case("load strict=None", saved, lambda w: w.opt.load(w.folder / "state.npz", strict=None), TypeError,

@@ -1,4 +1,4 @@
-"""Groups that are added, options and rates of groups, schedules: what cannot be, and what is fixed at construction."""
+"""Groups that are added, options and rates of groups, schedules: invalid values, and values fixed at construction."""
 
 import copy
 from collections.abc import Callable
@@ -32,7 +32,7 @@ ADDED: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("no params", lambda w: {"lr": 0.1}, ValueError, "params[1]: expected a group with the key 'params', got the keys"),
     ("name of 3", lambda w: {"params": ones(2), "name": 3}, TypeError, "params[1]['name']: expected text or None, got"),
     ("name as number", lambda w: {"params": ones(2), "name": "3"}, ValueError,
-     "params[1]['name']: expected text, and no number, got '3'"),
+     "params[1]['name']: expected text that is not a number, got '3'"),
     ("integers", lambda w: {"params": ones(2, int)}, TypeError, f"params[1]['params']: {DTYPE}int64"),
     ("unknown", lambda w: {"params": ones(2), "rate": 1}, ValueError,
      "params[1]['rate']: unknown option; did you mean lr?"),

@@ -1,4 +1,4 @@
-"""Options that cannot be: given at construction, assigned to the optimizer or to a group, in a group that is added."""
+"""Invalid options: given at construction, assigned to the optimizer or to a group, or in a group that is added."""
 
 from functools import partial
 from typing import Any

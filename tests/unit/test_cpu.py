@@ -1,0 +1,21 @@
+"""Which instruction sets the processor runs, beside what Linux says of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from inside import BUILT_ISAS, backends
+
+CPUINFO = Path("/proc/cpuinfo")
+#: instruction set -> what Linux calls the instructions that it needs
+V3 = {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
+NEEDED = {"v4": V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}, "v3": V3, "base": set()}
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="Linux alone has this file")
+def test_as_linux_says():
+    found = re.search(r"^flags\s*: (.*)", CPUINFO.read_text(), re.M)
+    flags = set(found[1].split()) if found else set()
+    assert backends.available_isas() == [
+        isa for isa, needed in NEEDED.items() if isa in BUILT_ISAS and needed <= flags
+    ]
