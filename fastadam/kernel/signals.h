@@ -4,6 +4,7 @@
 #define FASTADAM_SIGNALS_H
 
 #include <signal.h>
+#include <stddef.h>
 
 #ifdef _WIN32 /* has no other way to set it than Python's */
 typedef int disposition_t;
