@@ -4,6 +4,7 @@
 #define FASTADAM_SIGNALS_H
 
 #include <signal.h>
+#include <stddef.h>
 
 #ifdef _WIN32 /* nothing to do: there only Python sets handlers */
 typedef int disposition_t;

@@ -16,6 +16,4 @@ NEEDED = {"v4": V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
 def test_as_linux_says():
     found = re.search(r"^flags\s*: (.*)", CPUINFO.read_text(), re.M)
     flags = set(found[1].split()) if found else set()
-    assert backends.available_isas() == [
-        isa for isa, needed in NEEDED.items() if isa in BUILT_ISAS and needed <= flags
-    ]
+    assert backends.available_isas() == [isa for isa, needed in NEEDED.items() if isa in BUILT_ISAS and needed <= flags]
