@@ -254,10 +254,7 @@ class Optimizer(Stepping, Stepped):
         self.core.zero_grads()
 
     def close(self) -> None:
-        """Unlock the folder of ``state_dir`` for another optimizer. This one cannot step any more.
-
-        Without a ``state_dir`` nothing happens.
-        """
+        """Unlock the folder of ``state_dir`` for another optimizer; this one cannot step any more. Else do nothing."""
         if self.core.store.is_open:
             with self.core.plan:
                 self.core.store.close()

@@ -122,7 +122,7 @@ class Groups(Telling, Sequence["Group"]):
         is_other = option.fixed and value != own[name]
         changed = {**own, name: value}
         if is_other or self.declaration.rule(changed) is not self.rules[k]:
-            raise ValueError(f"{_named(label, name)}: {shown(value)} needs other states; it is chosen at construction")
+            raise ValueError(f"{_named(label, name)}: {shown(value)} needs other states; choose it at construction")
         self.declaration.check(changed)
         return value
 
@@ -193,7 +193,7 @@ class Group(Telling, MutableMapping[str, Any]):
         self._groups.assign({self._index: values})
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError(f"{name}: a group's options are fixed in number; assign another value instead")
+        raise TypeError(f"{name}: an option of a group cannot be deleted; assign another value")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._groups.values[self._index])

@@ -177,7 +177,7 @@ def rate_or_schedule(name: str, value: Any) -> Any:
     if inspect.isfunction(value) and hasattr(value, "formula"):  # a function that makes schedules
         given = ", ".join(f"{own}=…" for own, p in signature.parameters.items() if p.default is p.empty)
         call = f"{value.__module__}.{value.__name__}({given})"
-        raise TypeError(f"{name}: expected a number or a schedule, got what makes one; call it: {call}")
+        raise TypeError(f"{name}: expected a number or a schedule, got a function that makes one; call it: {call}")
     try:
         signature.bind(1)
     except TypeError as error:

@@ -140,7 +140,7 @@ class Schedule(Telling):
         """
         loss = _loss("loss", loss)
         if not self.following:
-            raise TypeError(f"report: {self!r} follows no loss, but t alone; schedules.plateau follows one")
+            raise TypeError(f"report: {self!r} depends on t alone, not on a loss; schedules.plateau follows one")
         for part in {id(part): part for part in self.following}.values():  # each once, even if it occurs twice
             part.hear(loss)
 

@@ -173,7 +173,7 @@ class Tree:
             raise
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             what = "params:" if self.owner is None else "params: .parameters"
-            text = f"{what} has not the structure that it had at construction: {error}"
+            text = f"{what} does not have the structure that it had at construction: {error}"
             raise (TypeError if isinstance(error, (TypeError, AttributeError)) else ValueError)(text) from error
         if any(one is not other for one, other in zip(found, again, strict=True)):
             raise TypeError("params: gives another array at each read, so a step in place would be lost")

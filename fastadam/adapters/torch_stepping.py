@@ -172,7 +172,7 @@ def _refuse_strays(groups: list[dict[str, Any]]) -> None:
 def _refuse_who_needs_all(optimizer: Any) -> None:
     """Refuse anything that reads or changes all gradients before the first parameter is stepped."""
     if _hooks("before", optimizer):
-        raise RuntimeError("stepping(): a hook is registered for before steps, with all gradients; use step()")
+        raise RuntimeError("stepping(): a registered hook needs all gradients before the step; use step()")
     for name in ("grad_scale", "found_inf"):
         if getattr(optimizer, name, None) is not None:
             raise RuntimeError(f"stepping(): {name} is set, by a GradScaler, which needs all gradients; use step()")

@@ -34,6 +34,6 @@ def need_version(where: str, came: Any) -> None:
     if type(came) is int and came == 1:
         raise Mismatch(
             f"{where}: version: expected {VERSION}, got 1, which counts the steps of each group; version {VERSION} "
-            "counts those of each parameter. Begin anew, or load it with the fastadam that wrote it"
+            "counts those of each parameter. Start a new run, or load it with the version of fastadam that wrote it"
         )
     need_same(f"{where}: version", came, VERSION)

@@ -51,9 +51,9 @@ def load(
 def need_params(where: str, wanted: bool | None, are_there: bool, stacklevel: int) -> None:
     """Refuse a checkpoint without parameters if `wanted` is True. Warn if it is None."""
     if not are_there and wanted is not False:
-        text = f"{where}: was saved without parameters, which save(path, params=True) writes, too"
+        text = f"{where}: was saved without parameters; save(path, params=True) writes them"
         need(wanted is None, text)
-        way = "say load(path, params=False) if you restore them in another way"
+        way = "pass params=False if you restore them in another way"
         warnings.warn(f"{text}; they stay as they are: {way}", stacklevel=stacklevel)
 
 

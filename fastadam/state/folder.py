@@ -95,7 +95,7 @@ class Folder:
             )
             need(
                 skipped >= 0 and all(0 <= count <= t for count in steps),
-                f"state_dir: {self.path / 'steps.npy'}: no counts of steps: {[t, skipped, *steps]}; expected "
+                f"state_dir: {self.path / 'steps.npy'}: not counts of steps: {[t, skipped, *steps]}; expected "
                 "skipped >= 0, and the steps of each parameter >= 0 and <= t",
             )
 
@@ -230,5 +230,5 @@ def _loads(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise Mismatch(f"state_dir: {path}: no description of states: {error}") from error
+        raise Mismatch(f"state_dir: {path}: not a description of states: {error}") from error
     return mapping(f"state_dir: {path}", found)

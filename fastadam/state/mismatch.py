@@ -64,7 +64,7 @@ def reading(where: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(_cut(f"{where}: no whole checkpoint of this optimizer: {what}")) from error
+        raise ValueError(_cut(f"{where}: not a complete checkpoint of this optimizer: {what}")) from error
 
 
 def _cut(message: str) -> str:

@@ -53,7 +53,7 @@ def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
             return np.ndarray(shape, dtype, source.memory, first, order="F" if is_fortran else "C")
 
         meta = fetch(META)
-        need(meta.nbytes <= MAX_META, f"{where}: a description of {meta.nbytes} bytes is none of ours")
+        need(meta.nbytes <= MAX_META, f"{where}: a description of {meta.nbytes} bytes is too long")
         entries = [name.removesuffix(".npy") for name in names]
         need(len(set(entries)) == len(entries), f"{where}: has two entries of one name")
         first_zip = min(info.header_offset for info in archive.infolist())

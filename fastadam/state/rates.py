@@ -29,7 +29,7 @@ class Rates:
     def decoded(self, name: str, value: Any, own: Any) -> Any:
         """The optimizer's new rate. The present rate `own` stays if the checkpoint has only the repr of a function."""
         if isinstance(value, dict) and set(value) == {"function"}:
-            need(callable(own), f"{name}: was a function, which a file does not keep; assign it first")
+            need(callable(own), f"{name}: was a function, which files do not store; assign it before you load")
             return own
         came = from_json(value) if isinstance(value, dict) else value
         if not isinstance(came, Schedule):

@@ -297,10 +297,13 @@ def slots_of(
     shapes, orders = (mapping(f"{source}: {name}", meta.get(name, {})) for name in ("shapes", "orders"))
     for key, shape in shapes.items():
         is_shape = isinstance(shape, list) and all(type(n) is int for n in shape)
-        need(is_shape, f"{source}: shapes: {shown(key)}: no shape")
+        need(is_shape, f"{source}: shapes: {shown(key)}: not a shape")
     for key, order in orders.items():
         is_order = isinstance(order, list) and all(type(axis) is int for axis in order)
-        need(is_order and sorted(order) == list(range(len(order))), f"{source}: orders: {shown(key)}: no order of axes")
+        need(
+            is_order and sorted(order) == list(range(len(order))),
+            f"{source}: orders: {shown(key)}: not an order of axes",
+        )
     found = {}
     for key, p in params.items():
         shape, order = shapes.get(key, list(p.shape)), orders.get(key, list(range(p.ndim)))
@@ -358,7 +361,7 @@ def _common(
     came: dict[str, dict[str, np.ndarray]] = {key: {} for key in keys}
     for entry in entries:
         name, slash, rest = entry.partition("/")
-        need(slash + rest in key_of, f"{source}: {entry}: is of none of its own parameters")
+        need(slash + rest in key_of, f"{source}: {entry}: belongs to none of its parameters")
         came[key_of[slash + rest]][name] = array_of(f"{source}: {entry}", fetch(entry))
     shared = [key for key in own.params if key in came]
     fitting = [key for key in shared if _fits(slots[key], came[key])]

@@ -147,7 +147,7 @@ NPZ: list[tuple[str, Change, str]] = [
     ("lr of a state in part", group("lr", {"schedule": "plateau", "lr": 1, "state": [1]}), "state: expected nothing"),
     ("lr of a bad state", group("lr", {"schedule": "plateau", "lr": 1, "state": [1, 1, -1, 0]}), "state[2]: expected"),
     ("lr of deep schedules", group("lr", deep_schedule(200)), "nested"),
-    ("lr a function", group("lr", {"function": "<function f>"}), "lr: was a function, which a file does not keep"),
+    ("lr a function", group("lr", {"function": "<function f>"}), "lr: was a function, which files do not store"),
     ("lr a function and more", group("lr", {"function": "f", "x": 1}), "schedule: expected one of"),
     *((f"betas {v!r}", group("betas", v), "betas") for v in ([0.9], [0.9, 1], [0.9, "0.9"], "ab", 0.9, None, [[], []])),
     ("eps", group("eps", -1e-8), "eps: expected a number >= 0"),
@@ -305,7 +305,7 @@ def test_description_without_bounds(suffix: str, tmp_path: Path, monkeypatch: py
         victim.opt.save(victim.path)
     assert victim.path.read_bytes() == victim.good
     if suffix == ".npz":  # safetensors has a bound of its own
-        with pytest.raises(ValueError, match=r"a description of \d+ bytes is none of ours"):
+        with pytest.raises(ValueError, match=r"a description of \d+ bytes is too long"):
             victim.opt.load(victim.path)
         assert snapshot(victim.opt) == victim.kept
 

@@ -162,7 +162,7 @@ def test_functions(suffix: str, tmp_path: Path) -> None:
     with files.load(path, made(lr=len), check, params=False) as fit:
         assert fit.options[0]["lr"] is len  # which stays
     with (
-        pytest.raises(ValueError, match="lr: was a function, which a file does not keep"),
+        pytest.raises(ValueError, match="lr: was a function, which files do not store"),
         files.load(path, made(), check),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Both ways to step (each rank steps its share, or each steps everything): the same results, and the choice of the way."""
+"""Both ways to step (each rank its share, or each rank everything): the same results, and the choice of the way."""
 
 import itertools
 import sys

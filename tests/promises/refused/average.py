@@ -81,7 +81,11 @@ MODELS: dict[str, tuple[dict[str, Any], Any, str]] = {
         "params['W']: expected float64 like its average, got complex128",
     ),
     "text": ({"W": "weights"}, TypeError, f"params['W']: {ARRAY}str"),
-    "one more": ({"c": np.ones(3)}, ValueError, "params: has not the structure that it had at construction: …unknown"),
+    "one more": (
+        {"c": np.ones(3)},
+        ValueError,
+        "params: does not have the structure that it had at construction: …unknown",
+    ),
 }
 
 CALLS: list[tuple[str, Callable[[Any], Any], Any, str]] = [
