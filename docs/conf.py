@@ -39,13 +39,12 @@ napoleon_use_ivar = True  # attributes of a docstring are described once, not ag
 PICTURE = re.compile(r'<picture><source [^>]*>\s*<img src="[^"]*?/([\w-]+)-light.svg" alt="([^"]*)"></picture>')
 
 
-def follow_the_toggle(*event):
+def follow_the_switch(app, docname, source):
     """Write such a picture as two images of the theme's own kinds, which follow its switch between light and dark."""
     image = "```{image} /reports/pictures/\\1-%s.svg\n:alt: \\2\n:class: only-%s\n```\n"
-    event[-1][0] = PICTURE.sub("\n" + "".join(image % (kind, kind) for kind in ("light", "dark")), event[-1][0])
+    source[0] = PICTURE.sub("\n" + "".join(image % (kind, kind) for kind in ("light", "dark")), source[0])
 
 
 def setup(app):
-    """For the pages, and for those that they include."""
-    app.connect("source-read", follow_the_toggle)
-    app.connect("include-read", follow_the_toggle)
+    """What Sphinx calls."""
+    app.connect("source-read", follow_the_switch)
