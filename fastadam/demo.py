@@ -193,7 +193,8 @@ def draw_contest(plain: Contestant, fast: Contestant) -> Figure:
 
 def loss(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Rosenbrock's function."""
-    return (1 - x) ** 2 + STEEPNESS * (y - x * x) ** 2
+    value: np.ndarray = (1 - x) ** 2 + STEEPNESS * (y - x * x) ** 2
+    return value
 
 
 def gradient(point: np.ndarray) -> np.ndarray:
