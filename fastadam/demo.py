@@ -19,6 +19,7 @@ from tqdm import tqdm
 from . import SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSprop
 from .adapters import article
 from .plain import PlainAdam
+from .schedules import cosine
 
 BATCH = 32
 TEST_SIZE = 360
@@ -37,7 +38,7 @@ OPTIMIZERS: dict[str, tuple[Callable[[np.ndarray], Optimizer], str, str]] = {
     "SGD (lr 0.002, momentum 0.9)": (lambda x: SGD(x, lr=0.002, momentum=0.9), "#009E73", "-"),
     "Adagrad (lr 1)": (lambda x: Adagrad(x, lr=1.0), "#E69F00", "-"),
     "RMSprop (lr 0.1)": (lambda x: RMSprop(x, lr=0.1), "#D55E00", "--"),
-    "Lion (lr 0.02)": (lambda x: Lion(x, lr=0.02), "#CC79A7", "-."),
+    "Lion (lr 0.04 to 0)": (lambda x: Lion(x, lr=cosine(0.04, STEPS)), "#CC79A7", "-."),
 }
 PLAIN_COLOUR, FAST_COLOUR, GREY = "#E69F00", "#0072B2", "0.45"
 
@@ -192,7 +193,8 @@ def draw_contest(plain: Contestant, fast: Contestant) -> Figure:
 
 def loss(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Rosenbrock's function."""
-    return (1 - x) ** 2 + STEEPNESS * (y - x * x) ** 2
+    value: np.ndarray = (1 - x) ** 2 + STEEPNESS * (y - x * x) ** 2
+    return value
 
 
 def gradient(point: np.ndarray) -> np.ndarray:
@@ -225,7 +227,9 @@ def draw_trajectories() -> Figure:
         _draw_path(axes[str(k)], path, descent, label, colour)
         loss_axes.semilogy(loss(*path.T), style, color=colour, linewidth=2.2, label=label)
     loss_axes.semilogy(loss(*descent.T), ":", color=GREY, linewidth=2, label=f"gradient descent (lr {DESCENT_RATE})")
-    loss_axes.set(title="Loss", xlabel="iteration", ylabel="f(x, y)", xlim=(0, STEPS), ylim=(1e-5, 1e2))
+    loss_axes.set(
+        title="Loss", xlabel="iteration", ylabel="f(x, y)", xlim=(0, STEPS), ylim=(1e-7, 1e2)
+    )  # room for the legend
     loss_axes.grid(alpha=0.25)
     loss_axes.legend(loc="lower left")
     return figure
