@@ -1,5 +1,6 @@
-"""The article's demo: its bowl under all of its optimizers, and what "each element by itself" means when it is turned.
-Run ``python examples/article_demo.py [--out FILE]``; ``pip install '.[demo]'`` brings what it needs.
+"""The demo of the article (see fastadam.adapters.article): a quadratic bowl, minimized by all of the article's
+optimizers. Then the same bowl rotated, which shows that these optimizers scale each element separately.
+Run ``python examples/article_demo.py [--out FILE]``. It needs scikit-learn, Matplotlib and tqdm.
 """
 
 import argparse
@@ -19,7 +20,7 @@ CURVATURE, START = np.array([1.0, 50.0]), np.array([10.0, 10.0])  # the article'
 STEPS, RATE, ANGLE = 100, 0.4, 30  # the article's number of steps and its rate; degrees
 STRAIGHT, TURNED = "#0072B2", "#D55E00"
 
-#: label -> optimizer of an object; 0.4 is the article's, the others bring each to the minimum of the bowl as it stands
+#: label -> optimizer of an object; the rate 0.4 is the article's, the others reach the minimum of the unrotated bowl
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "Adam, α = 0.4": lambda bowl: Adam(bowl, alpha=RATE),
     "Adam, α = 2 / √t": lambda bowl: Adam(bowl, alpha=2.0, alpha_decay=True),
@@ -31,7 +32,8 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
 
 
 class Bowl:
-    """y₀² + 50 y₁², turned by an angle, as an object of the article's: parameters, grad, and how grad is computed."""
+    """y₀² + 50 y₁², rotated by an angle, as an object for the article's classes: parameters, grad, and its
+    computation."""
 
     def __init__(self, degrees: float) -> None:
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -40,11 +42,11 @@ class Bowl:
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Forget the gradient."""
+        """Set the gradient to zero."""
         self.grad = np.zeros(2)
 
     def calc_grad(self) -> None:
-        """Add the gradient here; turned by 0, the article's."""
+        """Add the gradient at the parameters. Without rotation it is the article's."""
         self.grad += 2 * CURVATURE * self.place() @ self.axes
 
     def place(self) -> np.ndarray:
@@ -53,7 +55,7 @@ class Bowl:
 
 
 def descend(make: Callable[[Any], Any], degrees: float = 0.0) -> np.ndarray:
-    """The places that an optimizer visits, along the bowl's own axes: the loop of the article."""
+    """The points that an optimizer visits, along the bowl's own axes. The loop is the article's."""
     bowl = Bowl(degrees)
     optimizer = make(bowl)
     path = [bowl.place()]
@@ -76,11 +78,11 @@ def loss(path: np.ndarray) -> np.ndarray:
 
 
 def draw(paths: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """A panel for each optimizer: its two ways over the contour lines, and their loss below."""
+    """A panel for each optimizer: its two paths over the contour lines, and their losses below."""
     figure = Figure(figsize=(14, 11), dpi=110, layout="constrained")
     figure.suptitle(
-        f"The article's optimizers: {STEPS} steps on y₀² + 50 y₁² as it stands and turned by {ANGLE}°, along its axes\n"
-        "each element is scaled by itself: where the bowl's axes are the elements', the way is straight; otherwise not",
+        f"The article's optimizers: {STEPS} steps on y₀² + 50 y₁², as it is and rotated by {ANGLE}°, along its axes\n"
+        "They scale each element separately: the path is straight only if the bowl's axes are those of the elements",
         fontsize=14,
     )
     panels = figure.subplots(4, 3, height_ratios=[3, 1, 3, 1])
@@ -96,7 +98,7 @@ def draw_paths(axes: Axes, pair: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = np.linspace(-6, 14, 200), np.linspace(-4, 11, 200)
     f = np.add.outer(CURVATURE[1] * y**2, CURVATURE[0] * x**2)
     axes.contour(x, y, f, levels=np.geomspace(3, 6000, 10), colors="0.8", linewidths=0.8)
-    for path, colour, what in zip(pair, (STRAIGHT, TURNED), ("as it stands", "turned"), strict=True):
+    for path, colour, what in zip(pair, (STRAIGHT, TURNED), ("as it is", "rotated"), strict=True):
         axes.plot(*path.T, "o-", color=colour, linewidth=1, markersize=4.5, alpha=0.6, markeredgewidth=0, label=what)
     axes.plot(0, 0, "+", color="black", markersize=12, zorder=3)
     axes.legend(loc="upper left")
@@ -111,16 +113,16 @@ def draw_losses(axes: Axes, pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line for each optimizer, compare Adam with the article's NumPy, and draw all ways."""
-    parser = argparse.ArgumentParser(description="Draw the article's optimizers on its bowl, as it stands and turned.")
+    """Print a line for each optimizer, compare Adam with the article's NumPy, and draw all paths."""
+    parser = argparse.ArgumentParser(description="Draw the article's optimizers on its bowl, as it is and rotated.")
     parser.add_argument("--out", type=Path, default=Path("article_demo.png"), help="the picture (default: %(default)s)")
     out = parser.parse_args(arguments).out
     paths = {label: (descend(make), descend(make, ANGLE)) for label, make in tqdm(OPTIMIZERS.items(), unit="optimizer")}
-    print(f"loss after {STEPS} steps       as it stands   turned by {ANGLE}°")
+    print(f"loss after {STEPS} steps           as it is  rotated by {ANGLE}°")
     for label, (straight, turned) in paths.items():
         print(f"{label:<24}{loss(straight)[-1]:>14.2g}{loss(turned)[-1]:>16.2g}")
     difference = np.abs(paths["Adam, α = 0.4"][0] - descend(plain_adam)).max()
-    print(f"largest difference of Adam's way from that of the article's NumPy: {difference:.2g}")
+    print(f"largest difference between the paths of Adam and of plain NumPy: {difference:.2g}")
     draw(paths).savefig(out)
     print(f"wrote {out}")
 

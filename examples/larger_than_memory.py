@@ -1,5 +1,5 @@
-"""Adam over parameters and states larger than the memory that this process may have: all of them mapped from files.
-Run it (--help says what can be chosen): it limits its own memory, steps, and goes on from the folder of the states.
+"""Adam with parameters and states that are larger than the memory of the process: all of them are memory-mapped files.
+Run it (--help lists the options). It limits its own memory, steps, and then continues from the folder of the states.
 """
 
 import argparse
@@ -17,7 +17,7 @@ except ImportError:  # Windows
 
 
 def limit_memory(more: int) -> bool:
-    """Allow this process `more` MiB beside what it has; files that are mapped do not count. Only Linux can."""
+    """Allow this process `more` MiB in addition to its present memory. Mapped files do not count. Linux only."""
     status = Path("/proc/self/status")
     if resource is None or not status.exists():
         return False
@@ -27,7 +27,7 @@ def limit_memory(more: int) -> bool:
 
 
 def descend(params: np.ndarray, grads: np.ndarray, states: Path, steps: int) -> None:
-    """Steps towards the minimum of |params - 1|² / 2, on from those that the folder `states` has seen."""
+    """Minimize |params - 1|² / 2 by `steps` steps, which continue from the states in the folder."""
     opt = fastadam.Adam(params, lr=0.1, grads=grads, state_dir=states, n_threads=2)
     begun = opt.t
     for _ in range(steps):
@@ -37,8 +37,8 @@ def descend(params: np.ndarray, grads: np.ndarray, states: Path, steps: int) -> 
 
 
 def run(folder: Path, size: int, memory: int, steps: int) -> None:
-    """All of it, in files of `size` MiB."""
-    shape = (size, 1 << 18)  # a MiB of float32 a row
+    """Run the whole example, with files of `size` MiB."""
+    shape = (size, 1 << 18)  # each row is one MiB of float32
     is_limited = limit_memory(memory)
     print(f"memory: {f'{memory} MiB more than now' if is_limited else 'not limited on this system'}")
     print(f"params: {size} MiB, as much of gradients, twice as much of states")

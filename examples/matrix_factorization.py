@@ -1,7 +1,7 @@
-"""Who likes what: a table of users and a table of items. A batch of ratings meets few rows of both. The same training
-runs by dense gradients, by lazy rows and by exact rows, in plain NumPy.
-Run ``python examples/matrix_factorization.py [--out FILE]``; ``pip install '.[demo]'`` brings what it needs. It writes
-picture, and its figures beside it as JSON.
+"""Matrix factorization of ratings in plain NumPy: a table of users and a table of items. A batch of ratings needs few
+rows of both. The same training runs with dense gradients, with lazy rows and with exact rows.
+Run ``python examples/matrix_factorization.py [--out FILE]``. It needs Matplotlib and tqdm. It writes a picture, and the
+figures beside it as JSON.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def draw_ratings(n: int, rng: np.random.Generator, tastes: list[np.ndarray]) -> 
 
 
 class Training:
-    """Two tables, their optimizer, and what came of the steps."""
+    """Two tables, their optimizer, and the results of the steps."""
 
     def __init__(self, way: str, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -49,10 +49,10 @@ class Training:
         self.optimizer = fastadam.Adam(self.tables, lr=RATE, rows=rows, n_threads=2)
         self.dense = [np.zeros_like(table) for table in self.tables]
         self.seconds = {"in all": 0.0, "steps": 0.0, "flushes": 0.0}
-        self.curve: list[tuple[int, float, float]] = []  # steps, seconds, the loss of the test
+        self.curve: list[tuple[int, float, float]] = []  # steps, seconds, test loss
 
     def grads_of(self, numbers: Sequence[np.ndarray], values: list[np.ndarray]) -> list:
-        """The gradients of both tables, given the rows that a batch meets."""
+        """The gradients of both tables, from the rows of a batch."""
         if self.way != "dense":
             return [Rows(index, rows) for index, rows in zip(numbers, values, strict=True)]
         for grad, index, rows in zip(self.dense, numbers, values, strict=True):
@@ -61,9 +61,9 @@ class Training:
         return self.dense
 
     def step(self, batch: Ratings) -> None:
-        """A step towards a smaller mean square of the errors."""
+        """Do one step that reduces the mean squared error."""
         *numbers, ratings = batch
-        self.flush(numbers)  # so that the rows are read as dense steps would have left them
+        self.flush(numbers)  # so that the rows have the values that dense steps would give
         users, items = (table[index] for table, index in zip(self.tables, numbers, strict=True))
         error = (users * items).sum(axis=1) - ratings
         error *= 2 / len(ratings)
@@ -73,13 +73,13 @@ class Training:
         self.seconds["steps"] += time.perf_counter() - start
 
     def flush(self, numbers: Sequence[np.ndarray] | None = None) -> None:
-        """Have these rows, or all, make up for the steps that they missed; of lazy rows nothing happens."""
+        """Apply the steps that these rows, or all rows, have missed. Lazy rows do not change."""
         start = time.perf_counter()
         self.optimizer.flush(numbers)
         self.seconds["flushes"] += time.perf_counter() - start
 
     def run(self, batches: list[Ratings], test: Ratings) -> None:
-        """Train, and look at the test now and then."""
+        """Train, and compute the test loss from time to time."""
         for k, batch in enumerate(tqdm(batches, desc=self.way, unit="step"), start=1):
             start = time.perf_counter()
             self.step(batch)
@@ -91,29 +91,29 @@ class Training:
                 self.curve.append((k, self.seconds["in all"], self.loss(test)))
 
     def loss(self, ratings: Ratings) -> float:
-        """The mean square of the errors."""
+        """The mean squared error."""
         users, items = (table[index] for table, index in zip(self.tables, ratings[:2], strict=True))
         return float(np.mean(((users * items).sum(axis=1) - ratings[2]) ** 2))
 
     def milliseconds(self) -> dict[str, float]:
-        """What a step takes: in all, and in the parts of the optimizer."""
+        """The time of a step: the total, and the parts of the optimizer."""
         return {part: round(1e3 * seconds / self.curve[-1][0], 4) for part, seconds in self.seconds.items()}
 
 
 def draw(trainings: list[Training]) -> Figure:
-    """The losses of the test, by steps and by seconds, and what a step takes."""
+    """The test losses by steps and by seconds, and the time of a step."""
     figure = Figure(figsize=(15, 8.5), dpi=110, layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
     for training in trainings:
         steps, seconds, losses = zip(*training.curve, strict=True)
-        is_under = training.way == "dense"  # exact rows lie on it
+        is_under = training.way == "dense"  # the curve of exact rows lies on it
         width, alpha = (6, 0.4) if is_under else (2, 0.9)
         style = {"color": WAYS[training.way], "label": training.way, "linewidth": width, "alpha": alpha}
         axes[0].plot(steps, losses, **style)
         axes[1].plot(seconds, losses, **style)
     for place, what in zip(axes, ("step", "second"), strict=False):
         place.axhline(NOISE**2, color="0.5", linestyle=":", label="noise of the ratings")
-        place.set(title=f"Loss of the test by {what}s", xlabel=what, ylabel="mean square of the errors", yscale="log")
+        place.set(title=f"Test loss by {what}s", xlabel=what, ylabel="mean squared error", yscale="log")
         place.grid(alpha=0.25)
         place.legend()
     axes[1].set(xscale="log")
@@ -122,7 +122,7 @@ def draw(trainings: list[Training]) -> Figure:
 
 
 def draw_times(axes: Axes, trainings: list[Training]) -> None:
-    """A bar for each way. In its colour: the optimizer's steps and, of the dense way, writing the gradient's arrays."""
+    """A bar for each way. The coloured part is the optimizer's steps, with the time to write dense gradients."""
     for place, training in enumerate(trainings):
         whole, steps, flushes = training.milliseconds().values()
         axes.bar(place, whole, color="0.8", label=None if place else "gather, errors")
@@ -135,7 +135,7 @@ def draw_times(axes: Axes, trainings: list[Training]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train in each way, tell, draw."""
+    """Train in each way, print the results, draw."""
     parser = argparse.ArgumentParser(description="Factorize ratings by dense gradients, by lazy and by exact rows.")
     parser.add_argument("--out", type=Path, default=Path("matrix_factorization.png"), help="the picture (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of ratings and first tables (default: %(default)s)")

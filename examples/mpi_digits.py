@@ -1,5 +1,6 @@
-"""A network on handwritten digits, trained by several processes: each has a part of every batch, and of the states.
-Run ``mpiexec -n 2 python examples/mpi_digits.py [--out FILE]``; ``pip install '.[mpi,demo]'`` brings what it needs.
+"""A network for handwritten digits, trained by several processes. Each has a part of every batch, and of the states.
+Run ``mpiexec -n 2 python examples/mpi_digits.py [--out FILE]``. It needs mpi4py, MPI, scikit-learn, Matplotlib and
+tqdm.
 """
 
 import argparse
@@ -25,7 +26,7 @@ Arrays = list[np.ndarray]
 
 
 def weights() -> Arrays:
-    """The weights and biases of each layer, the same ones in every process."""
+    """The weights and biases of each layer, the same in every process."""
     rng = np.random.default_rng(0)
     params: Arrays = []
     for n_in, n_out in pairwise(SIZES):
@@ -35,7 +36,7 @@ def weights() -> Arrays:
 
 
 def forward(params: Arrays, x: np.ndarray) -> Arrays:
-    """The values of each layer; the last are the classes' probabilities."""
+    """The values of each layer. The last are the probabilities of the classes."""
     layers = [x]
     for weight, bias in zip(params[::2], params[1::2], strict=True):
         layers.append(np.maximum(layers[-1] @ weight + bias, 0))
@@ -46,7 +47,7 @@ def forward(params: Arrays, x: np.ndarray) -> Arrays:
 
 
 def backward(params: Arrays, x: np.ndarray, labels: np.ndarray, grads: Arrays) -> float:
-    """The mean cross-entropy of these images; its gradients are written to `grads`."""
+    """The mean cross-entropy of these images. Its gradients are written to `grads`."""
     layers = forward(params, x)
     picked = np.arange(len(x)), labels
     loss = -np.log(np.maximum(layers[-1][picked], 1e-12)).mean()
@@ -63,7 +64,7 @@ def backward(params: Arrays, x: np.ndarray, labels: np.ndarray, grads: Arrays) -
 def train(
     params: Arrays, grads: Arrays, step: Callable[[], None], data: tuple, comm: MPI.Comm, epochs: int, shown: bool
 ) -> list[float]:
-    """The losses of all steps, each over a whole batch, of which every rank of `comm` has an equal part."""
+    """The losses of all steps. Each is that of a whole batch, which the ranks of `comm` share equally."""
     losses = []
     for epoch in tqdm(range(epochs), desc=f"{comm.size} at work", unit="epoch", disable=not shown):
         rows = np.random.default_rng(epoch).permutation(len(data[0]))
@@ -76,7 +77,7 @@ def train(
 
 
 def draw(losses: dict[str, list[float]], kept: dict[str, dict[str, int]]) -> Figure:
-    """Both loss curves, how far they are apart, and the bytes that each process keeps."""
+    """Both loss curves, their difference, and the bytes that each process keeps."""
     figure = Figure(figsize=(16, 8), dpi=110, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[2.2, 1])
     curves, difference = left.subplots(2, 1, height_ratios=[2, 1], sharex=True)
@@ -100,7 +101,7 @@ def draw(losses: dict[str, list[float]], kept: dict[str, dict[str, int]]) -> Fig
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train with all processes, then with one; compare, draw."""
+    """Train with all processes, then with one, compare, draw."""
     parser = argparse.ArgumentParser(description="Train a NumPy network on digits with several processes.")
     parser.add_argument("--out", type=Path, default=Path("mpi_digits.png"), help="the picture (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=12, help="how often the digits are seen (default: %(default)s)")
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     test, data = (((images[part] / 16).astype(np.float32), labels[part]) for part in np.split(rows, [TEST_SIZE]))
 
     threadpool_limits(1)  # in matrix products: the processes share the processors
-    params = flat(weights())  # one piece of memory, from which parameters travel
+    params = flat(weights())  # one piece of memory, from which MPI sends the parameters
     opt = Sharded(fastadam.AdamW, params, comm, **OPTIONS)  # the changed line: fastadam.AdamW(params, **OPTIONS)
     parallel = train(params, opt.grads, opt.step, data, comm, epochs, shown=comm.rank == 0)
 

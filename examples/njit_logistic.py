@@ -1,5 +1,5 @@
-"""Logistic regression in one @njit loop: gradients and Adam's steps, with no interpreter between them.
-Run ``python examples/njit_logistic.py [--out FILE]``; ``pip install '.[demo,numba]'`` brings what it needs.
+"""Logistic regression in one @njit loop: gradients and Adam steps, without the interpreter between them.
+Run ``python examples/njit_logistic.py [--out FILE]``. It needs Numba, scikit-learn, Matplotlib and tqdm.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from fastadam.plain import PlainAdam
 EPOCHS, BATCH, TEST_SIZE, LR = 60, 8, 169, 0.01
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 DECAYS = np.geomspace(1e-4, 10, 60)
-SHOWN = 6  # weights that the picture names
+SHOWN = 6  # the number of weights that the picture names
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @njit
 def fit(x, y, order, decay, w):
-    """Weights by Adam, in place: each row of `order` is a mini-batch; `decay` is L2, added to the gradient."""
+    """Fit the weights in place with Adam. Each row of `order` is a mini-batch. `decay` is L2, added to the gradient."""
     m, v, g = np.zeros_like(w), np.zeros_like(w), np.empty_like(w)
     for t in range(len(order)):
         g[:] = 0.0
@@ -42,26 +42,26 @@ def fit(x, y, order, decay, w):
 
 
 def gradient(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """The same in NumPy, of a mini-batch."""
+    """The gradient of a mini-batch in NumPy."""
     return x.T @ (1 / (1 + np.exp(-(x @ w))) - y) / len(y)
 
 
 def fit_by_class(x: np.ndarray, y: np.ndarray, order: np.ndarray, decay: float, w: np.ndarray) -> None:
-    """The same steps by fastadam's class, in a loop of Python's."""
+    """The same steps with fastadam's class, in a Python loop."""
     optimizer = fastadam.Adam(w, lr=LR, betas=(BETA1, BETA2), eps=EPS, weight_decay=decay, eps_hat=True)
     for rows in order:
         optimizer.step(gradient(x[rows], y[rows], w))
 
 
 class Weights:
-    """What the article's class steps."""
+    """An object with parameters and gradient, for `PlainAdam`."""
 
     def __init__(self, w: np.ndarray) -> None:
         self.parameters, self.grad = w, np.zeros_like(w)
 
 
 def fit_in_numpy(x: np.ndarray, y: np.ndarray, order: np.ndarray, decay: float, w: np.ndarray) -> None:
-    """The same steps by the article's NumPy."""
+    """The same steps in plain NumPy."""
     weights = Weights(w)
     optimizer = PlainAdam(weights)
     optimizer.alpha = LR
@@ -71,7 +71,7 @@ def fit_in_numpy(x: np.ndarray, y: np.ndarray, order: np.ndarray, decay: float, 
 
 
 def timed(fit: Callable[..., None], *data: np.ndarray) -> tuple[np.ndarray, float]:
-    """The weights of a fit without decay, and its seconds, the best of three."""
+    """The weights of a fit without decay, and its time in seconds, the best of three."""
     seconds = []
     for _ in range(3):
         w = np.zeros(data[0].shape[1])
@@ -82,7 +82,7 @@ def timed(fit: Callable[..., None], *data: np.ndarray) -> tuple[np.ndarray, floa
 
 
 def load(seed: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], list[str], np.ndarray]:
-    """Training and test data in units of the training's spread, the names of the columns, and the batches."""
+    """Training and test data, standardized by the training data; the names of the columns; the batches."""
     data = load_breast_cancer()
     rng = np.random.default_rng(seed)
     test, train = np.split(rng.permutation(len(data.target)), [TEST_SIZE])
@@ -98,7 +98,7 @@ def accuracy(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
 
 
 def path(train: tuple[np.ndarray, ...], order: np.ndarray) -> np.ndarray:
-    """The weights of each decay."""
+    """The fitted weights for each decay."""
     weights = []
     for decay in tqdm(DECAYS, desc="decays", unit="fit"):
         w = np.zeros(train[0].shape[1])
@@ -108,7 +108,7 @@ def path(train: tuple[np.ndarray, ...], order: np.ndarray) -> np.ndarray:
 
 
 def draw(times: dict[str, float], steps: int, weights: np.ndarray, names: list[str], scores: np.ndarray) -> Figure:
-    """The time of a step in each loop; the weights, and the accuracies, by decay."""
+    """The time of a step in each loop, and the weights and accuracies by decay."""
     figure = Figure(figsize=(15, 8.5), dpi=110, layout="constrained")
     axes = figure.subplot_mosaic("TW;AW", width_ratios=[1, 1.4])
     figure.suptitle(
@@ -129,7 +129,7 @@ def draw(times: dict[str, float], steps: int, weights: np.ndarray, names: list[s
 
 
 def draw_path(axes: Axes, weights: np.ndarray, names: list[str]) -> None:
-    """Every weight by decay; the largest are named."""
+    """All weights by decay. The largest are named."""
     largest = np.argsort(-np.abs(weights).max(axis=0))[:SHOWN]
     axes.semilogx(DECAYS, weights, color="0.75", linewidth=1)
     for k, colour in zip(largest, COLOURS, strict=True):

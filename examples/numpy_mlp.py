@@ -1,5 +1,5 @@
-"""A network in plain NumPy on handwritten digits: bound gradients, schedule, clipping, and a run broken in the middle.
-Run ``python examples/numpy_mlp.py [--out FILE]``; ``pip install '.[demo]'`` brings what it needs.
+"""A plain NumPy network for handwritten digits: bound gradients, a schedule, clipping, and a run that is interrupted,
+saved and resumed. Run ``python examples/numpy_mlp.py [--out FILE]``. It needs scikit-learn, Matplotlib and tqdm.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.55"
 
 
 class Training:
-    """A network, its optimizer, and what came of each step and epoch."""
+    """A network, its optimizer, and the results of each step and epoch."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ class Training:
         self.accuracies: list[tuple[float, float]] = []  # of each epoch: training, test
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The hidden layer, and the logarithms of the classes' probabilities."""
+        """The hidden layer, and the log-probabilities of the classes."""
         p = self.params
         hidden = np.maximum(x @ p["W1"] + p["b1"], 0)
         scores = hidden @ p["W2"] + p["b2"]
@@ -51,7 +51,7 @@ class Training:
         return hidden, scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
 
     def backward(self, x: np.ndarray, labels: np.ndarray) -> float:
-        """The mean cross-entropy; its gradients are written to ``grads``."""
+        """The mean cross-entropy. Its gradients are written to ``grads``."""
         hidden, log_p = self.forward(x)
         one_hot = np.eye(SIZES[-1])[labels]
         error = (np.exp(log_p) - one_hot) / len(x)
@@ -67,7 +67,7 @@ class Training:
         return float(np.mean(self.forward(x)[1].argmax(axis=1) == labels))
 
     def run(self, epochs: Iterable[int], train: tuple, test: tuple) -> None:
-        """Train; the order of an epoch's batches depends on its number alone."""
+        """Train. The order of the batches depends only on the number of the epoch."""
         for epoch in tqdm(epochs, desc="training", unit="epoch"):
             rows = np.random.default_rng(epoch).permutation(len(train[0]))
             for part in np.split(rows[: len(rows) // BATCH * BATCH], len(rows) // BATCH):
@@ -78,7 +78,7 @@ class Training:
 
 
 def broken_run(train: tuple, test: tuple, folder: Path) -> tuple[Training, Training]:
-    """The same training by two objects that share a file: the second begins with other weights, and loads."""
+    """The same training by two objects that share a file. The second starts with other weights, and loads the file."""
     first = Training(seed=0)
     first.run(range(EPOCHS // 2), train, test)
     first.optimizer.save(folder / "half.npz", params=True)
@@ -89,7 +89,7 @@ def broken_run(train: tuple, test: tuple, folder: Path) -> tuple[Training, Train
 
 
 def draw(whole: Training, halves: tuple[Training, Training], test: tuple) -> Figure:
-    """Loss, accuracy, norms and rate of the broken run, and the hardest digits."""
+    """Loss, accuracy, norms and rate of the interrupted run, and the hardest digits."""
     figure = Figure(figsize=(16, 8.5), dpi=110, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.9, 1])
     axes = left.subplots(2, 2, height_ratios=[1.4, 1])
@@ -123,7 +123,7 @@ def draw_accuracies(axes: Axes, halves: tuple[Training, Training]) -> None:
 
 
 def draw_hardest(figure: SubFigure, training: Training, test: tuple) -> None:
-    """The test digits whose true class is the least probable to the network."""
+    """The test digits to whose true class the network gives the lowest probability."""
     images, labels = test
     p = np.exp(training.forward(images)[1])
     guesses, of_truth = p.argmax(axis=1), p[np.arange(len(labels)), labels]
@@ -138,7 +138,7 @@ def draw_hardest(figure: SubFigure, training: Training, test: tuple) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train in one go and in two halves, compare, draw."""
+    """Train without interruption and in two halves, compare, draw."""
     parser = argparse.ArgumentParser(description="Train a plain NumPy network on digits, breaking off in the middle.")
     parser.add_argument("--out", type=Path, default=Path("numpy_mlp.png"), help="the picture (default: %(default)s)")
     out = parser.parse_args(arguments).out

@@ -1,5 +1,5 @@
-"""Three optimizers from rules of one's own: Lion, SGD with Nesterov momentum, and NAdam.
-Each is two short functions; run this file to see them descend beside Adam.
+"""Three optimizers made from your own rules: Lion, SGD with Nesterov momentum, and NAdam.
+Each is two short functions. Run this file to compare them with Adam on a small problem.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from fastadam import schedules
 
 
 def lion(p, g, m, lr, beta1, one_minus_beta1, beta2, one_minus_beta2):
-    """Lion (Chen et al., arXiv:2302.06675), its weight decay decoupled."""
+    """Lion (Chen et al., arXiv:2302.06675), with decoupled weight decay."""
     p = p - lr * sign(beta1 * m + one_minus_beta1 * g)
     return p, beta2 * m + one_minus_beta2 * g
 
@@ -41,7 +41,7 @@ def nadam(p, g, m, v, rate_g, rate_m, beta1, one_minus_beta1, beta2, one_minus_b
 
 
 def nadam_scalars(t, lr, beta1, beta2, eps, momentum_decay):
-    product, k = 1.0, 0.0  # of μ₁ … μ_t, where μ_k = β₁ (1 - 0.96^(k · momentum_decay) / 2)
+    product, k = 1.0, 0.0  # the product of μ₁ … μ_t, where μ_k = β₁ (1 - 0.96^(k · momentum_decay) / 2)
     while k < t and product > 1e-20:  # below that, 1 - product is 1
         k = k + 1.0
         product = product * beta1 * (1.0 - 0.5 * 0.96 ** (k * momentum_decay))

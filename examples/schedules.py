@@ -1,6 +1,6 @@
-"""Every learning-rate schedule, drawn: the rate of each step, and what it does to Adam where gradients are noisy.
-One that follows the loss is told its average over each epoch of ten steps.
-Run ``python examples/schedules.py [--out FILE]``; it needs matplotlib.
+"""Draws every learning-rate schedule: the rate of each step, and the loss of Adam with this rate and noisy gradients.
+A schedule that follows the loss gets the mean loss of each epoch of ten steps.
+Run ``python examples/schedules.py [--out FILE]``. It needs Matplotlib.
 """
 
 import argparse
@@ -53,9 +53,8 @@ SCHEDULES: list[tuple[str, Schedule, str]] = [
 
 
 def descend(rate: Schedule) -> tuple[np.ndarray, np.ndarray]:
-    """The rate of each step of Adam, and the loss ½ x² before it, averaged over dimensions whose gradients x are noisy:
-    by a variance of 1.
-    """
+    """The rate of each step of Adam, and the loss ½ x² before it, averaged over the dimensions. The gradients x have
+    noise of variance 1."""
     rng = np.random.default_rng(0)
     x = np.full(DIMENSIONS, START)
     optimizer = fastadam.Adam(x, lr=rate)
@@ -74,7 +73,7 @@ def draw(runs: list[tuple[np.ndarray, np.ndarray]]) -> Figure:
     figure = Figure(figsize=(20, 10), dpi=110, layout="constrained")
     figure.suptitle(
         f"Learning-rate schedules (filled), and the loss of Adam under them (line) over {STEPS} noisy steps\n"
-        "blue falls, orange warms up, green is composed of others; dotted is the loss at a constant rate",
+        "Blue: falling rate. Orange: warm-up. Green: composed of others. Dotted line: the loss with a constant rate.",
         fontsize=14,
     )
     grid = figure.subplots(3, 5, sharex=True, sharey=True)
@@ -90,7 +89,7 @@ def draw(runs: list[tuple[np.ndarray, np.ndarray]]) -> Figure:
 def draw_panel(
     axes: Axes, rates: np.ndarray, loss: np.ndarray, at_constant: np.ndarray, colour: str, is_last: bool
 ) -> None:
-    """The rate on the left axis, the loss on a logarithmic one on the right."""
+    """The rate on the left axis, the loss on a logarithmic right axis."""
     t = np.arange(1, STEPS + 1)
     axes.fill_between(t, rates, step="mid", color=colour, alpha=0.25, linewidth=0)
     axes.step(t, rates, where="mid", color=colour, linewidth=1.8)

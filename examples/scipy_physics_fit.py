@@ -1,8 +1,8 @@
-"""A law of neurons fitted to a recording: SciPy's minimize, fastadam's Adam, autograd's gradients, errors by bootstrap.
-Run ``python examples/scipy_physics_fit.py [--out FILE]``; ``pip install '.[demo,scipy]' autograd`` brings the rest.
+"""Fits a law of neurons to a recording, with SciPy's minimize, fastadam's Adam, autograd's gradients and bootstrap
+errors. Run ``python examples/scipy_physics_fit.py [--out FILE]``. It needs SciPy, autograd, Matplotlib and tqdm.
 
-The recording, that of Matplotlib's first logo, is of a neuron that a steady current makes fire every 72 ms. Between two
-spikes its voltage should obey dV/dt = a (V - V_c)² + b, as whatever passes just beside a point of rest does.
+The recording is that of Matplotlib's first logo. A steady current makes a neuron fire every 72 ms. Between two spikes
+its voltage should follow dV/dt = a (V - V_c)² + b. Every system that slowly passes a place near rest does so.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import autograd.numpy as np  # NumPy's functions, which it can differentiate
+import autograd.numpy as np  # NumPy's functions in a form that autograd can differentiate
 from autograd import value_and_grad
 from matplotlib import cbook
 from matplotlib.figure import Figure
@@ -19,15 +19,15 @@ from tqdm import tqdm
 
 from fastadam.adapters.scipy import adam
 
-MS = 0.5  # of a sample
-BEFORE, UNTIL = 112, 4  # samples before a spike: what is fitted
+MS = 0.5  # milliseconds between two samples
+BEFORE, UNTIL = 112, 4  # the fit uses the samples from 112 to 4 before a spike
 TIMES = -MS * np.arange(BEFORE, UNTIL, -1)
 
 NAMES = ("V_c", "rate at V_c", "rate at -30 mV", "V at the end")
 UNITS = ("mV", "mV/ms", "mV/ms", "mV")
-#: a guess, and what each element is counted in: Adam's steps are about lr in each
+#: the first guess, and the unit of each element: a step of Adam is about lr of these units
 START, SCALE = np.array([-42.0, 0.2, 1.0, -28.0]), np.array([3.0, 0.2, 1.0, 3.0])
-#: V_c is below -30 mV, where the rate is larger than at V_c; neither rate is negative
+#: V_c is below -30 mV. The rate at -30 mV is larger than at V_c. Neither rate is negative
 LOW, HIGH = np.array([-50.0, 0.01, 0.6, -np.inf]), np.array([-36.0, 0.5, np.inf, np.inf])
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.55"
 
@@ -45,20 +45,20 @@ def spikes(voltage: np.ndarray) -> np.ndarray:
 
 
 def parabola(x: np.ndarray) -> tuple[Any, Any, Any]:
-    """V_c, a and b of the law."""
+    """The constants V_c, a and b of the law."""
     v_c, b, fast = x[0], x[1], x[2]
     return v_c, (fast - b) / (-30.0 - v_c) ** 2, b
 
 
 def voltage_at(x: np.ndarray, t: np.ndarray) -> Any:
-    """The law's solution that ends at x[3]."""
+    """The solution of the law that ends at x[3]."""
     v_c, a, b = parabola(x)
     height = np.sqrt(b / a)
     return v_c + height / np.tan(np.arctan2(height, x[3] - v_c) + np.sqrt(a * b) * (t[-1] - t))
 
 
 def fit(mean: np.ndarray, error: np.ndarray, start: np.ndarray, method: Any = adam, **more: Any) -> OptimizeResult:
-    """The x of the smallest mean squared deviation, in units of the mean's error."""
+    """The x with the smallest mean squared deviation, in units of the error of the mean."""
 
     def chi2(z: np.ndarray) -> Any:
         return np.mean(((voltage_at(z * SCALE, TIMES) - mean) / error) ** 2)
@@ -70,7 +70,7 @@ def fit(mean: np.ndarray, error: np.ndarray, start: np.ndarray, method: Any = ad
 
 
 def bootstrap(intervals: np.ndarray, error: np.ndarray, x: np.ndarray, count: int) -> np.ndarray:
-    """The fits to as many intervals drawn anew: how far x would be elsewhere, had others been recorded."""
+    """Fits to resampled intervals. Their spread shows how much x would change with another recording."""
     rng = np.random.default_rng(0)
     fits = []
     for _ in tqdm(range(count), desc="bootstrap", unit="fit"):
@@ -91,8 +91,8 @@ def draw(
     figure = Figure(figsize=(16, 10), dpi=110, layout="constrained")
     axes = figure.subplot_mosaic("RRR;FPL;FPL;DPB;DPB", height_ratios=[1.1, 1, 1, 0.6, 0.6])
     figure.suptitle(
-        "A neuron under a steady current: between its spikes the voltage passes a place where it almost rests\n"
-        f"dV/dt = a (V − V_c)² + b, four numbers fitted to {len(intervals)} intervals by Adam in {len(losses)} steps",
+        "A neuron under a steady current: between two spikes the voltage slows down near V_c\n"
+        f"dV/dt = a (V − V_c)² + b: four numbers fitted to {len(intervals)} intervals by Adam in {len(losses)} steps",
         fontsize=14,
     )
     draw_recording(axes["R"], voltage)

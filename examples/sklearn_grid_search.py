@@ -1,5 +1,5 @@
-"""A grid search over scikit-learn's MLPClassifier on digits, its worker processes training with fastadam.
-scikit-learn's own optimizer takes turns with it: the scores are compared, and both are timed; a picture shows them.
+"""A grid search of scikit-learn's MLPClassifier on digits, whose worker processes train with fastadam.
+The same search also runs with scikit-learn's own optimizer. The scores and the times are compared and drawn.
 """
 
 import argparse
@@ -26,7 +26,8 @@ EPOCHS = 12
 
 
 class Search:
-    """Mean test accuracies of three folds, rate by decay; the loss curve of the best rate by decay; the seconds."""
+    """The mean accuracy of three folds for each rate and decay, the loss curve of the best rate for each decay, and the
+    seconds."""
 
     def __init__(self, is_fast: bool) -> None:
         self.is_fast = is_fast
@@ -42,7 +43,7 @@ class Search:
             return GridSearchCV(model, grid, cv=3, n_jobs=2).fit(x, y)
 
     def note(self, x: np.ndarray, y: np.ndarray, point: dict[str, float]) -> None:
-        """Search one point of the grid, and keep what came."""
+        """Search one point of the grid, and store the results."""
         start = perf_counter()
         found = self.fit(x, y, point)
         self.seconds += perf_counter() - start
@@ -53,7 +54,7 @@ class Search:
 
 
 def search(x: np.ndarray, y: np.ndarray) -> dict[str, Search]:
-    """Both searches, point by point in turns, in worker processes that run already."""
+    """Both searches, in turns for each point, in worker processes that have already started."""
     made = {"stock": Search(False), "fastadam": Search(True)}
     points = list(ParameterGrid({"learning_rate_init": RATES, "alpha": DECAYS}))
     for one in made.values():
@@ -65,7 +66,7 @@ def search(x: np.ndarray, y: np.ndarray) -> dict[str, Search]:
 
 
 def draw_scores(axes: Axes, title: str, scores: np.ndarray) -> None:
-    """A map of accuracies, each number in its cell."""
+    """A map of accuracies, with the number in each cell."""
     axes.imshow(100 * scores, cmap="viridis", vmin=90, vmax=98, aspect="auto")
     for (row, column), score in np.ndenumerate(scores):
         colour = "black" if score > 0.955 else "white"
@@ -76,7 +77,7 @@ def draw_scores(axes: Axes, title: str, scores: np.ndarray) -> None:
 
 
 def draw(results: dict[str, Search]) -> Figure:
-    """Two maps of scores, the time of both searches, and the loss curves of both, one upon the other."""
+    """Two maps of scores, the times of both searches, and the loss curves of both in one plot."""
     figure = Figure(figsize=(15, 9), dpi=110, layout="constrained")
     axes = figure.subplot_mosaic("AB;TL", height_ratios=[1, 1])
     figure.suptitle("A grid search in two worker processes: the same scores, and the time of both")
@@ -104,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("sklearn_grid_search.png"), help="the picture (%(default)s)")
     out = parser.parse_args(arguments).out
     x, y = load_digits(return_X_y=True)
-    with warnings.catch_warnings():  # scikit-learn takes the filter to its workers
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a few epochs rank the cells well enough
+    with warnings.catch_warnings():  # scikit-learn passes the filter to its workers
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a few epochs are enough to rank the cells
         results = search(x / 16, y)
     for name, one in results.items():
         row, column = np.unravel_index(one.scores.argmax(), one.scores.shape)

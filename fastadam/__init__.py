@@ -1,5 +1,5 @@
-"""torch.optim for NumPy arrays: Adam and its relatives, one fused pass of compiled code a step.
-The public names, nothing else. What needs other packages, or is seldom needed, is loaded when it is asked for.
+"""torch.optim for NumPy arrays: Adam and its relatives. A step is one fused pass of compiled code over all arrays.
+This module holds the public names alone. Modules that need other packages are imported on first access.
 """
 
 from pathlib import Path

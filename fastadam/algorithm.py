@@ -1,5 +1,5 @@
-"""What an optimizer's class says of itself beside its options: which rule they choose, with which hyper-parameters.
-The adapters, which have states of their own, need no more of an optimizer than this.
+"""`Algorithm`: an optimizer's class without arrays. It maps options to a rule and to values of its hyper-parameters.
+The adapters keep their own states, so they need only this part of an optimizer.
 """
 
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ from .rules import RULES
 
 
 class Algorithm(Declared):
-    """The base of all optimizers that knows no array."""
+    """The base class of all optimizers that knows no arrays."""
 
-    #: the names of the rules that a class may choose, the one of its defaults first
+    #: the names of the rules that the options may choose; the first is that of the defaults
     rules: ClassVar[tuple[str, ...]] = ()
-    #: own name of a state -> the name that torch's optimizer of this class gives it; empty where torch has none
+    #: name of a state -> its name in torch's optimizer of the same name; empty if torch has no such optimizer
     torch_names: ClassVar[dict[str, str]] = {}
-    #: the numbers that torch keeps of each parameter beside its states
+    #: the numbers that torch stores for each parameter, besides the states
     torch_scalars: ClassVar[tuple[str, ...]] = ("step",)
-    #: the state that is an average of the parameter, and what shall be used in its place; empty where there is none
+    #: the state that is an average of the parameter, which `swapped` puts in its place; empty if there is none
     average: ClassVar[str] = ""
-    #: hyper-parameters of the rules that no option gives; others have the rule's default, or 0
+    #: hyper-parameters of the rules that no option sets; others have the rule's default, or 0
     constants: ClassVar[dict[str, float]] = {}
-    #: name of a rule -> for each of its hyper-parameters the option that gives it, and which of a pair's values
+    #: name of a rule -> for each of its hyper-parameters the option that sets it, and the index in a tuple
     _sources: ClassVar[dict[str, list[tuple[str | None, Any]]]]
 
     def __init_subclass__(cls) -> None:
@@ -37,21 +37,21 @@ class Algorithm(Declared):
 
     @classmethod
     def schedule(cls, values: Mapping[str, Any]) -> Rate:
-        """The learning rate of these options: a number, or a function of the step count."""
+        """The learning rate that these options give: a number, or a function of the step count."""
         return values["lr"]  # type: ignore[no-any-return]
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
-        """Refuse options that are right by themselves, but not together."""
+        """Refuse options that are valid by themselves, but not together."""
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
-        """What states of the parameter `p` hold before its first step, by name: a number or `p`; others hold zeros."""
+        """Name of a state of the parameter `p` -> its value before the first step: a number or `p`. Others are zero."""
         return {}
 
     @classmethod
     def first_states(cls, rule: Rule, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
-        """The same of every state of the rule. Those of a complex parameter are pairs of numbers, which begin alike."""
+        """The same for every state of the rule. For a complex parameter, both parts of a state start with the value."""
         found = dict.fromkeys(rule.states, 0.0) | cls.initial(values, p)
         if p.dtype.kind == "c":
             return {name: complex(first, first) if type(first) is float else first for name, first in found.items()}
@@ -59,7 +59,7 @@ class Algorithm(Declared):
 
     @classmethod
     def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> tuple[float, ...]:
-        """The values of the rule's hyper-parameters, in its order, that these options and this rate give."""
+        """The values of the rule's hyper-parameters, in the rule's order, for these options and this rate."""
         if rule.name not in cls._sources:
             given = {hyper: (name, k) for name, own in cls.options.items() for k, hyper in enumerate(own.hyper)}
             others = rule.defaults | cls.constants

@@ -1,5 +1,5 @@
-"""`Average`: averages of a model's weights, over the same kernels as the optimizers. The averages are the parameters of
-a plan of their own; what stands in the model is read anew at each update, as gradients are.
+"""`Average`: averages of a model's weights, computed by the same kernels as the steps. The averages are the parameters
+of a plan. The model's weights take the place of the gradients, and are read at each update.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from .state.store import continued_rows
 from .stepped import Stepped, Swapping
 from .tree import Tree
 
-#: what a step does to its gradients: nothing
+#: the arguments of a step that leaves its gradients as they are
 _PLAIN = tuple(checks.of_step().values())
 
 
@@ -31,20 +31,20 @@ class Averages(Core):
 
     @property
     def model(self) -> Tree:
-        """The tree of that structure."""
+        """The tree of the model's structure."""
         assert self.tree.model is not None
         return self.tree.model
 
     def step(self, *given: Any, **options: Any) -> None:
-        """Take what stands in the model now into the averages."""
+        """Update the averages with the present weights of the model."""
         try:
             super().step(*given, **options)
         except (TypeError, ValueError):
-            self.read_model()  # says what does not fit in words of an average
+            self.read_model()  # raises an error in the terms of an average
             raise
 
     def read_model(self) -> list[Any]:
-        """The arrays of the model as they are now, None where there is none; refuses what has no such average."""
+        """The present arrays of the model, None where there is none. Refuses an array that does not fit its average."""
         model: list[Any] = self.tree.flatten(self.bound)
         for name, key, p, average in zip(self.tree.names, self.tree.keys, model, self.plan.params, strict=True):
             if p is None:
@@ -62,14 +62,14 @@ class Averages(Core):
         return model
 
     def partners(self) -> tuple[list[int], list[Any]]:
-        """As `Core.partners`: the model stands where gradients do."""
+        """See `Core.partners`. The model takes the place of the gradients."""
         model = self.read_model()
         given = {name: p for name, p in zip(self.tree.names, model, strict=True) if p is not None}
         checks.parameters(list(given), list(given.values()))
         return [1] * len(self.groups), model
 
     def reset(self, keys: Sequence[str] | None) -> None:
-        """Begin anew, with copies of what the model is now."""
+        """Restart the averages, as copies of the present weights."""
         numbers = range(len(self.tree.keys)) if keys is None else [self.number_of("names", key) for key in keys]
         with deferred_signals():
             model = self.read_model()
@@ -79,7 +79,7 @@ class Averages(Core):
                     self.plan.params[k][...] = model[k]
 
     def replace(self, key: str, array: np.ndarray, rows: Any) -> None:
-        """Average another array in the place of one; see `Average.replace`."""
+        """Average another array in place of an old one; see `Average.replace`."""
         with deferred_signals(), self.plan:
             k = self.number_of("name", key)
             checks.parameter(self.tree.names[k], array)
@@ -99,42 +99,42 @@ class Averages(Core):
             self.bound = self.settings["grads"] = model.source
 
     def snapshot(self) -> Snapshot:
-        """The averages as states, since a checkpoint without them would be of no use."""
+        """The averages, stored as states: a checkpoint without them would be useless."""
         found = super().snapshot()
         return dataclasses.replace(found, state={key: {"average": p} for key, p in found.params.items()})
 
 
 class Average(Swapping, Stepped):
-    r"""Averages of weights that are trained: exponential (EMA), or with equal weights (SWA, Polyak).
+    r"""Averages of a model's weights during training: exponential (EMA), or with equal weights (SWA, Polyak).
 
     .. math::
         a_t = a_{t-1} + w_t (θ_t - a_{t-1})
 
-    with θ the parameters at update t, and the weight w = 1 - ``decay``; where `decay` is None 1/n for the n-th update
-    since `first`. Up to the update `first`, w = 1: the average is a copy.
+    where θ are the parameters at update t. The weight w is 1 - ``decay``. If `decay` is None, w is 1/n at the n-th
+    update since `first`. Until update `first`, w is 1, and the average is a copy of the parameters.
 
     Parameters
     ----------
     params : array, sequence, mapping, sequence of dicts, or object
-        What an optimizer takes: arrays in any structure, which is read anew at each update. An array that was replaced
-        is averaged from then on; where None stands, the average stays. A group may have its own `decay` and `first`;
-        its options of an optimizer are left to that.
+        What an optimizer takes: arrays in any structure. The structure is read at each update. An array that replaced
+        another is averaged from then on. Where it holds None, the average does not change. A group may have its own
+        `decay` and `first`; options for an optimizer are ignored.
     decay : float or None, default 0.999
-        In [0, 1]; None gives every update the same weight.
+        In [0, 1]. None gives all updates equal weights.
     first : int, default 1
-        The update with which averaging begins.
+        The number of the update with which averaging begins.
     backend, n_threads
         See `Optimizer`.
 
     Attributes
     ----------
     params
-        The averages, under the paths of the structure given (tuples are lists), copies at first. float32 for 16-bit
-        parameters, else of the parameter's dtype.
+        The averages, in the structure that was given (with lists for tuples). They start as copies of the parameters.
+        They are float32 for 16-bit parameters, else of the parameter's dtype.
     t : int
         The number of updates done.
     param_groups : sequence
-        The groups, each a mapping of options to assign to.
+        The groups, each a mapping from option to value. Values can be assigned.
 
     Raises
     ------
@@ -143,10 +143,9 @@ class Average(Swapping, Stepped):
 
     Notes
     -----
-    NaN and infinity go into the average as arithmetic has it; denormal numbers count as zero, as in every step. The
-    names and defaults are those of ``torch.optim.swa_utils``: `AveragedModel` with
-    ``get_ema_multi_avg_fn(0.999)``, or by itself with ``decay=None``. Sources: Polyak & Juditsky (1992); Izmailov et
-    al., arXiv:1803.05407.
+    NaN and infinity enter the average, as in any arithmetic. Denormal numbers count as zero, as in every step. The
+    convention is that of ``torch.optim.swa_utils``: ``AveragedModel`` with ``get_ema_multi_avg_fn(0.999)``, or without
+    it for ``decay=None``. Sources: Polyak & Juditsky (1992); Izmailov et al., arXiv:1803.05407.
 
     Examples
     --------
@@ -172,7 +171,7 @@ class Average(Swapping, Stepped):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = self.bind(args, kwargs)
-        model = tree.read(given["params"])  # before it is copied, what is no array is refused
+        model = tree.read(given["params"])  # refuses what is not an array, before anything is copied
         checks.parameters(model.names, model.arrays)
         averages = model.of_averages(_averages_of(model.arrays), [_own_options(b.options) for b in model.branches])
         self.core: Core = Averages.make(type(self), given | {"params": averages, "grads": model.source})
@@ -185,63 +184,65 @@ class Average(Swapping, Stepped):
 
     @classmethod
     def hyper_values(cls, rule: Rule, values: Mapping[str, Any], rate: float) -> tuple[float, ...]:
-        """With the flag that says whether weights are equal."""
+        """As the base class, with a flag that says whether the weights are equal."""
         decay = values["decay"]
         return super().hyper_values(rule, {**values, "decay": (decay or 0.0, decay is None)}, rate)
 
     def update(self) -> None:
-        """Take the parameters as they are now into the averages.
+        """Update the averages with the present values of the parameters.
 
         Raises
         ------
         TypeError, ValueError
-            For a structure or an array that does not fit: nothing has changed then.
+            For a structure or an array that does not fit. Nothing has changed then.
         RuntimeError
-            Within a block of `swapped`, and if another thread is inside an update.
+            Within a block of `swapped`, or if another thread is within an update.
         """
         self.core.step(None, *_PLAIN)
 
     def replace(self, name: str, array: np.ndarray, rows: Any = None) -> None:
-        """Average another array in the place of a parameter, of another length if need be: as `Optimizer.replace`.
+        """Average another array in place of a parameter, also one of another length. See `Optimizer.replace`.
 
         Parameters
         ----------
         name : str
-            The parameter, called as in `state_dict`.
+            The name of the parameter, as in `state_dict`.
         array : array
-            The model's new array, which is put into the structure that was given, if it is not there yet.
+            The new array of the model. It is put into the structure that was given, unless it is there already.
         rows : sequence of int, or -1, optional
-            For each row of the new array the old row whose average it continues, -1 for a new row, whose average is a
-            copy of it. -1 alone: every row is new, and so is the count of updates. By default all rows stay.
+            For each row of the new array, the old row whose average it takes over, or -1 for a new row. The average of
+            a new row is a copy of it. A single -1 means that every row is new; the count of updates restarts then. By
+            default all rows stay.
 
         Raises
         ------
         TypeError, ValueError
-            For an array, a name or rows that do not fit: nothing has changed then.
+            For an array, a name or rows that do not fit. Nothing has changed then.
         """
         self.core.replace(name, array, rows)
 
     def reset(self, names: Sequence[str] | None = None) -> None:
-        """Begin anew: averages are copies of the model's parameters, and their counts of updates zero.
+        """Restart: the averages become copies of the model's parameters, and the counts of updates zero.
 
         Parameters
         ----------
         names : sequence of str, optional
-            The parameters whose averages begin anew, called as in `state_dict`; t stays then. By default all.
+            The names of the parameters whose averages restart, as in `state_dict`. t does not change then. By default
+            all averages restart, and t too.
         """
         super().reset(names)
 
     def save(self, path: Place) -> None:  # type: ignore[override]
-        """Write the averages, the counts and the options to a file, as `Optimizer.save` does."""
+        """Write the averages, the counts and the options to a file. See `Optimizer.save`."""
         super().save(path)
 
     def load(self, path: Place, *, strict: bool = True, convert: bool = False) -> Loaded:  # type: ignore[override]
-        """Go on from what `save` wrote, as `Optimizer.load` does. The model's parameters stay as they are."""
+        """Continue from a file of `save`. See `Optimizer.load`. The model's parameters do not change."""
         return super().load(path, strict=strict, params=False, convert=convert)
 
 
 def _averages_of(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """A copy of each, in the dtype that averages are kept in."""
+    """A copy of each array, in the dtype of its average."""
     found = [state_like(p) for p in arrays]
     for average, p in zip(found, arrays, strict=True):
         average[...] = p
@@ -249,6 +250,6 @@ def _averages_of(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _own_options(given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Of a group's options those that are not an optimizer's own, as whether it is frozen there."""
+    """The options of a group without those that only an optimizer has."""
     theirs = {name for cls in CLASSES.values() for name in cls.options} - {"name", "extra"}
     return None if given is None else {name: value for name, value in given.items() if name not in theirs}

@@ -1,5 +1,5 @@
-"""The four things of one optimizer, and what they do together: a tree of parameters, their groups of options, the store
-of their states, and the plan that steps them. It follows what may change between steps; it knows no algorithm.
+"""`Core` joins the four parts of one optimizer: the tree of its parameters, the groups with their options, the store of
+the states, and the plan that does the steps. It handles every change between steps. It knows no algorithm.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,16 +25,16 @@ from .state.snapshot import Fit, Snapshot
 from .state.store import States, Store, continued_rows
 from .tree import Tree
 
-#: the settings of a kind that declares none of them
+#: the defaults of settings that a class does not declare
 _UNSAID = {"grads": None, "master_weights": False, "state_dir": None, "seed": 0}
 
-#: by `state_dtype`, what the parameter may be computed in: there is no complex bfloat16
+#: `state_dtype` -> the dtypes in which the parameter may be computed; there is no complex bfloat16
 _STORED_IN = {"bfloat16": ("float32",), "int8": ("float32", "complex64")}
 
 
 class Origin(NamedTuple):
-    """Where a parameter that is a part of another comes from: the number of that, how many elements of it stand before
-    this part, and how many it has in all."""
+    """Where a part of a parameter comes from: the number of the whole parameter, the elements of the whole before this
+    part, and the size of the whole."""
 
     whole: int
     begin: int
@@ -42,7 +42,7 @@ class Origin(NamedTuple):
 
 
 class Core(Follower):
-    """What an optimizer of the class `kind` is made of, in one object that makes its steps."""
+    """All data of an optimizer of the class `kind`, and the object that does its steps."""
 
     tree: Tree
 
@@ -52,14 +52,14 @@ class Core(Follower):
         super().__init__(Plan(settings["n_threads"], settings["seed"]), groups.cell)
         self.kind, self.settings, self.groups, self.store = kind, settings, groups, store
         self.origins = origins
-        self.rates: tuple[int, list[float]] = (0, [])  # since which step, and of each group
+        self.rates: tuple[int, list[float]] = (0, [])  # the first step with these rates, and the rate of each group
         self._lay(structure, [p for values in groups.values for p in values["params"]], store.states, store.counts)
         self.set_tree(structure)
 
     @classmethod
     def make(cls, kind: Any, given: Mapping[str, Any], origins: Sequence[Origin] = ()) -> "Core":
-        """The core of a new optimizer, given the value of each field that its class declares. Where its parameters are
-        parts of others, `origins` says of each which one."""
+        """The core of a new optimizer. `given` has the value of each field that its class declares. If the parameters
+        are parts of others, `origins` has the origin of each."""
         settings = _UNSAID | {name: setting.check(name, given[name]) for name, setting in kind.settings.items()}
         settings |= {name: tree.listed(given[name]) for name in ("params", "grads")}
         structure, bound = tree.read(settings["params"]), settings["grads"]
@@ -76,10 +76,10 @@ class Core(Follower):
             core.bind(bound)
         return core
 
-    # Steps: what `Follower` asks for where something is not as it was.
+    # Steps: what `Follower` calls after something has changed.
 
     def flatten(self, grads: Any) -> list[Any]:
-        """Gradients in a structure of any kind, one a parameter."""
+        """A flat list of the gradients in `grads`, one for each parameter."""
         if grads is None:
             none_bound = " and none are bound; call step(grads), or construct with grads="
             way = none_bound if self.owner is None else ", and the object's .grad is None"
@@ -88,7 +88,7 @@ class Core(Follower):
         return flat
 
     def refresh(self) -> None:
-        """Give the plan, which is held, the options as they are now, and the rates of its next step."""
+        """Give the plan the present options, and the rates of its next step. The caller holds the plan."""
         values, t = self.groups.values, self.plan.t + 1
         rates = [self.kind.schedule(own) for own in values]
         numbers = [options.rate_at(rate, t) for rate in rates]
@@ -98,14 +98,14 @@ class Core(Follower):
         ]
         for k, own_hyper in enumerate(hyper):
             self.plan.set_hyper(k, own_hyper)
-        is_any = any(self.groups.frozen)  # mostly none is, and a schedule asks at every step
+        is_any = any(self.groups.frozen)  # mostly False; with a schedule this runs at every step
         self.frozen = [k for k, is_out in enumerate(self.groups.frozen_params) if is_out] if is_any else []
         self.follow_names()
         self.rates = t, numbers
         self.took = None if any(map(callable, rates)) else values
 
     def rate(self) -> float | None:
-        """The rate of the last step, of the first group; None before any."""
+        """The learning rate of the first group in the last step; None before the first step."""
         t = self.plan.t
         if t == 0:
             return None
@@ -114,7 +114,7 @@ class Core(Follower):
         return numbers[0] if is_known else options.rate_at(self.kind.schedule(self.groups.values[0]), t)
 
     def follow_names(self) -> None:
-        """Call the parameters of each group after the name that it has now."""
+        """Rename the parameters of each group after the group's present name."""
         names = [own["name"] for own in self.groups.values]
         if names != [branch.group for branch in self.tree.branches]:
             self.tree = self.tree.with_names(names)
@@ -126,7 +126,7 @@ class Core(Follower):
         self.follow_names()
 
     def follow(self) -> None:
-        """Step the arrays that stand in the structure now, with the states of those that stood there."""
+        """Step the arrays that the structure now holds, with the states of those before them."""
         arrays = self.tree.read_again()
         self._need_fitting(arrays)
         if any(new is not old for new, old in zip(arrays, self.plan.params, strict=True)):
@@ -135,14 +135,14 @@ class Core(Follower):
                 self._take_arrays(self.tree, arrays, self._reordered(arrays), self.plan.counts)
 
     def _need_fitting(self, arrays: Sequence[Any], but: int = -1) -> None:
-        """Refuse arrays that cannot take the places of those that the plan has; number `but` is not looked at."""
+        """Refuse arrays that cannot replace those of the plan. Number `but` is not checked."""
         for k, (name, new, old) in enumerate(zip(self.tree.names, arrays, self.plan.params, strict=True)):
             if new is not old and k != but:
                 checks.parameter(name, new)
                 checks.like(name, new, old)
 
     def _reordered(self, arrays: Sequence[np.ndarray]) -> States:
-        """The states for these arrays, of the shapes that the plan's have."""
+        """The states for these arrays, which have the shapes of the plan's."""
         every = zip(self.plan.params, arrays, self.store.states, strict=True)
         return [self.store.reordered(old, new, own) for old, new, own in every]
 
@@ -155,13 +155,13 @@ class Core(Follower):
         self.groups.assign({k: {"params": params} for k, params in enumerate(cut)})
 
     def bind(self, grads: Any) -> None:
-        """Read gradients in this structure at each step that is given none."""
+        """Read the gradients from this structure at each step without arguments."""
         if grads is not None:
             self.plan.admit(self.flatten(grads))
         self.bound = grads
 
     def zero_grads(self) -> None:
-        """Set the bound gradients, or the object's, to zero."""
+        """Set the bound gradients, or those of the object, to zero."""
         if self.owner is not None and callable(getattr(self.owner, "zero_grad", None)):
             self.owner.zero_grad()
             return
@@ -180,7 +180,7 @@ class Core(Follower):
     # Changes between steps.
 
     def number_of(self, argument: str, key: str) -> int:
-        """The place of the parameter that checkpoints call so."""
+        """The place of the parameter with this key, its name in checkpoints."""
         if not isinstance(key, str) or key not in self.tree.places:
             near = meant(str(key), self.tree.keys)
             way = f"there are {checks.shown(self.tree.keys)}" if near is None else f"did you mean {near!r}?"
@@ -188,11 +188,11 @@ class Core(Follower):
         return self.tree.places[key]
 
     def places(self) -> dict[str, int]:
-        """The place of each parameter, by what checkpoints call it."""
+        """Key of a parameter -> its place."""
         return self.tree.places
 
     def reset(self, keys: Sequence[str] | None) -> None:
-        """Begin anew; see `Optimizer.reset`."""
+        """Restart; see `Optimizer.reset`."""
         with self.held_whole() as plan:
             numbers = (
                 list(range(len(self.tree.keys))) if keys is None else [self.number_of("names", key) for key in keys]
@@ -205,13 +205,13 @@ class Core(Follower):
             plan.set_counts(*((0, 0) if keys is None else (plan.t, plan.skipped)), steps)
 
     def begin_as_params(self) -> None:
-        """Have the states that begin as their parameters be as these are now."""
+        """Copy the parameters into the states that start as copies of them."""
         every = _all_initial(self.kind, self.settings, self.groups, self.origins)
         for k, (p, initial) in enumerate(zip(self.plan.params, every, strict=True)):
             self.store.begin(k, p, {name: first for name, first in initial.items() if first.value is p})
 
     def replace(self, key: str, array: np.ndarray, rows: Any) -> None:
-        """Step another array in the place of one; see `Optimizer.replace`."""
+        """Replace the array of a parameter; see `Optimizer.replace`."""
         with deferred_signals(), self.plan as plan:
             plan.need_whole()
             plan.make_up()
@@ -247,21 +247,21 @@ class Core(Follower):
 
     @contextmanager
     def held(self) -> Iterator[Plan]:
-        """Keep steps out, and signals' handlers, for whoever reads or changes the arrays between steps."""
+        """Prevent steps and defer signal handlers, while the caller reads or changes the arrays."""
         with deferred_signals(), self.plan:
             self.read_anew()
             yield self.plan
 
     @contextmanager
     def held_whole(self) -> Iterator[Plan]:
-        """The same, for whoever reads: arrays of two steps are refused, and no row lags."""
+        """The same for a caller that reads: no row lags, and arrays of an unfinished step are refused."""
         with self.held() as plan:
             plan.need_whole()
             plan.make_up()
             yield plan
 
     def flush(self, rows: Any = None) -> None:
-        """Have rows that lag make up for the steps that they missed: all, or some; see `Optimizer.flush`."""
+        """Apply the steps that all rows, or some, have missed; see `Optimizer.flush`."""
         if self.is_lazy or not self.store.lags():
             return
         with self.held() as plan:
@@ -269,7 +269,7 @@ class Core(Follower):
             plan.make_up(None if rows is None else self._numbers_of(rows))
 
     def _numbers_of(self, rows: Any) -> list[Any]:
-        """The numbers of some rows of each parameter, checked: of frozen ones, too, which may have lagged before."""
+        """The checked numbers of some rows of each parameter. Frozen ones are included: their rows may lag, too."""
         every = zip(self.tree.names, self.tree.flatten(rows), self.plan.params, strict=True)
         return [
             None if own is None else checks.numbers_in(name, own.index if isinstance(own, Rows) else own, p)
@@ -277,7 +277,7 @@ class Core(Follower):
         ]
 
     def add_group(self, group: Any) -> None:
-        """Step more arrays from now on; see `Optimizer.add_param_group`."""
+        """Add a group of arrays; see `Optimizer.add_param_group`."""
         if self.owner is not None or self.store.folder is not None:
             kept = "states are kept in a folder" if self.owner is None else "parameters are those of an object"
             raise ValueError(f"add_param_group: this optimizer's {kept}; make a new one with all of its groups")
@@ -313,12 +313,12 @@ class Core(Follower):
         is_followed = self.tree.is_grouped and type(self.bound) is list
         self.set_tree(structure)
         if is_followed and bound is not None and len(bound) == len(self.bound) + 1:
-            self.bound.append(bound[-1])  # the caller's list, which is read anew at each step
+            self.bound.append(bound[-1])  # the caller's list, which each step reads
         else:
             self.bound = self.settings["grads"] = bound
 
     def snapshot(self) -> Snapshot:
-        """All that a later run needs, over the optimizer's own arrays."""
+        """All that a later run needs. The snapshot refers to the optimizer's arrays, without a copy."""
         plan, keys = self.plan, iter(self.tree.keys)
         groups = [{**values, "params": [next(keys) for _ in values["params"]]} for values in self.groups.values]
         return Snapshot(
@@ -333,7 +333,7 @@ class Core(Follower):
         )
 
     def take(self, fit: Fit) -> None:
-        """Go on from a snapshot that fits; nothing can fail here."""
+        """Continue from a snapshot that fits. Nothing can fail here."""
         plan = self.plan
         plan.begin_change()
         fit.copy_states()
@@ -343,27 +343,27 @@ class Core(Follower):
         plan.set_counts(fit.t, fit.skipped, fit.steps, fit.seed)
 
     def partners(self) -> tuple[list[int], list[Any]]:
-        """What `swapped` exchanges with the parameters: of each group the operand, of each parameter the array."""
+        """What `swapped` exchanges with the parameters: each group's operand number, and each parameter's array."""
         for name, p in zip(self.tree.names, self.plan.params, strict=True):
             checks.writeable(name, p)
         self.plan.make_up()
         name = self.kind.average
         places = [2 + rule.states.index(name) for rule in self.groups.rules]
-        begun = self.plan.steps > 0  # of others the average is the parameter itself, whatever it was at construction
+        begun = self.plan.steps > 0  # before its first step, the average of a parameter is the parameter itself
         return places, [states[name] if n else None for states, n in zip(self.store.states, begun, strict=True)]
 
     # Copies.
 
     def parts(self) -> dict[str, Any]:
-        """What a copy or a pickle holds; its states are in memory."""
+        """The contents of a copy or a pickle. Its states are in memory."""
         settings = {**self.settings, "state_dir": None}
         own = {"settings": settings, "tree": self.tree, "groups": self.groups, "states": self.store.states}
-        orders = [numbers.order_of(p) for p in self.plan.params]  # a pickle may bring arrays in another
+        orders = [numbers.order_of(p) for p in self.plan.params]  # unpickled arrays may have another memory order
         return own | {"orders": orders, "counts": self.plan.counts.copy(), "bound": self.bound}
 
     @classmethod
     def of_parts(cls, kind: Any, parts: dict[str, Any]) -> "Core":
-        """The core of a copy; what came from another process may be read-only, and is not to stay so."""
+        """The core of a copy. Arrays from another process may be read-only; they are made writeable."""
         make_writeable(_arrays_of(parts))
         store = Store(parts["states"], parts["counts"])
         arrays = [p for values in parts["groups"].values for p in values["params"]]
@@ -372,10 +372,10 @@ class Core(Follower):
         core.bind(parts["bound"])
         return core
 
-    # What the plan is laid out from.
+    # Laying out the plan.
 
     def set_tree(self, structure: Tree) -> None:
-        """Follow this structure from now on."""
+        """Use this structure from now on."""
         self.tree, self.owner = structure.without_arrays(), structure.owner
         self.source = structure.source
         self.source_node = structure.source_node and structure.source_node.plain()
@@ -391,12 +391,12 @@ class Core(Follower):
         hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
         origins = [origin[:2] for origin in self.origins] or None
         self.plan.lay(parts, structure.names, counts, origins, self._logs(structure, arrays))
-        for k, own_hyper in enumerate(hyper):  # a new group gets its own before the next step
+        for k, own_hyper in enumerate(hyper):  # the hyper-parameters of a new group follow before the next step
             self.plan.set_hyper(k, own_hyper)
         self.took = None
 
     def _logs(self, structure: Tree, arrays: Sequence[np.ndarray]) -> list[Any] | None:
-        """What `Plan.lay` takes of each parameter for rows that lag; None where none ever does."""
+        """The argument of `Plan.lay` for rows that lag, for each parameter; None if no row ever lags."""
         every = zip(self.groups.rules, self.groups.values, structure.branches, strict=True)
         said = [rule if own.get("rows") == "exact" else None for rule, own, branch in every for _ in branch.names]
         self.is_lazy = not any(said)
@@ -408,7 +408,7 @@ class Core(Follower):
 
 
 class Unchanged:
-    """The end of a copy or a pickle, whose arrays are read when `Optimizer.__getstate__` has returned."""
+    """The last item of a copy or a pickle. It checks that no step has changed the arrays since `__getstate__`."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -423,7 +423,7 @@ class Unchanged:
 
 
 def checked_groups(kind: Any, given: Mapping[str, Any], structure: Tree) -> Groups:
-    """The groups of these parameters, if their options are good, and go with the parameters."""
+    """The groups of these parameters. Refuses options that are invalid, or do not fit the parameters."""
     groups = Groups(kind, {name: option.check(name, given[name]) for name, option in kind.options.items()})
     for k, branch in enumerate(structure.branches):
         label = f"params[{k}]" if branch.options else ""
@@ -433,12 +433,12 @@ def checked_groups(kind: Any, given: Mapping[str, Any], structure: Tree) -> Grou
 
 
 def has_blocks(values: Mapping[str, Any], size: int) -> bool:
-    """Whether a group with these options has states of 8 bits of a whole parameter of so many elements."""
+    """Whether a group with these options keeps 8-bit states for a whole parameter of this size."""
     return values.get("state_dtype") == "int8" and size >= values["min_8bit_size"]
 
 
 def _arrays_of(parts: Mapping[str, Any]) -> Iterator[Any]:
-    """All arrays of a copy that are written: by steps, or by `zero_grad`."""
+    """All arrays of a copy that steps or `zero_grad` write to."""
     structure = parts["tree"]
     bound = parts["bound"] if structure.owner is None else getattr(structure.owner, "__dict__", {}).get("grad")
     yield parts["counts"]
@@ -460,7 +460,7 @@ def _check_params(names: Sequence[str], arrays: Sequence[Any], state_dtypes: Seq
 
 
 def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Sequence[bool]) -> None:
-    """Check gradients that are to be bound, where there are any."""
+    """Check the gradients that are to be bound, if there are any."""
     flat = () if bound is None else structure.flatten(bound, frozen)
     for name, g, p in zip(structure.names, flat, arrays, strict=bound is not None):
         rows = g if isinstance(g, Rows) else as_rows(f"gradient of {name}", g, p.shape)
@@ -473,7 +473,7 @@ def _check_grads(structure: Tree, bound: Any, arrays: Sequence[Any], frozen: Seq
 def _initial(
     kind: Any, settings: Mapping[str, Any], rule: Any, values: Values, p: np.ndarray, origin: Origin | None = None
 ) -> dict[str, First]:
-    """What the states of a parameter hold at first, by name."""
+    """Name of a state of a parameter -> its first value."""
     size = p.size if origin is None else origin.size
     begins = kind.first_states(rule, values, p).items()
     found = {name: First(value, _stored_in(rule, name, values, p, size)) for name, value in begins}
@@ -482,7 +482,7 @@ def _initial(
 
 
 def _stored_in(rule: Any, name: str, values: Values, p: np.ndarray, size: int) -> np.dtype[Any]:
-    """The dtype of a state, as `First` has it, of `p` or of a whole parameter of this size that `p` is a part of."""
+    """The dtype of a state in `First`. `size` is that of `p`, or of the whole parameter that `p` is a part of."""
     if values.get("state_dtype") == "bfloat16":
         return options.bfloat16()
     if has_blocks(values, size) and name not in rule.not_in_8_bits:
@@ -493,7 +493,7 @@ def _stored_in(rule: Any, name: str, values: Values, p: np.ndarray, size: int) -
 def _all_initial(
     kind: Any, settings: Mapping[str, Any], groups: Groups, origins: Sequence[Origin]
 ) -> list[dict[str, First]]:
-    """The same, of all parameters."""
+    """The same for all parameters."""
     pairs, rest = zip(groups.rules, groups.values, strict=True), iter(origins)
     return [
         _initial(kind, settings, rule, values, p, next(rest, None)) for rule, values in pairs for p in values["params"]

@@ -1,5 +1,5 @@
-"""A user's own rule as an optimizer: two scalar functions in the shape of `fastadam.rules` become a class.
-Numba compiles them to sweeps for the same plans, tiles and threads as the built-in ones; NumPy runs them without it.
+"""`optimizer` makes a class from a user's own rule: two scalar functions, written like those of `fastadam.rules`.
+Numba compiles them for the same plans, tiles and threads as the built-in rules. Without Numba, NumPy runs them.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from .kernel.checks import counted, scalar, shown
 from .options import option, setting
 from .rule import OF_THE_STEP, Rule, arguments, finish_scalars, prepare_scalars
 
-#: what every rule begins with, under the names that options have
+#: the options that every rule has
 _SHARED = {*Optimizer.options, "weight_decay"}
 
 
@@ -30,46 +30,45 @@ def optimizer(
     non_negative: Sequence[str] = (),
     **defaults: float,
 ) -> type[Optimizer]:
-    """An optimizer class from a rule of one's own.
+    """Make an optimizer class from your own rule.
 
     Parameters
     ----------
     update : function
-        One step of one element: ``update(p, g, *states, *scalars) -> (p, *states)``, with no loop and no dtype.
-        NumPy's functions may be used, as in `fastadam.rules`, but no sum or norm: it knows one element. Every number
-        in it (``0.9``, ``2``, a default, ``BETA`` around it, ``numpy.pi``) is rounded to the parameter's dtype, or
-        to float32 for 16 bits, before the step; it keeps the value of now. Weight decay and ``maximize`` are applied
-        before it. On backend "numpy" it is given arrays, which it cannot write in place.
+        The step of one element: ``update(p, g, *states, *scalars) -> (p, *states)``. It has no loop and no dtype. It
+        may use NumPy's functions, as `fastadam.rules` does, but no sum or norm, since it sees one element. Every number
+        in it (``0.9``, ``2``, a default, a global ``BETA``, ``numpy.pi``) is rounded to the parameter's dtype, or to
+        float32 for 16 bits. A global keeps the value that it has when the class is made. Weight decay and ``maximize``
+        are applied before `update`. On backend "numpy" its arguments are arrays that it cannot write to.
     scalars : function
-        What all elements of step t = 1.0, 2.0, … share: ``scalars(t, lr, …) -> tuple`` in the order of the update's
-        last arguments, in float64. Its arguments after t are the hyper-parameters.
+        The numbers that all elements of step t = 1.0, 2.0, … share: ``scalars(t, lr, …) -> tuple``, in float64, in the
+        order of the last arguments of `update`. The arguments after t are the hyper-parameters.
     states : sequence of str
-        The update's arguments between g and the scalars; each begins at zero.
+        The arguments of `update` between g and the scalars. States start at zero.
     lr, weight_decay
-        The default rate and decay.
+        The default learning rate and weight decay.
     decoupled_weight_decay : bool, default False
-        Shrink the parameters by ``1 - lr * weight_decay`` instead of adding the decay to the gradient.
+        Multiply the parameters by ``1 - lr * weight_decay`` instead of adding the decay to the gradient.
     non_negative : sequence of str, default ()
-        Those of the states that are never below zero, such as averages of squares. It matters to ``state_dtype="int8"``
-        alone, whose codes for them reach further down and never round a number above zero to zero. Name every state
-        that the update divides by: rounded to zero, it would make very long steps. What is below zero after all is
-        stored as zero.
+        The states that are never below zero, such as averages of squares. Only ``state_dtype="int8"`` uses this: the
+        codes for such states reach smaller numbers, and never round a number above zero to zero. Name every state that
+        `update` divides by: if it were rounded to zero, the step would be huge. A value below zero is stored as zero.
     **defaults : float
-        The default of every other hyper-parameter of `scalars`: any finite number, or True or False. It takes any
-        other such value, whatever a built-in optimizer allows under that name.
+        The default of every other hyper-parameter of `scalars`: a finite number, True or False. The class accepts any
+        finite number, or any truth value, for it; ranges of the built-in optimizers do not apply.
 
     Returns
     -------
     type
         A class like `fastadam.Adam`: ``cls(params, *, lr=…, weight_decay=…, maximize=False, …,
-        backend="numba", **settings)``. `backend` may be "numba" or "numpy". Both give the same bits, but for functions
-        that each library computes in its own way: ``exp``, ``log``, ``tanh``, ``sin``, ``power`` and their kind.
+        backend="numba", **settings)``. `backend` is "numba" or "numpy". Both give the same bits, except for functions
+        that the two libraries compute differently: ``exp``, ``log``, ``tanh``, ``sin``, ``power`` and similar ones.
 
     Raises
     ------
     TypeError, ValueError
-        Before anything is compiled: for functions whose arguments or results do not fit one another, or that mix
-        elements; for ``x ** y`` other than ``x ** 2``, with its line.
+        For functions whose arguments or results do not fit together, for an update that mixes elements, and for
+        ``x ** y`` other than ``x ** 2`` (with its line). They are raised before anything is compiled.
 
     Examples
     --------
@@ -106,9 +105,9 @@ def optimizer(
 
 
 def _rule(update: Any, scalars: Any, states: Any, non_negative: Any) -> Rule:
-    """The rule of these functions, where they can be one at all."""
+    """The rule that these functions make. Refuses what is not a function or a list of names."""
     for name, function in (("update", update), ("scalars", scalars)):
-        if not inspect.isfunction(function):  # what has no source in Python, Numba cannot compile
+        if not inspect.isfunction(function):  # Numba compiles only functions with Python source
             raise TypeError(f"{name}: expected a Python function, got {shown(function)}")
     for name, given in (("states", states), ("non_negative", non_negative)):
         if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(s, str) for s in given):
@@ -119,7 +118,7 @@ def _rule(update: Any, scalars: Any, states: Any, non_negative: Any) -> Rule:
 
 
 def _check(rule: Rule, values: dict[str, Any]) -> None:
-    """Refuse functions whose arguments and results do not fit one another, before anything is compiled."""
+    """Refuse functions whose arguments and results do not fit together, before anything is compiled."""
     _check_arguments(rule)
     _check_names(rule, values)
     scalars = _check_scalars(rule, values)
@@ -195,7 +194,7 @@ def _check_numbers(rule: Rule, scalars: tuple[float, ...]) -> None:
 
 
 def _check_elements(rule: Rule, scalars: tuple[float, ...]) -> None:
-    """Refuse an update that mixes elements, such as by a sum: it gets them in parts, and under Numba one by one."""
+    """Refuse an update that mixes elements, by a sum for example: it gets the elements in parts, or one by one."""
     given = np.random.default_rng(0).lognormal(sigma=2.0, size=(2 + len(rule.states), 5))
 
     def stepped(*places: int) -> np.ndarray:
@@ -203,16 +202,16 @@ def _check_elements(rule: Rule, scalars: tuple[float, ...]) -> None:
         results = rule.update(*arrays, *map(np.float64, scalars))
         return np.array([np.broadcast_to(result, len(places)) for result in results])
 
-    def same(one: np.ndarray, other: np.ndarray) -> bool:  # NumPy may round the same function otherwise by length
+    def same(one: np.ndarray, other: np.ndarray) -> bool:  # NumPy's rounding may depend on the length of an array
         return np.allclose(one, other, rtol=1e-9, atol=0, equal_nan=True)
 
     try:
         with np.errstate(all="ignore"):
             together, again = stepped(0, 1, 2, 3, 4), stepped(0, 1, 2, 3, 4)
             alone = np.concatenate([stepped(place) for place in range(5)], axis=1)
-    except Exception:  # no proof: `if g > 0` fails on arrays, but not under Numba
+    except Exception:  # proves nothing: `if g > 0` fails on arrays, but works under Numba
         return
-    if same(together, again) and not same(together, alone):  # nor are random numbers
+    if same(together, again) and not same(together, alone):  # `again` excludes random numbers
         raise ValueError(
             f"{rule.name!r}: expected what it returns for an element to depend on that element alone, but it changes "
             "with the others, as by a sum, mean or norm; scale the gradients before the step, or clip their norm by "

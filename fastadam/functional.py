@@ -1,18 +1,19 @@
-"""The same steps without a class, for libraries that keep their own states: arrays in, updated in place, nothing kept.
-A function for each rule, of the same checks, defaults and bits as the optimizer's.
+"""The same steps as pure functions of arrays, for libraries that keep their own states.
+There is one function for each rule. It updates the arrays in place, and keeps nothing between calls. Checks, defaults
+and bits are those of the optimizer class.
 
-Each is called as ``rule(p, g, *states, t, *, …)``: parameters `p`, gradients `g`, the rule's states in its order, and
-the number `t` of this step, from 1. Each is an array, or a list of arrays; the lists are of one length. All that
-belongs to one parameter has its shape, in any memory layout. A state has its dtype, but is float32 for a float16 or
-bfloat16 parameter; a gradient may be all that `Optimizer.step` takes. In a list of gradients None leaves its parameter
-and its states as they are. A list shares t: a parameter whose first gradient comes later needs calls of its own, with
-a t of its own, since some rules begin their states at t = 1. States begin at zero. The options, given by name, are
-those of the class; `lr` is a number here, and the function chooses the rule. Errors are raised before anything is
-touched.
+The signature is ``rule(p, g, *states, t, *, …)``: parameters `p`, gradients `g`, the states in the rule's order, and
+the number `t` of this step, from 1. `p`, `g` and each state are one array, or lists of arrays of equal length. The
+gradient and the states of a parameter have its shape, and any memory layout. A state has the dtype of its parameter,
+or float32 for float16 and bfloat16. A gradient may be anything that `Optimizer.step` takes. None in a list of gradients
+leaves its parameter and its states as they are. States start at zero. All parameters of a list share t. A parameter
+whose first gradient comes later needs a call of its own, with its own t, since some rules set their states at t = 1.
+The options are those of the class, by name. `lr` is a number here. Options that choose the rule are not taken: call the
+function of that rule. TypeError and ValueError are raised before anything is touched.
 
-What is stepped is the array that is passed. ``E[rows]`` with a list or an array of rows is a *copy*: its step is lost,
-and no function can see that. Keep the copy, and put it back: ``part = E[rows]``, the step, ``E[rows] = part``, and the
-same for the states.
+The array that is passed is stepped. ``E[rows]`` with a list or an array of rows is a *copy*, so its step would be lost,
+and no function can see that. Write the copy back: ``part = E[rows]``, the step, ``E[rows] = part``. Do the same for the
+states.
 
 Examples
 --------
@@ -44,7 +45,7 @@ from .stepped import Stepped
 
 
 class Function:
-    """The step of one rule, by the options of the class that has it."""
+    """The step of one rule, with the options of the class that uses the rule."""
 
     def __init__(self, name: str, kind: Any, rule: Rule) -> None:
         self.name, self.kind, self.rule = name, kind, rule
@@ -67,7 +68,7 @@ class Function:
         return self.kind.hyper_values(self.rule, values, options.rate("lr", values.get("lr", 0.0)))  # type: ignore[no-any-return]
 
     def way(self, name: str, given: dict[str, Any]) -> str:
-        """What to do where an option is given that is none of this function: it may choose another rule."""
+        """The end of the message on an option that this function does not have: the option may choose another rule."""
         if name in self.kind.options and self.name == self.rule.name:
             value = self.kind.options[name].check(name, given[name])
             rule = self.kind.rule(self.values | self.chosen | {name: value})
@@ -76,14 +77,14 @@ class Function:
         return offer(name, [*self.taken, "n_threads"])
 
     def read(self, arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[float, ...], Any]:
-        """The arrays and t, the hyper-parameters and the number of threads of a call that names some of them."""
+        """The arrays with t, the hyper-parameters and `n_threads` of a call that has keyword arguments."""
         arguments += tuple(given.pop(place) for place in self.places[len(arguments) :] if place in given)
         n_threads = given.pop("n_threads", None)
         hyper = self.hyper_of(given) if given else self.defaults
         return arguments, hyper, n_threads
 
     def signature(self) -> inspect.Signature:
-        """What the function takes: the arrays, t, and the options by name."""
+        """The signature of the function: the arrays, t, and the options by name."""
         keyword, either = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
         given = {name: option.default for name, option in self.taken.items()} | {"n_threads": None}
         places = [inspect.Parameter(place, either) for place in self.places]
@@ -105,7 +106,7 @@ class Function:
         try:
             self.steppers.step(params, grads, states, _names("p", len(params)), t, hyper, count)
         except (TypeError, ValueError):
-            self.check(params, states)  # which says which argument it is
+            self.check(params, states)  # raises an error that names the argument
             raise
 
     def lists(self, given: Any) -> list[list[Any]]:
@@ -144,7 +145,7 @@ def _names(place: str, count: int) -> list[str]:
 
 
 def _step(made: Function) -> Callable[..., None]:
-    """What users call."""
+    """The public function."""
     step_quickly, defaults = made.steppers.step_quickly, made.defaults
 
     def step(*arguments: Any, **given: Any) -> None:
@@ -153,7 +154,7 @@ def _step(made: Function) -> Callable[..., None]:
             arguments, hyper, n_threads = made.read(arguments, given)
         try:
             is_done = n_threads is None and step_quickly(arguments, hyper)
-        except (TypeError, ValueError):  # nothing has changed, and `call` says why in the words of this function
+        except (TypeError, ValueError):  # nothing has changed; `call` raises it again, with the name of the argument
             is_done = False
         if not is_done:
             made.call(arguments, hyper, n_threads)
@@ -166,7 +167,7 @@ def _step(made: Function) -> Callable[..., None]:
 
 
 def _functions() -> dict[str, Function]:
-    """A function for each rule, called after it; and for each class of no rule of its own, called after the class."""
+    """A function for each rule, with its name. A class without a rule of its own has a function of the class's name."""
     found: dict[str, Function] = {}
     kinds: tuple[type[Stepped], ...] = (*CLASSES.values(), Average)
     for kind in kinds:
@@ -176,7 +177,7 @@ def _functions() -> dict[str, Function]:
     return found
 
 
-#: what is known of every function, by its name
+#: the `Function` of every public function, by its name
 MADE = _functions()
 #: every function by its name; each is a name of this module, too
 FUNCTIONS = {name: _step(made) for name, made in MADE.items()}

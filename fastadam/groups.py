@@ -1,5 +1,6 @@
-"""The options of each group of parameters, as plain values that are replaced whole.
-A step compares the tuple of all groups' values with the one that it took last: another one calls for a look.
+"""The options of each group of parameters, as plain values.
+A change replaces the tuple of all groups' values. A step compares this tuple by identity with that of the last step. It
+reads the options only if the tuple is another one.
 """
 
 import operator
@@ -18,7 +19,7 @@ Values = dict[str, Any]
 
 
 class Declaration(Protocol):
-    """What groups know of an optimizer's class: which options it has, and which rule they choose."""
+    """What groups know about an optimizer's class: its options, and the rule that they choose."""
 
     options: dict[str, Option]
 
@@ -30,7 +31,7 @@ class Declaration(Protocol):
 
 
 class Groups(Telling, Sequence["Group"]):
-    """All groups of one optimizer. `cell` holds their values; `labels` call those that have no name, in messages."""
+    """All groups of one optimizer. `cell` holds their values. `labels` stand in messages for groups without a name."""
 
     labels: list[str]
     rules: list[Rule]
@@ -44,7 +45,7 @@ class Groups(Telling, Sequence["Group"]):
         self.cell = Cell(())
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: all but the rules, which follow from the values."""
+        """For copies and pickles: all attributes except the rules, which follow from the values."""
         return {name: value for name, value in vars(self).items() if name != "rules"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -53,21 +54,21 @@ class Groups(Telling, Sequence["Group"]):
 
     @property
     def values(self) -> tuple[Values, ...]:
-        """The values of each group, its arrays under ``"params"``."""
+        """The values of each group, with its arrays under ``"params"``."""
         return self.cell.value  # type: ignore[no-any-return]
 
     @property
     def frozen(self) -> list[bool]:
-        """Which groups are left out of steps."""
+        """Whether each group is left out of steps."""
         return [values["frozen"] for values in self.values]
 
     @property
     def frozen_params(self) -> list[bool]:
-        """The same of each parameter."""
+        """Whether each parameter is left out of steps."""
         return self.of_params("frozen")
 
     def of_params(self, name: str) -> list[Any]:
-        """The option of each parameter; None where groups have no such option."""
+        """The value of an option for each parameter; None if groups have no such option."""
         return [values.get(name) for values in self.values for _ in values["params"]]
 
     def __len__(self) -> int:
@@ -89,7 +90,7 @@ class Groups(Telling, Sequence["Group"]):
         return "groups have no such attribute; write opt.param_groups[0]['lr'] = …, or opt.add_param_group(…)"
 
     def checked(self, label: str, arrays: Sequence[np.ndarray], own: Mapping[str, Any]) -> Values:
-        """The values of a new group with these options of its own."""
+        """The checked values of a new group with these options."""
         for name in own:
             self._need_known(label, name)
         self._need_unused(label, own.get("name"), self.values)
@@ -100,18 +101,18 @@ class Groups(Telling, Sequence["Group"]):
         return values
 
     def add(self, label: str, values: Values) -> None:
-        """Take one more group, whose values were `checked`."""
+        """Add a group whose values were `checked`."""
         self.labels = [*self.labels, label]
         self.rules = [*self.rules, self.declaration.rule(values)]
         self._replace(lambda old: (*old, values))
 
     def drop_last(self) -> None:
-        """Forget the last group."""
+        """Remove the last group."""
         self.labels, self.rules = self.labels[:-1], self.rules[:-1]
         self._replace(lambda old: old[:-1])
 
     def check(self, k: int, name: str, value: Any) -> Any:
-        """The value to keep for an option of group `k`; it must not call for other states than there are."""
+        """The checked value for an option of group `k`. It must not need other states than there are."""
         label = self.label(k)
         self._need_known(label, name)
         if name == "name":
@@ -121,27 +122,27 @@ class Groups(Telling, Sequence["Group"]):
         is_other = option.fixed and value != own[name]
         changed = {**own, name: value}
         if is_other or self.declaration.rule(changed) is not self.rules[k]:
-            raise ValueError(f"{_named(label, name)}: {shown(value)} needs other states; it is chosen at construction")
+            raise ValueError(f"{_named(label, name)}: {shown(value)} needs other states; choose it at construction")
         self.declaration.check(changed)
         return value
 
     def assign(self, changes: Mapping[int, Mapping[str, Any]]) -> None:
-        """Give groups new, checked values, from the next step on: that has all of them, or none."""
+        """Assign checked values to groups. A step that runs meanwhile sees all of them, or none."""
         self._replace(lambda old: tuple({**values, **changes.get(k, {})} for k, values in enumerate(old)))
 
     def assign_to_all(self, given: Mapping[str, Any]) -> None:
-        """Check these options for every group, and assign them to all groups, or to none."""
+        """Check these options for every group, then assign them to all groups. On an error no group changes."""
         every = range(len(self))
         self.assign({k: {name: self.check(k, name, value) for name, value in given.items()} for k in every})
 
     def _replace(self, change: Callable[[tuple[Values, ...]], tuple[Values, ...]]) -> None:
-        """Replace all values at once; where another thread came first, again."""
+        """Replace all values at once. If another thread has changed them meanwhile, try again."""
         old = self.values
         while not self.cell.swap(old, change(old)):
             old = self.values
 
     def label(self, k: int) -> str:
-        """What messages call group `k`."""
+        """The name of group `k` in messages."""
         name = self.values[k]["name"]
         return self.labels[k] if name is None else f"group {name!r}"
 
@@ -157,7 +158,7 @@ class Groups(Telling, Sequence["Group"]):
 
 
 class Group(Telling, MutableMapping[str, Any]):
-    """A group of parameters and its options; an assignment is checked at once and holds from the next step on."""
+    """A group of parameters and its options. An assignment is checked at once, and holds from the next step on."""
 
     __slots__ = ("_groups", "_index")
 
@@ -166,7 +167,7 @@ class Group(Telling, MutableMapping[str, Any]):
         self._index = index
 
     def __eq__(self, other: object) -> bool:
-        """The same arrays, and equal options."""
+        """Whether both have the same arrays and equal options."""
         if not isinstance(other, Group):
             return NotImplemented
         mine, theirs = dict(self), dict(other)
@@ -186,13 +187,13 @@ class Group(Telling, MutableMapping[str, Any]):
         self.update({name: value})
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Assign several options: all of them, or none."""
+        """Assign several options. On an error none is assigned."""
         given = dict(*args, **kwargs)
         values = {name: self._groups.check(self._index, name, value) for name, value in given.items()}
         self._groups.assign({self._index: values})
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError(f"{name}: a group's options are fixed in number; assign another value instead")
+        raise TypeError(f"{name}: an option of a group cannot be deleted; assign another value")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._groups.values[self._index])
@@ -202,7 +203,7 @@ class Group(Telling, MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         options = self._groups.declaration.options
-        told = {name: value for name, value in self.items() if name in options}  # but what few groups have
+        told = {name: value for name, value in self.items() if name in options}  # without options that are rarely set
         told = {name: value for name, value in told.items() if options[name].init or value != options[name].default}
         values = ", ".join(f"{name}={value!r}" for name, value in told.items())
         return f"{counted(len(self['params']), 'array')}: {values}"

@@ -1,5 +1,5 @@
-"""What a name that is not known may have meant: one table of what other libraries call the same, and the nearest word.
-`Strict` objects have the attributes that their class declares: to set another is an error that tells what was meant.
+"""Suggestions for unknown names: from a table of names in other libraries, or the most similar known name.
+`Strict` objects accept only the attributes that their class declares. The error for any other makes a suggestion.
 """
 
 import inspect
@@ -9,7 +9,7 @@ from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-#: names of one thing in each row; where one of them is not known, the first of its row that is was meant
+#: each row has the names of one thing; for an unknown name, the first known name in its row is suggested
 SAME = [
     row.split()
     for row in (
@@ -38,8 +38,8 @@ SAME = [
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:
-    """Which of the known names this one may have meant, if any."""
-    import difflib  # here, since it is needed for errors alone
+    """The known name that `name` probably stands for, or None."""
+    import difflib  # imported here, since only errors need it
 
     known = list(known)
     called = {_plain(word): word for word in reversed(known)}
@@ -47,28 +47,28 @@ def meant(name: str, known: Iterable[str]) -> str | None:
         right = next((word for word in row if word in known), "")
         for word in row if right else ():
             called.setdefault(_plain(word), right)
-    if any(_plain(name) == _plain(word) for row in SAME for word in row):  # not another word that is misspelt
+    if any(_plain(name) == _plain(word) for row in SAME for word in row):  # a word of the table is not a misspelt word
         return called.get(_plain(name))
     near = difflib.get_close_matches(_plain(name), called, 1, 0.75)
     return called[near[0]] if near else None
 
 
 def offer(name: str, known: Iterable[str], has: str = "it has") -> str:
-    """How the message about an unknown name ends: with what was meant, or with all that there is."""
+    """The end of the message about an unknown name: a suggestion, or all known names."""
     known = list(known)
     guess = meant(name, known)
     return f"{has} {', '.join(known)}" if guess is None else f"did you mean {guess}?"
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise a TypeError for the first of the given names that is not known; `what` says of what it might be one."""
+    """Raise a TypeError for the first given name that is not known; `what` says what it is ("option of Adam")."""
     for name in given:
         if name not in known:
             raise TypeError(f"{name}: unknown {what}; {offer(name, known)}")
 
 
 def refuse_arguments(unknown: Iterable[str], function: Callable[..., Any]) -> None:
-    """The same for what a function was given and collects, so that the error tells what was meant."""
+    """The same for the unknown keyword arguments that `function` has collected."""
     own = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     refuse_unknown(unknown, own, f"argument of {function.__name__}()")
 
@@ -78,7 +78,7 @@ def _plain(name: str) -> str:
 
 
 def modules(package: str, *loaded_late: str) -> tuple[Callable[[str], ModuleType], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of a package, some modules of which are imported when they are asked for."""
+    """The ``__getattr__`` and ``__dir__`` of a package that imports some of its modules on first access."""
 
     def load(name: str) -> ModuleType:
         if name not in loaded_late:
@@ -93,16 +93,16 @@ def modules(package: str, *loaded_late: str) -> tuple[Callable[[str], ModuleType
 
 
 class Strict:
-    """An object whose attributes its class declares; setting any other raises an AttributeError.
+    """An object that accepts only the attributes that its class declares. Setting any other is an AttributeError.
 
-    A class declares what its body names, by a value, an annotation or a slot, and the arguments of its constructor; so
-    does a subclass. A name that begins with an underscore may be set without. What belongs to the class, a class method
-    or a ClassVar, is not set on an object.
+    A class declares the names in its body (with a value, an annotation or a slot), and its constructor's arguments. A
+    subclass may declare more. A name that begins with an underscore needs no declaration. Class methods and ClassVars
+    cannot be set on an object.
     """
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # to a type checker it would say that any attribute may be set
+    if not TYPE_CHECKING:  # a type checker would take it to allow any attribute
 
         def __setattr__(self, name: str, value: Any) -> None:
             if not _declares(type(self), name):
@@ -111,13 +111,13 @@ class Strict:
             super().__setattr__(name, value)
 
     def _attributes(self) -> dict[str, Any]:
-        """All that was set on the object, by name, in slots too."""
+        """Name -> value of all attributes of the object, with those in slots."""
         found: Any = object.__getstate__(self)
         plain, of_slots = found if isinstance(found, tuple) else (found, {})
         return {**(plain or {}), **of_slots}
 
     def _no_such(self, name: str, has: str) -> str:
-        """What the error says about an attribute that there is not; `has` leads to those that there are."""
+        """The message about an unknown attribute. `has` introduces the list of known ones."""
         kind = type(self)
         hints = (hint for base in kind.__mro__ for hint in inspect.get_annotations(base))
         known = dict.fromkeys([*inspect.signature(kind).parameters, *hints, *dir(kind)])
@@ -126,21 +126,21 @@ class Strict:
 
 
 class Telling(Strict):
-    """The same, where reading an unknown attribute also tells what was meant. It makes each reading slower, those of a
-    step by a third: an optimizer leaves it to Python's own error."""
+    """The same, with a suggestion also when an unknown attribute is read. This makes every attribute slower to read,
+    and a step a third slower. So optimizers do not use it: they raise Python's own error."""
 
     __slots__ = ()
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("_"):  # Python asks for such names, also of an object that is not made yet
+            if name.startswith("_"):  # Python itself looks such names up, also before `__init__`
                 raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
             raise AttributeError(f"{name}: {self._no_such(name, 'it has')}", name=name, obj=self)
 
 
 def _declares(kind: type, name: str) -> bool:
-    """Whether objects of this class may be given an attribute of that name."""
+    """Whether an attribute of that name can be set on objects of this class."""
     if name.startswith("_"):
         return True
     values = [vars(base)[name] for base in kind.__mro__ if name in vars(base)]

@@ -1,18 +1,18 @@
-"""The rules under Numba, for a user's own ``@njit`` code.
-Imported only when asked for; Numba is an optional dependency (``pip install 'fastadam[numba]'``).
+"""The rules as Numba functions, to call from your own ``@njit`` code.
+This module needs Numba, an optional dependency (``pip install numba``). `fastadam` imports it on first access.
 
-For every rule, ``adam`` say, three jitted functions can be imported from here and called without the interpreter:
+Each rule, for example ``adam``, has three jitted functions here. They run without the interpreter:
 
 ``adam(p, g, m, v, step_size, …)``
     the update of one element, as in `fastadam.rules`;
 ``adam_scalars(t, lr, beta1, …)``
     the scalars of a step, in float64; t is a float;
 ``adam_step(p, g, m, v, t, lr, beta1, …, weight_decay=0.0, …)``
-    one step of whole contiguous arrays, in place, on the calling thread: the arrays, the step count from 1, the
-    arguments of the rule's scalars function, then by name what all rules share: ``weight_decay=0.0,
-    decoupled=False, maximize=False, low=-inf, high=inf``, the bounds of p, and ``factor=1.0, clip_value=inf``, the
-    gradients' factor and bound. The bits are those of the class. Arrays of another dtype, shape or order than p's,
-    and t < 1, are refused.
+    one step of whole contiguous arrays, in place, on the calling thread. The arguments are the arrays, the step count
+    t from 1, the arguments of the rule's scalars function, then by name those that all rules share:
+    ``weight_decay=0.0, decoupled=False, maximize=False``, the bounds of p ``low=-inf, high=inf``, a factor for the
+    gradients ``factor=1.0``, and the largest magnitude of their elements ``clip_value=inf``. The bits are those of the
+    class. A TypeError or ValueError refuses arrays whose dtype, shape or order is not that of p, and t < 1.
 """
 
 import inspect
@@ -56,7 +56,7 @@ def {name}_step(
     denormals_restore(mode)
 """
 
-#: what is refused of an array; Numba's own errors call no argument by its name
+#: the checks of one array; errors of Numba itself do not name the argument
 _CHECK = """
     if not {0}.dtype == p.dtype or p.dtype.type(0.5) != 0.5 or np.iscomplexobj(p):
         raise TypeError("{1}_step: {0}: expected float32 or float64, the same for all arrays, got another dtype")
@@ -65,8 +65,8 @@ _CHECK = """
 
 
 class _Compiled(types.ExternalFunction):
-    """A compiled function that jitted code calls by name, not by address: what Numba caches holds in the next process.
-    A pickle of one imports this module, which tells the names."""
+    """A compiled function that jitted code calls by name, not by address, so that Numba's cache is valid in the next
+    process. Unpickling one imports this module, which registers the names."""
 
 
 register_model(_Compiled)(models.OpaqueModel)
@@ -79,7 +79,7 @@ for _function, _address in zip(_SET_MODE.values(), DENORMALS, strict=True):
 
 
 def _whole_step(rule: Rule) -> Any:
-    """The step of whole arrays, for a user's jitted code."""
+    """The jitted step of whole arrays."""
     arrays, names = generate.arrays(rule), ("p", "g", *rule.states)
     own = [str(p.replace(annotation=p.empty)) for p in inspect.signature(rule.scalars).parameters.values()][1:]
     nothing = dict.fromkeys(rule.hyper, 0.0) | dict.fromkeys(rule.flags, False) | rule.defaults
@@ -103,7 +103,7 @@ def _whole_step(rule: Rule) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """``adam``, ``adam_scalars``, ``adam_step``, …: compiled when first asked for."""
+    """``adam``, ``adam_scalars``, ``adam_step``, …: compiled at the first access."""
     rule = RULES.get(name.removesuffix("_step").removesuffix("_scalars"))
     if rule is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {offer(name, RULES, 'it has rules')}")

@@ -1,7 +1,7 @@
-"""How an optimizer declares its options, and what each may be.
-One line in a class, ``eps: float = option(default=1e-8, check=non_negative)``, gives the constructor's argument, the
-attribute and the entry of a group. A check takes the name and what came; it returns the value to keep, or raises an
-error that says what is allowed.
+"""The declaration of an optimizer's options, and the checks of their values.
+One line in a class, ``eps: float = option(default=1e-8, check=non_negative)``, makes an argument of the constructor, an
+attribute, and an item of a group. A check takes a name and a value. It returns the value to keep, or raises an error
+that says what is allowed.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from .names import Strict, refuse_unknown
 
 #: a learning rate: a number, or a function of the step count t = 1, 2, …
 Rate = float | Callable[[int], float]
-#: stands where a declared argument has no default
+#: the default of a declared argument that has none
 REQUIRED = inspect.Parameter.empty
 
 
@@ -26,10 +26,10 @@ REQUIRED = inspect.Parameter.empty
 
 
 class Field:
-    """A declared argument of a class: its default, its check, and how the constructor takes it."""
+    """A declared argument of a class: its default, its check, and its kind in the constructor."""
 
     name: str
-    #: whether the value is chosen at construction, since the states begin with it
+    #: whether the value cannot change after construction
     fixed: bool
 
     def __init__(self, default: Any, check: Check, kw_only: bool, init: bool) -> None:
@@ -39,7 +39,7 @@ class Field:
         self.name = name
 
     def parameter(self) -> inspect.Parameter:
-        """The field in a signature."""
+        """The parameter of a signature for this field."""
         kind = inspect.Parameter.KEYWORD_ONLY if self.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
         return inspect.Parameter(self.name, kind, default=self.default)
 
@@ -52,9 +52,9 @@ class Option(Field):
     ) -> None:
         super().__init__(default, check, kw_only, init)
         self.fixed = fixed
-        #: the hyper-parameters of rules that the value gives: by default the one of its own name
+        #: the hyper-parameters of rules that the value sets: by default the one with the option's name
         self.hyper = hyper
-        #: whether each group has its own, so that it is no attribute of the optimizer
+        #: whether each group has its own value, so that the optimizer has no such attribute
         self.own = own
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -77,7 +77,7 @@ class Option(Field):
 
 
 class Setting(Field):
-    """A value that an optimizer has once, fixed at construction: how it is executed, and where its arrays are."""
+    """A value of the whole optimizer, fixed at construction: how its steps run, and where its arrays are."""
 
     fixed = True
 
@@ -89,13 +89,13 @@ class Setting(Field):
 
 
 def _without_self(method: Any) -> inspect.Signature:
-    """The signature of a method as its callers see it."""
+    """The signature of a method without ``self``."""
     signature = inspect.signature(method)
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def anything(name: str, value: Any) -> Any:
-    """The check of what is looked at elsewhere."""
+    """A check that allows any value: other code checks it."""
     return value
 
 
@@ -111,9 +111,9 @@ def option(
 ) -> Any:
     """Declare an option in the body of an optimizer class.
 
-    Without `init` the constructor does not take it; a `fixed` one is chosen at construction. `hyper` names the
-    hyper-parameters of the rules that it gives, where they have other names: a pair gives two, a number each of them.
-    Where each group has its `own`, it is no attribute of the optimizer.
+    Without `init` it is no argument of the constructor. A `fixed` option cannot change later. `hyper` has the names of
+    the hyper-parameters of rules that it sets, if they differ from its own: a pair sets two, one number sets all of
+    them. With `own` each group has its own value, and the optimizer has no such attribute.
     """
     return Option(default, check, kw_only, init, fixed, hyper, own)
 
@@ -125,11 +125,11 @@ def setting(*, default: Any = REQUIRED, check: Check = anything, kw_only: bool =
 
 @dataclass_transform(eq_default=False, field_specifiers=(option, setting))
 class Declared(Strict):
-    """A class whose constructor follows from its declarations, those of its bases first."""
+    """A class whose constructor takes the declared fields, those of its base classes first."""
 
     options: ClassVar[dict[str, Option]]
     settings: ClassVar[dict[str, Setting]]
-    #: what the constructor takes
+    #: the signature of the constructor
     declared: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls) -> None:
@@ -141,14 +141,14 @@ class Declared(Strict):
         taken.sort(key=lambda field: (field.kw_only, field.kw_only and field.fixed))
         cls.declared = inspect.Signature([field.parameter() for field in taken])
         if "__signature__" not in vars(cls):
-            own = _without_self(cls.__init__)  # one that takes anything hands it on to `bind`
+            own = _without_self(cls.__init__)  # (*args, **kwargs) means that `bind` reads the arguments
             variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
             says_nothing = all(given.kind in variable for given in own.parameters.values())
             cls.__signature__ = cls.declared if says_nothing else own  # type: ignore[attr-defined]
 
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The value of every field, given the arguments of the constructor."""
+        """Name of a field -> its value, from the arguments of the constructor."""
         for name in kwargs:
             if name in cls.options and name not in cls.declared.parameters:
                 raise TypeError(
@@ -171,12 +171,12 @@ def rate_or_schedule(name: str, value: Any) -> Any:
         return rate(name, value)
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # a builtin that tells none
+    except (TypeError, ValueError):  # a builtin without a signature
         return value
-    if inspect.isfunction(value) and hasattr(value, "formula"):  # of a schedule that is not made yet
+    if inspect.isfunction(value) and hasattr(value, "formula"):  # a function that makes schedules
         given = ", ".join(f"{own}=…" for own, p in signature.parameters.items() if p.default is p.empty)
         call = f"{value.__module__}.{value.__name__}({given})"
-        raise TypeError(f"{name}: expected a number or a schedule, got what makes one; call it: {call}")
+        raise TypeError(f"{name}: expected a number or a schedule, got a function that makes one; call it: {call}")
     try:
         signature.bind(1)
     except TypeError as error:
@@ -196,7 +196,7 @@ def positive_count(name: str, value: Any) -> int:
 
 
 def _each(name: str, value: Any, *allowed: Check) -> tuple[Any, ...]:
-    """As many values as there are checks, each of them checked."""
+    """Check each value by its own check. The number of values must be the number of checks."""
     expected = {2: "a pair of numbers", 3: "three numbers"}[len(allowed)]
     is_ordered = isinstance(value, Sequence) or getattr(value, "ndim", None)  # a set is not
     if isinstance(value, (str, bytes)) or not is_ordered:
@@ -224,12 +224,12 @@ def etas(name: str, value: Any) -> tuple[float, float]:
 
 
 def step_sizes(name: str, value: Any) -> tuple[float, float]:
-    """The smallest and the largest step."""
+    """The smallest and the largest step size."""
     return _in_order(name, *_each(name, value, positive, positive))
 
 
 def bounds(name: str, value: Any) -> tuple[float, float]:
-    """The smallest and the largest value of a parameter; None where there is none."""
+    """The smallest and the largest value of a parameter. None means no bound."""
     low, high = (None, None) if value is None else _each(name, value, _end, _end)
     return _in_order(name, -inf if low is None else low, inf if high is None else high)
 
@@ -254,14 +254,14 @@ up_to_one = number(">= 0 and <= 1", lambda x: 0 <= x <= 1)
 
 
 def decay(name: str, value: Any) -> float | None:
-    """What an average keeps of itself at an update; None where all updates count equally."""
+    """The share of its value that an average keeps at an update. None means equal weights."""
     return value if value is None else up_to_one(name, value)
 
 
-#: check of a learning rate that is a number, as a schedule must return it
+#: the check of a learning rate that is a number, and of a rate that a schedule returns
 rate = non_negative
 
-#: the arguments of schedules, by the names that all of them use; one of a user's own formula may be any finite number
+#: name of an argument of schedules -> its check; other names in a user's formula may have any finite number
 SCHEDULE_CHECKS: dict[str, Check] = {
     "lr": rate,
     "start": rate,
@@ -276,12 +276,12 @@ SCHEDULE_CHECKS: dict[str, Check] = {
     "final_div": positive,
 }
 
-#: checks of arguments that are no hyper-parameters
+#: checks of arguments that are not hyper-parameters
 tolerance = non_negative
 
 
 def seed(name: str, value: Any) -> int:
-    """A seed of 64 bits."""
+    """A 64-bit seed."""
     return checks.whole(name, value, below=2**64)
 
 
@@ -289,7 +289,7 @@ rows = checks.one_of("lazy", "exact")
 
 
 def flag_or_none(name: str, value: Any) -> bool | None:
-    """True or False, or None for what is the best here."""
+    """True, False, or None for the default behaviour."""
     return value if value is None else flag(name, value)
 
 
@@ -299,11 +299,11 @@ def count(name: str, value: Any, least: int = 0) -> int:
 
 
 def group_name(name: str, value: Any) -> str | None:
-    """The name of a group, which messages and checkpoints use: a number is one that has none."""
+    """The name of a group in messages and checkpoints. It is not a number: those stand for groups without a name."""
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name}: expected text or None, got {shown(value)} of type {type(value).__name__}")
     if value is not None and (not value or value.isdecimal()):
-        raise ValueError(f"{name}: expected text, and no number, got {shown(value)}")
+        raise ValueError(f"{name}: expected text that is not a number, got {shown(value)}")
     return value
 
 
@@ -317,7 +317,7 @@ def names_or_none(name: str, value: Any) -> list[str] | None:
 
 
 def in_bfloat16(option: str, value: Any) -> bool:
-    """Whether this option says so; the other choice is None."""
+    """Whether this value is bfloat16. The only other valid value is None."""
     said = _dtype_name(value)
     if said not in (None, "bfloat16"):
         raise ValueError(f"{option}: expected None or 'bfloat16', got {shown(value)}")
@@ -325,13 +325,13 @@ def in_bfloat16(option: str, value: Any) -> bool:
 
 
 def _dtype_name(value: Any) -> str | None:
-    """The name of a dtype that is given by its name, or by itself; None, and "" for what is none."""
+    """The name of a dtype that is given as text or as a dtype. None stays None; "" for any other object."""
     name = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", ""))
     return None if value is None else name if isinstance(name, str) else ""
 
 
 def state_dtype(name: str, value: Any) -> str | None:
-    """The dtype in which states are kept, or None for what the parameter is computed in."""
+    """The dtype of the stored states, or None for the dtype in which the parameter is computed."""
     said = _dtype_name(value)
     if said not in (None, "bfloat16", "int8"):
         raise ValueError(f"{name}: expected None, 'bfloat16' or 'int8', got {shown(value)}")
@@ -341,7 +341,7 @@ def state_dtype(name: str, value: Any) -> str | None:
 
 
 def bfloat16() -> np.dtype[Any]:
-    """NumPy's dtype of bfloat16."""
+    """The NumPy dtype bfloat16, from ml_dtypes."""
     try:
         import ml_dtypes
     except ImportError as error:
@@ -351,5 +351,5 @@ def bfloat16() -> np.dtype[Any]:
 
 
 def check_schedule(name: str, value: Any) -> Any:
-    """The value of a schedule's argument, if it may be that."""
+    """The checked value of a schedule's argument."""
     return SCHEDULE_CHECKS.get(name, finite)(name, value)

@@ -1,5 +1,5 @@
-"""The article's Adam in plain NumPy: the baseline of the demo and of the benchmarks, not for use.
-Every operation makes a new array, as in the class that fastadam replaces.
+"""Adam in plain NumPy, the baseline of the demo and of the benchmarks. Not for use.
+Every operation makes a new array, as in the class that `fastadam.adapters.article` replaces.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class PlainAdam:
-    """The article's Adam as its formulas stand, the baseline: every operation makes a new array."""
+    """Adam, written directly from its formulas."""
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance

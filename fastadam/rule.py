@@ -1,6 +1,6 @@
-"""What a rule is: an update, the scalars of its step, the names of its states.
-Every rule begins with `prepare` and ends with `finish`. `fastadam.rules` says how such functions are written, and has
-those of each algorithm.
+"""`Rule`: an update function, the function of its scalars, and the names of its states.
+Every rule begins with `prepare` and ends with `finish`. `fastadam.rules` has the functions of each algorithm, and says
+how they are written.
 """
 
 import inspect
@@ -11,14 +11,14 @@ from typing import Any
 
 from numpy import inf, minimum, where
 
-# ---------------------------------------------------------------- what every rule begins with
+# ---------------------------------------------------------------- the first part of every rule
 
 
 def prepare(p, g, factor, clip_value, weight_decay, shrink):
-    """The step's gradient, scaled, clipped and with L2 decay added, and parameter, shrunk by decoupled decay."""
+    """The parameter after decoupled decay, and the gradient: scaled, clipped, with L2 decay added."""
     g = minimum(clip_value, factor * g)
-    g = -minimum(clip_value, -g)  # not maximum: its care for NaN in both arguments doubles the time under AVX2
-    if weight_decay:  # not added when zero: 0 * inf would be NaN
+    g = -minimum(clip_value, -g)  # not maximum: it treats NaN in both arguments, which doubles the time under AVX2
+    if weight_decay:  # skipped at zero, since 0 * inf would be NaN
         g = g + weight_decay * p
     p = shrink * p
     return p, g
@@ -32,20 +32,20 @@ def prepare_scalars(factor, clip_value, lr, weight_decay, decoupled: bool, maxim
 
 
 def clip_factor(norm, max_norm):
-    """What brings gradients of this norm down to `max_norm`; the constant is torch's."""
+    """The factor that scales gradients of this norm down to `max_norm`. The constant is torch's."""
     return min(1.0, max_norm / (norm + 1e-6)) if norm == norm else norm
 
 
 def own_clip_factor(norm, max_norm):
-    """The same for one array by its own norm, without a constant, as in Keras and thinc. A NaN stays one."""
+    """The same for one array and its own norm, without a constant, as in Keras and thinc. NaN stays NaN."""
     return 1.0 if norm <= max_norm else max_norm / norm
 
 
-# ---------------------------------------------------------------- what every rule ends with
+# ---------------------------------------------------------------- the last part of every rule
 
 
 def finish(p, low, high):
-    """The new parameter, clipped to its bounds; the bits are numpy.clip's, whose NaN stays NaN."""
+    """The new parameter, clipped to its bounds. The bits are those of numpy.clip, which keeps NaN."""
     p = where(low >= p, low, p)
     return where(high <= p, high, p)
 
@@ -54,7 +54,7 @@ def finish_scalars(low=-inf, high=inf):
     return low, high
 
 
-#: what a step may bring beside its gradients (the first arguments of `prepare_scalars`), and what changes nothing
+#: the values that each step may set (the first arguments of `prepare_scalars`), with their neutral values
 OF_THE_STEP = {"factor": 1.0, "clip_value": inf}
 
 
@@ -72,38 +72,38 @@ class Rule:
     update: Callable[..., Any]
     scalars: Callable[..., Any]
     states: tuple[str, ...]
-    #: those of the states that are never below zero: in 8 bits their codes need no sign
+    #: the states that are never below zero: their 8-bit codes need no sign
     non_negative: tuple[str, ...] = ()
-    #: those that 8 bits cannot keep: weights, and what is the small difference of two states
+    #: the states that 8 bits cannot keep: weights, and states whose small difference matters
     not_in_8_bits: tuple[str, ...] = ()
-    #: how many times as large as an element's last step its next one may be, where the gradients of both are zero: a
-    #: function of scalars of the last step, and of those of the next one as `next_…`. None where that is not known
+    #: a bound for the ratio of an element's next step to its last step, if the gradients of both are zero. It is a
+    #: function of scalars of the last step, and of those of the next step as `next_…`. None if no bound is known
     fading: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:
-        """The update's name."""
+        """The name of the update function."""
         return self.update.__name__
 
     @cached_property
     def hyper(self) -> tuple[str, ...]:
-        """The hyper-parameters of a group, in the order in which the functions of scalars first name them."""
+        """The hyper-parameters of a group, in the order of their first use in the functions of scalars."""
         named = dict.fromkeys(name for function in self.of_scalars for name in arguments(function))
         return tuple(name for name in named if name not in {"t", *OF_THE_STEP})
 
     @property
     def of_scalars(self) -> tuple[Callable[..., Any], ...]:
-        """The functions that give a step's scalars, in their order."""
+        """The functions that compute the scalars of a step, in order."""
         return prepare_scalars, self.scalars, finish_scalars
 
     @cached_property
     def defaults(self) -> dict[str, float]:
-        """What does nothing, by name: `OF_THE_STEP`, and those of `hyper` that a caller may leave out."""
+        """Name -> neutral value: of `OF_THE_STEP`, and of those in `hyper` that a caller may omit."""
         return OF_THE_STEP | {p.name: p.default for p in self._parameters() if p.default is not p.empty}
 
     @property
     def flags(self) -> set[str]:
-        """Those of `hyper` that are True or False."""
+        """The names in `hyper` whose values are True or False."""
         return {p.name for p in self._parameters() if p.annotation is bool}
 
     def _parameters(self) -> list[inspect.Parameter]:
@@ -111,22 +111,22 @@ class Rule:
 
     @cached_property
     def kernels(self) -> dict[str, Any]:
-        """By backend, what runs the rule there, once it was asked for (see `kernel.backends`)."""
+        """Backend -> the kernel that runs the rule there. `kernel.backends` fills it on demand."""
         return {}
 
     @cached_property
     def n_scalars(self) -> int:
-        """How many scalars a step has."""
+        """The number of scalars of a step."""
         return sum(self._n_scalars)
 
     @property
     def _n_scalars(self) -> tuple[int, int, int]:
-        """The same of `prepare`, of the update, and of `finish`."""
+        """The numbers of scalars of `prepare`, of the update, and of `finish`."""
         own = len(arguments(self.update)) - len(("p", "g", *self.states))
         return len(arguments(prepare)) - len(("p", "g")), own, len(arguments(finish)) - len(("p",))
 
     def divided(self, scalars: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """A step's scalars: those of `prepare`, those of the update, and those of `finish`."""
+        """The scalars of a step, divided into those of `prepare`, of the update, and of `finish`."""
         before, own, _ = self._n_scalars
         return scalars[:before], scalars[before : before + own], scalars[before + own :]
 

@@ -1,16 +1,15 @@
-"""Every algorithm's formula, written once, for one element.
-Called on arrays it is NumPy; the build translates it to Cython, and Numba compiles it as it stands.
+"""The formula of every algorithm, written once, for one element.
+Called with arrays, these functions run in NumPy. The build translates them to Cython, and Numba compiles them directly.
 
-An *update* is one algorithm's step of one element, in the paper's letters: parameter ``p``, gradient ``g``, its
-states, then the scalars of the step; it returns the new ``p`` and states. It holds no loop, no dtype and no literal
-(a literal would widen float32). A *scalars* function computes, in float64, what all elements of a step share, from
-the step count ``t`` = 1.0, 2.0, … and the hyper-parameters. A `Rule` pairs the two.
+An *update* is one algorithm's step of one element, in the letters of the paper. It takes the parameter ``p``, the
+gradient ``g``, the states, and the scalars of the step. It returns the new ``p`` and states. It has no loop, no dtype
+and no literal (a literal would widen float32). A *scalars* function computes, in float64, what all elements of a step
+share, from the step count ``t`` = 1.0, 2.0, … and the hyper-parameters. A `Rule` pairs the two.
 
-States begin at zero; a scalar of the first step tells an update that is to begin them otherwise.
+States start at zero. If an update needs other start values, a scalar of the first step tells it to set them.
 
-An argument of a scalars function that is a flag says ``bool``. The C interface has no defaults: there a caller begins
-with zeros. So an argument that does nothing at another value than zero has that value as its default here; C leaves it
-out.
+An argument of a scalars function that is a flag is annotated ``bool``. The options of the C interface start at zero. So
+an argument whose neutral value is not zero has that value as its default here, and C does not have this argument.
 """
 
 from math import log
@@ -44,7 +43,7 @@ def sgd_scalars(t, lr):
 
 
 def sgd_momentum_scalars(t, lr, momentum, dampening):
-    """The first step is not dampened."""
+    """Dampening does not act on the first step."""
     one_minus_dampening = 1.0 if t == 1.0 else 1.0 - dampening
     return lr, momentum, one_minus_dampening
 
@@ -72,7 +71,7 @@ def amsgrad(p, g, m, v, v_max, step_size, beta1, one_minus_beta1, beta2, one_min
 
 
 def adam_scalars(t, lr, beta1, beta2, eps, beta_decay=1.0, eps_hat: bool = False):
-    """lr m̂ / (√v̂ + eps) with both corrections moved into the scalars; eps_hat leaves eps uncorrected."""
+    """lr m̂ / (√v̂ + eps), with both bias corrections moved into the scalars. eps_hat leaves eps uncorrected."""
     beta1 = beta1 * beta_decay**t
     beta2 = beta2 * beta_decay**t
     root = sqrt(1.0 - beta2**t)
@@ -82,9 +81,10 @@ def adam_scalars(t, lr, beta1, beta2, eps, beta_decay=1.0, eps_hat: bool = False
 
 
 def adam_fading(step_size, eps, next_step_size, next_beta1, next_beta2, next_eps):
-    """m shrinks by beta1; the root of v shrinks by that of beta2, and eps by itself: their sum by no more than either.
+    """m shrinks by beta1, the root of v by the root of beta2, and eps by its own ratio. The sum of the root and eps
+    shrinks by no more than one of them does.
 
-    Where v is so small that it becomes zero, its root was nothing beside an eps above 1e-12.
+    If v becomes so small that it is rounded to zero, its root was negligible beside an eps above 1e-12.
     """
     shrinks = min(sqrt(next_beta2), next_eps / eps)
     return absolute(next_step_size / step_size) * next_beta1 / shrinks if min(eps, next_eps) > 1e-12 else inf
@@ -96,7 +96,7 @@ def adam_fading(step_size, eps, next_step_size, next_beta1, next_beta2, next_eps
 def adamax(p, g, m, u, step_size, beta1, one_minus_beta1, beta2, eps):
     m = beta1 * m + one_minus_beta1 * g
     u = maximum(beta2 * u, absolute(g) + eps)
-    p = p - step_size * where(u, m / u, u)  # u is 0 only where every gradient was: stay
+    p = p - step_size * where(u, m / u, u)  # u is 0 only if every gradient was 0: p does not move
     return p, m, u
 
 
@@ -136,7 +136,7 @@ def rmsprop_momentum(p, g, v, b, lr, alpha, one_minus_alpha, eps_in, eps_out, mo
 def rmsprop_centered(p, g, v, m, lr, alpha, one_minus_alpha, eps_in, eps_out):
     v = alpha * v + one_minus_alpha * (g * g)
     m = alpha * m + one_minus_alpha * g
-    variance = absolute(v - m * m)  # rounding can take it below zero
+    variance = absolute(v - m * m)  # rounding can make the difference negative
     p = p - lr * g / (sqrt(variance + eps_in) + eps_out)
     return p, v, m
 
@@ -173,7 +173,7 @@ def adadelta(p, g, v, d, lr, accumulated, beta1, one_minus_beta1, beta2, one_min
 
 
 def adadelta_scalars(t, lr, beta1, beta2, eps, accumulate_lr: bool = False):
-    """The accumulator takes the squared step without its rate (Zeiler, torch), or with it (accumulate_lr)."""
+    """d accumulates the squared step without its rate (Zeiler, torch), or with it (accumulate_lr)."""
     accumulated = lr if accumulate_lr else 1.0
     return lr, accumulated, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
 
@@ -189,8 +189,8 @@ def nadam(p, g, m, v, g_step, m_step, beta1, one_minus_beta1, beta2, one_minus_b
 
 
 def nadam_scalars(t, lr, beta1, beta2, eps, momentum_decay, mu_product=1.0):
-    """Who keeps the product of all μ so far, as torch does, gives it, this step's μ included. Else it is computed here;
-    it is zero beside 1 long before t is large."""
+    """A caller that keeps the product of all μ, as torch does, passes it, with the μ of this step. Otherwise it is
+    computed here. The loop is short: the product soon becomes negligible beside 1."""
     mu, mu_next = nadam_mu(t, beta1, momentum_decay), nadam_mu(t + 1.0, beta1, momentum_decay)
     power, product = 1.0, mu_product
     k = 0.0 if mu_product == 1.0 else t
@@ -216,7 +216,7 @@ def radam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2,
 
 
 def radam_scalars(t, lr, beta1, beta2, eps):
-    """While the variance of v cannot be told, the denominator is 1."""
+    """While the variance of v is unknown, the denominator is 1."""
     decayed = beta2**t
     longest = 2.0 / (1.0 - beta2) - 1.0
     length = longest - 2.0 * t * decayed / (1.0 - decayed)
@@ -232,13 +232,13 @@ def radam_scalars(t, lr, beta1, beta2, eps):
 
 
 def asgd(p, g, ax, step_size, decay, weight, low, high):
-    p = finish(decay * p - step_size * g, low, high)  # which is averaged
+    p = finish(decay * p - step_size * g, low, high)  # the average takes the clipped value
     ax = where(weight, ax + weight * (p - ax), p)
     return p, ax
 
 
 def asgd_scalars(t, lr, lambd, alpha, t0, low=-inf, high=inf):
-    """The weight of the average is 0 while it is the parameter itself."""
+    """The weight is 0 while the average is a copy of the parameter."""
     step_size = lr / (1.0 + lambd * lr * (t - 1.0)) ** alpha
     averaged = t - 1.0 - t0
     return step_size, 1.0 - lambd * step_size, 1.0 / averaged if averaged > 1.0 else 0.0, low, high
@@ -248,7 +248,7 @@ def asgd_scalars(t, lr, lambd, alpha, t0, low=-inf, high=inf):
 
 
 def rprop(p, g, prev, step_size, first, eta_minus, eta_plus, shortest, longest, one):
-    same = sign(g) * sign(prev)  # 1, 0, or -1 where the sign has turned: no step is made there
+    same = sign(g) * sign(prev)  # 1, 0, or -1 where the sign has changed: the element does not move there
     step_size = where(first, first, step_size)
     step_size = where(same, where(one + same, eta_plus, eta_minus), one) * step_size
     step_size = minimum(longest, step_size)
@@ -289,7 +289,7 @@ def ademamix(
 
 
 def ademamix_scalars(t, lr, beta1, beta2, beta3, eps, alpha, alpha_warmup, beta3_warmup):
-    """In its warm-up 1 / log β₃ grows along a line, and with it how far back the slow average looks."""
+    """During its warm-up 1 / log β₃ is linear in t, and so is the time span that the slow mean covers."""
     root = sqrt(1.0 - beta2**t)
     if t < alpha_warmup:
         alpha = alpha * t / alpha_warmup
@@ -314,7 +314,7 @@ def adopt(p, g, m, v, lr, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, c
 
 
 def adopt_scalars(t, lr, beta1, beta2, eps, use_clipping: bool):
-    """The first step gives v its first value, and nothing else."""
+    """The first step only sets v."""
     clip = (t - 1.0) ** 0.25 if use_clipping else inf
     if t == 1.0:
         lr, beta2, clip = 0.0, 0.0, 0.0
@@ -330,14 +330,14 @@ def schedule_free(p, g, v, z, x, first, c, z_step, part, root, beta2, one_minus_
     u = root * g / (sqrt(v) + eps)
     if decay:
         u = u + decay * p
-    new = finish(z - z_step * u, low, high)  # so that the average, too, is between the bounds
+    new = finish(z - z_step * u, low, high)  # with z within the bounds, the average is, too
     p = p + c * (z - p) - part * (z - new)
     x = where(first, new, x + c * (new - x))
     return p, v, new, x
 
 
 def schedule_free_scalars(t, lr, beta1, beta2, eps, decay, warmup_steps, r, weight_lr_power, low=-inf, high=inf):
-    """c is the weight of step t in the average: its part of the sum of all weights."""
+    """c is the weight of step t in the average, divided by the sum of all weights so far."""
     part = t / warmup_steps if t < warmup_steps else 1.0
     weight = t**r * part**weight_lr_power
     warm = min(t, warmup_steps)
@@ -373,18 +373,18 @@ def power_sum(n, power):
 
 
 def average(p, g, weight, rest):
-    p = where(rest, p + weight * (g - p), g)  # p is the average, g what is averaged; with nothing left of p, a copy
+    p = where(rest, p + weight * (g - p), g)  # p is the average of g; rest = 1 - weight, and if it is 0, p = g exactly
     return (p,)
 
 
 def average_scalars(t, decay, equal: bool, first=1.0):
-    """Up to update `first` a copy; then each counts 1 - decay, or as much as every one since."""
+    """Until update `first` the average is a copy. Then the weight is 1 - decay, or the same for all updates since."""
     since = max(t - first, 0.0)
     weight = 1.0 / (since + 1.0) if equal or since == 0.0 else 1.0 - decay
     return weight, 1.0 - weight
 
 
-# ---------------------------------------------------------------- the machine's limit, which benchmarks measure
+# ---------------------------------------------------------------- the machine's memory bandwidth, for benchmarks
 
 
 def stream_0(p, g, scale):
@@ -407,7 +407,7 @@ def stream_scalars():
     return (1.0,)
 
 
-#: by their number of states, rules that move what others move, with almost no arithmetic; no optimizer has them
+#: rules that move as much memory as others with 0 to 3 states, with little arithmetic; no optimizer uses them
 STREAMS = tuple(
     Rule(stream, stream_scalars, states)
     for stream, states in (
@@ -420,7 +420,7 @@ STREAMS = tuple(
 
 # ---------------------------------------------------------------- the registry
 
-#: a new rule comes last: its new hyper-parameters are then the last members of the C options
+#: append a new rule at the end: its new hyper-parameters then become the last members of the C options
 RULES = {
     rule.name: rule
     for rule in (

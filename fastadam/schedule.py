@@ -1,6 +1,6 @@
-"""What a schedule is: a formula and its arguments, made by `schedule`, written as JSON and read again.
-One that follows a loss, made by `following`, has its state among its arguments.
-The formulas themselves, and the public names, are in `fastadam.schedules`.
+"""`Schedule`: a formula with its arguments. `schedule` makes one from a function; JSON can store it.
+`following` makes a schedule that follows a loss. Its state is one of its arguments.
+The formulas and the public names are in `fastadam.schedules`.
 """
 
 import inspect
@@ -19,27 +19,28 @@ from .rule import arguments
 
 P = ParamSpec("P")
 
-#: how deep compositions may nest: far below Python's own limit, so that no schedule is too deep to be used
+#: the deepest nesting of compositions: far below Python's recursion limit, so that every schedule can be used
 DEEPEST = 32
-#: what a report may tell: a run that diverged has such losses, too
+#: the check of a reported loss: any number and NaN, since a run that diverged has such losses
 _loss = number("or NaN", lambda _: True)
 
 
 class Schedule(Telling):
-    """A formula and its arguments: a function of the step count, made by `cosine` and its relatives.
+    """A function of the step count t: a formula with its arguments. `cosine` and the other functions return one.
 
-    Schedules are immutable; two are equal where formula and arguments are. They can be hashed, pickled and copied, and
-    `repr` gives the call that makes them. ``rate * 0.5``, ``rate / 2`` and ``rate * other`` are products. One that
-    follows a loss, as `plateau` does, changes with each `report`, so it cannot be hashed; a copy goes its own way.
+    Schedules are immutable. Two are equal if their formulas and arguments are equal. They can be hashed, pickled and
+    copied. `repr` gives the call that makes the schedule. ``rate * 0.5``, ``rate / 2`` and ``rate * other`` are
+    products. A schedule that follows a loss (`plateau`) changes with each `report`. It cannot be hashed, and a copy of
+    it changes independently.
 
     Attributes
     ----------
     name : str
-        The formula's name.
+        The name of the formula.
     arguments : dict
-        Name of an argument -> value, defaults included.
+        Name of an argument -> value, with defaults.
     parts : tuple of Schedule
-        Those that it is composed of.
+        The schedules that this one is composed of.
 
     Examples
     --------
@@ -52,11 +53,11 @@ class Schedule(Telling):
     """
 
     __slots__ = ("depth", "factory", "values")
-    __array_ufunc__ = None  # so that NumPy's numbers leave a product with a schedule to it
+    __array_ufunc__ = None  # so that a NumPy number times a schedule calls `__rmul__`
 
     factory: "Factory[...]"
     values: tuple[Any, ...]
-    depth: int  # of the nesting: 1, and 1 more than the deepest part
+    depth: int  # of the nesting: 1 without parts, else 1 more than the deepest part
     _changes = "a schedule is immutable"
 
     def __init__(self, factory: "Factory[...]", values: tuple[Any, ...], depth: int) -> None:
@@ -84,49 +85,49 @@ class Schedule(Telling):
         Raises
         ------
         TypeError, ValueError
-            Where t is not a whole number >= 1 (NumPy's will do), or its rate is not finite and >= 0.
+            If t is not a whole number >= 1 (of Python or NumPy), or if the rate is not finite and >= 0.
         """
         t = options.positive_count("t", t)
         try:
             rate = self.factory.formula(t, *self.values)
         except OverflowError:
             rate = math.inf
-        if not (isinstance(rate, float) and 0 <= rate < math.inf):  # ordinary rates are spared the text
+        if not (isinstance(rate, float) and 0 <= rate < math.inf):  # the text is made only when it is needed
             rate = options.rate(f"{self!r} at t = {t}", rate)
         return rate
 
     @property
     def name(self) -> str:
-        """The formula's name."""
+        """The name of the formula."""
         return self.factory.__name__
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Name of an argument -> value, defaults included."""
+        """Name of an argument -> value, with defaults."""
         return dict(zip(arguments(self.factory), self.values, strict=True))
 
     @property
     def parts(self) -> tuple["Schedule", ...]:
-        """The schedules that it is composed of."""
+        """The schedules that this one is composed of."""
         return self.arguments.get("schedules", ())  # type: ignore[no-any-return]
 
     @property
     def following(self) -> tuple["Following", ...]:
-        """Those that follow a loss among its parts, theirs, and itself."""
+        """The schedules that follow a loss: this one, its parts and their parts."""
         return tuple(found for part in self.parts for found in part.following)
 
     def report(self, loss: float) -> None:
-        """Tell a loss to all that follow one: to the schedule itself, or to its parts. The next step has the new rate.
+        """Report a loss to the schedule, or to those of its parts that follow one. The next step has the new rate.
 
         Parameters
         ----------
         loss : float
-            Anything that is one real number. NaN and infinity are losses, too: no good ones.
+            One real number. NaN and infinity are allowed; they never count as good.
 
         Raises
         ------
         TypeError, ValueError
-            For anything else, and where no part follows a loss.
+            For anything else, or if the schedule follows no loss.
 
         Examples
         --------
@@ -139,12 +140,12 @@ class Schedule(Telling):
         """
         loss = _loss("loss", loss)
         if not self.following:
-            raise TypeError(f"report: {self!r} follows no loss, but t alone; schedules.plateau follows one")
-        for part in {id(part): part for part in self.following}.values():  # each once, wherever it stands
+            raise TypeError(f"report: {self!r} depends on t alone, not on a loss; schedules.plateau follows one")
+        for part in {id(part): part for part in self.following}.values():  # each once, even if it occurs twice
             part.hear(loss)
 
     def to_json(self) -> dict[str, Any]:
-        """The schedule as a dict of JSON's types, for `from_json`.
+        """The schedule as a dict of JSON types, for `from_json`.
 
         Examples
         --------
@@ -182,7 +183,7 @@ class Schedule(Telling):
 
 
 class Following(Schedule):
-    """A schedule that follows a loss. The last of its values is its state; they are replaced whole."""
+    """A schedule that follows a loss. The last of its values is its state. A change replaces all values at once."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -194,11 +195,11 @@ class Following(Schedule):
         return (self,)
 
     def hear(self, loss: float) -> None:
-        """Take one more loss into account."""
+        """Update the state with one more loss."""
         self._set((*self.values[:-1], self.factory.after(loss, *self.values)))
 
     def become(self, other: "Following") -> None:
-        """Be what the other one is: its arguments, and what it has heard."""
+        """Take over the arguments and the state of another schedule."""
         self._set(other.values)
 
     def _set(self, values: tuple[Any, ...]) -> None:
@@ -211,41 +212,41 @@ def _to_json(value: Any) -> Any:
     return value.to_json() if isinstance(value, Schedule) else value
 
 
-# ---------------------------------------------------------------- from a formula to what makes its schedules
+# ---------------------------------------------------------------- from a formula to a function that makes schedules
 
 
 class Factory(Protocol[P]):
-    """A formula's name as its users know it: called with the arguments after t, it makes the `Schedule`."""
+    """The public function of a formula. It takes the arguments after t, and returns a `Schedule`."""
 
     __name__: str
     formula: Callable[Concatenate[int, P], float]
-    #: of arguments that are not what others of their names are
+    #: the checks of arguments that differ from those of the same name elsewhere
     checks: dict[str, Check]
-    #: of schedules that follow a loss: given one and the values, the next state
+    #: only for schedules that follow a loss: a function of a loss and the values, which returns the next state
     after: Callable[Concatenate[float, P], tuple[Any, ...]]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Schedule:
-        """The schedule of these arguments."""
+        """The schedule with these arguments."""
         ...
 
 
-#: name -> what makes the schedules of that formula
+#: name of a formula -> the function that makes its schedules
 SCHEDULES: dict[str, Factory[...]] = {}
 
 
 def schedule(formula: Callable[Concatenate[int, P], float]) -> Factory[P]:
-    """Decorates a formula ``name(t, …) -> rate``, which becomes ``name(…) -> Schedule``.
+    """Decorator for a formula ``name(t, …) -> rate``. It becomes ``name(…) -> Schedule``.
 
     Parameters
     ----------
     formula : function
-        Its first argument is t; the others are numbers, or the ``schedules`` and ``boundaries`` of a composition.
-        Those that bear the name of an argument in this module are checked as that one is, others must be finite.
+        Its first argument is t. The others are numbers, or the ``schedules`` and ``boundaries`` of a composition. An
+        argument with a name that occurs in this module is checked like that one. Others must be finite.
 
     Raises
     ------
     TypeError, ValueError
-        For a formula without t, or of a name that another module's schedule has: JSON knows schedules by name.
+        For a formula without t, or with the name of another module's schedule: JSON finds schedules by name.
 
     Examples
     --------
@@ -259,10 +260,10 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Factory[P]:
 
 
 def following(**checks: Check) -> Callable[[Callable[Concatenate[float, P], tuple[Any, ...]]], Factory[P]]:
-    """Decorates ``name(loss, lr, …, state) -> state``, which becomes ``name(lr, …, state=()) -> Following``.
+    """Decorator for ``name(loss, lr, …, state) -> state``, which becomes ``name(lr, …, state=()) -> Following``.
 
-    It says what a loss makes of the state, a tuple that begins with the rate. Before any loss the state is empty, and
-    the rate is `lr`. `checks` are those of its arguments, by name.
+    The function returns the state after a loss: a tuple whose first item is the rate. Before the first loss the state
+    is empty, and the rate is `lr`. `checks` has the checks of the arguments, by name.
     """
 
     def define(after: Callable[Concatenate[float, P], tuple[Any, ...]]) -> Factory[P]:
@@ -278,7 +279,7 @@ def following(**checks: Check) -> Callable[[Callable[Concatenate[float, P], tupl
 
 
 def _factory(formula: Callable[..., float], first: str, kind: type[Schedule], checks: dict[str, Check]) -> Factory[...]:
-    """What makes the schedules of this kind; `first` is the formula's argument that is none of theirs."""
+    """The function that makes the schedules. `first` is the first argument of the formula, which they do not store."""
     name, names = formula.__name__, arguments(formula)
     if names[:1] != (first,) or "schedule" in names:  # to_json keeps the name under "schedule"
         raise TypeError(f"{name}: expected {first} as its first argument and none called schedule, got {names}")
@@ -300,7 +301,7 @@ def _factory(formula: Callable[..., float], first: str, kind: type[Schedule], ch
         if depth > DEEPEST:
             raise ValueError(f"{name}: schedules may be nested {DEEPEST} deep, not {depth}")
         made = kind(made_by, tuple(values.values()), depth)
-        made(1)  # what the formula itself refuses is refused before any step
+        made(1)  # the formula itself may refuse its arguments; this shows it before any step
         return made
 
     made_by = cast(Factory[...], factory)
@@ -311,7 +312,7 @@ def _factory(formula: Callable[..., float], first: str, kind: type[Schedule], ch
 
 
 def _check(name: str, value: Any) -> Any:
-    """The value to keep for an argument, if it may be that."""
+    """The checked value of an argument."""
     if name not in ("schedules", "boundaries"):
         return options.check_schedule(name, value)
     if not isinstance(value, (list, tuple)):
@@ -330,18 +331,18 @@ def _check(name: str, value: Any) -> Any:
 
 
 def from_json(data: dict[str, Any]) -> Schedule:
-    """The schedule whose `Schedule.to_json` this is.
+    """Make the schedule again that gave this dict by `Schedule.to_json`.
 
     Parameters
     ----------
     data : dict
-        The schedule's name under ``"schedule"``, and its arguments; those with defaults may be left out. Nothing in it
-        is run: names are looked up among the schedules that have been defined.
+        The name of the schedule under ``"schedule"``, and its arguments. Those with defaults may be omitted. No code is
+        run from it: names are looked up among the defined schedules.
 
     Raises
     ------
     ValueError
-        For anything else: an unknown name, wrong arguments, values of other types, compositions nested too deep.
+        For an unknown name, wrong arguments, values of other types, or compositions nested too deeply.
 
     Examples
     --------
@@ -360,7 +361,7 @@ def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
     factory = SCHEDULES[name]
     known, given = arguments(factory), {}
     for key, value in data.items():
-        if key in factory.checks:  # it looks at anything
+        if key in factory.checks:  # such a check accepts any object
             given[key] = value
         elif key in known:
             given[key] = _read(f"{place}[{key!r}]", value, depth + 1)
@@ -374,8 +375,8 @@ def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
 
 
 def _read(place: str, value: Any, depth: int) -> Any:
-    """An argument, or a part of one, by its type alone: which it must be, the factory says."""
-    if depth > 2 * DEEPEST:  # lists and dicts take turns; without a limit, a hostile text exhausts Python's stack
+    """An argument, or a part of one, read according to its type. The factory checks whether the type is right."""
+    if depth > 2 * DEEPEST:  # lists and dicts alternate; without a limit a hostile text would exhaust Python's stack
         raise ValueError(f"{place}: schedules may be nested {DEEPEST} deep, not deeper")
     if isinstance(value, list):
         return [_read(f"{place}[{k}]", part, depth + 1) for k, part in enumerate(value)]

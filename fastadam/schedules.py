@@ -1,13 +1,13 @@
-"""Learning-rate schedules: for ``lr=`` of every optimizer, functions of the step count t.
-Each is one formula; its name, called with the arguments after t, makes the `Schedule`. `plateau` alone follows a loss
-instead, which ``opt.lr.report(loss)`` tells it.
+"""Learning-rate schedules: functions of the step count t, for ``lr=`` of every optimizer.
+Each function here takes the arguments of a formula, and returns a `Schedule`. `plateau` alone depends on a loss, which
+you report with ``opt.lr.report(loss)``.
 
-The first step is t = 1, with k = t - 1 steps behind it: the rate of step t is that of torch's scheduler after k calls
-of its ``step()``, and that of optax's schedule at count k. A schedule with an end stays at its final rate after it.
+The first step is t = 1, and k = t - 1 steps are done before step t. The rate of step t is that of torch's scheduler
+after k calls of ``step()``, and that of optax's schedule at count k. After its end a schedule stays at its final rate.
 
-Rates (``lr``, ``start``, ``end``, ``final``) are finite and >= 0, in the units of an optimizer's ``lr``; counts
-(``steps``, ``every``) are whole and >= 1. What is not as described is a TypeError or a ValueError that names the
-argument, raised where the schedule is made.
+Rates (``lr``, ``start``, ``end``, ``final``) are finite and >= 0, in the units of an optimizer's ``lr``. Counts
+(``steps``, ``every``) are whole and >= 1. For other arguments the function raises a TypeError or a ValueError that
+names the argument.
 
 Examples
 --------
@@ -51,21 +51,21 @@ __all__ = [
     "warmup",
 ]
 
-# ---------------------------------------------------------------- what the formulas share
+# ---------------------------------------------------------------- shared parts of the formulas
 
 
 def _between(start: float, end: float, x: float) -> float:
-    """From `start` at x = 0 to `end` at x = 1, both exactly, along a line."""
+    """Linear from `start` at x = 0 to `end` at x = 1, exact at both ends."""
     return (1.0 - x) * start + x * end
 
 
 def _half_wave(start: float, end: float, x: float) -> float:
-    """From `start` at x = 0 to `end` at x = 1, both exactly, along half a wave of the cosine."""
+    """Half a cosine wave from `start` at x = 0 to `end` at x = 1, exact at both ends."""
     return _between(end, start, (1.0 + math.cos(math.pi * x)) / 2.0)
 
 
 def _done(t: int, steps: int) -> float:
-    """The part of the steps that is behind step t, at most 1."""
+    """The share of the steps that are done before step t, at most 1."""
     return min((t - 1) / steps, 1.0)
 
 
@@ -79,11 +79,11 @@ def constant(t: int, lr: float) -> float:
     .. math::
         η_t = lr
 
-    It is what a number for ``lr`` means; as a schedule it can be composed.
+    A number for ``lr`` means the same. As a schedule it can be composed with others.
 
     Notes
     -----
-    ``optax.constant_schedule(lr)``; in torch no scheduler at all.
+    Same as ``optax.constant_schedule(lr)``, and as no scheduler in torch.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def constant(t: int, lr: float) -> float:
 
 @schedule
 def linear(t: int, start: float, end: float, steps: int) -> float:
-    r"""Along a line from one rate to another, and constant from step ``steps + 1`` on.
+    r"""Linear from `start` to `end`, and constant from step ``steps + 1`` on.
 
     .. math::
         η_t = (1 - x) \, start + x \, end, \quad x = \min((t - 1) / steps, 1)
@@ -105,12 +105,12 @@ def linear(t: int, start: float, end: float, steps: int) -> float:
     start, end : float
         The rate of step 1, and the rate of step ``steps + 1`` and all later ones.
     steps : int
-        How many steps it takes from one to the other.
+        The number of steps from `start` to `end`.
 
     Notes
     -----
-    ``optax.linear_schedule(start, end, steps)``; ``torch.optim.lr_scheduler.LinearLR``, whose factors are of the
-    optimizer's rate and at most 1.
+    Same as ``optax.linear_schedule(start, end, steps)``, and as ``torch.optim.lr_scheduler.LinearLR``, which takes
+    factors of the optimizer's rate, at most 1.
 
     Examples
     --------
@@ -132,13 +132,13 @@ def warmup(t: int, lr: float, steps: int, start: float = 0.0) -> float:
     lr : float
         The rate of step ``steps + 1`` and all later ones.
     steps : int
-        How many steps it takes to get there.
+        The number of steps from `start` to `lr`.
     start : float, default 0
-        The rate of step 1; at 0 that step moves nothing but the moments.
+        The rate of step 1. With 0 that step updates the states, but not the parameters.
 
     Notes
     -----
-    ``optax.warmup_constant_schedule(start, lr, steps)``;
+    Same as ``optax.warmup_constant_schedule(start, lr, steps)``, and as
     ``torch.optim.lr_scheduler.LinearLR(start_factor=start / lr, total_iters=steps)``, which refuses a start of 0.
 
     Examples
@@ -151,7 +151,7 @@ def warmup(t: int, lr: float, steps: int, start: float = 0.0) -> float:
 
 @schedule
 def cosine(t: int, lr: float, steps: int, final: float = 0.0) -> float:
-    r"""Along half a wave of the cosine from `lr` to `final`, and constant from step ``steps + 1`` on.
+    r"""Half a cosine wave from `lr` to `final`, and constant from step ``steps + 1`` on.
 
     .. math::
         η_t = final + (lr - final) \frac{1 + \cos π x}{2}, \quad x = \min((t - 1) / steps, 1)
@@ -161,15 +161,15 @@ def cosine(t: int, lr: float, steps: int, final: float = 0.0) -> float:
     lr : float
         The rate of step 1.
     steps : int
-        How many steps it takes to reach `final`.
+        The number of steps from `lr` to `final`.
     final : float, default 0
         The rate of step ``steps + 1`` and all later ones.
 
     Notes
     -----
-    ``optax.cosine_decay_schedule(lr, steps, alpha=final / lr)``;
-    ``torch.optim.lr_scheduler.CosineAnnealingLR(T_max=steps, eta_min=final)``, which rises again after its last step.
-    Source: Loshchilov & Hutter, arXiv:1608.03983, whose restarts are a `join` of cosines.
+    Same as ``optax.cosine_decay_schedule(lr, steps, alpha=final / lr)``, and until its last step as
+    ``torch.optim.lr_scheduler.CosineAnnealingLR(T_max=steps, eta_min=final)``, which rises again later. Source:
+    Loshchilov & Hutter, arXiv:1608.03983. For the warm restarts of that paper, `join` several cosines.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def cosine(t: int, lr: float, steps: int, final: float = 0.0) -> float:
 
 @schedule
 def polynomial(t: int, lr: float, steps: int, power: float = 1.0, final: float = 0.0) -> float:
-    r"""Along a power of what is left from `lr` to `final`, and constant from step ``steps + 1`` on.
+    r"""A power of the remaining share of the steps, from `lr` to `final`; constant from step ``steps + 1`` on.
 
     .. math::
         η_t = final + (lr - final) (1 - x)^{power}, \quad x = \min((t - 1) / steps, 1)
@@ -191,15 +191,15 @@ def polynomial(t: int, lr: float, steps: int, power: float = 1.0, final: float =
     lr : float
         The rate of step 1.
     steps : int
-        How many steps it takes to reach `final`.
+        The number of steps from `lr` to `final`.
     power : float, default 1
-        Above 0: at 1 a line, above 1 steep at first, below 1 steep at last.
+        Above 0. With 1 the rate is linear; with more it falls fastest at first, with less fastest at the end.
     final : float, default 0
         The rate of step ``steps + 1`` and all later ones.
 
     Notes
     -----
-    ``optax.polynomial_schedule(lr, final, power, steps)``; with final 0
+    Same as ``optax.polynomial_schedule(lr, final, power, steps)``. With final 0, the same as
     ``torch.optim.lr_scheduler.PolynomialLR(total_iters=steps, power=power)``.
 
     Examples
@@ -212,7 +212,7 @@ def polynomial(t: int, lr: float, steps: int, power: float = 1.0, final: float =
 
 @schedule
 def step(t: int, lr: float, every: int, factor: float = 0.1) -> float:
-    r"""A stair: after each `every` steps the rate is multiplied by `factor`. It has no last step.
+    r"""Step decay: the rate is multiplied by `factor` after every `every` steps. It has no last step.
 
     .. math::
         η_t = lr · factor^{⌊(t - 1) / every⌋}
@@ -222,13 +222,13 @@ def step(t: int, lr: float, every: int, factor: float = 0.1) -> float:
     lr : float
         The rate of the first `every` steps.
     every : int
-        How many steps share a rate.
+        The number of steps with the same rate.
     factor : float, default 0.1
-        At least 0. Above 1 the rate grows; a call for a step at which it is no finite number is a ValueError.
+        At least 0. Above 1 the rate grows. A step whose rate would not be finite is a ValueError.
 
     Notes
     -----
-    ``torch.optim.lr_scheduler.StepLR(step_size=every, gamma=factor)``;
+    Same as ``torch.optim.lr_scheduler.StepLR(step_size=every, gamma=factor)``, and as
     ``optax.exponential_decay(lr, every, factor, staircase=True)``.
 
     Examples
@@ -241,7 +241,7 @@ def step(t: int, lr: float, every: int, factor: float = 0.1) -> float:
 
 @schedule
 def exponential(t: int, lr: float, factor: float) -> float:
-    r"""The rate is multiplied by `factor` after each step: a `step` of every 1. It has no last step.
+    r"""Exponential decay: the rate is multiplied by `factor` after each step. It has no last step.
 
     .. math::
         η_t = lr · factor^{t - 1}
@@ -251,13 +251,13 @@ def exponential(t: int, lr: float, factor: float) -> float:
     lr : float
         The rate of step 1.
     factor : float
-        At least 0. Above 1 the rate grows, as in a search for the largest that will do; a call for a step at which it
-        is no finite number is a ValueError.
+        At least 0. Above 1 the rate grows, as in a search for the largest usable rate. A step whose rate would not be
+        finite is a ValueError.
 
     Notes
     -----
-    ``torch.optim.lr_scheduler.ExponentialLR(gamma=factor)``; ``optax.exponential_decay(lr, 1, factor)``, where
-    factor 0 is no decay at all.
+    Same as ``torch.optim.lr_scheduler.ExponentialLR(gamma=factor)``, and as ``optax.exponential_decay(lr, 1, factor)``.
+    In optax a factor of 0 means no decay.
 
     Examples
     --------
@@ -269,7 +269,7 @@ def exponential(t: int, lr: float, factor: float) -> float:
 
 @schedule
 def inverse_sqrt(t: int, lr: float) -> float:
-    r"""The rate falls with the root of the step count. It has no last step.
+    r"""The rate falls with the square root of the step count. It has no last step.
 
     .. math::
         η_t = lr / \sqrt t
@@ -281,8 +281,8 @@ def inverse_sqrt(t: int, lr: float) -> float:
 
     Notes
     -----
-    To the bit ``alpha_decay=True`` of `fastadam.Adam`. Source: Kingma & Ba, arXiv:1412.6980, section 4, whose bound on
-    the regret has this rate. In torch ``LambdaLR(lambda k: (k + 1) ** -0.5)``; in optax a function of one's own.
+    Same bits as ``alpha_decay=True`` of `fastadam.Adam`. Source: Kingma & Ba, arXiv:1412.6980, section 4, which bounds
+    the regret for this rate. In torch: ``LambdaLR(lambda k: (k + 1) ** -0.5)``. In optax: a function of your own.
 
     Examples
     --------
@@ -294,7 +294,7 @@ def inverse_sqrt(t: int, lr: float) -> float:
 
 @schedule
 def one_cycle(t: int, lr: float, steps: int, warmup: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> float:
-    r"""Up to the peak `lr` along half a wave of the cosine, down along another; constant from step `steps` on.
+    r"""Half a cosine wave up to the peak `lr`, then another down. Constant from step `steps` on.
 
     .. math::
         η_t = \begin{cases}
@@ -305,21 +305,21 @@ def one_cycle(t: int, lr: float, steps: int, warmup: float = 0.3, div: float = 2
     Parameters
     ----------
     lr : float
-        The peak, which is the rate of step p where p is whole.
+        The peak: the rate of step p, if p is whole.
     steps : int
-        How many steps there are: the last of them is the first at the final rate.
+        The number of steps. The last of them is the first at the final rate.
     warmup : float, default 0.3
-        The part of the steps that goes up, >= 0 and < 1.
+        The share of the steps in which the rate rises, >= 0 and < 1.
     div : float, default 25
-        The peak is so many times the rate of step 1; above 0.
+        The ratio of the peak to the rate of step 1; above 0.
     final_div : float, default 1e4
-        The rate of step 1 is so many times the final one; above 0.
+        The ratio of the rate of step 1 to the final rate; above 0.
 
     Notes
     -----
-    ``torch.optim.lr_scheduler.OneCycleLR(max_lr=lr, total_steps=steps, …)``, which refuses to go on after its last
-    step; the momentum is left alone. ``optax.cosine_onecycle_schedule(steps, lr, …)`` rounds the peak to a whole step
-    and takes a step more to it and to the end. Source: Smith & Topin, arXiv:1708.07120.
+    Same as ``torch.optim.lr_scheduler.OneCycleLR(max_lr=lr, total_steps=steps, …)``, but the momentum does not change,
+    and torch refuses steps after the last. ``optax.cosine_onecycle_schedule(steps, lr, …)`` rounds the peak to a whole
+    step, and is one step later at the peak and at the end. Source: Smith & Topin, arXiv:1708.07120.
 
     Examples
     --------
@@ -333,11 +333,11 @@ def one_cycle(t: int, lr: float, steps: int, warmup: float = 0.3, div: float = 2
     return _half_wave(lr, lr / div / final_div, min((t - peak) / (steps - peak), 1.0))
 
 
-# ---------------------------------------------------------------- what follows a loss
+# ---------------------------------------------------------------- a schedule that follows a loss
 
 
 def _state(name: str, value: Any) -> tuple[Any, ...]:
-    """The state of a `plateau`: empty, or the rate, the best loss, the bad ones since, the rest of the cooldown."""
+    """Check the state of a `plateau`: empty, or the rate, the best loss, the bad losses since, the cooldown left."""
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name}: expected a list, got {came(value)}")
     if len(value) not in (0, 4):
@@ -377,42 +377,42 @@ def plateau(
     eps: float = 1e-8,
     state: Sequence[Any] = (),
 ) -> tuple[Any, ...]:
-    r"""A stair that the loss decides: where more than `patience` losses in a row are no better, the rate falls.
+    r"""Reduce the rate on a plateau: it falls when more than `patience` losses in a row are not better.
 
     .. math::
         η ← \max(factor · η, \; min\_lr) \quad \text{after more than } patience \text{ bad losses in a row}
 
-    A loss is good if it is below ``best * (1 - threshold)``, where best is the last good one; the first finite one is
-    good. Any other is bad, NaN too. ``opt.lr.report(loss)`` tells a loss, whenever you have measured one.
+    A loss is good if it is below ``best * (1 - threshold)``, where best is the last good loss. The first finite loss is
+    good. Any other is bad, NaN too. Call ``opt.lr.report(loss)`` whenever you have measured a loss.
 
     Parameters
     ----------
     lr : float
-        The rate until the first fall.
+        The rate until the first reduction.
     mode : {"min", "max"}
-        With "max" larger is better, as of an accuracy: good is what is above ``best * (1 + threshold)``.
+        With "max" a larger value is better, as for an accuracy: it is good above ``best * (1 + threshold)``.
     factor : float, default 0.1
-        What the rate is multiplied by, >= 0 and < 1.
+        The rate is multiplied by this number, >= 0 and < 1.
     patience : int, default 10
-        How many bad losses in a row change nothing; the next one does.
+        The number of bad losses in a row that change nothing. The next one reduces the rate.
     threshold : float, default 1e-4
-        How much better a good loss is: a part of the best one, or with `threshold_mode` "abs" a difference.
+        How much better a good loss is: a share of the best loss, or with `threshold_mode` "abs" a difference.
     threshold_mode : {"rel", "abs"}
-        With "abs", good is what is below ``best - threshold``, or above ``best + threshold``.
+        With "abs", a loss is good below ``best - threshold``, or above ``best + threshold``.
     cooldown : int, default 0
-        How many losses after a fall are not counted as bad.
+        The number of losses after a reduction that do not count as bad.
     min_lr : float, default 0
-        The rate falls no lower.
+        The lowest rate.
     eps : float, default 1e-8
-        A fall by no more than this is left out.
+        A reduction by at most this much is omitted.
     state : tuple, default ()
-        What it has made of the losses: the rate, the best one (None: none was good), the bad ones in a row, the rest of
-        the cooldown. ``opt.lr.arguments["state"]`` reads it; JSON, checkpoints and pickles keep it.
+        The result of the losses so far: the rate, the best loss (None: none was good), the bad losses in a row, the
+        cooldown left. ``opt.lr.arguments["state"]`` reads it. JSON, checkpoints and pickles keep it.
 
     Notes
     -----
-    ``torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, …)``, with its order of arguments, defaults and numbers; its
-    ``step(loss)`` is `Schedule.report`. ``optax.contrib.reduce_on_plateau`` scales updates, by averages of losses.
+    Same as ``torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, …)``, with its order of arguments and its defaults.
+    `Schedule.report` is its ``step(loss)``. ``optax.contrib.reduce_on_plateau`` scales updates, by averaged losses.
 
     Examples
     --------
@@ -443,7 +443,7 @@ def plateau(
 
 @schedule
 def join(t: int, schedules: Sequence[Schedule], boundaries: Sequence[int]) -> float:
-    r"""One schedule after another, each counting its own steps from 1.
+    r"""One schedule after another. Each counts its own steps from 1.
 
     .. math::
         η_t = s_i(t - b_i) \quad \text{for } b_i < t ≤ b_{i+1}, \quad b_0 = 0, \; b_n = ∞
@@ -451,13 +451,13 @@ def join(t: int, schedules: Sequence[Schedule], boundaries: Sequence[int]) -> fl
     Parameters
     ----------
     schedules : list of Schedule
-        At least one. The last has no end: after its own it stays at its final rate.
+        At least one. The last holds for all later steps: after its end it stays at its final rate.
     boundaries : list of int
-        One fewer than schedules, each larger than the one before: the last step of each schedule but the last.
+        The last step of each schedule except the last one: one fewer than schedules, in increasing order.
 
     Notes
     -----
-    ``optax.join_schedules(schedules, boundaries)``;
+    Same as ``optax.join_schedules(schedules, boundaries)``, and as
     ``torch.optim.lr_scheduler.SequentialLR(schedulers=schedules, milestones=boundaries)``.
 
     Examples
@@ -476,7 +476,7 @@ def join(t: int, schedules: Sequence[Schedule], boundaries: Sequence[int]) -> fl
 
 @schedule
 def product(t: int, schedules: Sequence[Schedule]) -> float:
-    r"""The product of schedules: give one of them the rate, and let the others be factors around 1.
+    r"""The product of schedules: one of them has the rate, the others are factors around 1.
 
     .. math::
         η_t = \prod_i s_i(t)
@@ -484,12 +484,12 @@ def product(t: int, schedules: Sequence[Schedule]) -> float:
     Parameters
     ----------
     schedules : list of Schedule
-        At least one. The product is constant when all of them are.
+        At least one.
 
     Notes
     -----
-    ``torch.optim.lr_scheduler.ChainedScheduler``, of schedulers that multiply the rate, as ``LinearLR``, ``StepLR`` and
-    ``ExponentialLR`` do; in optax a function of one's own.
+    Same as ``torch.optim.lr_scheduler.ChainedScheduler`` with schedulers that multiply the rate, such as ``LinearLR``,
+    ``StepLR`` and ``ExponentialLR``. In optax: a function of your own.
 
     Examples
     --------

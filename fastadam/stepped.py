@@ -1,4 +1,4 @@
-"""What optimizers and averages of weights share: `Stepped`, and `Swapping` for those that have averages to look at."""
+"""The base classes of optimizers and averages of weights: `Stepped`, and `Swapping` for classes with averages."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from .tree import Params
 
 
 class Stepped(Saved, Algorithm):
-    """Arrays that are stepped by a rule, their groups and their counts."""
+    """Arrays that a rule steps, with their groups and step counts."""
 
     __slots__ = ("core",)
     params: Params = setting()
@@ -25,27 +25,28 @@ class Stepped(Saved, Algorithm):
     name: str | None = option(default=None, check=options.group_name, kw_only=True, init=False, own=True)
     extra: Any = option(default=None, check=options.anything, kw_only=True, init=False, own=True)
 
-    #: what the objects of a class are made of
+    #: the class of `core`
     made_of: ClassVar[type[Core]] = Core
 
     def reset(self, names: Sequence[str] | None = None) -> None:
-        """Begin anew: states, master weights and counts are those of a new optimizer; parameters and options stay.
+        """Restart: states, master weights and counts become those of a new optimizer. Parameters and options stay.
 
         Parameters
         ----------
         names : sequence of str, optional
-            The parameters that begin anew, called as in `state_dict`; t and skipped stay then. By default all.
+            The names of the parameters to restart, as in `state_dict`. t and skipped do not change then. By default
+            all parameters restart, and the counts too.
         """
         self.core.reset(options.names_or_none("names", names))
 
     @property
     def param_groups(self) -> Groups:
-        """A mapping of options for each group, to assign to."""
+        """The groups, each a mapping from option to value. Values can be assigned."""
         return self.core.groups
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The options of a group that does not set its own."""
+        """The options of groups without values of their own."""
         return self.core.groups.defaults
 
     @property
@@ -71,29 +72,29 @@ class Stepped(Saved, Algorithm):
 
 
 class Swapping:
-    """Mixed in before a `Stepped` class that keeps averages of weights."""
+    """Mixin, placed before `Stepped`, for a class that keeps averages of weights."""
 
     __slots__ = ()
     core: Core
-    average: ClassVar[str]  # an `Algorithm` says which state it is
+    average: ClassVar[str]  # the name of the state, declared by `Algorithm`
 
     def swapped(self) -> swapped:
-        """A context manager: within its block, the model has the averages for weights.
+        """A context manager: within its block, the parameters hold the averages.
 
-        ``with opt.swapped():`` exchanges the contents of parameters and averages, in place: one pass over memory, by
-        threads, with nothing allocated. When the block is over, by an error or not, both are what they were, to the
-        bit. What the block writes into parameters is in the averages afterwards.
+        ``with opt.swapped():`` exchanges the contents of parameters and averages in place. It makes one pass over
+        memory, with threads, and allocates nothing. After the block, even after an error, both have their old contents,
+        to the bit. A value that the block writes to a parameter ends up in the average.
 
-        A pair of two dtypes cannot be exchanged: float16 and bfloat16 parameters without master weights (averages are
-        float32), and averages of bfloat16. Such parameters are copied aside, take the rounded averages for the block,
-        and lose what the block writes into them.
+        Arrays of different dtypes cannot be exchanged: float16 and bfloat16 parameters without master weights (averages
+        are float32), and averages in bfloat16. A copy of such a parameter is kept during the block. The parameter holds
+        the rounded average, and gets its old values back: values that the block writes to it are lost.
 
         Raises
         ------
         RuntimeError
-            Within the block, for whatever would mix the two: steps, updates, saves, loads, copies, and a second block.
-            Numbers, arrays and options can be read, and options assigned.
+            Within the block, for operations that would mix the two: steps, updates, saving, loading, copying, and a
+            second block. Counts, arrays and options can be read, and options assigned.
         TypeError, ValueError
-            For a parameter that is read-only, or does not fit: nothing is exchanged then.
+            For a parameter that is read-only, or does not fit. Nothing is exchanged then.
         """
         return swapped(self.core)

@@ -1,4 +1,4 @@
-"""Steps that are made while gradients arrive: `Stepping`."""
+"""`Stepping`: steps during the backward pass, while gradients arrive."""
 
 from typing import NoReturn
 
@@ -8,7 +8,7 @@ from .kernel._parts import stepping
 
 
 class Stepping:
-    """Mixed in before a `Stepped` class that takes gradients."""
+    """Mixin, placed before `Stepped`, for a class that takes gradients."""
 
     __slots__ = ()
     core: Core
@@ -24,37 +24,37 @@ class Stepping:
         max_norm_each: float | None = None,
         **unknown: NoReturn,
     ) -> stepping:
-        """A context manager: one step, within whose block each parameter is stepped as soon as its gradient is known.
+        """A context manager for one step. Within its block, each parameter is stepped as soon as its gradient is known.
 
-        ``with opt.stepping() as step:`` gives a function: ``step(key, grad)`` steps the parameter that `state_dict`
-        calls by this key. When the call returns, the gradient may be freed, or its memory used again. So the gradients
-        need not be in memory all at once. The order of the calls does not matter. When the block is over, parameters,
-        states and counts have the bits that one call of `step` with all of these gradients gives them.
+        ``with opt.stepping() as step:`` gives a function. ``step(key, grad)`` steps the parameter that has this key in
+        `state_dict`. After the call, the gradient may be freed, or its memory used again. So the gradients need not be
+        in memory all at once. The order of the calls does not matter. After the block, parameters, states and counts
+        have the same bits as after one call of `step` with all of these gradients.
 
         Parameters
         ----------
         grad_scale, clip_value, zero_grads, max_norm_each :
-            As in `step`, and the same for all gradients of the block.
+            As in `step`. They hold for all gradients of the block.
         max_norm, skip_nonfinite :
-            Refused: both need all gradients before the first parameter is stepped. Take `max_norm_each`, or `step`.
+            Not possible: both need all gradients before the first parameter is stepped. Use `max_norm_each`, or `step`.
 
         Raises
         ------
         ValueError, TypeError
-            By ``step(key, grad)``: for an unknown key, for one that came in this block before, or for a gradient that
-            does not fit. That parameter is not touched, and the block goes on.
+            From ``step(key, grad)``: for an unknown key, for a key that was given before in this block, or for a
+            gradient that does not fit. That parameter has not changed then, and the block continues.
         RuntimeError
-            Within the block, for whatever else steps, saves, loads or copies the optimizer, and for a second block.
+            Within the block, for any other step, for saving, loading or copying, and for a second block.
 
         Notes
         -----
-        A parameter whose gradient is None, or does not come, is left as it is, its count of steps included. So is a
-        parameter of a frozen group, whatever comes. A block in which ``step`` was not called is no step: `t` stays.
+        A parameter without a gradient, or with None, does not change, nor does its step count. The same holds for a
+        parameter of a frozen group, with any gradient. A block without a call of ``step`` does not count: `t` stays.
 
-        Options, schedules and the structure are read when the block begins. What is assigned within the block holds
-        from the next step on. When the block is over, `t` and ``opt.grad_norm`` are those of this step.
+        Options, schedules and the structure are read when the block begins. An option that is assigned within the block
+        holds from the next step on. After the block, `t` and ``opt.grad_norm`` are those of this step.
 
-        An exception, or an interrupt, ends the block. The parameters that were stepped before have done the step.
+        An exception or an interrupt ends the block. The parameters that were stepped before it have done the step.
 
         Examples
         --------

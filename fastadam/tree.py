@@ -1,6 +1,6 @@
-"""The structure of parameters and of their gradients: any nesting of dicts, lists and tuples, groups, an object.
-A tree knows names and arrays. What was given is read anew at each step: `kernel._follow` compares it, and flattens
-gradients, by the nodes that are made here; the slower ways of this module say what is wrong.
+"""The structure of parameters and of their gradients: any nesting of dicts, lists and tuples, groups, or an object.
+A tree knows names and arrays. Its nodes describe the structure to `kernel._follow`, which reads it at each step, and
+flattens gradients. The slower functions of this module do the same, and say what is wrong.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,25 +13,25 @@ from .kernel.checks import counted, shown
 
 
 class HasParameters(Protocol):
-    """The article's protocol: an object whose ``parameters`` are stepped by its ``grad``."""
+    """An object with ``parameters``, and with their gradients in ``grad``, as in `fastadam.adapters.article`."""
 
     parameters: Any
     grad: Any
 
 
-#: arrays in any nesting of dicts, lists and tuples; group dicts; or an object
+#: arrays in any nesting of dicts, lists and tuples; a list of groups, which are dicts; or an object
 Params = np.ndarray | Iterable[Any] | Mapping[Any, Any] | HasParameters
-#: gradients in the structure of the parameters; for groups also a sequence a group, or dicts with ``"grads"``
+#: gradients in the structure of the parameters; for groups also a sequence for each, or dicts with ``"grads"``
 Grads = np.ndarray | Iterable[Any] | Mapping[Any, Any]
 
-#: how a node holds its children: one behind the other, by key, one under a key, one as an attribute, one after its name
+#: how a node holds its children: in a row, by key; or a single child: under a key, as an attribute, after its name
 SEQUENCE, MAPPING, ITEM, ATTRIBUTE, PAIR = range(5)
-#: structures are no deeper: one that holds itself has no end
+#: the most levels of a structure; a structure that contains itself has no end
 _DEEPEST = 50
 
 
 class Node(NamedTuple):
-    """A container of a structure; None stands for a leaf, and as `children` for `n` leaves."""
+    """A container in a structure. None stands for a leaf. If `children` is None, all `n` children are leaves."""
 
     kind: int
     keys: tuple[Any, ...]
@@ -39,13 +39,13 @@ class Node(NamedTuple):
     n: int
 
     def plain(self) -> tuple[Any, ...]:
-        """The node as a tuple of tuples, which compiled code reads."""
+        """The node as a tuple of tuples, for compiled code."""
         below = self.children
         return self.kind, self.keys, None if below is None else tuple(c and c.plain() for c in below), self.n
 
 
 class Leaf(NamedTuple):
-    """One array of a structure: what messages call it, and the keys that lead to it."""
+    """One array of a structure: its name in messages, and the keys that lead to it."""
 
     name: str
     path: tuple[Any, ...]
@@ -53,21 +53,21 @@ class Leaf(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """The parameters of one group: where they are read anew, how, and how gradients are read."""
+    """The parameters of one group: their source, the node by which it is read, and the node of the gradients."""
 
     source: Any
     source_node: Node | None
     grads_node: Node | None
-    names: list[str]  # what messages call the arrays, behind the `label`
+    names: list[str]  # the names of the arrays in messages, after the `label`
     keys: list[str]
     arrays: list[Any]
     label: str = "params"
-    grads: str = "grads"  # what messages call the gradients
+    grads: str = "grads"  # the name of the gradients in messages
     options: dict[str, Any] | None = None  # of a group that was given as a dict
-    group: Any = None  # the name of the group, where it has one
+    group: Any = None  # the name of the group, if it has one
 
     def called(self, group: Any, k: int) -> "Branch":
-        """The same as group number `k`, which has this name, or None."""
+        """The same branch as group number `k` with this name, or with none."""
         unnamed = "params" if self.options is None else f"params[{k}]['params']"
         return self._replace(group=group, label=unnamed if group is None else f"group {group!r}")
 
@@ -77,9 +77,9 @@ class Tree:
 
     def __init__(self, branches: Sequence[Branch], owner: Any = None, model: "Tree | None" = None) -> None:
         self.branches = list(branches)
-        #: the object whose ``.parameters`` these are, and whose ``.grad`` brings the gradients
+        #: the object with these ``.parameters``, and with the gradients in ``.grad``
         self.owner = owner
-        #: where the parameters are averages, the structure that these are the averages of
+        #: if the parameters are averages, the tree of the averaged arrays
         self.model = model
         self.names = [f"{branch.label}{name}" for branch in branches for name in branch.names]
         self.keys = _all_keys(self.branches)
@@ -90,7 +90,7 @@ class Tree:
             self.source: Any = [branch.source for branch in branches]
             self.source_node: Node | None = _node(SEQUENCE, (), [branch.source_node for branch in branches])
             grads = tuple(branch.grads_node for branch in branches)
-            self.grads_node: Node | None = Node(SEQUENCE, (), grads, len(grads))  # a leaf may come as a dict here
+            self.grads_node: Node | None = Node(SEQUENCE, (), grads, len(grads))  # a leaf may be given as a dict here
         else:
             self.source, self.source_node, self.grads_node = first.source, first.source_node, first.grads_node
         if owner is not None:
@@ -104,31 +104,31 @@ class Tree:
         return [array for branch in self.branches for array in branch.arrays]
 
     def with_group(self, branch: Branch) -> "Tree":
-        """The same structure and one more group."""
+        """The same structure with one more group."""
         return self._of([*self.branches, branch])
 
     def with_names(self, groups: Sequence[Any]) -> "Tree":
-        """The same structure, its groups called so."""
+        """The same structure, with these names of the groups."""
         named = zip(self.branches, groups, strict=True)
         return self._of([branch.called(name, k) for k, (branch, name) in enumerate(named)])
 
     def with_array(self, k: int, array: Any) -> "Tree":
-        """Put another array into the structure that was given, as number `k`: the same structure, but for tuples."""
+        """Put another array, as number `k`, into the structure that was given. A tuple is replaced by a new one."""
         try:
             source = _put(self.source_node, self.source, k, array)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
             raise TypeError(f"{self.names[k]}: cannot be put into the structure that was given: {error}") from error
-        if source is self.source:  # as it always is where there are groups, or an object
+        if source is self.source:  # always true with groups, or with an object
             return self
         return self._of([self.branches[0]._replace(source=source)])
 
     def without_arrays(self) -> "Tree":
-        """The same structure, which keeps no array alive that stands there no more."""
+        """The same structure without references to arrays: a tree must not keep replaced arrays alive."""
         return self._of([branch._replace(arrays=[]) for branch in self.branches])
 
     def of_averages(self, arrays: Iterable[np.ndarray], options: Sequence[dict[str, Any] | None]) -> "Tree":
-        """The structure of the averages of these parameters, built of dicts and lists: the gradients of each step are
-        what stands in this one then. `options` are those of each group."""
+        """The structure of the averages of these parameters, built of dicts and lists. At each step the arrays in this
+        tree take the place of the gradients. `options` are those of each group."""
         rest, branches = iter(arrays), []
         for branch, own in zip(self.branches, options, strict=True):
             found = list(islice(rest, len(branch.names)))
@@ -142,7 +142,7 @@ class Tree:
         return Tree(branches, self.owner, self.model)
 
     def grads_with_group(self, grads: Any, new: Any) -> Any:
-        """Gradients of this structure, of which the last group's are `new` and the others' `grads`."""
+        """The structure of gradients with one group more: `grads`, and `new` for the last group."""
         if len(self.branches) == 2 and self.branches[0].options is None:
             return [grads, new]
         if len(grads) == len(self.branches) - 1:
@@ -150,9 +150,9 @@ class Tree:
         return [*grads, *_flatten(self.branches[-1].grads_node, new, self.branches[-1].grads)]
 
     def flatten(self, grads: Any, frozen: Sequence[bool] | None = None) -> list[Any]:
-        """Gradients of this structure, one a parameter; an error that says where they have another structure.
+        """A flat list of the gradients, one for each parameter. An error names the place of a wrong structure.
 
-        Those of `frozen` groups are not looked at: they are None.
+        The gradients of `frozen` groups are not read: they are None in the list.
         """
         if self.model is not None:
             return self.model.read_again()
@@ -165,28 +165,29 @@ class Tree:
         return [None if out else g for out, own in zip(frozen, given, strict=True) for g in own]
 
     def read_again(self) -> list[Any]:
-        """The arrays that stand in the structure now."""
+        """The arrays that the structure now holds."""
         try:
             found = list(_flatten(self.source_node, self.source, "params"))
             again = list(_flatten(self.source_node, self.source, "params"))
-        except RecursionError:  # of a signal's handler, say, and not of the structure
+        except RecursionError:  # not the fault of the structure; it may come from a signal handler
             raise
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             what = "params:" if self.owner is None else "params: .parameters"
-            text = f"{what} has not the structure that it had at construction: {error}"
+            text = f"{what} does not have the structure that it had at construction: {error}"
             raise (TypeError if isinstance(error, (TypeError, AttributeError)) else ValueError)(text) from error
         if any(one is not other for one, other in zip(found, again, strict=True)):
             raise TypeError("params: gives another array at each read, so a step in place would be lost")
         return found
 
     def unflatten(self, arrays: Iterable[Any]) -> Any:
-        """Arrays, one a parameter, in this structure; where there are groups, a list of those of each."""
+        """Arrays, one for each parameter, in this structure. With groups it is a list with an item for each group."""
         rest = iter(arrays)
         built = [_unflatten(branch.grads_node, rest) for branch in self.branches]
         return built if self.is_grouped else built[0]
 
     def _flatten_groups(self, grads: Any, frozen: Sequence[bool]) -> list[Any]:
-        """Gradients a group: each the structure of its params, or a dict with it under 'grads' or 'params'; or flat."""
+        """A flat list of gradients given by group: each in the structure of the group's params, or a dict that has it
+        under 'grads' or 'params'. `grads` may also be a flat list."""
         total = len(self.names)
         if not _is_sequence(grads):
             raise TypeError(f"grads: expected a sequence with an entry for each group, got {type(grads).__name__}")
@@ -207,7 +208,7 @@ class Tree:
 
 
 def read(params: Any) -> Tree:
-    """The tree of what an optimizer was given: arrays in any structure, groups, or the article's object."""
+    """The tree of what an optimizer was given: arrays in any structure, groups, or an object."""
     if isinstance(params, Tree):
         return params
     owner = params if is_object(params) else None
@@ -231,12 +232,12 @@ def read_group(k: int, group: Any) -> Branch:
 
 
 def is_object(params: Any) -> bool:
-    """Whether `params` follows the article's protocol: an object with ``.parameters`` and ``.grad``."""
+    """Whether `params` is an object with ``.parameters`` and ``.grad``."""
     return hasattr(params, "parameters") and hasattr(params, "grad") and not callable(params.parameters)
 
 
 def listed(value: Any) -> Any:
-    """What is read once, such as a generator, as a list; all else as it is."""
+    """A list of what can be read only once, such as a generator. Any other value as it is."""
     return list(value) if _is_sequence(value) and not isinstance(value, Sequence) else value
 
 
@@ -255,7 +256,7 @@ def _branch(params: Any, name: str, may_be_empty: bool = False) -> Branch:
 
 
 def _read(value: Any, name: str, path: tuple[Any, ...], leaves: list[Leaf]) -> tuple[Node | None, Node | None]:
-    """The nodes by which a structure is read anew, and its gradients; its leaves are added to `leaves`."""
+    """The nodes of a structure and of its gradients. The leaves are added to `leaves`."""
     if len(path) > _DEEPEST:
         raise ValueError(f"{name}: expected a structure of at most {_DEEPEST} levels; does it hold itself?")
     if isinstance(value, Mapping):
@@ -291,8 +292,8 @@ def _node(kind: int, keys: Sequence[Any], children: Sequence[Node | None]) -> No
 
 
 def _keys(leaves: list[Leaf]) -> list[str]:
-    """What checkpoints call the arrays: their paths as text, still all different, since 1 and "1" are keys of one dict.
-    Where even repr gives one text for two keys, the arrays are numbered."""
+    """The keys of the arrays in checkpoints: unique texts. A path is joined from the str keys themselves, and repr of
+    other keys. If two paths give the same text (1 and "1"), repr is used for all; if that fails, the position."""
     if leaves and not leaves[0].path:
         return ["0"]
     for text in (lambda key: key if isinstance(key, str) else repr(key), repr):
@@ -303,7 +304,7 @@ def _keys(leaves: list[Leaf]) -> list[str]:
 
 
 def _all_keys(branches: Sequence[Branch]) -> list[str]:
-    """The keys of all groups: where there are several, the name of the group comes first, or its number."""
+    """The keys of all groups. With several groups, the name of the group comes first, or its number."""
     if len(branches) == 1:
         return list(branches[0].keys)
     named = [f"{k if b.group is None else b.group}.{key}" for k, b in enumerate(branches) for key in b.keys]
@@ -313,7 +314,7 @@ def _all_keys(branches: Sequence[Branch]) -> list[str]:
 
 
 def _is_sequence(value: Any) -> bool:
-    """Whether a value holds others one behind the other: no array or model, of whatever library, is one."""
+    """Whether a value is a sequence of others. Arrays and models, of whatever library, are not."""
     is_array = isinstance(value, np.ndarray) or any(hasattr(value, name) for name in ("__array__", "toarray"))
     is_model = hasattr(value, "parameters")
     is_other = isinstance(value, (Mapping, str, bytes, bytearray, memoryview, set, frozenset))
@@ -321,7 +322,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def is_pairs(value: Any) -> bool:
-    """Whether these are names with arrays, as torch's named_parameters() and a dict's items() give."""
+    """Whether these are pairs of names and arrays, as from torch's named_parameters() or a dict's items()."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -344,7 +345,7 @@ def _flatten(node: Node | None, value: Any, name: str) -> Iterator[Any]:
         yield value
         return
     children = node.children or (None,) * node.n
-    if value is None:  # of all that stands below
+    if value is None:  # stands for all leaves below
         for child in children:
             yield from _flatten(child, None, name)
         return
@@ -364,12 +365,12 @@ def _flatten(node: Node | None, value: Any, name: str) -> Iterator[Any]:
 
 
 def _way_out(name: str) -> str:
-    """What to do where a gradient is missing."""
+    """The advice for a missing gradient."""
     return "; pass None for a parameter that has no gradient" if name.startswith("grads") else ""
 
 
 def _second(name: str, key: str, pair: Any) -> Any:
-    """What stands after its name in a pair."""
+    """The second item of a pair, after its name."""
     if pair[0] != key:
         raise ValueError(f"{name}: expected the pair of {key!r}, got that of {pair[0]!r}")
     return pair[1]
@@ -382,7 +383,7 @@ def _by_place(name: str, count: int, values: Any) -> Sequence[Any]:
         raise TypeError(f"{name}: expected a sequence like params, got {type(values).__name__}")
     found = list(values)
     if len(found) != count:
-        one, each = ("gradient", ", one a parameter") if name.startswith("grads") else ("part", "")
+        one, each = ("gradient", ", one for each parameter") if name.startswith("grads") else ("part", "")
         raise ValueError(f"{name}: expected {counted(count, one)}{each}, got {len(found)}{_way_out(name)}")
     return found
 
@@ -414,9 +415,9 @@ def _unflatten(node: Node | None, rest: Iterator[Any]) -> Any:
 
 
 def _put(node: Node | None, value: Any, k: int, array: Any) -> Any:
-    """The structure with another leaf number `k`: itself, or where a tuple held the leaf a new one.
+    """The structure with `array` as leaf number `k`: the same object, or a new one if a tuple holds the leaf.
 
-    There is one assignment, into the innermost container that takes it.
+    There is one assignment, into the innermost container that can be changed.
     """
     if node is None:
         return array
@@ -444,5 +445,5 @@ def _put(node: Node | None, value: Any, k: int, array: Any) -> Any:
 
 
 def _count(node: Node | None) -> int:
-    """How many leaves there are."""
+    """The number of leaves."""
     return 1 if node is None else sum(map(_count, node.children)) if node.children else node.n

@@ -1,5 +1,5 @@
-"""The cases that tests and benchmarks share: every rule, through the optimizer and options that choose it.
-A rule that is added to `fastadam.rules` without a case here fails `test_every_rule_has_a_case`.
+"""The cases that tests and benchmarks share: every rule, with the optimizer and options that choose it.
+A rule in `fastadam.rules` without a case here fails `test_every_rule_has_a_case`.
 """
 
 import math

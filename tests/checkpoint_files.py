@@ -1,5 +1,5 @@
-"""What the tests of checkpoints share: an optimizer and its snapshot, and how its file is made to be another.
-A `Change` rewrites a file (or a folder of states) in place, as damage or malice would.
+"""Shared by the tests of checkpoints: an optimizer, its snapshot, and changes of its file.
+A `Change` rewrites a file (or a folder of states) in place, as damage or an attacker would.
 """
 
 import io

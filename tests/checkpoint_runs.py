@@ -1,5 +1,5 @@
 """The processes that `test_checkpoint.py` starts, ends and limits: python tests/checkpoint_runs.py NAME ARGUMENT...
-Each function is one, called with its arguments as text; `make` and `gradients` are what the test compares them with.
+Each function is one process, called with its arguments as text. The test compares them with `make` and `gradients`.
 """
 
 import os

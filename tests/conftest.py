@@ -1,6 +1,6 @@
-"""What several test files need: the compiled clients of the C interface, which pytest is to make once; quick threads.
-`python` runs another Python with this fastadam, as a user's build or script would. And how long Hypothesis looks: at
-the same hundred examples each time or, with `--hypothesis-profile=long`, at more of them, that differ.
+"""Shared fixtures: the compiled clients of the C interface, which are built once, and quick threads.
+`python` runs another Python with this fastadam, as a user's build or script would. The profiles of Hypothesis are here,
+too: the same hundred examples each time or, with `--hypothesis-profile=long`, more examples that differ.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""What a picture that a program drew must be: large enough, not blank, and nothing runs over its edge."""
+"""Checks of a picture that a program drew: large enough, not blank, and nothing runs over its edge."""
 
 from pathlib import Path
 

@@ -1,5 +1,6 @@
-"""All that the tests, tools and benchmarks read of fastadam beside its public names: where one of these changes, here
-alone. A function takes an optimizer and gives a part of it, or does what only fastadam itself does; modules follow.
+"""All non-public names of fastadam that the tests, tools and benchmarks use: if one changes, only this file changes.
+A function takes an optimizer and returns a part of it, or does something that only fastadam itself does. Modules
+follow.
 """
 
 import importlib

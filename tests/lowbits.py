@@ -1,5 +1,5 @@
-"""How states are stored in 8 and 16 bits, once more in plain NumPy, from the words of codecs.h alone: the reference of
-the tests. Elements are in the order of memory.
+"""The storage of states in 8 and 16 bits, written again in plain NumPy from the description in codecs.h: the reference
+of the tests. Elements are in memory order.
 """
 
 import inside

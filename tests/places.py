@@ -1,4 +1,4 @@
-"""Where things lie: the repository, the tests, what they compare with, the tools."""
+"""Paths: the repository, the tests, their reference data, the tools."""
 
 from pathlib import Path
 

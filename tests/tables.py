@@ -1,4 +1,4 @@
-"""What the tests of rows share: tables, gradients of some of their rows, and the same as NumPy sums them up."""
+"""Shared by the tests of rows: tables, gradients of some of their rows, and the same summed by NumPy."""
 
 from typing import Any
 

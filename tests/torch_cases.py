@@ -1,5 +1,5 @@
-"""What fastadam and `torch.optim` are compared on: one list of optimizers with their options, one run for both.
-Shared by `record_torch.py`, which records torch's numbers, and `test_torch.py`; needs NumPy alone.
+"""The cases for the comparison with `torch.optim`: one list of optimizers with options, and one run for both.
+`record_torch.py`, which records torch's results, and `test_torch.py` share it. It needs only NumPy.
 """
 
 from collections.abc import Callable

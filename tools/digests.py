@@ -1,5 +1,6 @@
-"""One digest for each case and way of storing, of the bits that six steps make; data/digests.json keeps them.
-Where a change of bits is meant, python tools/digests.py writes them anew, and CHANGELOG.md names the change.
+"""A digest of the bits after six steps, for each case and storage of states. tests/data/digests.json keeps the digests.
+If a change of bits is intended, run ``python tools/digests.py`` to write them again, and name the change in
+CHANGELOG.md.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from places import DATA
 
 KEPT = DATA / "digests.json"
 STEPS = 6
-#: the first is shared among threads
+#: the first is large enough for several threads
 SHAPES = [(200, 201), (7, 1, 11), (), (0, 3)]
 #: dtype of parameters and gradients -> options
 STORED = {
@@ -25,7 +26,7 @@ STORED = {
     "float16": {"master_weights": True},
     "bfloat16": {"master_weights": True, "state_dtype": "bfloat16"},
 }
-#: more ways for rules as they are: that dtype, "/", and which one this is
+#: more storages, only for rules with their default options; the key is the dtype, "/" and a name
 MORE_WAYS = {
     "float32/int8": {"state_dtype": "int8", "min_8bit_size": 0},
     "bfloat16/int8": {"state_dtype": "int8", "min_8bit_size": 0, "master_weights": True},
@@ -37,14 +38,14 @@ KEYS = [f"{case} {way}" for case in CASES for way in (STORED | (MORE_WAYS if cas
 
 
 def numbers(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers of many sizes, made of a stream that NumPy promises to keep, by operations that do not round."""
+    """Numbers of many magnitudes, from a random stream that NumPy guarantees, by operations that do not round."""
     raw = np.random.PCG64(seed).random_raw(int(np.prod(shape)))
     mantissas = (raw >> np.uint64(40)).astype(np.float64) - 2.0**23
     return np.ldexp(mantissas, (raw & np.uint64(15)).astype(np.int32) - 30).reshape(shape)
 
 
 def strided(array: np.ndarray) -> np.ndarray:
-    """The same numbers in the same order, two elements apart and the rows backwards in memory."""
+    """The same numbers in an array with strides of two elements and reversed rows."""
     every_second = [slice(None, None, 2)] * array.ndim
     places = np.zeros([2 * n for n in array.shape], array.dtype)[*every_second, ...]
     places = places[::-1] if array.ndim else places
@@ -53,7 +54,7 @@ def strided(array: np.ndarray) -> np.ndarray:
 
 
 def stepped(key: str, layout=np.copy, resumed_in: Path | None = None, **how) -> list[np.ndarray]:
-    """All that six steps change; with a folder the last three are made by another optimizer, that loads a file."""
+    """All arrays that six steps change. With a folder, another optimizer loads a file and does the last three steps."""
     case, way = key.split()
     dtype = way.split("/")[0]
     kind = getattr(ml_dtypes, dtype) if dtype == "bfloat16" else np.dtype(dtype)
@@ -74,7 +75,7 @@ def stepped(key: str, layout=np.copy, resumed_in: Path | None = None, **how) -> 
 
 
 def digest(arrays: list[np.ndarray]) -> str:
-    """Of the elements' bits, in C order; NaNs count as one value."""
+    """The digest of the elements' bits, in C order. All NaNs count as the same value."""
     total = hashlib.sha256()
     for array in arrays:
         total.update(np.where(np.isnan(array), np.full_like(array, np.nan), array).tobytes())
@@ -82,17 +83,17 @@ def digest(arrays: list[np.ndarray]) -> str:
 
 
 def kept() -> dict[str, str]:
-    """Key -> digest, of this version."""
+    """Key -> the stored digest of this version."""
     return json.loads(KEPT.read_text())
 
 
 def of_all() -> str:
-    """The digest of the digests, by which the changelog names the bits of a version."""
+    """The digest of all digests, with which the changelog names the bits of a version."""
     return hashlib.sha256(KEPT.read_bytes()).hexdigest()[:16]
 
 
 def wrong(**how) -> Iterator[str]:
-    """The keys for which these options make other bits than the kept ones."""
+    """The keys for which these options give other bits than the stored ones."""
     digests = kept()
     return (key for key in KEYS if digest(stepped(key, **how)) != digests.get(key))
 

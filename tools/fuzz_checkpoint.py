@@ -1,9 +1,10 @@
-"""A coverage-guided fuzzer of loading: `python tools/fuzz_checkpoint.py --seconds 60`, with `pip install atheris`.
-What it found is in `data/fuzz`: `test_damaged.py` runs `check` on each, without atheris.
+"""A coverage-guided fuzzer of loading: `python tools/fuzz_checkpoint.py --seconds 60`. It needs `pip install atheris`.
+Its findings are in `tests/data/fuzz`. `test_damaged.py` runs `check` on each of them, without atheris.
 
-An input is two characters and a payload: what is loaded (n: an .npz, s: a .safetensors, d: a state_dict as JSON, f: a
-zip of the files of a state_dir), the number of the optimizer that loads it, and the bytes. It is loaded whole, or
-refused with an error that says why and the optimizer as it was; any other error, a hang or unpickled code is a finding.
+An input is two characters and a payload. The first character is the kind (n: an .npz, s: a .safetensors, d: a
+state_dict as JSON, f: a zip of the files of a state_dir). The second is the number of the optimizer that loads the
+payload. An input must either be loaded completely, or be refused with an error that gives the reason, without a change
+of the optimizer. Any other error, a hang, or unpickled code is a finding.
 """
 
 import argparse
@@ -39,7 +40,7 @@ FOUND = DATA / "fuzz"
 META, SUMS = "fastadam.json", "fastadam.crc32"
 
 
-# ---------------------------------------------------------------- what is loaded into
+# ---------------------------------------------------------------- the optimizers that load inputs
 
 
 def function_of_t(t: int) -> float:
@@ -76,7 +77,7 @@ def in_blocks(more: dict[str, Any]) -> fastadam.Optimizer:
 
 
 VICTIMS: list[Callable[[dict[str, Any]], fastadam.Optimizer]] = [named, grouped, alone, oddly_named, in_blocks]
-#: their numbers, as an input has them
+#: their numbers, as in inputs
 DIGITS = "".join(map(str, range(len(VICTIMS))))
 
 
@@ -91,15 +92,16 @@ def made(number: int, steps: int, **more: Any) -> fastadam.Optimizer:
     return opt
 
 
-# ---------------------------------------------------------------- an input is loaded, and judged
+# ---------------------------------------------------------------- loading and judging an input
 
 
 class Finding(AssertionError):
-    """What loading must not do."""
+    """A fault in loading."""
 
 
 def check(data: bytes, folder: Path) -> bool:
-    """Whether an input was loaded, in an empty folder; a `Finding` where that was neither right nor refused."""
+    """Whether an input was loaded, in an empty folder. Raises a `Finding` if it was neither loaded nor refused
+    properly."""
     kind, number = data[:1].decode("latin-1"), data[1:2].decode("latin-1")
     if kind not in LOADERS or not number or number not in DIGITS:
         return False
@@ -107,7 +109,7 @@ def check(data: bytes, folder: Path) -> bool:
 
 
 def loaded(load: Callable[[], Any], before: Callable[[], Any]) -> bool:
-    """Whether that was loaded; else it was refused in words, and all is as before."""
+    """Whether the call of `load` succeeded. If not, it must raise an error with a message, and change nothing."""
     kept = before()
     try:
         load()
@@ -131,7 +133,7 @@ def check_safetensors(number: int, payload: bytes, folder: Path) -> bool:
 def check_file(number: int, payload: bytes, path: Path, read: Callable[[Path], Mapping[str, np.ndarray]]) -> bool:
     opt = made(number, steps=1)
     path.write_bytes(payload)
-    has_params = b"params/" in payload  # what a damaged one says does not matter: it is refused
+    has_params = b"params/" in payload  # may be wrong for a damaged file, but that is refused anyway
     if not loaded(
         lambda: opt.load(path, params=None if has_params else False),
         lambda: (snapshot(opt), list(path.parent.iterdir())),
@@ -159,12 +161,12 @@ def check_dict(number: int, payload: bytes, folder: Path) -> bool:
 def check_folder(number: int, payload: bytes, folder: Path) -> bool:
     states = folder / "states"
     states.mkdir()
-    (states / "lock").touch()  # which who looks into a folder leaves there
+    (states / "lock").touch()  # opening the folder would make this file
     try:
         for name, data in entries_of(payload).items():
             if "/" not in name and "\0" not in name and len(name) < 99:
                 (states / name).write_bytes(data)
-    except OSError:  # "..", say
+    except OSError:  # for a name such as ".."
         return False
     kept: list[fastadam.Optimizer] = []
 
@@ -178,7 +180,7 @@ def check_folder(number: int, payload: bytes, folder: Path) -> bool:
     if not loaded(load, lambda: is_new or contents()):
         return False
     check_again(number, kept.pop(), folder / "again.npz")
-    made(number, steps=0, state_dir=states)  # the step in `check_again` has left it whole
+    made(number, steps=0, state_dir=states)  # after the step in `check_again`, the folder must be complete
     return True
 
 
@@ -186,14 +188,14 @@ LOADERS = {"n": check_npz, "s": check_safetensors, "d": check_dict, "f": check_f
 
 
 def check_arrays(opt: fastadam.Optimizer, read: Mapping[str, np.ndarray]) -> None:
-    """The optimizer's arrays are those of the file, as others read it."""
+    """Check that the optimizer's arrays are those that another reader finds in the file."""
     for entry, array in inside.named_arrays(opt, params=any(name.startswith("params/") for name in read)).items():
         if read[entry].tobytes() != array.tobytes():
             raise Finding(f"{entry} was read as another")
 
 
 def check_again(number: int, opt: fastadam.Optimizer, path: Path) -> None:
-    """What was loaded can be saved and loaded; and be stepped, unless its schedule has no such rate."""
+    """Check that a loaded state can be saved, loaded and stepped (unless its schedule has no valid rate)."""
     again = made(number, steps=2)
     opt.save(path, params=True)
     again.load(path)
@@ -202,14 +204,14 @@ def check_again(number: int, opt: fastadam.Optimizer, path: Path) -> None:
     loaded(opt.step, lambda: snapshot(opt))
 
 
-# ---------------------------------------------------------------- JSON that holds arrays
+# ---------------------------------------------------------------- arrays in JSON
 
 
 DTYPES = {np.dtype(dtype).name: dtype for dtype in (bfloat16, "f2", "f4", "f8", "u1", "u2", "i8", "c8")}
 
 
 def encoded(value: Any) -> Any:
-    """A state_dict, its arrays in words, for `json.dumps`."""
+    """A state_dict for `json.dumps`, with arrays as dicts."""
     if isinstance(value, np.ndarray):
         return {"dtype": value.dtype.name, "shape": list(value.shape), "data": value.tobytes().hex()}
     if isinstance(value, (list, tuple)):
@@ -220,7 +222,7 @@ def encoded(value: Any) -> Any:
 def decoded(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"dtype", "shape", "data"}:
         try:
-            dtype = DTYPES.get(str(value["dtype"]), "O")  # of which no bytes can be
+            dtype = DTYPES.get(str(value["dtype"]), "O")  # frombuffer refuses "O"
             return np.frombuffer(bytes.fromhex(value["data"]), dtype).reshape(value["shape"])
         except (ValueError, TypeError):
             return value
@@ -229,7 +231,7 @@ def decoded(value: Any) -> Any:
     return {name: decoded(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
-# ---------------------------------------------------------------- good inputs, and how they are made others
+# ---------------------------------------------------------------- good inputs and mutations
 
 NUMBERS = [0, 1, -1, 2, 3, 255, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**62 - 1, 2**62, 2**63 - 1, 2**64 - 1, 10**400]
 VALUES = [*NUMBERS, None, True, 0.5, 1e308, -0.0, float("nan"), float("inf"), "", "x", "\ud800", "\0", [], {}, [[]]]
@@ -276,13 +278,13 @@ def entries_of(data: bytes) -> dict[str, bytes]:
             for info in archive.infolist():
                 if info.filename and info.file_size < 1 << 20:
                     found[info.filename] = archive.read(info)
-    except Exception:  # zipfile's are many; what came so far will do
+    except Exception:  # zipfile raises many kinds; use the entries found so far
         return found
     return found
 
 
 class Mutator:
-    """Changes an input where it says something: entries, headers, JSON; their checksums are right again."""
+    """Changes an input at meaningful places (entries, headers, JSON), and corrects the checksums."""
 
     def __init__(self, seed: int, bytes_of: Callable[[bytes], bytes]) -> None:
         self.random = random.Random(seed)
@@ -309,7 +311,7 @@ class Mutator:
         return self.field(payload) if self.random.random() < 0.1 else payload
 
     def field(self, payload: bytes) -> bytes:
-        """Another number behind one of a zip's signatures."""
+        """Change a number after one of a zip's signatures."""
         places = [at for mark in (b"PK\1\2", b"PK\3\4", b"PK\5\6") for at in all_places(payload, mark)]
         if not places:
             return self.bytes_of(payload)
@@ -357,7 +359,7 @@ class Mutator:
         return header(kind, shape, array.tobytes(), order, version)
 
     def safetensors(self, payload: bytes) -> bytes:
-        """Another header or other numbers, under right checksums or not."""
+        """Change the header or the numbers, with correct checksums or not."""
         try:
             (size,) = struct.unpack_from("<Q", payload)
             told = json.loads(payload[8 : 8 + size])
@@ -381,7 +383,7 @@ class Mutator:
         return struct.pack("<Q", len(text)) + text + body
 
     def json(self, text: bytes) -> bytes:
-        """Another value, key or order somewhere in a JSON text."""
+        """Change a value, a key or the order in a JSON text."""
         try:
             root = [json.loads(text)]
             places = list(places_of(root))
@@ -406,7 +408,7 @@ class Mutator:
 
 
 def places_of(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a tree of dicts and lists, as what holds it and the key or index."""
+    """Every place in a tree of dicts and lists: the container, and the key or index."""
     for key in value if isinstance(value, dict) else range(len(value)):
         yield value, key
         if isinstance(value[key], (dict, list)):
@@ -424,13 +426,13 @@ def all_places(data: bytes, part: bytes) -> Iterator[int]:
 
 
 def instrument(*modules: str) -> None:
-    """Tell libFuzzer which ways of these modules are run."""
+    """Instrument these modules, so that libFuzzer sees which branches run."""
     for function in [f for f in gc.get_objects() if isinstance(f, types.FunctionType) and f.__module__ in modules]:
         atheris.instrument_func(function)
 
 
 def refuse_pickles() -> None:
-    """End the process where anything is unpickled by name, whoever might catch an error."""
+    """Abort the process if anything is unpickled by name. An exception might be caught."""
 
     def hook(event: str, args: Any) -> None:
         if event == "pickle.find_class":
@@ -469,7 +471,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import resource  # which Windows has not
+    import resource  # Windows does not have it
 
     import atheris
 

@@ -1,8 +1,9 @@
-"""Measures the house: how large, how knotted and how hand-kept `fastadam/` is, from its source alone.
+"""Measures the architecture of `fastadam/` from its source: its size, its dependencies, and lists that are kept by
+hand.
 
-``python tools/house.py`` prints a Markdown table, ``--where`` the places behind each figure, ``--rooms`` the rooms and
-who imports whom. ``--check`` exits with 1 where a figure is above its limit. Python is read with `ast`, Cython and C as
-text. Nothing is imported, so the package need not be built.
+``python tools/house.py`` prints a Markdown table. ``--where`` prints the places behind each figure, ``--rooms`` the
+rooms (layers) and their imports. ``--check`` exits with 1 if a figure is above its limit. Python is read with `ast`,
+Cython and C as text. Nothing is imported, so the package need not be built.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-#: the rooms from the ground up, and the modules in each; ``folder.`` is all that is in it
+#: the rooms (layers) from the lowest up, and the modules in each; ``folder.`` stands for all modules in that folder
 ROOMS = {
     "formulas": ("rule", "rules"),
     "kernel": ("kernel.",),
@@ -31,7 +32,7 @@ ROOMS = {
     "bench, demo": ("bench.", "plain", "demo", "__main__"),
 }
 
-#: the most that each figure may be; docs/explanation/architecture.md says which of them are to become less
+#: the limit of each figure; docs/explanation/architecture.md says which of them should become smaller
 LIMITS = {
     "lines of the optimizer's module": 280,
     "lines of the longest module": 505,
@@ -48,7 +49,7 @@ LIMITS = {
     "most decisions in one function": 15,
 }
 
-#: the optimizer whose name is looked for: it stands for any new one
+#: the optimizer whose name is searched for; it stands for any new one
 PROBE = "adamax"
 
 #: attributes of Python's named tuples, which are public all the same
@@ -56,7 +57,7 @@ PUBLIC = {"_replace", "_asdict", "_fields", "_make"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DECISIONS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.IfExp, ast.match_case)
 IN_CYTHON = re.compile(r"\b(?:if|elif|for|while|except|and|or)\b")
-#: the head of a function in Cython
+#: the first line of a function in Cython
 HEAD = re.compile(r"^ *(?:cdef|cpdef|def)\b[^=\n]*?(\w+)\(", re.M)
 
 

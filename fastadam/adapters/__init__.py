@@ -1,4 +1,4 @@
-"""Faces of other libraries' optimizers over fastadam's kernels: one module a library, imported only when asked for."""
+"""The interfaces of other libraries' optimizers, run by fastadam's kernels. Each module is imported on first access."""
 
 from typing import TYPE_CHECKING
 

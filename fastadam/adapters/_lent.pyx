@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""Memory that is lent to other libraries by DLPack. It knows whether anything of it is still lent.
-A library gives memory back on a thread of its own, and perhaps while Python ends, so that needs no GIL here. Who gives
-back last frees the memory, the lender or a library.
+"""`Memory`: memory that is lent to other libraries by DLPack, and that knows whether it is still lent.
+A library may return memory on its own thread, and while Python ends. So returning needs no GIL. The last holder, the
+lender or a library, frees the memory.
 """
 
 cimport numpy as cnp
@@ -58,32 +58,32 @@ cdef struct Managed:
     void (*deleter)(Managed*) noexcept nogil
 
 cdef struct Block:
-    int64_t holders     # the Memory, and every tensor that is lent
+    int64_t holders     # the number of holders: the Memory, and every lent tensor
     char* allocated
 
 cdef enum:
     CPU = 1
     ALIGNMENT = 64
 
-#: DLPack's codes of the kinds of numbers
+#: kind of numbers -> its code in DLPack
 CODES = {"f": 2, "c": 5, "bfloat16": 4}
 
 
 cdef void leave(Block* block) noexcept nogil:
-    """One holder less; the last one frees the memory."""
+    """Remove one holder. The last one frees the memory."""
     if atomic_add(&block.holders, -1) == 0:
         free(block.allocated)
         free(block)
 
 
 cdef void give_back(Managed* lent) noexcept nogil:
-    """What a library calls when it needs a tensor no more."""
+    """The function that a library calls when it does not need a tensor any more."""
     leave(<Block*> lent.context)
     free(lent)
 
 
 cdef void drop(object capsule) noexcept:
-    """The end of a capsule: a tensor that nobody took is given back."""
+    """The destructor of a capsule: return the tensor if no library took it."""
     cdef Managed* lent
     if PyCapsule_IsValid(capsule, "dltensor"):
         lent = <Managed*> PyCapsule_GetPointer(capsule, "dltensor")
@@ -91,7 +91,7 @@ cdef void drop(object capsule) noexcept:
 
 
 cdef class Memory:
-    """An array in C order, aligned to 64 bytes, that libraries may view by DLPack."""
+    """An array in C order, aligned to 64 bytes, that other libraries can view by DLPack."""
 
     cdef Block* block
     cdef char* data
@@ -123,19 +123,19 @@ cdef class Memory:
 
     @property
     def array(self):
-        """The memory as a NumPy array, which may be written while nothing is lent."""
+        """The memory as a NumPy array. It may be written only while nothing is lent."""
         return np.ndarray(self.shape, self.dtype, self)
 
     @property
     def is_lent(self):
-        """Whether a library still views the memory. Where it does not, no computation of its reads there any more."""
+        """Whether a library still views the memory. If not, none of its computations reads the memory any more."""
         return atomic_get(&self.block.holders) > 1
 
     def __dlpack_device__(self):
         return CPU, 0
 
     def __dlpack__(self, *, stream=None):
-        """Lend the memory, as a capsule of DLPack."""
+        """Lend the memory as a DLPack capsule."""
         cdef Py_ssize_t ndim = len(self.shape)
         cdef Managed* lent = <Managed*> malloc(sizeof(Managed) + ndim * sizeof(int64_t))
         if lent is NULL:

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""What torch's optimizers held when they were last looked at, and the step where all of that is as it was.
+"""`Watch`: remembers the tensors and options of a torch optimizer, and does a quick step if they have not changed.
 
-Nothing of torch is linked, and nothing of it is imported. Where its tensors lie is read through DLPack's table of C
-functions, which torch offers from 2.10 on; without it, and for tensors of other types, by their methods.
+torch is neither linked nor imported. The memory of its tensors is read through DLPack's table of C functions, which
+torch has from 2.10 on. Without the table, and for tensors of other types, their methods are called.
 """
 
 from cpython.dict cimport PyDict_Next
@@ -22,7 +22,7 @@ from ..kernel._stepper import are_same
 
 cdef extern from *:
     """
-    /* DLPack 1: what one may ask of a tensor, and the table of functions that tell it. */
+    /* DLPack 1: the description of a tensor, and the table of functions that fill it. */
     typedef struct { int32_t type, id; } dl_device_t;
     typedef struct { uint8_t code, bits; uint16_t lanes; } dl_dtype_t;
     typedef struct {
@@ -55,9 +55,9 @@ cdef extern from *:
     uint32_t dl_major(dl_table_t* table)
 
 cdef enum:
-    DLPACK = 1      # the version that is known here
+    DLPACK = 1      # the version that this module knows
     ON_CPU = 1
-    COMPLEX = 5     # a code of dtypes
+    COMPLEX = 5     # DLPack's code of complex dtypes
     MAX_NDIM = 8    # tensors of more axes are read by their methods
 
 cdef struct Place:          # how a tensor lies in memory
@@ -127,21 +127,21 @@ cdef bint is_laid_out(Place* place, dl_tensor_t* found) noexcept:
 
 
 cdef class Watch:
-    """The tensors, options and states of an optimizer of torch's, as they were last.
+    """The tensors, options and states of a torch optimizer at its last step.
 
-    `params` are the parameters that have gradients, a list a group: the plan's, in its order. `states` are the tensors
-    of their states. `counts` is the tensor of torch's counts of steps; `steps` are the plan's. What a step reads of a
-    group, `read_options` names. `carried` is the tensor of other numbers that a step reads and changes, a row each: the
-    caller writes what they are after it into `following` before.
+    `params` has the parameters with gradients, a list for each group, in the plan's order. `states` has the tensors of
+    their states. `counts` is the tensor of torch's step counts, and `steps` is the plan's array of counts.
+    `read_options` has the names of the options that a step reads. `carried` is the tensor of other numbers that a step
+    reads and changes, one row for each. Before the step, the caller writes their next values into `following`.
     """
 
     cdef list params, noted_options, noted_states, grads, written, strides, shapes
     cdef object addresses, counts, steps, read_options, carried, following
     cdef int64_t[::1] at        # the addresses
     cdef bytes counted
-    cdef size_t* memory         # of the tensors that a step writes
-    cdef Place* written_places  # of the same; of unknown dimensions where only methods tell
-    cdef Place* grad_places     # of the gradients, as the plan last admitted them
+    cdef size_t* memory         # the addresses of the tensors that a step writes
+    cdef Place* written_places  # their places; with unknown dimensions if only methods can tell
+    cdef Place* grad_places     # the places of the gradients that the plan has admitted last
     cdef bint plain             # whether the options are numbers and the like, which do not change in place
     cdef bint carries           # whether there are numbers that change with each step
     cdef Py_ssize_t n
@@ -180,7 +180,7 @@ cdef class Watch:
         PyMem_Free(self.written_places)
 
     def note_options(self, list groups):
-        """These are the options that the plan has."""
+        """Note the options that the plan has."""
         cdef list noted = []
         self.plain = True
         for group in groups:
@@ -190,7 +190,7 @@ cdef class Watch:
         self.noted_options = noted
 
     def note_states(self, state):
-        """These are the states, and their counts, that the plan has."""
+        """Note the states and counts that the plan has."""
         cdef list noted = []
         for p, own in state.items():
             noted += [p, own]
@@ -200,7 +200,7 @@ cdef class Watch:
         self.counted = self.numbers()
 
     def note_gradient(self, Py_ssize_t i, grad, size_t data):
-        """The plan has admitted this gradient, which it read at `data`; None for rows, which have no one place."""
+        """Note a gradient that the plan has admitted, and read at `data`. None stands for rows, which have no place."""
         cdef dl_tensor_t found
         self.grad_places[i].ndim = -1
         if grad is None:  # of a sparse tensor the table would say so by an exception, in a millisecond
@@ -209,11 +209,11 @@ cdef class Watch:
             keep(&self.grad_places[i], &found)
 
     def finds(self, list params, state):
-        """Whether these are the same tensors, a list a group, in the same memory, with the same states and counts."""
+        """Whether these tensors (a list for each group), their memory, states and counts are the same as before."""
         return are_same(self.params, params) and self.finds_memory() and self.finds_states(state)
 
     def finds_options(self, list groups):
-        """Whether all that the plan takes beside the tensors is beyond doubt what it was."""
+        """Whether everything that the plan takes, except the tensors, is certainly unchanged."""
         cdef Py_ssize_t i = 0, at, n = len(self.noted_options)
         cdef PyObject* name
         cdef PyObject* value
@@ -273,7 +273,8 @@ cdef class Watch:
         return i == n
 
     cdef bint finds_memory(self) except -1:
-        """Assigning to a tensor's ``.data`` gives it another memory, shape or strides; sharing it moves it."""
+        """Whether the tensors have moved: assigning to ``.data`` gives a tensor another memory, shape or strides, and
+        sharing a tensor moves it."""
         cdef Py_ssize_t i
         cdef dl_tensor_t found
         for i in range(len(self.written)):
@@ -293,7 +294,7 @@ cdef class Watch:
         return i >= self.n or (STRIDE(tensor) == self.strides[i] and tensor.shape == self.shapes[i])
 
     cdef bint finds_gradients(self) except -1:
-        """Whether each gradient is laid out as the last one; and where it lies."""
+        """Whether each gradient has the layout of the last one. Notes its address."""
         cdef dl_tensor_t found
         cdef Py_ssize_t i
         for i in range(self.n):
@@ -329,7 +330,7 @@ cdef class Watch:
             door.release()
 
     cpdef count(self):
-        """Tell torch's numbers that all these parameters have done a step."""
+        """Update torch's numbers: all these parameters have done a step."""
         self.counts[:] = self.steps
         if self.carries:
             self.carried[:] = self.following

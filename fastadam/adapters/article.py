@@ -1,11 +1,12 @@
-"""The interface of the article: its NumPy Adam class, and classes of the same kind for its other formulas.
-A script written for the article's class runs with its import line alone changed.
+"""The interface of a NumPy class for Adam from a web article about Kingma & Ba's paper (arXiv:1412.6980), with classes
+of the same kind for the article's other formulas. docs/how-to/coming-from.md describes the article. A script for the article's
+class only changes its import line.
 
-``instance`` is an object with ``parameters`` (a float32 or float64 array, updated in place, or a number, replaced),
-``grad`` (read at each step) and, for ``zero_grad()``, a method of that name. Hyper-parameters are plain attributes,
-read at each step and, as in the article, not checked. States and step count are the attributes ``m``, ``v``,
-``timestep``; to set another is an AttributeError. All arithmetic is in the dtype of the parameters, where the article's
-may mix two.
+``instance`` is an object with ``parameters`` and ``grad``. ``parameters`` is a float32 or float64 array, which is
+updated in place, or a number, which is replaced. ``grad`` is read at each step. For ``zero_grad()`` the object needs a
+method of that name. Hyper-parameters are plain attributes. They are read at each step and, as in the article, not
+checked. States and step count are the attributes ``m``, ``v`` and ``timestep``. Setting any other is an AttributeError.
+All arithmetic is in the dtype of the parameters. The article's class may mix two dtypes.
 """
 
 import math
@@ -24,7 +25,7 @@ from .hyper import number
 
 
 class _State:
-    """An attribute that reads and writes one of the rule's states, under the article's letter for it."""
+    """An attribute with the article's letter, which reads and writes one of the rule's states."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -39,31 +40,31 @@ class _State:
 
 
 class _Article(Strict):
-    """What the classes share: the instance, its plan, and states that are 0.0 until the first step."""
+    """The base class: the instance, its stepper, and the states, which are 0.0 until the first step."""
 
     timestep: int
     _rule: Rule
-    names_there: ClassVar = {"lr": "alpha", "eps": "epsilon"}  # the rule's name of a hyper-parameter -> the article's
+    names_there: ClassVar = {"lr": "alpha", "eps": "epsilon"}  # a hyper-parameter's name in the rule -> in the article
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
         self.initialize_paras()
 
     def initialize_paras(self) -> None:
-        """Forget the states and the step count."""
+        """Reset the states and the step count."""
         self.timestep = 0
         self._states: dict[str, Any] = dict.fromkeys(self._rule.states, 0.0)
-        self._states_shown = True  # whether the script may hold a state; in the article each step makes new ones
+        self._states_shown = True  # whether the script may refer to a state; in the article each step makes new ones
         self._stepped: tuple[Any, Any] = (None, None)  # the parameters of the last step, and the array that was stepped
         self._stepper: Stepper | None = None
         self._hyper_values: tuple[dict[str, float], tuple[float, ...]] = ({}, ())
 
     def zero_grad(self) -> None:
-        """Have the instance clear its gradients."""
+        """Call ``instance.zero_grad()``."""
         self.instance.zero_grad()
 
     def step(self) -> None:
-        """One step of ``instance.parameters``."""
+        """Do one step of ``instance.parameters``."""
         parameters = self.instance.parameters
         stepped, p = self._stepped
         states = self._states
@@ -78,13 +79,13 @@ class _Article(Strict):
         stepper = self._stepper or Stepper(self._rule, threads.default())
         stepper.lay([p], [list(states.values())], ["instance.parameters"])
         stepper.step([grad], self.timestep + 1, self._hyper_values[1])
-        kept = (parameters, p) if p is parameters else (None, None)  # a number is replaced: then begin with a new array
+        kept = (parameters, p) if p is parameters else (None, None)  # a number is replaced, so its array is not kept
         done = {"timestep": self.timestep + 1, "_stepper": stepper, "_states": states, "_stepped": kept}
-        vars(self).update(done, _states_shown=False)  # at once, since each assignment would be looked at by `Strict`
-        self.instance.parameters = parameters if p is parameters else p[()]  # `-=` assigns, too: a property's setter
+        vars(self).update(done, _states_shown=False)  # faster than assignments, which `Strict` would check
+        self.instance.parameters = parameters if p is parameters else p[()]  # for a property's setter, as `-=` does
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: all but the stepper, which the next step makes anew."""
+        """For copies and pickles: all attributes except the stepper, which the next step makes again."""
         return {**vars(self), "_stepper": None, "_states_shown": True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -92,11 +93,11 @@ class _Article(Strict):
         make_writeable([getattr(self.instance, "__dict__", {}).get("parameters")])  # the states are copied anyway
 
     def _hyper(self, t: int) -> dict[str, float]:
-        """The rule's hyper-parameters for step `t`; those left out do nothing."""
+        """The rule's hyper-parameters for step `t`. Those left out have their neutral values."""
         raise NotImplementedError
 
     def _arrays(self, parameters: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The array to step for these parameters, and its states: those that there are, copied."""
+        """The array to step for these parameters, and copies of the present states."""
         name = "instance.parameters"
         p = parameters if isinstance(parameters, np.ndarray) else checks.real(name, parameters).astype(float)
         checks.parameter(name, p)
@@ -107,7 +108,7 @@ class _Article(Strict):
 
 
 def _gradient(grad: Any, p: np.ndarray) -> np.ndarray:
-    """A gradient of `p`, in memory of its own."""
+    """The gradient of `p`, in memory that it does not share with `p`."""
     if type(grad) is not np.ndarray or grad.dtype != p.dtype or grad.shape != p.shape:
         return _like(grad, p)
     shares = grad is p or (grad.base is not None and np.may_share_memory(grad, p))
@@ -115,7 +116,7 @@ def _gradient(grad: Any, p: np.ndarray) -> np.ndarray:
 
 
 def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:
-    """A copy of real numbers in the shape and dtype of the parameters, to which, as in the article, a number grows."""
+    """A copy of real numbers, in the shape and dtype of the parameters. As in the article, one number is broadcast."""
     found = checks.real(name, value)
     try:
         return np.array(np.broadcast_to(found, p.shape), p.dtype)
@@ -124,14 +125,13 @@ def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:
 
 
 class Adam(_Article):
-    """The article's class: Adam, with ε added before the bias correction (ε̂).
-
-    With the betas of the step, ``beta *= beta_decay`` before each use, and α, or α/√t where `alpha_decay`::
+    """The article's class: Adam, with ε added before the bias correction (ε̂)::
 
         m = β₁ m + (1 - β₁) g          v = β₂ v + (1 - β₂) g²
         θ = θ - α √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε)
 
-    The attributes ``beta1`` and ``beta2`` hold the decayed betas. `fastadam.Adam` with ``eps_hat=True`` is the same.
+    Each step first multiplies the betas by `beta_decay`. The attributes ``beta1`` and ``beta2`` hold the decayed
+    values. With `alpha_decay`, α/√t takes the place of α. `fastadam.Adam` with ``eps_hat=True`` gives the same steps.
 
     Examples
     --------
@@ -164,7 +164,7 @@ class Adam(_Article):
         self.beta_decay, self.alpha_decay = beta_decay, alpha_decay
 
     def step(self) -> None:
-        """One step of ``instance.parameters``."""
+        """Do one step of ``instance.parameters``."""
         super().step()
         if self.beta_decay != 1:
             self.beta1 *= self.beta_decay
@@ -191,7 +191,7 @@ class AdaGrad(_Article):
 
 
 class RMSprop(_Article):
-    """RMSprop with ε within the root: ``v = β₂ v + (1 - β₂) g²``, ``θ = θ - α g / √(v + ε)``."""
+    """RMSprop with ε under the root: ``v = β₂ v + (1 - β₂) g²``, ``θ = θ - α g / √(v + ε)``."""
 
     _rule = RULES["rmsprop"]
     names_there: ClassVar = {**_Article.names_there, "alpha": "beta2"}
@@ -206,13 +206,13 @@ class RMSprop(_Article):
 
 
 class AdaDelta(_Article):
-    """AdaDelta, whose accumulator m takes the squared step as made, its rate included::
+    """AdaDelta, whose accumulator m takes the square of the whole step, with the rate α::
 
         v = β₂ v + (1 - β₂) g²
         Δθ = -α √(m + ε) / √(v + ε) · g
         m = β₁ m + (1 - β₁) Δθ²
 
-    Zeiler's leaves the rate out.
+    Zeiler's AdaDelta (arXiv:1212.5701) accumulates the step without its rate.
     """
 
     _rule = RULES["adadelta"]
@@ -229,7 +229,7 @@ class AdaDelta(_Article):
 
 
 class AdaMax(_Article):
-    """AdaMax, the paper's: ``v = max(β₂ v, |g|)``, ``θ = θ - α / (1 - β₁ᵗ) · m / v``; where v is 0, θ stays."""
+    """AdaMax as in the paper: ``v = max(β₂ v, |g|)``, ``θ = θ - α / (1 - β₁ᵗ) · m / v``. If v is 0, θ does not move."""
 
     _rule = RULES["adamax"]
     m, v = _State("m"), _State("u")

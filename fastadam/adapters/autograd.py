@@ -1,18 +1,18 @@
-"""autograd's optimizers, stepped by fastadam: the functions `adam`, `rmsprop` and `sgd` of `autograd.misc.optimizers`.
-A script needs another import line only: ``from fastadam.adapters.autograd import adam``.
+"""The functions `adam`, `rmsprop` and `sgd` of `autograd.misc.optimizers`, with fastadam's steps.
+A script only changes its import line: ``from fastadam.adapters.autograd import adam``.
 
-Arguments, defaults and numbers are autograd's. autograd's own functions flatten parameters and gradients, and back, by
-two differentiations at each iteration; here the arrays are stepped where they lie. The three functions share these
-conventions.
+Arguments, defaults and results are autograd's. autograd's own functions flatten parameters and gradients at each
+iteration, and restore them, by two differentiations. Here the arrays are stepped in place. The three functions share
+these conventions:
 
 - `x0` is an array, a number, or any nesting of lists, tuples and dicts of these. It is not changed.
 - ``grad(x, i)`` returns the gradient at `x` in iteration ``i`` = 0, 1, … The gradient may have another structure than
-  x0: only the order of its numbers counts. Dicts are read by their sorted keys.
-- ``callback(x, i, g)`` is called before each step. It may keep what it gets: later steps do not change that. As with
-  autograd, a single array is stepped from where the callback leaves it; of nested arrays the callback gets copies.
-- All steps are computed in float64. Nested arrays are handed out in their own dtypes, and a number as an array without
-  axes. Integers become float64.
-- Complex numbers are a TypeError, and so are autograd's own boxes: a derivative cannot go through a compiled step.
+  x0: only the order of its numbers matters. Dicts are read in the order of their sorted keys.
+- ``callback(x, i, g)`` is called before each step. It may keep its arguments: later steps do not change them. As in
+  autograd, the next step starts from a single array as the callback has changed it. Nested arrays are copies.
+- All steps are computed in float64. `grad` and `callback` get nested arrays in their own dtypes, and a number as an
+  array without axes. Integers become float64.
+- Complex numbers are a TypeError, and so are autograd's boxes: a compiled step cannot be differentiated.
 
 Examples
 --------
@@ -59,12 +59,12 @@ def adam(
     b2: float = 0.999,
     eps: float = 10**-8,
 ) -> Any:
-    r"""Adam, with ε added after the correction: `fastadam.Adam`.
+    r"""Adam, with ε added after the bias correction, as in `fastadam.Adam`.
 
     .. math:: x_{t+1} = x_t - η · \hat m_t / (\sqrt{\hat v_t} + ε)
 
-    `step_size` is η, `b1` and `b2` are the decays of the moments. Returns x after `num_iters` steps, in the structure
-    of `x0`. See `fastadam.adapters.autograd` for the other arguments.
+    `step_size` is η; `b1` and `b2` are the decay rates of the moments. Returns x after `num_iters` steps, in the
+    structure of `x0`. See `fastadam.adapters.autograd` for the other arguments.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def rmsprop(
     gamma: float = 0.9,
     eps: float = 10**-8,
 ) -> Any:
-    r"""RMSprop, whose mean of squares begins at 1: `fastadam.RMSprop` but for that.
+    r"""RMSprop, as `fastadam.RMSprop`, except that the mean square starts at 1.
 
     .. math:: v_t = γ v_{t-1} + (1 - γ) g_t^2, \quad v_0 = 1, \quad x_{t+1} = x_t - η · g_t / (\sqrt{v_t} + ε)
 
@@ -111,7 +111,7 @@ def sgd(
     step_size: float = 0.1,
     mass: float = 0.9,
 ) -> Any:
-    r"""Gradient descent with a velocity that is a mean of the gradients: `fastadam.SGD`, dampened from its first step.
+    r"""Gradient descent with a mean of the gradients as velocity: `fastadam.SGD` with dampening from the first step on.
 
     .. math:: u_t = μ u_{t-1} - (1 - μ) g_t, \quad x_{t+1} = x_t + η u_t
 
@@ -138,7 +138,7 @@ def _optimize(
     begin: float = 0.0,
     first: int = 1,
 ) -> Any:
-    """x after so many steps; the states begin with one number, the steps are counted from `first`."""
+    """x after `num_iters` steps. The states start at `begin`, and the steps are counted from `first`."""
     tree = _Tree(x0)
     x = tree.leaves
     states = [[np.full(leaf.shape, begin) for _ in rule.states] for leaf in x]
@@ -147,7 +147,7 @@ def _optimize(
         g = tree.read(grad(tree.build(x), i))
         if callback:
             callback(tree.build(x), i, tree.build(g))
-        if i == 0 or tree.is_leaf:  # the user has the array itself
+        if i == 0 or tree.is_leaf:  # the user may refer to the array itself
             x = [np.array(leaf, np.float64) for leaf in x]
         if x:
             stepper.lay(x, states, tree.names)
@@ -156,7 +156,7 @@ def _optimize(
 
 
 class _Tree:
-    """The structure of x0 and its arrays, in the order in which autograd flattens it."""
+    """The structure of x0 and its arrays, in autograd's order of flattening."""
 
     def __init__(self, x0: Any) -> None:
         self.names: list[str] = []
@@ -166,7 +166,7 @@ class _Tree:
         self.shapes = [leaf.shape for leaf in self.leaves]
 
     def _outline(self, value: Any, name: str) -> Any:
-        """The same containers, each array or number replaced by its place among all."""
+        """The same containers, with the index of each array or number in its place."""
         kind = type(value)
         if kind is dict:
             parts = {key: self._outline(value[key], f"{name}[{key!r}]") for key in sorted(value)}
@@ -179,7 +179,7 @@ class _Tree:
         return len(self.leaves) - 1
 
     def build(self, arrays: list[np.ndarray]) -> Any:
-        """Arrays in the structure of x0: a single one itself, nested ones as copies in the dtypes of x0's."""
+        """Arrays in the structure of x0: a single array itself, nested ones as copies in the dtypes of x0."""
         return arrays[0] if self.is_leaf else self._build(self.outline, arrays)
 
     def _build(self, outline: Any, arrays: list[np.ndarray]) -> Any:
@@ -191,7 +191,7 @@ class _Tree:
         return kind(self._build(part, arrays) for part in outline)
 
     def read(self, given: Any) -> list[np.ndarray]:
-        """A gradient as one array for each of x0's. Where it has another structure, the order of its numbers counts."""
+        """A gradient as one array for each of x0's. If its structure differs, the order of its numbers matters."""
         found = list(_leaves(given))
         if [g.shape for g in found] == self.shapes:
             return found
@@ -219,10 +219,10 @@ def _leaf(name: str, value: Any) -> np.ndarray:
     """An array or a number as an array."""
     if isbox(value):
         raise TypeError(
-            f"{name}: autograd is differentiating through this optimizer, which compiled steps do not allow; take the "
-            "one of autograd.misc.optimizers"
+            f"{name}: autograd is differentiating through this optimizer, which compiled steps do not allow; use that "
+            "of autograd.misc.optimizers"
         )
-    if isinstance(value, (list, tuple, np.ma.MaskedArray)):  # autograd takes no containers of other classes, either
+    if isinstance(value, (list, tuple, np.ma.MaskedArray)):  # autograd, too, refuses subclasses of containers
         raise TypeError(f"{name}: expected an array, a number, a list, a tuple or a dict, got {type(value).__name__}")
     found = np.asarray(value)
     if found.dtype.kind not in "fiu" or found.dtype.itemsize > 8:

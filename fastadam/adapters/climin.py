@@ -1,17 +1,17 @@
-"""climin's optimizers with fastadam's steps: iterators over infos, made, stopped and continued as climin's.
+"""climin's optimizers with fastadam's steps: iterators over infos, used like climin's.
 
-Each is a subclass of climin's class of that name, with its arguments, its infos and its conventions:
+Each is a subclass of climin's class of that name, with its arguments, infos and conventions:
 
 - `Adam`: ``decay_mom1`` and ``decay_mom2`` are 1 - β; the offset is added before the bias correction.
-- `Adadelta`: the offset is within both roots, and the accumulator takes the step with its rate.
-- `RmsProp`: the mean of squares begins at 1; 1e-8 is added within the root.
-- `GradientDescent`: the momentum holds steps, their rate included.
+- `Adadelta`: the offset is added under both roots, and the accumulator takes the step with its rate.
+- `RmsProp`: the mean square starts at 1; 1e-8 is added under the root.
+- `GradientDescent`: the momentum accumulates steps, with their rates.
 
-`wrt` is stepped in place. Numbers are climin's to rounding. The arrays in an info are the optimizer's own, and later
-iterations change them: copy what is to stay. What fastadam has no rule for is climin's own iteration, which the class
-inherits: where `wrt` is no float32 or float64 array, the rate is an array, a momentum looks ahead (``momentum`` of
-`Adam`, `Adadelta` and `RmsProp`, ``momentum_type="nesterov"``), or ``step_adapt`` is set. Each iteration of `Adam` in
-climin 0.1a1, the release on PyPI, is climin's own, too: this Adam has its offset within the corrections.
+`wrt` is stepped in place. Results are climin's, up to rounding. The arrays in an info belong to the optimizer, and
+later iterations change them: copy those that you keep. Where fastadam has no rule, the iteration is climin's own, which
+the class inherits: if `wrt` is not a float32 or float64 array, if the rate is an array, if a momentum looks ahead
+(``momentum`` of `Adam`, `Adadelta` and `RmsProp`, ``momentum_type="nesterov"``), and if ``step_adapt`` is set. The same
+holds for `Adam` of climin 0.1a1, the release on PyPI, which has its offset within the bias corrections.
 
 Examples
 --------
@@ -36,22 +36,22 @@ from .rule_steps import RuleSteps
 
 try:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of what climin itself imports and writes
+        warnings.simplefilter("ignore", DeprecationWarning)  # climin's own imports cause them
         import climin
 except ImportError as error:
     raise ImportError(
-        f"fastadam.adapters.climin needs climin ({error}): pip install climin, under Python 3.11, since "
-        "climin imports a module that later ones do not have"
+        f"fastadam.adapters.climin needs climin ({error}): pip install climin, under Python 3.11; climin imports a "
+        "module that later versions of Python do not have"
     ) from error
 
 __all__ = ["Adadelta", "Adam", "GradientDescent", "RmsProp"]
 
-#: climin's master has the paper's Adam, whose state has no corrected moments
+#: climin's master branch has the paper's Adam, whose state has no corrected moments
 _IS_PAPERS_ADAM = "decay" not in climin.Adam.state_fields
 
 
 class _Stepped(climin.base.Minimizer):
-    """What the classes share; each stands before climin's own class, whose iterations are taken where these are not."""
+    """Mixin, placed before climin's own class, whose iterations are used where fastadam has no rule."""
 
     rule: ClassVar[str]
     hyper: ClassVar[dict[str, str]]
@@ -66,7 +66,7 @@ class _Stepped(climin.base.Minimizer):
             yield self._iterate_ours(args, kwargs) if self._is_ours() else self._iterate_theirs(args, kwargs)
 
     def _is_ours(self) -> bool:
-        """Whether the options, as they are now, are such that the rule is fastadam's."""
+        """Whether fastadam has the rule for the present options."""
         is_array = isinstance(self.wrt, np.ndarray) and self.wrt.dtype in (np.float32, np.float64)
         return is_array and isinstance(self.step_rate, Real) and isinstance(self.momentum, Real)
 
@@ -89,13 +89,13 @@ class _Stepped(climin.base.Minimizer):
         return dict(self.extended_info(gradient=gradient, args=args, kwargs=kwargs))
 
     def _fitting(self, gradient: Any) -> np.ndarray:
-        """The gradient as an array apart from `wrt`, like it: as in climin, one number counts for all."""
+        """The gradient as an array like `wrt`, in other memory. As in climin, one number stands for all elements."""
         g = np.asarray(gradient)
         is_apart = g.shape == self.wrt.shape and not np.may_share_memory(g, self.wrt)
         return g if is_apart else np.array(np.broadcast_to(g, self.wrt.shape))
 
     def _step(self, steps: RuleSteps, gradient: Any, states: list[np.ndarray]) -> None:
-        """Step zeros, which gives the step by itself, and add it: infos have it."""
+        """Step an array of zeros, so that the result is the step alone, which infos contain. Then add it to `wrt`."""
         step = np.zeros_like(self.wrt)
         steps.step(self, [step], [gradient], [states], self.n_iter + 1)
         self.wrt += step
@@ -103,14 +103,14 @@ class _Stepped(climin.base.Minimizer):
 
 
 def _like(wrt: np.ndarray, state: Any) -> np.ndarray:
-    """The state as an array to step; climin begins with numbers, and infos may bring arrays of others."""
+    """The state as an array to step. climin starts with numbers, and infos may contain other arrays."""
     if isinstance(state, np.ndarray) and (state.shape, state.dtype) == (wrt.shape, wrt.dtype):
         return state
     return np.array(np.broadcast_to(state, wrt.shape), wrt.dtype)
 
 
 class Adam(_Stepped, climin.Adam):
-    """climin's ``Adam``. Arguments and infos are climin's."""
+    """climin's ``Adam``, with climin's arguments and infos."""
 
     rule, letters = "adam", ("est_mom1_b", "est_mom2_b")
     hyper: ClassVar = {"lr": "step_rate", "beta1": "_beta1", "beta2": "_beta2", "eps": "offset"}
@@ -129,7 +129,7 @@ class Adam(_Stepped, climin.Adam):
 
 
 class Adadelta(_Stepped, climin.Adadelta):
-    """climin's ``Adadelta``. Arguments and infos are climin's."""
+    """climin's ``Adadelta``, with climin's arguments and infos."""
 
     rule, letters = "adadelta", ("gms", "sms")
     hyper: ClassVar = {"lr": "step_rate", "beta1": "decay", "beta2": "decay", "eps": "offset"}
@@ -140,7 +140,7 @@ class Adadelta(_Stepped, climin.Adadelta):
 
 
 class RmsProp(_Stepped, climin.RmsProp):
-    """climin's ``RmsProp``. Arguments and infos are climin's."""
+    """climin's ``RmsProp``, with climin's arguments and infos."""
 
     rule, letters = "rmsprop", ("moving_mean_squared",)
     hyper: ClassVar = {"lr": "step_rate", "alpha": "decay"}
@@ -151,7 +151,7 @@ class RmsProp(_Stepped, climin.RmsProp):
 
 
 class GradientDescent(_Stepped, climin.GradientDescent):
-    """climin's ``GradientDescent``. Arguments and infos are climin's."""
+    """climin's ``GradientDescent``, with climin's arguments and infos."""
 
     rule, letters = "sgd_momentum", ("step",)
     hyper: ClassVar = {"momentum": "momentum"}

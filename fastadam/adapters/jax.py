@@ -1,9 +1,9 @@
-"""fastadam's optimizers over JAX's pytrees of CPU arrays, stepped in place: ``params = opt.step(grads)``.
+"""fastadam's optimizers for JAX pytrees of CPU arrays, stepped in place: ``params = opt.step(grads)``.
 
-The optimizer owns the memory of the parameters and lends it to JAX. A step takes this memory back, writes it, and lends
-it anew. The old arrays are deleted, like arrays that are donated to a jitted function. JAX returns memory only when no
-computation and no view reads it any more (`_lent.Memory.is_lent`). Memory that has not returned is left to its readers,
-with the numbers that it has, and the step goes on in a copy.
+The optimizer owns the memory of the parameters and lends it to JAX. A step takes the memory back, writes to it, and
+lends it again. The old arrays are deleted, like arrays that are donated to a jitted function. JAX returns memory only
+when no computation and no view reads it any more (`_lent.Memory.is_lent`). Memory that is still read keeps its values,
+and the step continues in a copy.
 
 Every class of `fastadam.optimizers` is here, with its arguments and defaults.
 
@@ -41,12 +41,12 @@ from ..state.places import Place
 from ..state.snapshot import Loaded
 from ._lent import Memory
 
-#: seconds that a step waits for memory to return, before it makes a copy
+#: how many seconds a step waits for memory to return before it makes a copy
 PATIENCE = 1e-3
 
 
 class _Lending:
-    """Mixed in before an `Optimizer`: its parameters are lent to JAX between steps."""
+    """Mixin, placed before an `Optimizer`, that lends the parameters to JAX between steps."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         given = self.bind(args, kwargs)
@@ -62,17 +62,17 @@ class _Lending:
 
     @property
     def params(self) -> Any:
-        """The parameters as JAX's arrays, in the structure that was given: read-only, valid until the next step."""
+        """The parameters as read-only JAX arrays, in the structure that was given, valid until the next step."""
         return jax.tree_util.tree_unflatten(self._tree, self._lent)
 
     def step(self: Any, grads: Any, *extras: Any, **options: Any) -> Any:
-        """One step of every parameter, in place; returns the new parameters, and deletes the arrays of the old ones.
+        """Do one step of every parameter, in place. Return the new parameters, and delete the old arrays.
 
         Parameters
         ----------
         grads : pytree
-            Gradients in the structure of the parameters: arrays of JAX or NumPy. They are waited for, and read where
-            they lie. None leaves a parameter as it is.
+            Gradients in the structure of the parameters: arrays of JAX or NumPy. The step waits for them, and reads
+            them without a copy. None leaves a parameter as it is.
         grad_scale, max_norm, clip_value, skip_nonfinite, max_norm_each
             As in `Optimizer.step`.
 
@@ -84,10 +84,10 @@ class _Lending:
         Raises
         ------
         TypeError, ValueError
-            For gradients or options that do not fit: nothing has changed then, and the old parameters are still valid.
-            After an error of a schedule no number has changed, either, but ``opt.params`` are new arrays.
+            For gradients or options that do not fit. Nothing has changed then, and the old parameters remain valid.
+            After an error in a schedule no number has changed, either, but ``opt.params`` are new arrays.
         RuntimeError
-            If another thread is inside a step.
+            If another thread is within a step.
         """
         if checks.of_step(*extras, **options)["zero_grads"]:
             raise ValueError("zero_grads: arrays of JAX cannot be written; leave it out")
@@ -97,36 +97,36 @@ class _Lending:
         return self.params
 
     def load(self: Any, path: Place, **options: Any) -> Loaded:
-        """As `Optimizer.load`; the arrays of the old parameters are deleted, ``opt.params`` are the new ones."""
+        """See `Optimizer.load`. The old arrays are deleted; ``opt.params`` has the new ones."""
         with self.taken_back():
             return super().load(path, **options)  # type: ignore[misc,no-any-return]
 
     def flush(self: Any, rows: Any = None) -> None:
-        """As `Optimizer.flush`; the arrays of the old parameters are deleted, ``opt.params`` are the new ones."""
+        """See `Optimizer.flush`. The old arrays are deleted; ``opt.params`` has the new ones."""
         with self.taken_back():
             super().flush(rows)  # type: ignore[misc]
 
     def swapped(self) -> NoReturn:
-        """Refused: the averages are ``opt.state``'s, arrays of NumPy in the order of ``jax.tree.leaves(params)``."""
+        """Not possible. The averages are NumPy arrays in ``opt.state``, in the order of ``jax.tree.leaves(params)``."""
         raise TypeError("swapped: JAX's arrays do not change; give a model copies of the averages in opt.state instead")
 
     def stepping(self, **_: Any) -> NoReturn:
-        """Refused: JAX gives all gradients at once."""
+        """Not possible: JAX gives all gradients at once."""
         raise TypeError("stepping: JAX gives all gradients at once, and its arrays do not change; use step(grads)")
 
     def replace(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused: make a new optimizer."""
+        """Not possible: make a new optimizer."""
         raise TypeError("replace: JAX's arrays do not change their shape; make a new optimizer")
 
     def add_param_group(self, *_: Any) -> NoReturn:
-        """Refused: make an optimizer for each group."""
+        """Not possible: make an optimizer for each group."""
         raise TypeError("add_param_group: the parameters are one pytree; make a second optimizer for others")
 
     @contextmanager
     def taken_back(self: Any) -> Iterator[dict[str, np.ndarray]]:
-        """A context manager: it gives the parameters as NumPy arrays, by their paths; they may be written in its block.
+        """A context manager that gives path -> NumPy array of a parameter. The block may write to the arrays.
 
-        The arrays that JAX had are deleted; after the block ``opt.params`` are new ones.
+        JAX's arrays are deleted. After the block, ``opt.params`` has new ones.
         """
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("the optimizer is inside a step, or its parameters are taken back; wait for its end")
@@ -139,10 +139,10 @@ class _Lending:
         finally:
             self._lock.release()
 
-    # What is lent, and taken back.
+    # Lending memory, and taking it back.
 
     def _own(self, arrays: dict[str, np.ndarray]) -> None:
-        """Copy these into memory that can be lent."""
+        """Copy these arrays into memory that can be lent."""
         self._lock, self._memories = Lock(), {key: _filled(array) for key, array in arrays.items()}
         self._arrays = {key: memory.array for key, memory in self._memories.items()}
 
@@ -158,14 +158,14 @@ class _Lending:
                 array.delete()
         until = time.perf_counter() + PATIENCE
         while any(memory.is_lent for memory in self._memories.values()) and time.perf_counter() < until:
-            time.sleep(0)  # lets go of the GIL
+            time.sleep(0)  # releases the GIL
         for key, memory in self._memories.items():
             if memory.is_lent:
                 self._memories[key] = _filled(self._arrays[key])
                 self._arrays[key] = self._memories[key].array
 
     def _read(self, grads: Any) -> dict[str, Any]:
-        """The gradients as arrays of NumPy, by the keys of their parameters."""
+        """Key of a parameter -> its gradient as a NumPy array."""
         leaves = zip(self._arrays.items(), self._tree.flatten_up_to(grads), strict=True)
         return {key: g if g is None else checks.gradient(key, _as_array(key, g), p) for (key, p), g in leaves}
 
@@ -175,7 +175,7 @@ class _Lending:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         for name in ("_lent", "_lock", "_memories", "_arrays"):
             del state[name]
-        return state | {"_tree": jax.tree_util.tree_unflatten(self._tree, self._arrays)}  # of keys
+        return state | {"_tree": jax.tree_util.tree_unflatten(self._tree, self._arrays)}  # with keys as leaves
 
     def __setstate__(self: Any, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc]
@@ -188,7 +188,7 @@ class _Lending:
 
 
 def _keyed(leaves: list[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
-    """Leaves with what messages and checkpoints call them: their paths as text, "0" for an array that is all."""
+    """Leaves with their names in messages and checkpoints: their paths as text, or "0" for a single array."""
     keys = [jax.tree_util.keystr(path, simple=True, separator=".") or "0" for path, _ in leaves]
     if len(set(keys)) < len(keys):
         keys = [jax.tree_util.keystr(path) for path, _ in leaves]
@@ -196,28 +196,28 @@ def _keyed(leaves: list[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _filled(array: np.ndarray) -> Memory:
-    """New memory with a copy of these numbers."""
+    """New memory with a copy of this array."""
     memory = Memory(array.dtype, array.shape)
     memory.array[...] = array
     return memory
 
 
 def _as_array(name: str, value: Any) -> Any:
-    """The memory of an array of JAX; anything else is left to the checks of parameters and gradients."""
+    """A NumPy view of a JAX array. Any other value is returned, and checked later as a parameter or gradient."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name}: expected an array, got one that is traced; call step outside of jax.jit and jax.grad")
     if not isinstance(value, jax.Array):
         return value
     [*places] = value.sharding.device_set
-    if len(places) > 1 or places[0].platform != "cpu" or places[0].local_hardware_id:  # others of the CPU are numbered
+    if len(places) > 1 or places[0].platform != "cpu" or places[0].local_hardware_id:  # other CPU devices: number > 0
         where = f"lies on {len(places)} devices" if len(places) > 1 else f"lies on {places[0]}"
         raise TypeError(f"{name} {where}; move it by jax.device_put(…, jax.devices('cpu')[0]), or use optax")
     return np.asarray(value)
 
 
 def _lending(ours: type[Optimizer]) -> type[Any]:
-    """The class of the same name whose parameters are a pytree."""
-    doc = f"`fastadam.{ours.__name__}` over a pytree of JAX's arrays: the same options and defaults, but for `grads`."
+    """The class of the same name for parameters in a pytree."""
+    doc = f"`fastadam.{ours.__name__}` for a pytree of JAX arrays, with the same options and defaults, without `grads`."
     members = {"__doc__": doc, "__module__": __name__}
     return new_class(ours.__name__, (_Lending, ours), {}, lambda body: body.update(members))
 
@@ -227,4 +227,4 @@ globals().update({name: _lending(cls) for name, cls in CLASSES.items()})
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Each class, as it is made above."""
+        """Each class that is made above."""

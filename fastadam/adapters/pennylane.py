@@ -1,22 +1,23 @@
-"""PennyLane's optimizers, stepped by fastadam: ``fastadam.adapters.pennylane.AdamOptimizer(0.01)`` in place of
-``qml.AdamOptimizer(0.01)``, and its relatives. Each class *is* PennyLane's, with another ``apply_grad``.
+"""PennyLane's optimizers with fastadam's steps: ``fastadam.adapters.pennylane.AdamOptimizer(0.01)`` in place of
+``qml.AdamOptimizer(0.01)``, for example. Each class is a subclass of PennyLane's, with another ``apply_grad``.
 
-Arguments, defaults, methods and numbers are PennyLane's. All trainable arguments are stepped in one compiled call;
-PennyLane takes some ten operations for each. Attributes such as ``stepsize`` are read at each step. A step returns new
-tensors and does not change those that it was given.
+Arguments, defaults, methods and results are PennyLane's. All trainable arguments are stepped in one compiled call.
+PennyLane takes about ten operations for each. Attributes such as ``stepsize`` are read at each step. A step returns new
+tensors, and does not change its arguments.
 
-- Adam adds ε before the correction: `fastadam.Adam` with ``eps_hat=True``. Its results are float64, as in PennyLane.
-- RMSProp adds ε within the root: `fastadam.RMSprop` with ``eps_in_sqrt=True``.
-- The momentum of PennyLane holds steps, rate included: a new rate does not change the steps that it holds.
-- ``accumulation`` has PennyLane's structure. It may be read, edited, replaced, copied and pickled. Its arrays are plain
-  ones, and they are stepped in place: copy what is to stay. Arrays that are put into it are copied.
+- Adam adds ε before the bias correction: `fastadam.Adam` with ``eps_hat=True``. Its results are float64, as in
+  PennyLane.
+- RMSProp adds ε under the root: `fastadam.RMSprop` with ``eps_in_sqrt=True``.
+- PennyLane's momentum accumulates steps, with their rates: a new rate does not change earlier steps in it.
+- ``accumulation`` has PennyLane's structure. It may be read, edited, replaced, copied and pickled. It has plain arrays,
+  which are stepped in place: copy those that you keep. Arrays that are put into it are copied.
 - Integers become float64.
 
-Two classes stay PennyLane's own. ``AdagradOptimizer`` adds ε within the root, which `fastadam.Adagrad` cannot.
-``GradientDescentOptimizer`` multiplies and subtracts, and one compiled call is not faster than that.
+Two classes are not here. ``AdagradOptimizer`` adds ε under the root, which `fastadam.Adagrad` cannot do.
+``GradientDescentOptimizer`` multiplies and subtracts; one compiled call is not faster.
 
-Four things are a ValueError or a TypeError, before anything changes: a gradient of another shape than its argument, a
-rate of several numbers, complex numbers, and a trainable argument that is no tensor of PennyLane's.
+Four things raise a ValueError or a TypeError before anything changes: a gradient whose shape is not that of its
+argument, a rate of several numbers, complex numbers, and a trainable argument that is not a PennyLane tensor.
 
 Examples
 --------
@@ -63,29 +64,29 @@ __all__ = [
 class _Laid(NamedTuple):
     """The arrays of the last step: private copies of the trainable arguments, and the states in ``accumulation``."""
 
-    like: list[Any]  # what the copies were made for
+    like: list[Any]  # the properties of the arguments that the copies were made for
     stepper: Stepper
     params: list[np.ndarray]
     states: list[list[np.ndarray]]
 
 
 class _Stepped:
-    """A step by fastadam, mixed in before an optimizer of PennyLane's.
+    """Mixin, placed before an optimizer of PennyLane, with a step by fastadam.
 
-    Between two steps a circuit runs, which leaves nothing of this in the processor's caches: so little is done anew.
+    A circuit runs between two steps, and leaves none of this in the processor's caches. So a step does little work.
     """
 
     _rule: ClassVar[Rule]
-    #: the attributes that are the numbers of a step
+    #: the attributes with the hyper-parameters of a step
     _named: ClassVar[tuple[str, ...]]
-    #: the numbers of the last step, and what `_hyper` made of them
+    #: the numbers of the last step, and the result of `_hyper` for them
     _told: tuple[list[Any], Any] = ([], None)
     _laid: _Laid | None = None
     stepsize: Any
     accumulation: Any
 
     def apply_grad(self, grad: Any, args: Sequence[Any]) -> list[Any]:
-        """The arguments after a step: a new tensor for each that is trainable, by its entry of `grad`."""
+        """The arguments after a step: a new tensor for each trainable one, stepped by its entry of `grad`."""
         args_new = list(args)
         trained = [k for k, arg in enumerate(args) if getattr(arg, "requires_grad", False)]
         t, memory = self._memory(len(args))
@@ -111,7 +112,7 @@ class _Stepped:
         return args_new
 
     def _layout(self, trained: list[int], args: Any, grads: list[np.ndarray], memory: list[list[Any]]) -> _Laid:
-        """The arrays of the last step if they fit these arguments and states, or others."""
+        """The arrays of the last step if they fit these arguments and states, else new ones."""
         for k in trained:
             if not isinstance(args[k], tensor):
                 raise TypeError(f"args[{k}]: expected a tensor of pennylane.numpy, got {type(args[k]).__name__}")
@@ -136,21 +137,21 @@ class _Stepped:
         return 1, [[0.0] * n if self.accumulation is None else self.accumulation]
 
     def _keep(self, t: int, memory: list[list[Any]]) -> None:
-        """Keep both after the step."""
+        """Store both after the step."""
         [self.accumulation] = memory
 
     def _parameter(self, k: int, arg: Any, g: np.ndarray) -> np.ndarray:
-        """An array like argument `k` in the dtype that PennyLane's result would have."""
+        """An array like argument `k`, in the dtype of PennyLane's result."""
         dtype = self._dtype(arg, g)
         if dtype.kind != "f" or dtype.itemsize > 8:
-            raise TypeError(f"args[{k}]: expected real numbers of at most 64 bits, and so its gradient, got {dtype}")
+            raise TypeError(f"args[{k}]: expected real numbers of at most 64 bits, also in its gradient, got {dtype}")
         return np.empty_like(arg, dtype, subok=False)
 
     def _dtype(self, *arrays: Any) -> np.dtype[Any]:
         return np.result_type(0.0, self.stepsize, *arrays)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: all but the arrays of the last step."""
+        """For copies and pickles: all attributes except the arrays of the last step."""
         return {name: value for name, value in vars(self).items() if name not in ("_laid", "_told")}
 
 
@@ -164,18 +165,18 @@ def _gradients(grad: Any, n: int) -> list[np.ndarray]:
 
 
 def _state(kept: Any, p: np.ndarray) -> np.ndarray:
-    """A copy of a state of `p`, or of the number that it begins with."""
+    """A copy of a state of `p`, or a new state filled with its first number."""
     made = np.empty(p.shape, checks.computed_in(p))
     made[...] = kept
     return made
 
 
 class AdamOptimizer(_Stepped, optimize.AdamOptimizer):
-    r"""PennyLane's ``AdamOptimizer(stepsize=0.01, beta1=0.9, beta2=0.99, eps=1e-8)``, stepped by fastadam.
+    r"""PennyLane's ``AdamOptimizer(stepsize=0.01, beta1=0.9, beta2=0.99, eps=1e-8)``, with fastadam's step.
 
     .. math:: x_t = x_{t-1} - η \frac{\sqrt{1 - β_2^t}}{1 - β_1^t} · \frac{m_t}{\sqrt{v_t} + ε}
 
-    with `fastadam.Adam`'s moments. ``fm``, ``sm`` and ``t`` are the moments of each argument and the count of steps.
+    with the moments of `fastadam.Adam`. ``fm`` and ``sm`` are the moments of each argument, ``t`` is the step count.
 
     Examples
     --------
@@ -207,7 +208,7 @@ class AdamOptimizer(_Stepped, optimize.AdamOptimizer):
 
 
 class RMSPropOptimizer(_Stepped, optimize.RMSPropOptimizer):
-    r"""PennyLane's ``RMSPropOptimizer(stepsize=0.01, decay=0.9, eps=1e-8)``, stepped by fastadam.
+    r"""PennyLane's ``RMSPropOptimizer(stepsize=0.01, decay=0.9, eps=1e-8)``, with fastadam's step.
 
     .. math:: v_t = γ v_{t-1} + (1 - γ) g_t^2, \quad x_t = x_{t-1} - η · g_t / \sqrt{v_t + ε}
 
@@ -226,7 +227,7 @@ class RMSPropOptimizer(_Stepped, optimize.RMSPropOptimizer):
 
 
 class MomentumOptimizer(_Stepped, optimize.MomentumOptimizer):
-    r"""PennyLane's ``MomentumOptimizer(stepsize=0.01, momentum=0.9)``, stepped by fastadam.
+    r"""PennyLane's ``MomentumOptimizer(stepsize=0.01, momentum=0.9)``, with fastadam's step.
 
     .. math:: a_t = μ a_{t-1} + η g_t, \quad x_t = x_{t-1} - a_t
 
@@ -247,9 +248,9 @@ class MomentumOptimizer(_Stepped, optimize.MomentumOptimizer):
 
 
 class NesterovMomentumOptimizer(MomentumOptimizer, optimize.NesterovMomentumOptimizer):
-    r"""PennyLane's ``NesterovMomentumOptimizer(stepsize=0.01, momentum=0.9)``, stepped by fastadam.
+    r"""PennyLane's ``NesterovMomentumOptimizer(stepsize=0.01, momentum=0.9)``, with fastadam's step.
 
-    `MomentumOptimizer` with the gradient at :math:`x_{t-1} - μ a_{t-1}`, which PennyLane's ``compute_grad`` takes.
+    `MomentumOptimizer` with the gradient at :math:`x_{t-1} - μ a_{t-1}`, computed by PennyLane's ``compute_grad``.
 
     Examples
     --------

@@ -1,8 +1,7 @@
-"""PINTS's Adam with fastadam's step, asked and told as PINTS's own.
+"""PINTS's Adam with fastadam's step, with PINTS's ``ask()`` and ``tell()``.
 
-`Adam` is a subclass of ``pints.Adam``; a `pints.OptimisationController` takes it by ``method=``. The rate is
-``min(sigma0)``; ε = 1e-8 is added after the bias correction, so the rule is that of `fastadam.Adam`. Points are PINTS's
-to rounding.
+`Adam` is a subclass of ``pints.Adam``. Pass it to a `pints.OptimisationController` as ``method=``. The rate is
+``min(sigma0)``. ε = 1e-8 is added after the bias correction, as in `fastadam.Adam`. Points are PINTS's, up to rounding.
 
 Examples
 --------
@@ -31,19 +30,19 @@ __all__ = ["Adam"]
 
 
 class Told:
-    """What steps where an optimiser of PINTS's kind is told; it stands before the class whose step it replaces.
+    """Mixin, placed before an optimiser of PINTS's kind, that replaces its ``tell()``.
 
-    Rates, betas and eps are read when the first point is told, and a later change is refused: PINTS keeps products of
-    the betas so far, and fastadam computes powers of the betas. The decay is read each time.
+    Rates, betas and eps are read at the first ``tell()``. A later change is refused: PINTS keeps products of the betas
+    so far, and fastadam computes powers of the betas. The decay is read each time.
     """
 
     kind: type[optimizers.Adam] = optimizers.Adam
     _optimizer: Any = None
 
     def tell(self: Any, reply: Any) -> None:
-        """Take the value and the gradient at the point that was asked, and propose the next point."""
+        """Take the value and the gradient at the proposed point, and propose the next point."""
         if not self._ready_for_tell:
-            super().tell(reply)  # type: ignore[misc]  # which says so
+            super().tell(reply)  # type: ignore[misc]  # raises PINTS's error
         fx, dfx = reply[0]
         proposed = self._next(dfx)
         self._ready_for_tell = False
@@ -55,11 +54,11 @@ class Told:
             self._f_best, self._x_best = fx, self._current
 
     def _next(self: Any, dfx: Any) -> np.ndarray:
-        """The point after the one that was proposed."""
+        """The point after the proposed one."""
         x = self._proposed
         given = self._b1, self._b2, self._eps
         shape = np.shape(dfx)
-        if shape not in ((), x.shape):  # as in PINTS, one number counts for all
+        if shape not in ((), x.shape):  # as in PINTS, one number stands for all elements
             raise ValueError(f"tell: expected a gradient of shape {x.shape} like the point, got {shape}")
         if self._optimizer is None:
             self._begin(np.broadcast_to(self._alpha, x.shape).tolist())
@@ -73,23 +72,23 @@ class Told:
         return proposed
 
     def _begin(self: Any, rates: list[float]) -> None:
-        """An optimizer of one array, or, where parameters have rates of their own, with a group for each."""
+        """Make an optimizer of one array or, if the parameters have different rates, with a group for each."""
         own = rates[:1] if len(set(rates)) == 1 else rates
         self._places = [slice(None)] if len(own) == 1 else [slice(k, k + 1) for k in range(len(own))]
         self._groups = [{"params": [None], "lr": rate} for rate in own]
         self._link()
         self._optimizer = self.kind(self._groups, betas=(self._b1, self._b2), eps=self._eps)
-        del self._m, self._v  # they are the optimizer's now
+        del self._m, self._v  # the optimizer has the states now
 
     def _link(self: Any) -> None:
-        """Make the groups' parameters parts of one array, the gradients parts of another; copies lose these links."""
+        """Make the groups' parameters views of one array, the gradients views of another. A copy must do so again."""
         self._x, self._g = np.zeros_like(self._x0), np.zeros_like(self._x0)
         self._grads = [self._g[where] for where in self._places]
         for group, where in zip(self._groups, self._places, strict=True):
             group["params"][0] = self._x[where]
 
     def __copy__(self: Any) -> Any:
-        """A copy goes its own way, as in PINTS, whose steps make new arrays."""
+        """A deep copy: as in PINTS, steps of a copy must not change the original."""
         return copy.deepcopy(self)
 
     def __setstate__(self: Any, state: dict[str, Any]) -> None:
@@ -98,8 +97,8 @@ class Told:
             self._link()
 
     def _read_decay(self) -> None:
-        """Read the decay as it is now; an optimiser without a decay has nothing to read."""
+        """Read the present decay. An optimiser without a decay has nothing to read."""
 
 
 class Adam(Told, pints.Adam):
-    """PINTS's ``Adam``. Arguments and methods are those of ``pints.Adam``; boundaries are ignored, as there."""
+    """PINTS's ``Adam``, with the arguments and methods of ``pints.Adam``. Boundaries are ignored, as in PINTS."""

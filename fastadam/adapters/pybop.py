@@ -1,8 +1,8 @@
-"""PyBOP's AdamW with fastadam's step, run as PyBOP's own.
+"""PyBOP's AdamW with fastadam's step.
 
-`AdamW` takes a problem and options. It asks and tells an `AdamWImpl`, a subclass of PyBOP's class of that name.
-Each parameter has a rate of its own, its ``sigma0``; ε is float64's eps, added after the bias correction, and the decay
-``lam`` is multiplied by the rate: the rule is that of `fastadam.AdamW`. Points are PyBOP's to rounding.
+`AdamW` takes a problem and options. It runs an `AdamWImpl`, a subclass of PyBOP's class of that name. Each parameter
+has its own rate, its ``sigma0``. ε is the machine epsilon of float64, added after the bias correction. The decay
+``lam`` is multiplied by the rate, as in `fastadam.AdamW`. Points are PyBOP's, up to rounding.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ __all__ = ["AdamW", "AdamWImpl"]
 
 
 class AdamWImpl(Told, StockAdamWImpl):
-    """PyBOP's ``AdamWImpl``. Arguments, properties and methods are PyBOP's.
+    """PyBOP's ``AdamWImpl``, with PyBOP's arguments, properties and methods.
 
-    Set ``b1`` and ``b2`` before the first ``tell()``; ``lam`` may be set at any time.
+    Set ``b1`` and ``b2`` before the first ``tell()``. ``lam`` may be set at any time.
     """
 
     kind = optimizers.AdamW
@@ -33,7 +33,7 @@ class AdamWImpl(Told, StockAdamWImpl):
 
 
 class AdamW(pybop.AdamW):
-    """PyBOP's ``AdamW``: the optimiser of a problem. Arguments and methods are PyBOP's."""
+    """PyBOP's ``AdamW``, the optimiser of a problem, with PyBOP's arguments and methods."""
 
     def __init__(self, problem: pybop.Problem, options: Any = None) -> None:
         pybop.BasePintsOptimiser.__init__(self, problem, AdamWImpl, options)

@@ -1,11 +1,11 @@
-"""qiskit-algorithms' optimizer `ADAM`, stepped by fastadam: ``fastadam.adapters.qiskit.ADAM(…)`` in place of
-``qiskit_algorithms.optimizers.ADAM(…)``, alone or as the optimizer of a VQE.
+"""The optimizer `ADAM` of qiskit-algorithms with fastadam's step: ``fastadam.adapters.qiskit.ADAM(…)`` in place of
+``qiskit_algorithms.optimizers.ADAM(…)``, alone or in a VQE.
 
-The class *is* qiskit's, with another ``minimize`` and ``load_params``. Settings, snapshot files, finite differences and
-results are qiskit's. ε is added before the correction: `fastadam.Adam` with ``eps_hat=True``.
+The class is a subclass of qiskit's, with another ``minimize`` and ``load_params``. Settings, snapshot files, finite
+differences and results are qiskit's. ε is added before the bias correction: `fastadam.Adam` with ``eps_hat=True``.
 
-qiskit's other optimizers stay its own. ``GradientDescent`` multiplies and subtracts once a step: there is nothing to
-gain. The rule of ``AQGD`` is none of fastadam's.
+qiskit's other optimizers are not here. A step of ``GradientDescent`` is one multiplication and one subtraction, which
+cannot be made faster. fastadam does not have the rule of ``AQGD``.
 
 Examples
 --------
@@ -39,12 +39,12 @@ __all__ = ["ADAM"]
 
 
 class ADAM(optimizers.ADAM):
-    r"""qiskit's ``ADAM``, stepped by fastadam: Adam, and AMSGrad with ``amsgrad=True``.
+    r"""qiskit's ``ADAM`` with fastadam's step: Adam, and AMSGrad with ``amsgrad=True``.
 
     .. math:: x_t = x_{t-1} - η \frac{\sqrt{1 - β_2^t}}{1 - β_1^t} · \frac{m_t}{\sqrt{v_t} + ε}
 
-    η is ``lr``, ε ``noise_factor``, and with AMSGrad the largest v so far stands for v. The run ends after ``maxiter``
-    steps, or with the first step whose norm is below ``tol``. All arguments and defaults are those of
+    η is ``lr`` and ε is ``noise_factor``. With AMSGrad the largest v so far takes the place of v. The run ends after
+    ``maxiter`` steps, or with the first step whose norm is below ``tol``. All arguments and defaults are those of
     ``qiskit_algorithms.optimizers.ADAM``.
 
     Examples
@@ -62,16 +62,16 @@ class ADAM(optimizers.ADAM):
         jac: Callable[[Any], Any] | None = None,
         bounds: list[tuple[float, float]] | None = None,
     ) -> optimizers.OptimizerResult:
-        """Minimize `fun` from `x0`, which may be a number; x0 is not changed.
+        """Minimize `fun`, starting at `x0`, an array or a number. x0 is not changed.
 
-        Without `jac`, the gradient is taken by differences of the size ``eps``. As in qiskit, `bounds` are ignored,
-        and a gradient of one number counts for all elements of x0. `fun` and `jac` may keep the array that they get:
-        later steps do not change it. The result has ``x``, ``fun`` and, as ``nfev``, the number of steps.
+        Without `jac`, the gradient is computed by finite differences of the size ``eps``. As in qiskit, `bounds` are
+        ignored, and a gradient of one number stands for all elements of x0. `fun` and `jac` may keep their argument:
+        later steps do not change it. The result has ``x``, ``fun`` and ``nfev``, the number of steps.
 
         Raises
         ------
         TypeError, ValueError
-            Where x0 or a gradient holds no real numbers, or a gradient has neither one number nor as many as x0.
+            If x0 or a gradient has other than real numbers, or if a gradient has neither one number nor the size of x0.
         """
         if jac is None:
             differences = self._eps, self._max_evals_grouped
@@ -88,7 +88,7 @@ class ADAM(optimizers.ADAM):
         while self._t < self._maxiter:
             if self._t > 0:
                 g = _flat(jac(params), x)
-            x[...] = params  # which `jac` may have changed: then it goes on from there, as in qiskit
+            x[...] = params  # if `jac` has changed params, the step starts from there, as in qiskit
             stepper.step([g], self._t + 1, hyper)
             self._t += 1
             params_new = x.copy()
@@ -102,16 +102,16 @@ class ADAM(optimizers.ADAM):
         return result
 
     def load_params(self, load_dir: str) -> None:
-        """Load the states and the count of steps from the last line of the snapshots in this folder.
+        """Load the states and the step count from the last line of the snapshots in this folder.
 
-        It reads what ``save_params`` wrote, here or in qiskit. qiskit's own ``load_params`` loses two digits of the
-        count, and is a TypeError with NumPy 2.4. As in qiskit, a later ``minimize`` begins anew.
+        It reads files of ``save_params``, of this class or of qiskit's. qiskit's own ``load_params`` loses two digits
+        of the count, and raises a TypeError with NumPy 2.4. As in qiskit, a later ``minimize`` starts from zero.
 
         Raises
         ------
         ValueError
-            Where the last line holds no states, or not those of this optimizer, or where NumPy left numbers out, as it
-            does of more than 1,000.
+            If the last line does not have the states of this optimizer, or if numbers are missing: NumPy abbreviates
+            arrays of more than 1,000 numbers.
         """
         names = ["v", "v_eff", "m", "t"] if self._amsgrad else ["v", "m", "t"]
         path = Path(load_dir, "adam_params.csv")
@@ -126,7 +126,7 @@ class ADAM(optimizers.ADAM):
             setattr(self, f"_{name}", state)
 
     def _begin(self, shape: tuple[int, ...]) -> list[np.ndarray]:
-        """Begin qiskit's attributes of a run; the states among them as a step takes them."""
+        """Set qiskit's attributes for a new run. Return the states in the form that a step takes."""
         self._t, self._m, self._v = 0, np.zeros(shape), np.zeros(shape)
         states = [self._m, self._v]
         if self._amsgrad:
@@ -141,7 +141,7 @@ class ADAM(optimizers.ADAM):
 
 
 def _flat(gradient: Any, x: np.ndarray) -> np.ndarray:
-    """A gradient without its axes, one number for each of x."""
+    """A flat gradient, with one number for each of x."""
     flat = np.asarray(gradient).reshape(-1)
     if flat.size == 1:
         return np.full(x.size, flat[0])

@@ -1,17 +1,17 @@
-"""river's optimizers with fastadam's steps: subclasses of river's own, for arrays, and for dicts where that gains.
+"""river's optimizers with fastadam's steps: subclasses of river's own, for arrays, and for dicts where that is faster.
 
 A step is fastadam's in two cases:
 
-- Weights and gradient are NumPy arrays of one shape.
-- The gradient is a dict or `VectorDict` of numbers, and it has the same features as at the step before, in the same
-  order. Its numbers go to arrays and back. That pays from 24 features in a dict on (`Momentum`: 64), from twice as many
-  in a `VectorDict`, and from 8 where the weights are an array, as in river's factorization machines.
+- Weights and gradient are NumPy arrays of the same shape.
+- The gradient is a dict or `VectorDict` of numbers, with the same features as at the last step, in the same order. Its
+  numbers are copied to arrays and back. This is faster from 24 features in a dict on (`Momentum`: 64), from twice as
+  many in a `VectorDict`, and from 8 if the weights are an array, as in river's factorization machines.
 
 Every other step is river's own, which the class inherits, on the same states. So features may come and go.
 
-The conventions are river's: ε is added before the bias correction (Adam, AMSGrad) or within the root (RMSProp,
-AdaDelta); the rate is ``lr.get(n_iterations)``. Results are river's to rounding. While the states of features are in
-arrays, their attributes (``m``, ``v``, …) are read-only mappings from feature to number.
+The conventions are river's: ε is added before the bias correction (Adam, AMSGrad) or under the root (RMSProp,
+AdaDelta). The rate is ``lr.get(n_iterations)``. Results are river's, up to rounding. While the states of features are
+in arrays, their attributes (``m``, ``v``, …) are read-only mappings from feature to number.
 
 Examples
 --------
@@ -35,13 +35,13 @@ try:
     from river import optim
     from river.utils import VectorDict
 except ImportError as error:
-    raise ImportError("fastadam.adapters.river needs river: pip install river") from error
-if not hasattr(VectorDict, "update_ema"):  # before it, vectors were stepped otherwise
-    raise ImportError("fastadam.adapters.river needs river 0.26.1 or later: pip install river")
+    raise ImportError("fastadam.adapters.river needs river: pip install 'river>=0.26.1'") from error
+if not hasattr(VectorDict, "update_ema"):  # older versions step vectors in another way
+    raise ImportError("fastadam.adapters.river needs river 0.26.1 or later: pip install 'river>=0.26.1'")
 
 __all__ = ["AMSGrad", "AdaDelta", "Adam", "Momentum", "RMSProp"]
 
-#: where the weights are an array, river's own step is as fast for fewer numbers
+#: if the weights are an array, river's own step is as fast for fewer numbers
 _FEWEST_OF_ARRAY = 8
 _RATE_AND_EPS = {"lr": "learning_rate", "eps": "eps"}
 
@@ -63,15 +63,15 @@ class _Column(Mapping[Any, float]):
         return len(self.names)
 
     def unpacked(self) -> Any:
-        """The same as river keeps it."""
+        """The state in river's own type."""
         numbers = dict(zip(self.names, self.array.tolist(), strict=True))
         return VectorDict(numbers) if self.made_as is VectorDict else defaultdict(float, numbers)
 
 
 class _Stepped(optim.base.Optimizer):
-    """What the classes share; each stands before river's own class, whose steps are taken where these are not."""
+    """Mixin, placed before river's own class, whose steps are used where fastadam's do not apply."""
 
-    __slots__ = ("_names", "_steps")  # not among what river shows and copies, `vars(self)`
+    __slots__ = ("_names", "_steps")  # slots are not in vars(self), which river shows and copies
 
     _names: list[Any]
     _steps: RuleSteps
@@ -79,27 +79,27 @@ class _Stepped(optim.base.Optimizer):
     rule: ClassVar[str]
     #: river's attributes that hold the rule's states, in its order
     letters: ClassVar[tuple[str, ...]]
-    #: the rule's name of a hyper-parameter -> river's attribute
+    #: a hyper-parameter's name in the rule -> river's attribute
     hyper: ClassVar[dict[str, str]]
-    #: hyper-parameters that river does not have, by the rule's names
+    #: hyper-parameters that river does not have, under their names in the rule
     fixed: ClassVar[dict[str, float]]
     #: river's own step is as fast for fewer numbers in a dict, or for fewer than twice as many in a `VectorDict`
     fewest: ClassVar[int] = 24
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: what river keeps; the rest is made anew. A copy has arrays of its own."""
+        """For copies and pickles: river's attributes, with copies of arrays. The rest is made again."""
         return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
     @property
     def _factor(self) -> float:
-        """What a gradient is multiplied with."""
+        """The factor of the gradients."""
         return 1.0
 
     def step(self, w: Any, g: Any) -> Any:
-        """One step of w, in place; see river's ``Optimizer.step``."""
+        """Do one step of w, in place; see river's ``Optimizer.step``."""
         try:
             is_done = self._try(w, g)
-        except (LookupError, TypeError, ValueError):  # nothing has changed: river steps, or says why not
+        except (LookupError, TypeError, ValueError):  # nothing has changed: river does the step, or raises its error
             is_done = False
         if is_done:
             self.n_iterations += 1
@@ -108,16 +108,16 @@ class _Stepped(optim.base.Optimizer):
             self._keep([column.unpacked() for column in self._states()])
         if type(g) is not dict:
             return super().step(w, g)
-        w = self._step_with_dict(w, g)  # what river's step makes of a dict, after a look at all other kinds
+        w = self._step_with_dict(w, g)  # river's step would call this after checks for other types
         self.n_iterations += 1
         return w
 
     def _try(self, w: Any, g: Any) -> bool:
-        """Make a step, or return False where it is river's to make."""
+        """Do a step, or return False if river has to do it."""
         if isinstance(g, np.ndarray):
             return isinstance(w, np.ndarray) and self._step_array(w, g)
         is_vector = isinstance(g, VectorDict)
-        numbers = g.to_dict() if is_vector else g  # whose length and values are at hand
+        numbers = g.to_dict() if is_vector else g  # a dict has a fast length and values
         fewest = _FEWEST_OF_ARRAY if isinstance(w, np.ndarray) else 2 * self.fewest if is_vector else self.fewest
         return len(numbers) >= fewest and self._step_numbers(w, numbers)
 
@@ -133,7 +133,7 @@ class _Stepped(optim.base.Optimizer):
         return True
 
     def _step_numbers(self, w: Any, g: Any) -> bool:
-        """A step of numbers in dicts, by way of arrays."""
+        """A step of numbers in dicts, which are copied to arrays and back."""
         names, is_array = list(g), isinstance(w, np.ndarray)
         if is_array and not (w.dtype == float and names == list(range(len(w)))):
             return False
@@ -147,7 +147,7 @@ class _Stepped(optim.base.Optimizer):
         return True
 
     def _run(self, params: list[Any], grads: list[Any], states: list[list[Any]]) -> None:
-        """One step of arrays, by the hyper-parameters as they are now."""
+        """One step of arrays, with the present hyper-parameters."""
         try:
             steps = self._steps
         except AttributeError:
@@ -164,7 +164,7 @@ class _Stepped(optim.base.Optimizer):
             setattr(self, letter, state)
 
     def _pack(self, names: list[Any]) -> bool:
-        """Have the states in arrays, if they are those of these features; not at the first step with them."""
+        """Put the states into arrays, if they belong to these features. Not at the first step with these features."""
         states = self._states()
         if isinstance(states[0], _Column):
             return states[0].names == names
@@ -187,7 +187,7 @@ def _numbers(mapping: Any, names: list[Any]) -> np.ndarray:
 
 
 class Momentum(_Stepped, optim.Momentum):
-    """river's ``Momentum``: s = rho s + lr g, w = w - s. Arguments and attributes are river's."""
+    """river's ``Momentum``: s = rho s + lr g, w = w - s. It has river's arguments and attributes."""
 
     rule, letters = "sgd_momentum", ("s",)
     hyper: ClassVar = {"momentum": "rho"}
@@ -200,7 +200,7 @@ class Momentum(_Stepped, optim.Momentum):
 
 
 class Adam(_Stepped, optim.Adam):
-    """river's ``Adam``, with ε added before the bias correction. Arguments and attributes are river's."""
+    """river's ``Adam``, with ε added before the bias correction. It has river's arguments and attributes."""
 
     rule, letters = "adam", ("m", "v")
     hyper: ClassVar = {**_RATE_AND_EPS, "beta1": "beta_1", "beta2": "beta_2"}
@@ -208,7 +208,7 @@ class Adam(_Stepped, optim.Adam):
 
 
 class AMSGrad(_Stepped, optim.AMSGrad):
-    """river's ``AMSGrad``: Adam by the largest v so far. With ``correct_bias=False`` each step is river's own."""
+    """river's ``AMSGrad``: Adam with the largest v so far. With ``correct_bias=False`` each step is river's own."""
 
     rule, letters = "amsgrad", ("m", "v", "v_hat")
     hyper: ClassVar = Adam.hyper
@@ -219,7 +219,7 @@ class AMSGrad(_Stepped, optim.AMSGrad):
 
 
 class RMSProp(_Stepped, optim.RMSProp):
-    """river's ``RMSProp``, with ε within the root. Arguments and attributes are river's."""
+    """river's ``RMSProp``, with ε under the root. It has river's arguments and attributes."""
 
     rule, letters = "rmsprop", ("g2",)
     hyper: ClassVar = {**_RATE_AND_EPS, "alpha": "rho"}
@@ -227,7 +227,7 @@ class RMSProp(_Stepped, optim.RMSProp):
 
 
 class AdaDelta(_Stepped, optim.AdaDelta):
-    """river's ``AdaDelta``: Zeiler's, without a rate. Arguments and attributes are river's."""
+    """river's ``AdaDelta``: Zeiler's, without a rate. It has river's arguments and attributes."""
 
     rule, letters = "adadelta", ("g2", "s2")
     hyper: ClassVar = {"beta1": "rho", "beta2": "rho", "eps": "eps"}

@@ -1,4 +1,4 @@
-"""Steps of one rule over arrays that another library keeps, by the attributes of its optimizer."""
+"""Steps of one rule over arrays of another library, with hyper-parameters from attributes of its optimizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,9 @@ class RuleSteps:
     rule : str
         The name of the rule.
     hyper : mapping
-        The rule's name of a hyper-parameter -> the attribute of the optimizer that holds it, read at each step.
+        A hyper-parameter's name in the rule -> the attribute of the optimizer with its value, read at each step.
     fixed : mapping
-        Those that the optimizer does not have. What is left out does nothing.
+        The values of hyper-parameters that the optimizer does not have. All others have their neutral values.
     """
 
     def __init__(self, rule: str, hyper: Mapping[str, str], fixed: Mapping[str, float]) -> None:
@@ -43,7 +43,7 @@ class RuleSteps:
         t: int,
         factor: float = 1.0,
     ) -> None:
-        """Step number `t`, in place; `factor` multiplies the gradients. An error has touched nothing."""
+        """Do step number `t`, in place. `factor` multiplies the gradients. After an error nothing has changed."""
         hyper = self._made_of[1]
         given = [float(getattr(owner, name)) for name in hyper.values()]
         if given != self._given:

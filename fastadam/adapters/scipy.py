@@ -1,5 +1,5 @@
-"""Every optimizer as a ``method`` of `scipy.optimize.minimize`, with bounds by projection.
-Each of fastadam's classes is there by its name in small letters, as ``adam``; `Method` makes one of any class.
+"""Every optimizer as a ``method`` for `scipy.optimize.minimize`, with bounds by projection.
+Each class of fastadam is here under its name in lower case, such as ``adam``. `Method` makes one of any class.
 """
 
 import inspect
@@ -17,7 +17,7 @@ try:
     from scipy.optimize import Bounds, OptimizeResult, OptimizeWarning
 except ImportError as error:
     raise ImportError("fastadam.adapters.scipy needs SciPy: pip install scipy") from error
-from scipy.optimize._numdiff import approx_derivative  # the public approx_fprime would step beyond bounds
+from scipy.optimize._numdiff import approx_derivative  # the public approx_fprime would step over bounds
 
 from ..base import Optimizer
 from ..kernel import checks
@@ -26,14 +26,14 @@ from ..optimizers import CLASSES
 from ..options import count, tolerance
 
 Vector = np.ndarray
-#: the lowest and the highest x
+#: the lower and the upper bounds of x
 Box = tuple[Vector, Vector] | None
-#: how a run ended: the numbers of SciPy's BFGS, and 99 as its `minimize` has it
+#: the status of a result: the numbers of SciPy's BFGS, and 99 as in SciPy's `minimize`
 CONVERGED, OUT_OF_STEPS, NO_DIFFERENCES, NOT_FINITE, CALLED_OFF = 0, 1, 2, 3, 99
 MAXITER, TOL = 10_000, 1e-5
-#: where `fun` falls at this part of the steps, the rate is too small: a larger one makes some of them overshoot
+#: if `fun` falls in this share of the steps, the rate is too small: with a good rate some steps overshoot
 NEARLY_ALL = 0.95
-#: settings that mean something here: x is one float64 array in memory, its gradients come from `jac`
+#: the settings of an optimizer that `options` may have; x is one float64 array in memory, and `jac` gives gradients
 _SETTINGS = ("backend", "n_threads")
 _FLOAT64 = np.dtype(np.float64)
 #: the step of the differences, relative to x: SciPy's default
@@ -49,69 +49,72 @@ class Method:
     Parameters
     ----------
     optimizer : type
-        A class of fastadam's, or one that `fastadam.optimizer` made. Methods of one class are equal, and can be pickled
-        where the class can. What follows are the arguments of `minimize`.
+        A class of fastadam, or one made by `fastadam.optimizer`. Methods of the same class are equal, and can be
+        pickled if the class can. All following parameters are arguments of `minimize`.
     fun, x0, args
-        As SciPy defines them. The iterates are float64, whatever x0's dtype; x0 is first moved into the bounds.
+        As in SciPy. The iterates are float64 for any dtype of x0. x0 is first clipped to the bounds.
     jac : True, callable, or None
-        The gradient, of any real dtype and of any type that `numpy.asarray` reads, read-only arrays included. Without
-        one, SciPy's forward differences within the bounds: ``x0.size`` more evaluations of `fun` an iteration, and
-        about half the digits, so `tol` should not be too small. SciPy hands "2-point", "3-point" and "cs" on as None.
+        The gradient, of any real dtype and any type that `numpy.asarray` reads; it may be read-only. Without it,
+        SciPy's forward differences within the bounds are used. They need ``x0.size`` more evaluations of `fun` for each
+        iteration, and give about half the digits, so `tol` should not be too small. SciPy passes "2-point", "3-point"
+        and "cs" as None.
     bounds : `scipy.optimize.Bounds`, or pairs (low, high) with None for no bound
-        After each step x is clipped to them; `fun` is never evaluated outside, by differences neither. Where all
-        elements have one pair, the step itself clips, by the option ``bounds`` of the class.
+        After each step x is clipped to the bounds. `fun` is never evaluated outside of them, nor are differences. If
+        all elements have the same pair, the step itself clips, with the option ``bounds`` of the class.
     callback : callable
-        After each iteration, ``callback(x)``, or, where its one argument has that name,
-        ``callback(intermediate_result)``, an OptimizeResult with ``x``, ``fun``, ``jac``, ``nit`` and ``optimality``.
-        It may keep and change what it gets; StopIteration ends the run.
+        Called after each iteration as ``callback(x)``. If its only parameter is named ``intermediate_result``, it gets
+        an OptimizeResult with ``x``, ``fun``, ``jac``, ``nit`` and ``optimality``. It may keep and change its argument.
+        StopIteration ends the run.
     hess, hessp
-        Not used: a RuntimeWarning says so, as of SciPy's methods that use none.
+        Not used. A RuntimeWarning says so, as in SciPy's methods that do not use them.
     constraints
-        Refused: without them the minimum is another one.
+        Refused, since ignoring them would give another minimum.
     tol : float, default 1e-5
-        Converged where no element of the projected gradient is larger: the gradient, but each element no longer than
-        the way to the bound that its descent leads to. 0 asks for a gradient of zeros.
+        The run has converged when no element of the projected gradient is larger. The projected gradient is the
+        gradient with each element limited to the distance to the bound in the direction of descent. With 0 the gradient
+        must be exactly zero.
     maxiter : int, default 10,000
-        The most steps. One of Adam changes an element by about lr: what is further away than ``maxiter * lr`` is out of
-        reach. An option. For `tol`, too, None is the default.
+        The greatest number of steps. One step of Adam changes an element by about lr, so a point further away than
+        ``maxiter * lr`` cannot be reached. Passed in `options`. None means the default, also for `tol`.
     disp : bool or number, default False
-        Print the message at the end, if it is True or above 0. An option.
+        If True or above 0, print the message at the end. Passed in `options`.
     finite_diff_rel_step : float or array, optional
         Without `jac`, the step of the differences is ``finite_diff_rel_step * sign(x) * max(1, abs(x))``, in the other
-        direction where a bound is in its way. The default is the root of float64's eps, 1.5e-8. A `fun` that is
-        rounded, measured or computed in float32 needs a larger one, 1e-3 for instance. An option.
+        direction if a bound is in its way. The default is the square root of float64's eps, 1.5e-8. A `fun` that is
+        rounded, measured or computed in float32 needs a larger step, such as 1e-3. Passed in `options`.
     options : dict
-        ``tol``, ``maxiter``, ``disp`` and ``finite_diff_rel_step``; every option of the class (``lr``, …), with its
-        default, schedules included; ``n_threads`` and ``backend``. For others an OptimizeWarning says that they are not
-        known, and what may have been meant. ``eps`` is the class's; without `jac`, where SciPy means the step of the
-        differences by it, it is refused.
+        ``tol``, ``maxiter``, ``disp`` and ``finite_diff_rel_step``; every option of the class (``lr``, …) with its
+        default, schedules included; ``n_threads`` and ``backend``. Others cause an OptimizeWarning with a suggestion.
+        ``eps`` is the option of the class. Without `jac` it is refused, because SciPy's methods take it as the step of
+        the differences.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
-        ``status``, ``success`` and ``message`` tell why it stopped: 0, a success: converged; 1: maxiter, and the
-        message says so where the rate was too small; 2: at x0 all finite differences were exactly 0, which is no sign
-        of a minimum; 3: x, `fun` or the gradient was not finite; 99: the callback raised StopIteration. ``x`` is the
-        point that converged, otherwise, since these methods do not go down at every step, that of the lowest `fun`
-        among all iterates where it and the gradient were finite; but see the notes on averages. ``fun``, ``jac`` and
-        ``optimality`` (what is compared with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` count steps and
-        evaluations.
+        ``status``, ``success`` and ``message`` say why the run stopped. 0, the only success: converged. 1: maxiter; the
+        message says if the rate was too small. 2: all finite differences at x0 were exactly 0, which does not show a
+        minimum. 3: x, `fun` or the gradient was not finite. 99: the callback raised StopIteration. ``x`` is the point
+        that converged. Otherwise it is the iterate with the lowest `fun` among those with finite `fun` and gradient,
+        since these methods do not descend at every step. The notes below say what holds for averages. ``fun``, ``jac``
+        and ``optimality`` (which is compared with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` are the
+        numbers of steps and evaluations.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments and options that are not as described, before `fun` is called; for what `fun` and `jac` return.
+        For arguments and options that are not as described, before `fun` is called. Also for results of `fun` and `jac`
+        that do not fit.
 
     Notes
     -----
-    Where the class keeps an average of its iterates, that is the result: the state ``"x"`` of `ScheduleFreeAdamW`, and
-    ``"ax"`` of `ASGD`, clipped to the bounds. It is evaluated where the iterate has converged, and has converged itself
-    if its own gradient is as small; and once more at the end, with status 1 or 99. A callback gets the iterates. With
-    `ScheduleFreeAdamW` give bounds that are one pair: of others only the iterates are kept within, and its average is
-    clipped at the end.
+    If the class keeps an average of its iterates, the average is the result, clipped to the bounds: the state ``"x"``
+    of `ScheduleFreeAdamW`, and ``"ax"`` of `ASGD`. The average is evaluated when the iterate has converged. It has
+    converged if its own gradient is as small. It is evaluated once more at the end with status 1 or 99. A callback gets
+    the iterates. Use `ScheduleFreeAdamW` with the same pair of bounds for all elements. Other bounds hold only for the
+    iterates, and the average is clipped at the end.
 
-    The iterates are those of ``opt = cls(x)`` and ``opt.step(jac(x))``, to the bit. Weight decay and its like change
-    the steps, hence where they lead, but neither `fun` nor the test of convergence.
+    The iterates have the same bits as those of ``opt = cls(x)`` and ``opt.step(jac(x))``. Weight decay and similar
+    options change the steps, and so the result, but neither `fun` nor the test of convergence.
 
     Examples
     --------
@@ -151,7 +154,7 @@ class Method:
         finite_diff_rel_step: Any = None,
         **options: Any,
     ) -> OptimizeResult:
-        """Minimize; see the class."""
+        """Minimize `fun`; see the class."""
         self._refuse(constraints, jac, options)
         maxiter = MAXITER if maxiter is None else count("maxiter", maxiter)
         tol = TOL if tol is None else tolerance("tol", tol)
@@ -175,36 +178,36 @@ class Method:
         return result
 
     def _refuse(self, constraints: Any, jac: Any, options: dict[str, Any]) -> None:
-        """Refuse what leads to another minimum, and what may mean two things."""
+        """Refuse arguments that would give another minimum, and arguments with two meanings."""
         if constraints is not None and not (isinstance(constraints, Sized) and not len(constraints)):
             own = self.optimizer.__name__
-            raise ValueError(f"constraints: {own} cannot use it; leave it out, or take SciPy's method='SLSQP'")
+            raise ValueError(f"constraints: {own} cannot use it; leave it out, or use SciPy's method='SLSQP'")
         if jac is None and "eps" in options:
             raise ValueError(
                 "eps: without jac it may be SciPy's step of the finite differences or the optimizer's ε; for the step "
                 "pass finite_diff_rel_step, which is relative to x; for ε pass jac, too"
             )
         if options.get("maximize"):
-            raise ValueError("maximize: minimize() goes down; leave it out, and pass the negative of fun")
+            raise ValueError("maximize: minimize() only minimizes; leave it out, and pass the negative of fun")
 
     def _warn(self, hess: Any, hessp: Any, unknown: list[str], known: list[str]) -> None:
-        """Say what is not used, in SciPy's words, and of the line that called its `minimize`."""
+        """Warn of unused arguments, in SciPy's words, at the line that called SciPy's `minimize`."""
         for name, value, what in (("hess", hess, "Hessian"), ("hessp", hessp, "Hessian-vector product")):
             if value is not None:
                 text = f"Method {self.optimizer.__name__} does not use {what} information ({name})."
                 warnings.warn(text, RuntimeWarning, stacklevel=4)
         if unknown:
-            others = [own for own in known if own != "tol"]  # ftol and xtol are of something else
+            others = [own for own in known if own != "tol"]  # ftol and xtol mean other tolerances
             guesses = {name: "tol" if name == "gtol" else meant(name, others) for name in unknown}
             told = [f"{name} (did you mean {guess}?)" if guess else name for name, guess in guesses.items()]
             warnings.warn(f"Unknown solver options: {', '.join(told)}", OptimizeWarning, stacklevel=4)
 
 
-#: how the states are stored, which every class can be told: x is float64, whose states are, too
+#: the options that determine how states are stored; they are not offered, since x is float64, and so are its states
 _OF_STATES = {name for name, option in Optimizer.options.items() if option.fixed}
-#: the options that are no class's
+#: the options of the run, which no class has
 _OF_A_RUN = tuple(inspect.getfullargspec(Method.__call__).kwonlyargs)
-#: name in small letters -> the method of the class of that name
+#: name in lower case -> the method of the class of that name
 METHODS = {name.lower(): Method(cls) for name, cls in CLASSES.items()}
 
 
@@ -223,7 +226,7 @@ def __dir__() -> list[str]:
 def _descend(
     x: Vector, objective: "_Objective", optimizer: Optimizer, box: Box, tell: Any, maxiter: int, tol: float
 ) -> OptimizeResult:
-    """Step x until something ends the run; after each step clip it to the box, where there is one."""
+    """Step x until something ends the run. After each step clip x to the box, if there is one."""
     best, falls = _Point(x.size), 0
     for nit in itertools.count():
         y, gradient, optimality = objective.at(x)
@@ -255,7 +258,7 @@ def _descend(
 
 
 class _Point:
-    """A point that is kept while the run goes on: copies, in arrays that are made once."""
+    """A point that is kept during the run: copies, in arrays that are made once."""
 
     def __init__(self, n: int) -> None:
         self.x, self.jac = np.empty(n), np.empty(n)
@@ -267,9 +270,9 @@ class _Point:
 
 
 class _Objective:
-    """The user's function and gradient: what they get is theirs; what they return is checked, and the calls counted.
+    """The user's function and gradient. Their arguments are copies, their results are checked, and calls are counted.
 
-    All of this is done at each iteration, so what is usual is asked first, and nothing is made that nobody wants.
+    All of this happens at each iteration. So the usual cases are tested first, and nothing unneeded is computed.
     """
 
     def __init__(self, fun: Any, jac: Any, args: Any, n: int, box: Box, rel_step: Any) -> None:
@@ -280,19 +283,19 @@ class _Objective:
         self.fun, self.jac, self.box = fun, jac, box
         self.args = args if isinstance(args, tuple) else (args,)
         self.nfev = self.njev = 0
-        self.sizes = np.zeros(n + 1)  # of the elements; the last stays 0
+        self.sizes = np.zeros(n + 1)  # absolute values of the elements; the last stays 0
         self.sizes_of_all = self.sizes[:-1]
         self.rel_step = _rel_step(rel_step, n)
         self.low, self.high = (np.full(n, -np.inf), np.full(n, np.inf)) if box is None else box
         self.free = self.low < self.high
-        self.average: Vector | None = None  # that the optimizer keeps
+        self.average: Vector | None = None  # the optimizer's average, if it keeps one
         self.keeps_jac = False  # whether a gradient must outlive the next call
 
     def at(self, x: Vector) -> tuple[float, Vector, float]:
         """The value at x, the gradient, and the largest element of the projected gradient.
 
-        NaN stands for what was not evaluated: all that would follow upon something that is not finite. The gradient may
-        be the array that `jac` returned, unless it is to be kept: right until one of the functions is called again.
+        After a result that is not finite, nothing more is evaluated, and NaN stands for it. The gradient may be the
+        array that `jac` returned, which is valid until the next call of a function, unless it has to be kept.
         """
         fun = self._value(x) if math.isfinite(self._largest(x)) else math.nan
         if not math.isfinite(fun):
@@ -302,7 +305,7 @@ class _Objective:
         return fun, jac, self._largest(projected)
 
     def end(self, x: Vector, fun: float, jac: Vector, optimality: float) -> tuple[Vector, float, Vector, float]:
-        """The point that a run ends with: the average, where one is kept and finite there, else the one given."""
+        """The point that a run ends with: the average, if there is one and it is finite there, else the given point."""
         if self.average is not None:
             average = np.clip(self.average, self.low, self.high)
             found = (x, fun, jac, optimality) if np.array_equal(average, x) else (average, *self.at(average))
@@ -311,14 +314,14 @@ class _Objective:
         return x, fun, jac, optimality
 
     def _largest(self, array: Vector) -> float:
-        """The largest absolute value, or NaN where there is one; 0 of no elements."""
+        """The largest absolute value, or NaN if there is a NaN. 0 for no elements."""
         np.abs(array, self.sizes_of_all)
-        return self.sizes.item(self.sizes.argmax())  # which takes a third of the time of max()
+        return self.sizes.item(self.sizes.argmax())  # takes a third of the time of max()
 
     def _value(self, x: Vector) -> float:
         self.nfev += 1
         value = self.fun(x.copy(), *self.args)
-        if isinstance(value, float):  # of NumPy, too
+        if isinstance(value, float):  # also a float64 of NumPy
             return float(value)
         if isinstance(value, tuple):
             raise TypeError("fun: expected one number, got a tuple; for fun(x) -> (value, gradient) pass jac=True")
@@ -342,7 +345,7 @@ class _Objective:
         return self.jac is None and self.njev == 1 and not gradient.any() and bool(self.free.any())
 
     def _differences(self, x: Vector, fun: float) -> Vector:
-        """Forward differences along what the bounds do not fix, where they would have no room; zeros there."""
+        """Forward differences. They are zero for elements that the bounds fix, where a difference has no room."""
         self.njev += 1
         free, gradient = self.free, np.zeros_like(x)
 
@@ -352,26 +355,26 @@ class _Objective:
             return self._value(whole)
 
         if free.any():
-            sizes = self.rel_step * np.maximum(1.0, np.abs(x))  # as SciPy's `minimize` documents it
+            sizes = self.rel_step * np.maximum(1.0, np.abs(x))  # as SciPy documents it for `minimize`
             steps, bounds = np.where(x < 0, -sizes, sizes)[free], (self.low[free], self.high[free])
             gradient[free] = approx_derivative(value, x[free], method="2-point", abs_step=steps, f0=fun, bounds=bounds)
         return gradient
 
 
 def _real(name: str, value: Any) -> Vector:
-    """A float64 copy of real numbers: whoever returned them may use the array again."""
+    """A float64 copy of real numbers, since the function that returned the array may use it again."""
     return checks.real(name, value).astype(np.float64)
 
 
 def _pair(box: Box) -> tuple[float, float] | None:
-    """The bounds that all elements share: to these the step itself clips."""
+    """The bounds that all elements share, if they do. The step itself clips to these."""
     if box is None or not all(side.size and (side == side[0]).all() for side in box):
         return None
     return box[0].item(0), box[1].item(0)
 
 
 def _move_into(x: Vector, box: Box) -> None:
-    """Clip x to its bounds, where there are any."""
+    """Clip x to its bounds, if there are any."""
     if box is not None:
         np.clip(x, *box, out=x)
 
@@ -379,7 +382,7 @@ def _move_into(x: Vector, box: Box) -> None:
 def _start(x0: Any) -> Vector:
     x = np.atleast_1d(_real("x0", x0))
     if x.ndim != 1:
-        raise ValueError(f"x0: expected one dimension, got shape {x.shape}; pass x0.ravel(), and reshape x within fun")
+        raise ValueError(f"x0: expected one dimension, got shape {x.shape}; pass x0.ravel(), and reshape x in fun")
     if not np.isfinite(x).all():
         raise ValueError(f"x0: expected finite numbers, got {x[~np.isfinite(x)][0]} at {np.argmin(np.isfinite(x))}")
     return x
@@ -394,18 +397,18 @@ def _rel_step(value: Any, n: int) -> Vector:
     return step
 
 
-#: how much SciPy's methods print
+#: the check of `disp` as a number
 _loudness = checks.number("or True or False", math.isfinite)
 
 
 def _is_loud(disp: Any) -> bool:
-    """Whether the message shall be printed: a flag, or, as in SciPy, a number that is above 0."""
+    """Whether to print the message: a flag or, as in SciPy, a number above 0."""
     plain = checks.scalar(disp)
     return bool(plain) if plain is None or isinstance(plain, bool) else _loudness("disp", disp) > 0
 
 
 def _box(bounds: Any, n: int) -> Box:
-    """The lowest and the highest x, or None where there is no bound; as in SciPy, one pair serves for all elements."""
+    """The lower and the upper bounds of x, or None without bounds. As in SciPy, one pair stands for all elements."""
     if bounds is None:
         return None
     try:
@@ -418,7 +421,7 @@ def _box(bounds: Any, n: int) -> Box:
     except (TypeError, ValueError):
         allowed = f"Bounds, or a pair (low, high) for each of the {n} elements of x0"
         raise ValueError(f"bounds: expected {allowed}, got {reprlib.repr(bounds)}") from None
-    fits = (low <= high) & (low < np.inf) & (high > -np.inf)  # NaN does not, either
+    fits = (low <= high) & (low < np.inf) & (high > -np.inf)  # False for NaN, too
     if not fits.all():
         k = int(np.argmin(fits))
         raise ValueError(f"bounds: expected low <= high, with numbers between, got ({low[k]}, {high[k]}) at {k}")
@@ -426,14 +429,14 @@ def _box(bounds: Any, n: int) -> Box:
 
 
 def _teller(callback: Any) -> Callable[..., bool]:
-    """What hands a point to the callback, by its signature as SciPy does, and returns whether that wants to stop."""
+    """A function that passes a point to the callback, by its signature as in SciPy, and returns whether to stop."""
     if callback is None:
         return lambda *_: False
     if not callable(callback):
         raise TypeError(f"callback: expected a function, got {callback!r} of type {type(callback).__name__}")
     try:
         takes = set(inspect.signature(callback).parameters)
-    except ValueError:  # a builtin that tells no signature
+    except ValueError:  # a builtin without a signature
         takes = set()
 
     def tell(x: Vector, fun: float, jac: Vector, optimality: float, nit: int) -> bool:
@@ -451,7 +454,7 @@ def _teller(callback: Any) -> Callable[..., bool]:
 
 
 def _message(result: OptimizeResult, x: Vector, y: float, tol: float, falls: int, lr: Any) -> str:
-    """Why it stopped, at x, where `fun` is y, and what that says of the result and of the rate."""
+    """The message: why the run stopped at x, where `fun` is y, and what that means for the result and the rate."""
     if result.status == CONVERGED:
         return f"Converged: no element of the projected gradient is larger than tol = {tol:g}."
     if result.status == OUT_OF_STEPS:
@@ -459,7 +462,7 @@ def _message(result: OptimizeResult, x: Vector, y: float, tol: float, falls: int
         text = f"Stopped after maxiter = {result.nit} steps: at x the {size}."
         if falls >= NEARLY_ALL * result.nit > 0:
             way_out = f"raise lr, which is {checks.shown(lr)}, or maxiter"
-            text += f" `fun` fell at {falls} of them: the rate is too small for the way; {way_out}."
+            text += f" `fun` fell at {falls} of them: the rate is too small; {way_out}."
         return text
     if result.status == NO_DIFFERENCES:
         why = "`fun` does not depend on x there, or the step is too small for it to change"

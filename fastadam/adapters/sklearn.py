@@ -1,21 +1,21 @@
-"""scikit-learn's MLPClassifier and MLPRegressor, trained by fastadam: within a block, or as the two classes here.
-Losses and weights are scikit-learn's to rounding. The solver "lbfgs" stays its own, and a warning says so.
+"""scikit-learn's MLPClassifier and MLPRegressor, trained by fastadam: within a block, or with the two classes here.
+Losses and weights are scikit-learn's, up to rounding. scikit-learn itself runs ``solver="lbfgs"``, with a warning.
 
-`accelerated` is for whole blocks of code: estimators, pipelines and searches as they are, with worker processes or
-threads. The classes `MLPClassifier` and `MLPRegressor` need no block: their import line alone is another one. Both
-honour every parameter of ``solver="adam"``, whose rule is `fastadam.Adam` with ``eps_hat=True``, and of
-``solver="sgd"``: that of `fastadam.SGD`, but for the rate, which stands within the velocity.
+`accelerated` is for blocks of code with unchanged estimators, pipelines and searches, also in worker processes and
+threads. The classes `MLPClassifier` and `MLPRegressor` need no block: a script only changes its import line. Both ways
+follow every parameter of ``solver="adam"`` and ``solver="sgd"``. The rule of "adam" is `fastadam.Adam` with
+``eps_hat=True``. That of "sgd" is `fastadam.SGD`, except that the velocity contains the rate.
 
-A model that comes into a block half trained (with ``partial_fit``, or out of a pickle) goes on from its states. What
-worker processes train for a block comes back in scikit-learn's classes.
-Pickles and copies hold scikit-learn's own optimizer with the same states, so that a model of scikit-learn's classes
-loads where fastadam is not installed, and its training goes on with fastadam in a block, or in a class of this module.
+A partly trained model (from ``partial_fit``, or from a pickle) continues from its states in a block. Models that worker
+processes train for a block come back in scikit-learn's classes. Pickles and copies contain scikit-learn's own optimizer
+with the same states. So a model of scikit-learn's classes can be loaded without fastadam, and its training can continue
+with fastadam, in a block or in a class of this module.
 
-A step uses as many threads as the optimizers do by default, but no more than ``OMP_NUM_THREADS``, by which joblib tells
-its worker processes what they may use; ``FASTADAM_NUM_THREADS`` overrides both.
+A step uses the optimizers' default number of threads, but at most ``OMP_NUM_THREADS``, with which joblib limits its
+worker processes. ``FASTADAM_NUM_THREADS`` overrides both.
 
-The optimizer inside scikit-learn is private. Before a fit it is looked at: a version that was not tested, another
-signature or other numbers are a RuntimeError that says so, and nothing is trained.
+The optimizer inside scikit-learn is private. It is checked before a fit. An untested version of scikit-learn, another
+signature or other results raise a RuntimeError, and nothing is trained.
 
 Examples
 --------
@@ -63,26 +63,26 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        f"fastadam.adapters.sklearn: scikit-learn 1.5 … 1.9 is needed ({error}); pip install 'scikit-learn>=1.5,<1.10'"
+        f"fastadam.adapters.sklearn needs scikit-learn 1.5 … 1.9 ({error}): pip install 'scikit-learn>=1.5,<1.10'"
     ) from error
 
 __all__ = ["MLPClassifier", "MLPRegressor", "NotAcceleratedWarning", "accelerated"]
 
-#: the versions that were tested: the first, and the first that was not
+#: the first version that was tested, and the first after the tested ones
 _TESTED = (1, 5), (1, 10)
 
 
 class NotAcceleratedWarning(UserWarning):
-    """Something was to be trained by fastadam and is trained by scikit-learn's own code."""
+    """A model that fastadam should train is trained by scikit-learn's own code."""
 
 
-# ---------------------------------------------------------------- the optimizer in scikit-learn's place
+# ---------------------------------------------------------------- the optimizers that replace scikit-learn's
 
 
 class _Stepped:
-    """What stands in the place of an optimizer of scikit-learn's: it goes on from one's states, by fastadam's steps."""
+    """Replaces an optimizer of scikit-learn. It continues from the states of that one, with fastadam's steps."""
 
-    #: the class of scikit-learn's, what it is made of and holds, and arguments to compare its numbers by
+    #: scikit-learn's class, its arguments, its attributes, and arguments with which to compare results
     stock: ClassVar[type]
     signature: ClassVar[tuple[str, ...]]
     held: ClassVar[set[str]]
@@ -95,12 +95,12 @@ class _Stepped:
         self._laid: Rule | None = None
 
     def update_params(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
-        """One step of `params`, in place."""
+        """Do one step of `params`, in place."""
         params, rule = list(params), self._rule()
         states = [list(own) for own in zip(*(getattr(self, name) for name in self.moments), strict=True)]
         if rule is not self._laid:
             self._stepper, self._laid = Stepper(rule, _n_threads()), rule
-        # An estimator has new arrays after early stopping, and where coefs_ were assigned.
+        # An estimator has new arrays after early stopping, and after an assignment to coefs_.
         if not self._stepper.holds(params, states):
             states = _writable(params, states)
             self._stepper.lay(params, states, _names(len(params)))
@@ -112,11 +112,11 @@ class _Stepped:
         raise NotImplementedError
 
     def _step(self, grads: list[np.ndarray]) -> None:
-        """One step of the arrays that are laid out."""
+        """Do one step of the stepper's arrays."""
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles and copies are scikit-learn's own, to be read where fastadam is not; read here, a hook meets them."""
+        """Pickles and copies are scikit-learn's own, so that loading needs no fastadam. A hook replaces them here."""
         return self.stock, ([],), {name: getattr(self, name) for name in vars(self) if name in self.held}
 
 
@@ -128,7 +128,7 @@ class _Adam(_Stepped, AdamOptimizer):
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the last step, its corrections included, as scikit-learn's optimizer keeps it."""
+        """The rate of the last step with its bias corrections, as in scikit-learn's optimizer."""
         if self.t == 0:
             return float(self.learning_rate_init)
         return float(self._rule().scalars(float(self.t), *self._own, beta_decay=1.0, eps_hat=True)[0])
@@ -146,14 +146,14 @@ class _Adam(_Stepped, AdamOptimizer):
 
 
 class _SGD(_Stepped, SGDOptimizer):
-    """A velocity is fastadam's b of gradients times minus the rate; to add it is to step at a rate of -1."""
+    """scikit-learn's velocity is fastadam's b of gradients times minus the rate. Adding it is a step at rate -1."""
 
     stock, moments = SGDOptimizer, ("velocities",)
     signature = ("params", "learning_rate_init", "lr_schedule", "momentum", "nesterov", "power_t")
     held: ClassVar = {*signature[1:], "learning_rate", "velocities"}
     tried = ((0.1, "invscaling", 0.8, True), (0.1, "constant", 0.8, False))
 
-    def _rule(self) -> Rule:  # with a velocity, which scikit-learn has without a momentum, too
+    def _rule(self) -> Rule:  # a rule with a velocity, since scikit-learn has one even without momentum
         return RULES["sgd_nesterov" if self.nesterov else "sgd_momentum"]
 
     def _step(self, grads: list[np.ndarray]) -> None:
@@ -171,14 +171,14 @@ def _sgd_hyper(rule: Rule, momentum: float) -> tuple[float, ...]:
     return hyper_of(SGD, rule, -1.0, momentum=momentum)
 
 
-#: scikit-learn's name for each
+#: the name of scikit-learn's class -> the class that replaces it
 _OURS: dict[str, type[_Stepped]] = {"AdamOptimizer": _Adam, "SGDOptimizer": _SGD}
 _BY_STOCK = {own.stock: own for own in _OURS.values()}
 
 
 def _writable(params: list[np.ndarray], states: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """The moments of each parameter: those out of a pickle may be read-only, those of mixed trainings of another
-    dtype."""
+    """The moments of each parameter, writable and in the right dtype. Unpickled moments may be read-only, and those of
+    mixed trainings may have another dtype."""
     checks.parameters(_names(len(params)), params)
     return [
         [np.require(moment, checks.computed_in(p), "W") for moment in moments]
@@ -187,25 +187,25 @@ def _writable(params: list[np.ndarray], states: list[list[np.ndarray]]) -> list[
 
 
 def _names(count: int) -> list[str]:
-    """What messages call the parameters."""
+    """The names of the parameters in messages."""
     return [f"{name}[{k}]" for name in ("coefs_", "intercepts_") for k in range(count // 2)]
 
 
 def _n_threads() -> int:
-    """fastadam's default, but no more than joblib leaves to a worker process, unless fastadam's own setting says."""
+    """fastadam's default, limited to joblib's share for a worker process unless FASTADAM_NUM_THREADS is set."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     if os.environ.get("FASTADAM_NUM_THREADS") or not told.isdecimal():
         return threads.default()
     return max(1, min(threads.default(), int(told)))
 
 
-# ---------------------------------------------------------------- how it gets there
+# ---------------------------------------------------------------- replacing the optimizer
 
 
 class _OptimizerHook:
-    """The attribute ``_optimizer`` of an estimator: wherever it is read, scikit-learn's has become fastadam's.
+    """The attribute ``_optimizer`` of an estimator. Reading it replaces scikit-learn's optimizer by fastadam's.
 
-    Here, and not where the optimizer is made: what comes out of a pickle, or was begun outside a block, is read, too.
+    This also replaces optimizers that come from a pickle, or that were made outside of a block.
     """
 
     def __get__(self, estimator: Any, _: type | None = None) -> Any:
@@ -224,13 +224,13 @@ class _OptimizerHook:
 
 
 def _begin(estimator: Any) -> None:
-    """Before a fit: refuse a scikit-learn that was not tested, and say what stays its own."""
+    """Before a fit: refuse an untested scikit-learn, and warn if scikit-learn itself will train."""
     _check_all()
     if estimator.solver not in ("adam", "sgd"):
         warnings.warn(
             f"solver={estimator.solver!r} is scikit-learn's own here: fastadam trains solver='adam' and 'sgd'",
             NotAcceleratedWarning,
-            stacklevel=5,  # where fit was called: between lie scikit-learn's two functions and this module's two
+            stacklevel=5,  # the caller of fit, above two functions of scikit-learn and two of this module
         )
 
 
@@ -243,7 +243,7 @@ class _Accelerated:
         _begin(self)
         return super()._fit(*args, **kwargs)  # type: ignore[misc]
 
-    # scikit-learn stamps and checks pickles of its own modules' classes alone; what these hold is scikit-learn's, too.
+    # scikit-learn marks pickles with its version only for classes of its own modules. These pickles need it, too.
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
@@ -266,29 +266,29 @@ class _Accelerated:
 
 
 def _own_weights(estimator: Any) -> None:
-    """Weights that came from another process may be read-only."""
+    """Make weights writable: those from another process may be read-only."""
     make_writeable([*getattr(estimator, "coefs_", ()), *getattr(estimator, "intercepts_", ())])
 
 
 class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
-    """scikit-learn's ``MLPClassifier``, its ``solver="adam"`` and ``"sgd"`` run by fastadam.
+    """scikit-learn's ``MLPClassifier``, with ``solver="adam"`` and ``"sgd"`` run by fastadam.
 
     Parameters, attributes and methods are those of ``sklearn.neural_network.MLPClassifier``.
 
     Raises
     ------
     RuntimeError
-        In a fit, where this version of scikit-learn is not one that was tested.
+        In a fit, if this version of scikit-learn was not tested.
 
     Warns
     -----
     NotAcceleratedWarning
-        In a fit with ``solver="lbfgs"``, which is scikit-learn's own.
+        In a fit with ``solver="lbfgs"``, which scikit-learn runs.
 
     Notes
     -----
-    scikit-learn's Adam adds epsilon before the correction: `fastadam.Adam` with ``eps_hat=True``. Its velocity holds
-    steps and not gradients, so that a rate that falls does not shorten what is already on its way.
+    scikit-learn's Adam adds epsilon before the bias correction: `fastadam.Adam` with ``eps_hat=True``. The velocity of
+    its SGD accumulates steps, not gradients, so a falling rate does not change the steps already in it.
 
     Examples
     --------
@@ -304,7 +304,7 @@ class MLPClassifier(_Accelerated, neural_network.MLPClassifier):
 
 
 class MLPRegressor(_Accelerated, neural_network.MLPRegressor):
-    """scikit-learn's ``MLPRegressor``, its ``solver="adam"`` and ``"sgd"`` run by fastadam.
+    """scikit-learn's ``MLPRegressor``, with ``solver="adam"`` and ``"sgd"`` run by fastadam.
 
     Parameters, attributes and methods are those of ``sklearn.neural_network.MLPRegressor``; see `MLPClassifier`.
 
@@ -326,14 +326,14 @@ _OWN: dict[type, type] = {neural_network.MLPClassifier: MLPClassifier, neural_ne
 
 
 def _fit_in_block(estimator: Any, *args: Any, **kwargs: Any) -> Any:
-    if not isinstance(estimator, _Accelerated):  # which has begun by itself
+    if not isinstance(estimator, _Accelerated):  # those call `_begin` themselves
         _begin(estimator)
     return _stock_fit(estimator, *args, **kwargs)
 
 
 class _Sent(_Accelerated):
-    """An estimator out of a block in a process that knows of no block: trained by fastadam, as its clones are, and
-    pickled, on its way back, as the class of scikit-learn that it was."""
+    """An estimator from a block, in a worker process without a block. fastadam trains it and its clones. On its way
+    back it is pickled as its class of scikit-learn."""
 
     stock: type
 
@@ -347,17 +347,17 @@ _SENT = {
 
 
 def _arrive(stock: type) -> Any:
-    """What an estimator that was pickled within a block is here."""
+    """The estimator in this process that corresponds to one pickled within a block."""
     return stock() if _blocks else _SENT[stock]()
 
 
 def _is_copying() -> bool:
-    """Whether the caller's caller makes a copy, which stays in this process, and no pickle."""
+    """Whether the caller's caller makes a copy, which stays in this process, and not a pickle."""
     return sys._getframe(2).f_globals.get("__name__") == "copy"
 
 
 def _reduce_in_block(estimator: Any, protocol: int) -> Any:
-    """How estimators reach worker processes, which know of no block."""
+    """The pickle of an estimator for worker processes, which have no block."""
     if _is_copying():
         return object.__reduce_ex__(estimator, protocol)
     if type(estimator) in _SENT:
@@ -365,7 +365,7 @@ def _reduce_in_block(estimator: Any, protocol: int) -> Any:
     if not isinstance(estimator, _Accelerated):
         name = type(estimator).__name__
         warnings.warn(
-            f"{name}: fastadam cannot follow it to another process, where it is trained by scikit-learn itself; "
+            f"{name}: in another process it will be trained by scikit-learn itself, not by fastadam; "
             f"derive {name} from an estimator of fastadam.adapters.sklearn instead",
             NotAcceleratedWarning,
             stacklevel=2,
@@ -378,7 +378,7 @@ def _set_state_in_block(estimator: Any, state: dict[str, Any]) -> None:
     _own_weights(estimator)
 
 
-#: what scikit-learn's estimators have as long as there is a block
+#: the attributes that scikit-learn's estimators have while a block is open
 _IN_BLOCK = {
     "_optimizer": _OptimizerHook(),
     "_fit": _fit_in_block,
@@ -386,7 +386,7 @@ _IN_BLOCK = {
     "__setstate__": _set_state_in_block,
 }
 _outside = {name: vars(BaseMultilayerPerceptron)[name] for name in _IN_BLOCK if name in vars(BaseMultilayerPerceptron)}
-_blocks = 0  # how many are open, in all threads
+_blocks = 0  # the number of open blocks, in all threads
 _lock = threading.Lock()
 
 
@@ -394,22 +394,22 @@ _lock = threading.Lock()
 def accelerated() -> Iterator[None]:
     """Within this block, scikit-learn's MLPClassifier and MLPRegressor are trained by fastadam.
 
-    Blocks may be nested and opened by several threads; as long as one is open, all threads of the process train with
-    fastadam, those of joblib included. Estimators that are sent to worker processes are trained by fastadam there, and
-    come back in scikit-learn's classes, so that ``n_jobs`` works. So a pickle that is made within the block needs
-    fastadam where it is loaded. It can be a function's decorator, too: ``@accelerated()``. At its end, however it is
-    left, scikit-learn is as before; an optimizer that a model has then remains with it.
+    Blocks may be nested, and several threads may open them. While one is open, all threads of the process train with
+    fastadam, also those of joblib. fastadam also trains estimators that are sent to worker processes; they come back in
+    scikit-learn's classes, so ``n_jobs`` works. Therefore a pickle that is made within the block needs fastadam when it
+    is loaded. ``@accelerated()`` can also decorate a function. After the block, even after an error, scikit-learn is as
+    before; a model keeps the optimizer that it has then.
 
     Raises
     ------
     RuntimeError
-        Where this version of scikit-learn is not one that was tested: nothing has changed then.
+        If this version of scikit-learn was not tested. Nothing has changed then.
 
     Warns
     -----
     NotAcceleratedWarning
-        In the fit with ``solver="lbfgs"``; and for an estimator of a class derived from scikit-learn's that
-        is pickled, since it would be trained by scikit-learn in another process.
+        In a fit with ``solver="lbfgs"``. Also when an estimator of a class derived from scikit-learn's is pickled,
+        since scikit-learn would train it in another process.
 
     Examples
     --------
@@ -439,11 +439,11 @@ def accelerated() -> Iterator[None]:
                     delattr(BaseMultilayerPerceptron, name)
 
 
-# ---------------------------------------------------------------- whether this is the scikit-learn that was tested
+# ---------------------------------------------------------------- checking that this scikit-learn was tested
 
 
 def _check_all() -> None:
-    """Refuse a version that was not tested, and private optimizers that are not those that this module knows."""
+    """Refuse an untested version, and private optimizers that this module does not know."""
     for name in _OURS:
         _check(sklearn.__version__, name, getattr(_multilayer_perceptron, name, None))
 
@@ -471,7 +471,7 @@ def _check(version: str, name: str, optimizer: Any) -> None:
 
 
 def _same_numbers(optimizer: Callable[..., Any], own: type[_Stepped], arguments: tuple[Any, ...]) -> bool:
-    """Whether a few steps of scikit-learn's own optimizer come out as fastadam's."""
+    """Whether a few steps of scikit-learn's own optimizer give the same results as fastadam's."""
     results: list[list[float]] = []
     for wrapped in (lambda stock: stock, own):
         p = [np.array([1.0]), np.array([-2.0])]

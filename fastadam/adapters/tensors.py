@@ -1,4 +1,4 @@
-"""torch's tensors as arrays: views of their memory, and why there is none."""
+"""torch's tensors as arrays: views of their memory, and the errors for tensors without such a view."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from ..kernel.sparse import as_rows
 
 
 def steppable(what: str, tensor: Any) -> np.ndarray:
-    """The memory of a tensor that is to be stepped, as an array."""
+    """The memory of a tensor to step, as an array."""
     array = view(what, tensor)
     if array.dtype.name not in checks.DTYPES:
         raise unfit(what, tensor)
     if checks.repeats(array):
-        raise ValueError(f"{what}: several of its elements share one place in memory; use .contiguous()")
+        raise ValueError(f"{what}: several of its elements share memory; use .contiguous()")
     return array
 
 
@@ -24,7 +24,7 @@ def view(what: str, tensor: Any) -> np.ndarray:
     """The tensor's memory as an array."""
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
-    except (TypeError, RuntimeError) as error:  # not worth asking before: this is called for every gradient
+    except (TypeError, RuntimeError) as error:  # faster than a check before: this is called for every gradient
         if tensor.layout == torch.strided and tensor.device.type == "cpu":
             if tensor.dtype == torch.bfloat16:
                 from ml_dtypes import bfloat16
@@ -36,14 +36,14 @@ def view(what: str, tensor: Any) -> np.ndarray:
 
 
 def computed(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, with what autograd left uncomputed: a sign, a conjugation, zeros."""
+    """The tensor, with what autograd has not computed yet: a negation, a conjugation, zeros."""
     if tensor.layout != torch.strided:
         return tensor
     return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_conj().resolve_neg()
 
 
 def gradient(what: str, tensor: Any) -> np.ndarray | Rows:
-    """What a step reads of a gradient: its memory, or that of the rows that a sparse one brings."""
+    """The data of a gradient for a step: its memory, or `Rows` for a sparse one."""
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError):
@@ -52,7 +52,7 @@ def gradient(what: str, tensor: Any) -> np.ndarray | Rows:
 
 
 def unfit(what: str, tensor: torch.Tensor) -> TypeError:
-    """Why a tensor cannot be stepped, in torch's words."""
+    """The error for a tensor that cannot be stepped, in torch's terms."""
     if tensor.layout != torch.strided:
         why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
     elif tensor.device.type != "cpu":

@@ -1,27 +1,28 @@
 """thinc's optimizer with fastadam's steps: schedules, clipping, decay, averages and checkpoints as in thinc's own.
-A config file names it: ``@optimizers = "fastadam.Adam.v1"``, with the arguments of thinc's ``Adam.v1``.
+In a config file it is ``@optimizers = "fastadam.Adam.v1"``, with the arguments of thinc's ``Adam.v1``.
 
-`Adam`, `SGD` and `RAdam` give the numbers of thinc's own, to rounding. The others put the rules of fastadam's other
-optimizers, with their conventions and defaults, into the same frame. Each class of `fastadam.optimizers` is here by its
-name; installing fastadam registers them all, as ``fastadam.Adam.v1`` and so on. The frame is thinc's:
+`Adam`, `SGD` and `RAdam` give the results of thinc's own, up to rounding. The other functions use the rules of
+fastadam's other optimizers, with their conventions and defaults, in the same frame. Each class of `fastadam.optimizers`
+has a function of its name here. Installing fastadam registers all of them, as ``fastadam.Adam.v1`` and so on. The frame
+is thinc's:
 
-- ``learn_rate``, ``L2``, ``grad_clip``, ``eps``, ``beta1``, ``beta2`` and ``beta3`` are numbers >= 0 or thinc's
-  schedules; but ``learn_rate`` is a number where the optimizer takes no schedule (`Rprop`, `ScheduleFreeAdamW`).
-- Each gradient whose norm is at least ``grad_clip`` is scaled down to it; 0 leaves it as it is. A NaN in it is then a
-  NaN in all of it; in thinc it stays alone.
-- With ``L2_is_weight_decay`` (the default) the weights shrink by ``learn_rate * lr_scale * L2`` after the step,
-  otherwise ``L2`` times the weights is added to the gradient, before it is clipped.
-- ``use_averages`` (the default, too) keeps in ``optimizer.averages`` a running mean of the weights; of `ASGD` and
-  `ScheduleFreeAdamW` these are views of the rule's own averages, which its state holds.
+- ``learn_rate``, ``L2``, ``grad_clip``, ``eps``, ``beta1``, ``beta2`` and ``beta3`` are numbers >= 0 or schedules of
+  thinc. ``learn_rate`` must be a number if the optimizer takes no schedule (`Rprop`, `ScheduleFreeAdamW`).
+- A gradient whose norm is at least ``grad_clip`` is scaled down to that norm. 0 means no clipping. If there is a NaN in
+  a clipped gradient, all of its elements become NaN; in thinc the others stay.
+- With ``L2_is_weight_decay`` (the default) the weights shrink by ``learn_rate * lr_scale * L2`` after the step.
+  Otherwise ``L2`` times the weights is added to the gradient before clipping.
+- ``use_averages`` (on by default) keeps a running mean of the weights in ``optimizer.averages``. For `ASGD` and
+  `ScheduleFreeAdamW` these are views of the rule's own averages, which are among its states.
 
-What thinc's optimizer has, these have: ``mom1``, ``mom2``, ``averages`` and ``nr_update`` are dicts from a parameter's
-key to its arrays (``mom1``, ``mom2``, and ``mom3`` where it takes three, are the rule's states, in its order, flat) and
-to its count of steps. They may be pickled, copied, read and replaced between steps: that is a checkpoint. Where a layer
-was resized, by spaCy's ``add_label`` for instance, the weights of a key come in another shape: its states, average and
-count begin anew then, with a UserWarning.
+The attributes are those of thinc's optimizer. ``mom1``, ``mom2`` and ``averages`` are dicts from a parameter's key to
+its arrays; ``nr_update`` maps a key to its step count. ``mom1``, ``mom2`` and, for a rule with three states, ``mom3``
+have the rule's states, flat, in its order. They may be pickled, copied, read and replaced between steps: they are the
+checkpoint. If a layer was resized, for example by spaCy's ``add_label``, the weights of a key have another shape. Its
+states, average and count then restart, with a UserWarning.
 
-float32 and float64 weights in NumPy's memory are stepped in place. Arrays on a GPU are a TypeError, as are numbers
-outside their range a ValueError, before anything is touched.
+float32 and float64 weights in NumPy arrays are stepped in place. Arrays on a GPU raise a TypeError, and numbers outside
+their range a ValueError, before anything is touched.
 
 Examples
 --------
@@ -68,36 +69,35 @@ try:
     from thinc.schedules import constant
 except ImportError as error:
     raise ImportError(
-        f"fastadam.adapters.thinc: thinc 8.3 … 9.1 is needed ({error}); pip install 'thinc>=8.3,<9.2'"
+        f"fastadam.adapters.thinc needs thinc 8.3 … 9.1 ({error}): pip install 'thinc>=8.3,<9.2'"
     ) from error
 from .thinc_frame import CHECKS, ScheduleT, in_frame, is_same_memory, need_cpu, take_average
 
-#: what thinc 9 makes of a number: a schedule of this function, whose rate can be read without a call
+#: thinc 9 makes a number a schedule with this function; its rate can be read without a call
 _CONSTANT = getattr(constant(0.0), "_schedule", object())
 
 
 class Optimizer(thinc.optimizers.Optimizer):
-    """thinc's ``Optimizer``, its steps made by one of fastadam's rules: what `Adam` and its relatives return.
+    """thinc's ``Optimizer`` with the steps of a fastadam rule. `Adam` and the other functions here return it.
 
     Parameters
     ----------
     kind : type
-        The optimizer of fastadam whose rule it is.
+        The optimizer class of fastadam that has the rule.
     learn_rate, grad_clip, L2_is_weight_decay, use_averages
         See the module.
     decay_first : bool, default False
-        Whether weights shrink before the step, as in torch, and not after it, as in thinc. Always true of `ASGD` and
-        `ScheduleFreeAdamW`.
+        Whether weights shrink before the step, as in torch, instead of after it, as in thinc. It is always true for
+        `ASGD` and `ScheduleFreeAdamW`.
     **given
-        ``L2``, the betas and ``eps`` where `kind` has them, and the options of its function in this module;
-        ``eps_hat``, too. Defaults are those of `kind`. As in thinc, the betas are the attributes ``b1`` and ``b2``; a
-        third is ``b3``.
+        ``L2``, the betas and ``eps``, if `kind` has them, the options of its function in this module, and ``eps_hat``.
+        Defaults are those of `kind`. As in thinc, the betas are the attributes ``b1`` and ``b2``; a third is ``b3``.
 
     Raises
     ------
     TypeError, ValueError
-        For an argument that is not as described; in a call, for an array that is not, or for what a schedule returned:
-        nothing has changed then.
+        For an argument that is not as described. In a call, for an array or a schedule's result that does not fit.
+        Nothing has changed then.
     """
 
     __slots__ = ("_decay_first", "_fixed", "_given", "_hyper", "_rule", "_stepped", "b3", "kind", "mom3")
@@ -124,11 +124,11 @@ class Optimizer(thinc.optimizers.Optimizer):
         given |= {"learn_rate": learn_rate, "grad_clip": grad_clip}
         scheduled = {name: checks.scalar(given.pop(name)) for name in CHECKS if name in given}
         for name, value in scheduled.items():
-            if isinstance(value, (int, float)):  # others are schedules, and checked at each step
+            if isinstance(value, (int, float)):  # others are schedules, which are checked at each step
                 CHECKS[name](name, value)
         self._fixed = {name: option.default for name, option in own.items()}
         self._fixed |= {name: own[name].check(name, value) for name, value in given.items()}
-        if own["lr"].check is options.rate:  # it has no schedule
+        if own["lr"].check is options.rate:  # such a class takes no schedule
             self._fixed["lr"] = options.rate("learn_rate", scheduled["learn_rate"])
         kind.check(self._fixed)
         beta3 = scheduled.pop("beta3", 0.0)
@@ -147,12 +147,12 @@ class Optimizer(thinc.optimizers.Optimizer):
     def __call__(
         self, key: tuple[int, str], weights: np.ndarray, gradient: np.ndarray, *, lr_scale: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One step of `weights`, in place, which leaves zeros in `gradient`; both are returned."""
+        """Do one step of `weights`, in place, set `gradient` to zero, and return both."""
         if len(gradient) < 1:
             return weights, gradient
         if self.use_radam is not (self.kind is optimizers.RAdam):
             raise ValueError(
-                f"use_radam: {self.use_radam} is not the rule of this {self.kind.__name__}; make a new one"
+                f"use_radam: {self.use_radam} does not fit the rule of this {self.kind.__name__}; make a new one"
             )
         if type(gradient) is not np.ndarray:
             need_cpu(f"gradient of {key}", gradient)
@@ -163,7 +163,7 @@ class Optimizer(thinc.optimizers.Optimizer):
             if gradient.shape != weights.shape and gradient.size == weights.size:  # thinc steps both flat
                 weights, zeros = self(key, weights, gradient.reshape(weights.shape), lr_scale=lr_scale)
                 return weights, zeros.reshape(gradient.shape)
-            # its norm is taken before the step, which would refuse it
+            # the norm is computed before the step, so the gradient is checked here
             checks.gradient(str(key), gradient, weights)
         average = self._average_of(key, stepped)
         learn_rate, *betas_and_eps, L2, grad_clip = self._now(key)
@@ -173,11 +173,11 @@ class Optimizer(thinc.optimizers.Optimizer):
         if stepped.is_resized:
             warnings.warn(
                 f"weights of {key}: have another shape than at the last step, {weights.shape}; moments, average and "
-                "count of steps begin anew",
+                "step count restart",
                 stacklevel=2,
             )
             t = 0
-        # thinc's RAdam begins with its second step
+        # thinc's RAdam counts its first step as the second
         stepped.stepper.step([gradient], t + 1 + self.use_radam, hyper, zero_grads=True, **clip)
         self.nr_update[key] = t + 1
         if self._stepped.get(key) is not stepped:
@@ -187,7 +187,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         return weights, gradient
 
     def _now(self, key: tuple[int, str]) -> list[Any]:
-        """What the schedules say. Those of thinc 8 are floats, which ``step_schedules`` changes."""
+        """The present values of the schedules. Those of thinc 8 are floats, which ``step_schedules`` changes."""
         return [
             value.attrs["rate"]
             if getattr(value, "_schedule", None) is _CONSTANT
@@ -197,17 +197,17 @@ class Optimizer(thinc.optimizers.Optimizer):
             for value in (self.learn_rate, self.b1, self.b2, self.b3, self.eps, self.L2, self.grad_clip)
         ]
 
-    # Hyper-parameters: those of all parameters are the same, mostly, and of all steps, often.
+    # Hyper-parameters are mostly the same for all parameters, and often for all steps.
 
     def _hyper_of(self, *given: Any) -> tuple[float, ...]:
-        """The rule's hyper-parameters, given L2_is_weight_decay and what `CHECKS` names, which is checked here."""
+        """The rule's hyper-parameters, from L2_is_weight_decay and the numbers in `CHECKS`, which are checked here."""
         if given != self._given:
             decay, *numbers = given
             checked = [check(name, value) for (name, check), value in zip(CHECKS.items(), numbers, strict=True)]
             learn_rate, lr_scale, *betas, eps, L2, _ = checked
             if not self.use_radam:
                 learn_rate *= lr_scale
-            elif decay:  # as in thinc, where nothing else of RAdam is scaled
+            elif decay:  # as in thinc, which scales only the decay of RAdam
                 L2 *= lr_scale
             self._hyper = self._new_hyper(bool(decay), learn_rate, tuple(betas), eps, L2)
             self._given = given
@@ -217,37 +217,37 @@ class Optimizer(thinc.optimizers.Optimizer):
         self, decay: bool, rate: float, betas: tuple[float, ...], eps: float, L2: float
     ) -> tuple[float, ...]:
         if betas[1] == 0 and self.kind is optimizers.Adam:
-            raise ValueError("beta2: 0 makes thinc's Adam a plain SGD; take SGD, fastadam.SGD.v1, for that")
+            raise ValueError("beta2: 0 makes thinc's Adam a plain SGD; use SGD, fastadam.SGD.v1, for that")
         if decay and not self._decay_first:
-            # To shrink by `kept` after a step is to shrink before it, and make the step shorter by as much.
+            # Shrinking by `kept` after a step equals shrinking before it, with a step that is shorter by `kept`.
             kept = 1.0 - rate * L2
             if kept <= 0:
                 raise ValueError(f"L2: expected learn_rate * L2 below 1, got {rate * L2}: no weights would be left")
             rate, L2 = rate * kept, L2 / kept
         own = {"betas": betas, "eps": eps, "weight_decay": L2}
         hyper = self.kind.hyper_values(self._rule, self._fixed | own, rate)
-        return self._replaced(hyper, "decoupled", decay)  # an option of the frame, whatever the class has
+        return self._replaced(hyper, "decoupled", decay)  # the frame decides this, not the class
 
     def _replaced(self, hyper: tuple[float, ...], name: str, value: float) -> tuple[float, ...]:
-        """These hyper-parameters with another value of one of them."""
+        """These hyper-parameters, with one of them replaced."""
         place = self._rule.hyper.index(name)
         return (*hyper[:place], float(value), *hyper[place + 1 :])
 
     def _clipped(
         self, hyper: tuple[float, ...], weights: np.ndarray, gradient: np.ndarray, L2: float, grad_clip: float
     ) -> tuple[dict[str, float], tuple[float, ...]]:
-        """What the step does to its gradient, and the hyper-parameters with that."""
+        """The arguments with which the step clips its gradient, and the hyper-parameters for it."""
         if self.L2_is_weight_decay or not L2:
             return {"max_norm_each": grad_clip}, hyper
-        flat = (gradient + L2 * weights).ravel(order="K")  # the kernel makes this sum, of both parts clipped
+        flat = (gradient + L2 * weights).ravel(order="K")  # the kernel adds both parts, each scaled by the factor
         factor = own_clip_factor(math.sqrt(flat.dot(flat)), grad_clip)
         decay = hyper[self._rule.hyper.index("weight_decay")] * factor
         return {"factor": factor}, self._replaced(hyper, "weight_decay", decay)
 
-    # What is stepped follows the dicts that thinc's optimizer has, which a script may replace.
+    # Steppers follow the dicts of thinc's optimizer, which a script may replace.
 
     def _holds(self, stepped: "_Stepped", key: tuple[int, str], weights: np.ndarray) -> bool:
-        """Whether a plan is for these weights, and for the states that there are now."""
+        """Whether `stepped` is for these weights and for the present states."""
         first, second, third = stepped.states
         return (
             (stepped.weights is weights or is_same_memory(stepped.weights, weights))
@@ -259,7 +259,7 @@ class Optimizer(thinc.optimizers.Optimizer):
     def _new_stepped(self, key: tuple[int, str], weights: np.ndarray) -> "_Stepped":
         need_cpu(f"weights of {key}", weights)
         checks.parameter(f"weights of {key}", weights)
-        if weights.dtype not in (np.float32, np.float64):  # thinc's norms are taken in the gradient's dtype
+        if weights.dtype not in (np.float32, np.float64):  # thinc computes norms in the gradient's dtype
             raise TypeError(
                 f"weights of {key}: expected float32 or float64, got {weights.dtype}; use .astype('float32')"
             )
@@ -275,24 +275,24 @@ class Optimizer(thinc.optimizers.Optimizer):
         return _Stepped(stepper, weights, [*states, *[None] * (3 - len(states))], is_resized)
 
     def _is_resized(self, key: tuple[int, str], weights: np.ndarray, held: list[Any]) -> bool:
-        """Whether the states that there are, all of them, are of weights of another shape."""
+        """Whether all present states belong to weights of another shape."""
         before = self._stepped.get(key)
         if before is not None and all(state is own for state, own in zip(held, before.states, strict=False)):
             return before.weights.shape != weights.shape
         sizes = {state.size if isinstance(state, np.ndarray) and state.ndim == 1 else None for state in held}
-        if not sizes and key in (self.averages or {}):  # of a rule without states the average tells
+        if not sizes and key in (self.averages or {}):  # for a rule without states, the average shows the shape
             return bool(np.shape(self.averages[key]) != weights.shape)
         return len(sizes) == 1 and sizes.isdisjoint({None, weights.size})
 
     def _keep(self, stepped: "_Stepped", key: tuple[int, str]) -> None:
-        """A plan and its states, once a step was made: one that was refused leaves nothing."""
+        """Keep `stepped` and its states. This happens after the step, so that a refused step leaves nothing."""
         self._stepped[key], stepped.is_resized = stepped, False
         for held, state in zip((self.mom1, self.mom2, self.mom3), stepped.states, strict=True):
             if state is not None:
                 held[key] = state
 
     def _state(self, name: str, state: np.ndarray | None, weights: np.ndarray, first: Any) -> np.ndarray:
-        """A state of these weights, flat as thinc's are: the one that there is, or a new one that holds `first`."""
+        """A state of these weights, flat as in thinc: the present one, checked, or a new one filled with `first`."""
         dtype = checks.computed_in(weights)
         if state is None:
             state = np.empty(weights.shape, dtype)
@@ -301,7 +301,7 @@ class Optimizer(thinc.optimizers.Optimizer):
         if not isinstance(state, np.ndarray) or state.shape != (weights.size,) or state.dtype != dtype:
             raise ValueError(
                 f"{name}: expected an array of {weights.size} numbers, {dtype}, as its weights need, got "
-                f"{getattr(state, 'shape', type(state).__name__)}; delete it to begin anew"
+                f"{getattr(state, 'shape', type(state).__name__)}; delete it to start from zero"
             )
         checks.parameter(name, state)
         return state
@@ -320,13 +320,13 @@ class Optimizer(thinc.optimizers.Optimizer):
             if average.shape != weights.shape:
                 raise ValueError(
                     f"averages[{key}]: expected shape {weights.shape} like the weights, got {average.shape}; delete it "
-                    "to begin anew"
+                    "to start from zero"
                 )
             stepped.average = average
         return average  # type: ignore[no-any-return]
 
     def _average(self, key: tuple[int, str], average: np.ndarray, weights: np.ndarray, t: int) -> None:
-        """Average the weights after step `t`, where the rule has not done so."""
+        """Average the weights after step `t`, unless the rule has done so."""
         if not self.kind.average:
             take_average(average, weights, t)
         self.averages[key] = average
@@ -336,8 +336,8 @@ class Optimizer(thinc.optimizers.Optimizer):
         self._stepped, self._given, self._hyper = {}, (), ()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickles and copies: all but the plans, which the next steps make anew."""
-        _, state = super().__getstate__()  # Python's own, of the slots
+        """For pickles and copies: all attributes except the steppers, which the next steps make again."""
+        _, state = super().__getstate__()  # Python's own method gives the slots
         return {name: value for name, value in state.items() if name not in ("_stepped", "_given", "_hyper", "_rule")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -349,8 +349,8 @@ class Optimizer(thinc.optimizers.Optimizer):
 
 
 class _Stepped:
-    """What is stepped for one key: the stepper, the arrays that it is for, the average that was checked; whether the
-    weights were resized since the last step."""
+    """The stepper of one key, its weights and states, the checked average, and whether the weights were resized since
+    the last step."""
 
     __slots__ = ("average", "is_resized", "states", "stepper", "weights")
 
@@ -361,13 +361,13 @@ class _Stepped:
         self.average: Any = None
 
 
-# ---------------------------------------------------------------- what a config file names
+# ---------------------------------------------------------------- the functions that config files name
 
 _FRAME = ("grad_clip", "L2_is_weight_decay", "use_averages")
 
 
 def _factory(kind: type[Algorithm], doc: str, **fixed: Any) -> Callable[..., Optimizer]:
-    """A function from thinc's arguments, with `kind`'s defaults, and its own options to its optimizer, registered."""
+    """Make and register the function that takes thinc's arguments and the options of `kind`, and makes an optimizer."""
     by_name = in_frame(kind)
     frame = inspect.signature(Optimizer).parameters
     left_out = fixed.keys() | ({"L2_is_weight_decay"} if "L2" not in by_name else set())
@@ -390,20 +390,20 @@ def _factory(kind: type[Algorithm], doc: str, **fixed: Any) -> Callable[..., Opt
     return make
 
 
-_ADAM = """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's ``Adam.v1``.
+_ADAM = """``fastadam.Adam.v1``: the results, arguments and defaults of thinc's ``Adam.v1``.
 
     Parameters
     ----------
     learn_rate, L2, beta1, eps, grad_clip, L2_is_weight_decay, use_averages
         See the module.
     beta2 : float or schedule, default 0.999
-        As thinc's, but never 0, which means SGD there: for that take `SGD`.
+        As in thinc, but not 0, which means SGD in thinc. Use `SGD` for that.
     amsgrad : bool, default False
-        Divide by the root of the largest second moment so far, as in `fastadam.Adam`.
+        Divide by the square root of the largest second moment so far, as in `fastadam.Adam`.
 
     Notes
     -----
-    `fastadam.Adam` with ``eps_hat=True``: eps is added to the root of the second moment before its correction.
+    The rule is `fastadam.Adam` with ``eps_hat=True``: eps is added before the bias correction.
 
     Examples
     --------
@@ -414,35 +414,36 @@ _ADAM = """``fastadam.Adam.v1``: the numbers, arguments and defaults of thinc's 
     >>> W, dW
     (array([0.5, 1.5], dtype=float32), array([0., 0.], dtype=float32))
     """
-_ADAMW = """``fastadam.AdamW.v1``: the numbers of `fastadam.AdamW`, and of torch's, its ``weight_decay`` called ``L2``.
+_ADAMW = """``fastadam.AdamW.v1``: the results of `fastadam.AdamW`, and of torch's. ``L2`` is the ``weight_decay``.
 
-    What differs from `Adam` (and thinc's) with ``L2_is_weight_decay``: eps is added after the correction, and the
+    It differs from `Adam` (and thinc's) with ``L2_is_weight_decay``: eps is added after the bias correction, and the
     weights shrink before the step, not after it. Arguments are those of `Adam`, without ``L2_is_weight_decay``.
     """
-_SGD = """``fastadam.SGD.v1``: the numbers of thinc's ``SGD.v1``; with a momentum the rule of `fastadam.SGD`.
+_SGD = """``fastadam.SGD.v1``: the results of thinc's ``SGD.v1``. With a momentum, the rule of `fastadam.SGD`.
 
     Parameters
     ----------
     learn_rate, L2, grad_clip, L2_is_weight_decay, use_averages
-        See the module; thinc's `learn_rate` has no default.
+        See the module. In thinc `learn_rate` has no default.
     momentum, dampening, nesterov
         As in `fastadam.SGD`.
     """
-_RADAM = """``fastadam.RAdam.v1``: the numbers, arguments and defaults of thinc's ``RAdam.v1``.
+_RADAM = """``fastadam.RAdam.v1``: the results, arguments and defaults of thinc's ``RAdam.v1``.
 
-    What differs from `fastadam.RAdam` (and torch's): its corrections count one step more, and ``lr_scale`` is for the
-    decay alone.
+    It differs from `fastadam.RAdam` (and torch's): the bias corrections count one step more, and ``lr_scale`` acts on
+    the decay alone.
     """
 _ASGD = """``fastadam.ASGD.v1``: the rule of `fastadam.ASGD`. Weights shrink before the step, not after it.
 
-    ``optimizer.averages`` are its own averages, which begin after ``t0`` steps; before, they are the weights.
+    ``optimizer.averages`` has the rule's own averages. Averaging begins after ``t0`` steps; until then they are copies
+    of the weights.
     """
 _SCHEDULE_FREE = """``fastadam.ScheduleFreeAdamW.v1``: the rule of `fastadam.ScheduleFreeAdamW`; ``L2`` is its decay.
 
-    ``optimizer.averages`` are its own averages: the weights to evaluate and to keep.
+    ``optimizer.averages`` has the rule's own averages: the weights to evaluate and to keep.
     """
 _OTHER = "``fastadam.{0}.v1``: the rule of `fastadam.{0}` in thinc's frame (see the module), with its defaults: {1}."
-#: the classes with conventions of their own here: their docstrings, and what is fixed
+#: the classes with special conventions here: their docstrings and fixed arguments
 _OWN: dict[type[Algorithm], tuple[str, dict[str, Any]]] = {
     optimizers.Adam: (_ADAM, {"eps_hat": True}),
     optimizers.AdamW: (_ADAMW, {"L2_is_weight_decay": True, "decay_first": True}),

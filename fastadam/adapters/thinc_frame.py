@@ -1,4 +1,4 @@
-"""What thinc's frame has for every rule: names and checks of its options, what it takes as arrays, its averages."""
+"""The parts of thinc's optimizer that are the same for every rule: names and checks of options, arrays, averages."""
 
 import inspect
 from typing import Any
@@ -12,14 +12,14 @@ from ..kernel import checks
 
 try:
     from thinc.optimizers import ScheduleT as ScheduleT
-except ImportError:  # before thinc 9, whose schedules are functions of the step and not generators
+except ImportError:  # before thinc 9 schedules were generators
     from thinc.optimizers import FloatOrSeq as ScheduleT
 
-#: averages of more elements are taken in parts, whose temporaries stay in the cache
+#: averages of more elements are computed in parts of this size, so that temporaries stay in the cache
 _PART = 1 << 16
-#: options of fastadam's optimizers that the frame has under other names, all schedules there
+#: option of fastadam's optimizers -> its names in thinc's frame, where all of them may be schedules
 _RENAMED = {"lr": ("learn_rate",), "weight_decay": ("L2",), "betas": ("beta1", "beta2", "beta3"), "eps": ("eps",)}
-#: what a number of the frame may be; a step is given them in this order
+#: the checks of the frame's numbers, in the order in which a step gets them
 CHECKS: dict[str, checks.Check] = {
     "learn_rate": options.rate,
     "lr_scale": options.rate,
@@ -33,7 +33,7 @@ CHECKS: dict[str, checks.Check] = {
 
 
 def in_frame(kind: type[Algorithm]) -> dict[str, inspect.Parameter]:
-    """The options of `kind` that the frame has, by their names there, with `kind`'s defaults."""
+    """The options of `kind` in the frame: name in the frame -> parameter with the default of `kind`."""
     found = {}
     for name, option in kind.options.items():
         if name in _RENAMED:
@@ -46,22 +46,23 @@ def in_frame(kind: type[Algorithm]) -> dict[str, inspect.Parameter]:
 
 
 def _is_left_out(option: options.Option, kind: type[Algorithm]) -> bool:
-    """Whether an option is L2_is_weight_decay in the frame, or one of fastadam's own in a class of torch's."""
+    """Whether the frame leaves an option out: L2_is_weight_decay replaces it, or only fastadam's version of a torch
+    class has it."""
     return "decoupled" in option.hyper or (option.kw_only and bool(kind.torch_names))
 
 
 def need_cpu(name: str, array: Any) -> None:
-    """Refuse what is no array of NumPy."""
+    """Refuse what is not a NumPy array."""
     if not isinstance(array, np.ndarray):
         kind = f"{type(array).__module__}.{type(array).__name__}"
         raise TypeError(
-            f"{name}: expected a numpy array, got {kind}; fastadam's optimizers run on the CPU alone, elsewhere use "
+            f"{name}: expected a numpy array, got {kind}; fastadam's optimizers run only on the CPU; elsewhere use "
             "thinc's own, such as Adam.v1"
         )
 
 
 def is_same_memory(one: np.ndarray, other: Any) -> bool:
-    """Whether two arrays are the same but as objects: a shim makes new ones of its framework's memory at each step."""
+    """Whether two arrays are the same view of memory: a shim makes new array objects at each step."""
     return (
         isinstance(other, np.ndarray)
         and one.__array_interface__["data"] == other.__array_interface__["data"]
@@ -70,7 +71,7 @@ def is_same_memory(one: np.ndarray, other: Any) -> bool:
 
 
 def take_average(average: np.ndarray, weights: np.ndarray, t: int) -> None:
-    """thinc's running mean of the weights after step `t`: 9 / (10 + t) of the way to them, 1e-4 of it at least."""
+    """Update thinc's running mean after step `t`: the weights get the share 9 / (10 + t), at least 1e-4."""
     part = 1.0 - min((1.0 + t) / (10.0 + t), 0.9999)
     if weights.size <= _PART:
         average -= part * (average - weights)

@@ -1,22 +1,22 @@
-"""torch.optim's optimizers over CPU tensors, stepped by fastadam: same arguments, states and numbers, many in one call.
-Each class *is* torch's, with another `step`: groups, state_dict, hooks and learning-rate schedulers are torch's own.
+"""The optimizers of torch.optim for CPU tensors, with fastadam's steps: the same arguments, states and results.
+Each class is a subclass of torch's, with another `step`. Groups, state_dict, hooks and schedulers are torch's own.
 
-The tensors are stepped where they lie, through NumPy views of their memory, all in one compiled call. The
-``state_dict()`` is that of the torch optimizer of the same name, and either loads the other's. The same gradients give
-the same bits in every run, for any number of threads.
+All tensors are stepped in place, through NumPy views of their memory, in one compiled call. The ``state_dict()`` is
+that of the torch optimizer of the same name, and each can load the other's. The same gradients give the same bits in
+every run, with any number of threads.
 
-``foreach`` and ``fused`` are taken, and change nothing: in torch they choose a speed. ``capturable`` and
-``differentiable`` are refused. So are tensors on other devices and sparse ones. A tensor that needs no gradient may be
-anything that torch takes: it is looked at when it first has one. States of float16 and bfloat16 parameters are float32,
-in which they are computed, here and in what is saved and loaded; torch keeps, and loads, them in the parameter's dtype.
-docs/how-to/libraries/torch.md lists all differences that are meant.
+``foreach`` and ``fused`` are accepted and ignored: in torch they only change the speed. ``capturable`` and
+``differentiable`` are refused, and so are sparse tensors and tensors on other devices. A tensor that needs no gradient
+may be anything that torch allows: it is checked when it first has a gradient. States of float16 and bfloat16 parameters
+are float32, also in saved and loaded states, since steps are computed in float32. torch keeps and loads them in the
+parameter's dtype. docs/how-to/libraries/torch.md lists all intended differences.
 
-Sparse gradients of whole rows, as those of ``torch.nn.Embedding(sparse=True)``, step these rows, by every class: the
-others keep parameters and states, and get no weight decay, as in ``torch.optim.SparseAdam``. Other sparse gradients are
-refused.
+Sparse gradients of whole rows, such as those of ``torch.nn.Embedding(sparse=True)``, step only these rows, with every
+class. The other rows and their states do not change, and get no weight decay, as in ``torch.optim.SparseAdam``. Other
+sparse gradients are refused.
 
-Which tensors have gradients may differ from step to step, but all is laid out anew then, which takes longer than a
-step: where that happens often, torch's own optimizers are faster.
+The set of tensors with gradients may change between steps. Then everything is laid out again, which takes longer than a
+step. If that happens often, torch's own optimizers are faster.
 
 Examples
 --------
@@ -67,19 +67,19 @@ from .torch_stepping import Stepping
 
 __all__ = ["export_state", "import_state", *torch_classes()]
 
-#: torch's ways of computing that change nothing of what a step gives
+#: options of torch that do not change the result of a step
 _SAME = {"foreach", "fused"}
-#: those that do more than a step can here, and what they do
+#: options of torch that are not possible here, and what they do
 _REFUSED = {
     "capturable": "keeps the counts of steps on a GPU, for its graphs",
     "differentiable": "lets gradients flow through the step, which autograd does not see here",
 }
-#: dtypes that torch keeps states in, where they are computed in float32
+#: parameter dtypes whose states torch keeps in the same dtype, and fastadam in float32
 _HALVES = (torch.float16, torch.bfloat16)
 
 
 class _Unlooked:
-    """torch's names for who looks at steps: hooks of all optimizers, profilers. None where torch has others."""
+    """torch's private names for observers of steps: global hooks and profilers. None if torch has other names."""
 
     profiler = torch.autograd.profiler
     before: Any = getattr(import_module("torch.optim.optimizer"), "_global_optimizer_pre_hooks", None)
@@ -87,7 +87,7 @@ class _Unlooked:
 
 
 def _is_looked_at(optimizer: Any) -> bool:
-    """Whether a hook or a profiler is there, or cannot be told to be absent."""
+    """Whether there is a hook or a profiler, or whether this is unknown."""
     looks = _Unlooked
     try:
         return bool(
@@ -102,11 +102,11 @@ def _is_looked_at(optimizer: Any) -> bool:
 
 
 class _Step(Stepping):
-    """A step by fastadam, mixed in before a torch optimizer."""
+    """Mixin, placed before a torch optimizer, with a step by fastadam."""
 
     _ours: type[Optimizer]
     _plan: "_TensorPlan | None" = None
-    _door: Any = None  # who is inside; none before all groups are there
+    _door: Any = None  # lets one thread in at a time; None until all groups exist
     param_groups: list[dict[str, Any]]
     state: Any
 
@@ -114,14 +114,14 @@ class _Step(Stepping):
         self._n_threads = threads.resolve("n_threads", n_threads)
         super().__init__(params, *args, **options)  # type: ignore[call-arg]
         _check_groups(self._ours, self.param_groups)
-        self._step_supports_amp_scaling = False  # with fused=True, torch's GradScaler would leave its scale to a step
+        self._step_supports_amp_scaling = False  # otherwise, with fused=True, GradScaler leaves unscaling to the step
         self._door = Entry()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; refuses tensors and options that cannot be stepped."""
+        """As in torch. Refuses tensors and options that cannot be stepped."""
         self._need_no_block()
         super().add_param_group(param_group)  # type: ignore[misc]
-        if self._door is None:  # in torch's __init__: all groups are checked after it
+        if self._door is None:  # called by torch's __init__, after which all groups are checked
             return
         try:
             _check_groups(self._ours, self.param_groups)
@@ -130,7 +130,7 @@ class _Step(Stepping):
             raise
 
     def __getstate__(self) -> dict[str, Any]:
-        """What torch's optimizers copy and pickle, and the number of threads."""
+        """For copies and pickles: as in torch, with the number of threads."""
         self._need_no_block()
         kept: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         return kept | {"_n_threads": self._n_threads}
@@ -142,7 +142,7 @@ class _Step(Stepping):
 
     @staticmethod
     def profile_hook_step(step: Callable[..., Any]) -> Callable[..., Any]:
-        """torch's wrapper of `step`, entered only where somebody looks: it takes longer than a small step."""
+        """torch's wrapper of `step`, used only with a hook or a profiler: it takes longer than a small step."""
         looked_at = torch.optim.Optimizer.profile_hook_step(step)
 
         @functools.wraps(step)
@@ -152,22 +152,22 @@ class _Step(Stepping):
         return wrapper
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of every parameter that has a gradient; the others, and their counts of steps, stay.
+        """Do one step of every parameter that has a gradient. The others and their step counts do not change.
 
-        A sparse gradient of whole rows steps these rows alone, lazily: the others miss decay and momentum as well.
+        A sparse gradient of whole rows steps only these rows. The other rows miss decay and momentum, too.
 
         Parameters
         ----------
         closure : callable, optional
-            Computes the loss and the gradients anew; what it returns is returned.
+            Computes the loss and the gradients. Its result is returned.
 
         Raises
         ------
         TypeError, ValueError
-            For a gradient that is sparse in more than its rows, a tensor that has moved to another device, or an
-            option that does not fit: nothing has changed then.
+            For a gradient that is not sparse by rows, a tensor that has moved to another device, or an option that does
+            not fit. Nothing has changed then.
         RuntimeError
-            If another thread is inside a step of this optimizer.
+            If another thread is within a step of this optimizer.
         """
         loss = None
         self._need_no_block()
@@ -182,7 +182,7 @@ class _Step(Stepping):
 
     @torch.no_grad()
     def _step_anew(self) -> None:
-        """A step where something may be another than in the last."""
+        """A step after something may have changed since the last one."""
         groups = self.param_groups
         with self._door:
             stepped = [[p for p in group["params"] if p.grad is not None] for group in groups]
@@ -195,15 +195,15 @@ class _Step(Stepping):
                 self._plan = plan
 
     def _plan_of(self, stepped: list[list[torch.Tensor]]) -> "_TensorPlan":
-        """A plan over these tensors, a list a group: the last one, if it still holds."""
+        """A plan over these tensors, given as a list for each group: the last plan if it is still valid."""
         groups, plan = self.param_groups, self._plan
         if plan is None or not plan.holds(groups, stepped, self.state):
-            with torch.inference_mode(False):  # states made within could not be changed outside
+            with torch.inference_mode(False):  # states made in inference mode could not be changed outside of it
                 plan = _TensorPlan(self._ours, groups, stepped, self.state, self._n_threads)
         return plan
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but float32 states of 16-bit parameters stay what they are."""
+        """As in torch, but float32 states of 16-bit parameters stay float32."""
         self._need_no_block()
         seen: list[dict[str, Any]] = []
         last = self.register_load_state_dict_pre_hook(lambda _, given: seen.append(given))  # type: ignore[attr-defined]
@@ -222,17 +222,17 @@ class _Step(Stepping):
 
 @dataclass
 class _Part:
-    """A group of the plan: consecutive tensors of one group of torch's that share all numbers but their values."""
+    """A group of the plan: consecutive tensors of one torch group that share all hyper-parameters and counts."""
 
-    group: int  #: torch's number of it
+    group: int  #: the number of the torch group
     rule: Rule
-    places: slice  #: of its tensors among all
-    values: dict[str, Any]  #: its options, checked
-    given: Any = None  #: the same as they came, once the plan has them
+    places: slice  #: the places of its tensors among all
+    values: dict[str, Any]  #: its checked options
+    given: Any = None  #: its options before the checks, once the plan has them
 
 
 class _TensorPlan:
-    """A plan over the tensors that have gradients, and what it was made of, to see whether that still holds."""
+    """A plan over the tensors that have gradients, and what it was made from, to check whether it is still valid."""
 
     def __init__(
         self, ours: type[Optimizer], groups: list[dict[str, Any]], stepped: Any, state: Any, n_threads: int
@@ -244,7 +244,8 @@ class _TensorPlan:
         values = [self.checked(k, self.given(groups[k])) if params else {} for k, params in enumerate(stepped)]
         group_of = {p: k for k, params in enumerate(stepped) for p in params}
         self.params = list(group_of)
-        found = [_Found(ours, named[p], p, state.get(p, {}), values[k]) for p, k in group_of.items()]  # [p] makes one
+        # state[p] would make an entry
+        found = [_Found(ours, named[p], p, state.get(p, {}), values[k]) for p, k in group_of.items()]
         self.parts: list[_Part] = []
         self.states: list[dict[str, torch.Tensor]] = []  # of each tensor, by torch's names
         planned: list[Any] = []
@@ -264,27 +265,27 @@ class _TensorPlan:
         counts = torch.tensor(np.array(done, _count_dtype()), device="cpu")
         carried = torch.tensor(np.array([own.numbers for own in found]).T, device="cpu")
         self.carried = Carried(ours, carried.numpy(), _count_dtype())
-        #: what torch keeps in numbers, by its names
+        #: torch's name of a number that it keeps -> the numbers of all tensors
         self.numbers = {"step": counts} if "step" in ours.torch_scalars else {}
         self.numbers |= dict(zip(self.carried.scalars, carried, strict=True))
         tensors = [tensor for states in self.states for tensor in states.values()]
         self.watch = Watch(stepped, tensors, counts, self.plan.steps, self.read, carried, self.carried.following)
 
     def hand_over(self, state: Any, left_out: Container[int] = ()) -> None:
-        """Let the torch optimizer have the states: not before a step was made with them."""
+        """Give the states to the torch optimizer. This happens after the first step with them."""
         for place, (p, states) in enumerate(zip(self.params, self.states, strict=True)):
-            numbers = {name: every[place] for name, every in self.numbers.items()}  # views, which a step writes
+            numbers = {name: every[place] for name, every in self.numbers.items()}  # views, which a step updates
             if place not in left_out and (states or numbers):
                 state.setdefault(p, {}).update(states, **numbers)
         self.watch.note_states(state)
 
     def count(self, left_out: Any) -> None:
-        """Tell torch's numbers of a step of all but these tensors."""
+        """Update torch's numbers after a step of all tensors except these."""
         self.carried.following[:, left_out] = self.carried.now[:, left_out]
         self.watch.count()
 
     def holds(self, groups: list[dict[str, Any]], stepped: list[list[torch.Tensor]], state: Any) -> bool:
-        """Whether these are still the rules, the tensors, their memory, their states and counts."""
+        """Whether the rules, the tensors, their memory, states and counts are still those of the plan."""
         shapes = (p.shape == array.shape for p, array in zip(self.params, self.plan.params, strict=True))
         return self.has_rules(groups) and self.watch.finds(stepped, state) and all(shapes)
 
@@ -293,16 +294,16 @@ class _TensorPlan:
         return self.ours.rule(self.defaults | group)
 
     def has_rules(self, groups: list[dict[str, Any]]) -> bool:
-        """Whether the groups' options choose the rules that the plan has."""
+        """Whether the groups' options choose the rules of the plan."""
         same = (self.rule_of(groups[part.group]) is part.rule for part in self.parts)
         return len(groups) == self.n_groups and all(same)
 
     def given(self, group: dict[str, Any]) -> dict[str, Any]:
-        """The options that are read of a group, as plain values."""
+        """The options of a group that a step reads, as plain values."""
         return {name: plain_value(group[name]) for name in self.read if name in group}
 
     def take_options(self, groups: list[dict[str, Any]]) -> bool:
-        """Give the plan the options that the groups have now; False where they choose another rule."""
+        """Give the plan the present options of the groups. Return False if they choose another rule."""
         if not self.has_rules(groups):
             return False
         for place, part in enumerate(self.parts):
@@ -323,7 +324,7 @@ class _TensorPlan:
         return tuple((dict(zip(part.rule.hyper, given, strict=True)) | carried).values())
 
     def checked(self, k: int, given: dict[str, Any]) -> dict[str, Any]:
-        """Every option of group k, checked: those that torch has not are as here, which is its way."""
+        """Every option of group k, checked. Options that torch does not have get our defaults, which match torch."""
         where = f"param_groups[{k}]"
         _refuse_ways(where, given, self.refused)
         own = {name: value for name, value in given.items() if name not in self.refused}
@@ -331,11 +332,11 @@ class _TensorPlan:
         return self.defaults | values | {"lr": options.rate(f"{where}['lr']", given["lr"])}
 
     def step_as_before(self, door: Entry, groups: list[dict[str, Any]], state: Any) -> bool:
-        """One step, if all is as it was but options and the memory of gradients; otherwise False."""
+        """Do one step if only options and the memory of gradients have changed; otherwise return False."""
         return self.watch.step(door, self.plan, groups, state, self.take_options)
 
     def step(self, groups: list[dict[str, Any]]) -> None:
-        """One step with the gradients that the tensors have now, and the options that the groups have now."""
+        """Do one step with the present gradients of the tensors, and the present options of the groups."""
         self.take_options(groups)
         grads = [p.grad for p in self.params]
         taken = [gradient(name, grad) for name, grad in zip(self.grad_names, grads, strict=True)]
@@ -349,7 +350,7 @@ class _TensorPlan:
 
 
 def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
-    """What to call each tensor; refuses one that is there twice."""
+    """Tensor -> its name in messages. Refuses a tensor that occurs twice."""
     named: dict[torch.Tensor, str] = {}
     for k, group in enumerate(groups):
         for i, p in enumerate(group["params"]):
@@ -360,12 +361,12 @@ def _named(groups: list[dict[str, Any]]) -> dict[torch.Tensor, str]:
 
 
 def _count_dtype() -> np.dtype[Any]:
-    """What torch counts in."""
+    """The dtype of torch's step counts."""
     return np.dtype("float64" if torch.get_default_dtype() == torch.float64 else "float32")
 
 
 class _Found:
-    """A tensor that is to be stepped, and what its state has."""
+    """A tensor to step, with its state in torch's optimizer."""
 
     def __init__(
         self, ours: type[Optimizer], name: str, p: torch.Tensor, state: Mapping[str, Any], values: Mapping[str, Any]
@@ -378,17 +379,17 @@ class _Found:
 
     @property
     def steps_like(self) -> list[Any]:
-        """What tensors of a group must share to be stepped with one set of hyper-parameters."""
+        """The numbers that tensors of a group must share to be stepped with the same hyper-parameters."""
         return [self.done, *self.numbers] if self.numbers else []
 
     def had(self, key: str) -> Any:
-        """What the state has of this name; None before the first step."""
+        """The entry of the state with this name; None before the first step."""
         if self.state.get(key) is None and self.done:
             raise ValueError(f"{self.name}: expected {key!r} after step {self.done}, got {list(self.state)}")
         return self.state.get(key)
 
     def number(self, key: str, scalar: Scalar) -> Any:
-        """One of the numbers that torch keeps beside the count, in what torch computes it in."""
+        """One of the numbers that torch keeps besides the step count, in torch's dtype for it."""
         had, dtype = self.had(key), _count_dtype()
         if had is None:
             return dtype.type(scalar.first(self.values))
@@ -396,7 +397,7 @@ class _Found:
         return np.float64(found) if getattr(had, "dtype", None) == torch.float64 else dtype.type(found)
 
     def states(self, rule: Rule) -> dict[str, torch.Tensor]:
-        """The tensors of the state in the rule's order, those that are missing made: in what p is computed in."""
+        """The tensors of the state in the rule's order, in the dtype in which p is computed. Missing ones are made."""
         found = {}
         dtype = torch.float32 if self.p.dtype in _HALVES else self.p.dtype
         for own, first in self.ours.first_states(rule, self.values, self.array).items():
@@ -413,12 +414,12 @@ class _Found:
         return found
 
     def views(self, states: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
-        """The memory of these tensors of the state."""
+        """Arrays over the memory of these tensors of the state."""
         return [steppable(f"a {self.name.removeprefix('the ')}", tensor) for tensor in states.values()]
 
 
 def _refused_ways(ours: type[Optimizer]) -> set[str]:
-    """The options that torch alone has, and that are no matter of speed."""
+    """The options that only torch has, and that affect more than speed."""
     return (torch_defaults(ours.__name__).keys() | _REFUSED.keys()) - ours.options.keys() - _SAME
 
 
@@ -430,7 +431,7 @@ def _refuse_ways(name: str, group: dict[str, Any], ways: Iterable[str]) -> None:
 
 
 def _check_groups(ours: type[Optimizer], groups: list[dict[str, Any]]) -> None:
-    """Refuse options and tensors that cannot be stepped: a tensor without need of a gradient is looked at later."""
+    """Refuse options and tensors that cannot be stepped. A tensor that needs no gradient is checked later."""
     for k, group in enumerate(groups):
         _refuse_ways(f"param_groups[{k}]", group, _refused_ways(ours))
     named = {name: p for p, name in _named(groups).items() if _needs_gradient(p)}
@@ -438,14 +439,14 @@ def _check_groups(ours: type[Optimizer], groups: list[dict[str, Any]]) -> None:
 
 
 def _needs_gradient(p: torch.Tensor) -> bool:
-    """Whether a tensor is to be stepped, for all that is known; of a lazy module's it is not yet."""
+    """Whether a tensor will be stepped, as far as is known. For a tensor of a lazy module it is not known yet."""
     return p.grad is not None or (p.requires_grad and not is_lazy(p))
 
 
 def _stepped_by(ours: type[Optimizer]) -> type[Any]:
-    """The class of torch's of the same name, stepped by this class."""
+    """The subclass of torch's class of the same name with the steps of this class."""
     name = ours.__name__
-    doc = f"`torch.optim.{name}`, stepped by `fastadam.{name}`; `n_threads` as there."
+    doc = f"`torch.optim.{name}` with the steps of `fastadam.{name}`, and with its option `n_threads`."
     members = {"_ours": ours, "__doc__": doc, "__module__": __name__}
     return new_class(name, (_Step, getattr(torch.optim, name)), {}, lambda body: body.update(members))
 
@@ -456,4 +457,4 @@ read_by(getattr(torch.Tensor, "__dlpack_c_exchange_api__", None), torch.Tensor, 
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Each class, as it is made above."""
+        """Each class that is made above."""

@@ -1,4 +1,4 @@
-"""Averages of torch's parameters: `fastadam.Average` over views of the tensors' memory."""
+"""Averages of torch's parameters: `fastadam.Average` for views of the tensors' memory."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from .tensors import steppable
 
 
 class Average(average.Average):
-    """`fastadam.Average` of torch's tensors on the CPU: what `AveragedModel` is used for, without a second model.
+    """`fastadam.Average` for CPU tensors of torch. It replaces torch's `AveragedModel`, without a second model.
 
     Parameters
     ----------
     params : Module, iterable, or mapping
         A module, its ``parameters()`` or ``named_parameters()``, or tensors in any nesting of dicts, lists and tuples.
-        A tensor's memory is looked at anew at each update: it may have moved, as by ``p.data = …``.
+        The memory of a tensor is looked up at each update: it may have moved, for example by ``p.data = …``.
     decay, first, backend, n_threads
         See `fastadam.Average`.
 
     Notes
     -----
-    ``params`` are tensors, in the memory of the averages. Buffers of a module are no parameters: within ``swapped()``
-    they are the model's own, as those of an `AveragedModel` with ``use_buffers=False``.
+    ``params`` are tensors over the memory of the averages. Buffers of a module are not averaged: within ``swapped()``
+    the model keeps its own, as with ``use_buffers=False`` in `AveragedModel`.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Average(average.Average):
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         tensors = tree.read(dict(params.named_parameters()) if isinstance(params, torch.nn.Module) else params)
         if tensors.is_grouped:
-            raise TypeError("params: expected tensors without groups; an average has no options of groups here")
+            raise TypeError("params: expected tensors without groups; groups have no options of their own here")
         super().__init__(_views(tensors, tensors.arrays), *args, **kwargs)
         self._tensors: tree.Tree = tensors.without_arrays()
 
@@ -54,32 +54,32 @@ class Average(average.Average):
         return self._tensors.unflatten(map(torch.from_numpy, self.core.plan.params))
 
     def update(self) -> None:
-        """Take the tensors as they are now into the averages; see `fastadam.Average.update`."""
+        """Update the averages with the present values of the tensors; see `fastadam.Average.update`."""
         self._look()
         super().update()
 
     def swapped(self) -> swapped:
-        """Within a block, the tensors have the averages for values; see `fastadam.Average.swapped`."""
+        """Within a block, the tensors hold the averages; see `fastadam.Average.swapped`."""
         self._look()
         return super().swapped()
 
     def reset(self, names: Any = None) -> None:
-        """Begin anew, with copies of the tensors; see `fastadam.Average.reset`."""
+        """Restart, with copies of the tensors; see `fastadam.Average.reset`."""
         self._look()
         super().reset(names)
 
     def replace(self, name: str, array: Any, rows: Any = None) -> None:
-        """Average another tensor in the place of one; see `fastadam.Average.replace`."""
+        """Average another tensor in place of an old one; see `fastadam.Average.replace`."""
         super().replace(name, steppable(name, array), rows)
         self._tensors = self._tensors.with_array(self._tensors.keys.index(name), array).without_arrays()
 
     def _look(self) -> None:
-        """Have views of the memory that the tensors have now."""
+        """Update the views to the present memory of the tensors."""
         self.core.bound.update(_views(self._tensors, self._tensors.read_again()))
 
 
 def _views(structure: tree.Tree, tensors: list[Any]) -> dict[str, Any]:
-    """The memory of tensors by their keys, as arrays; None where there is none."""
+    """Key -> an array over the memory of the tensor; None where there is no tensor."""
     for name, tensor in zip(structure.names, tensors, strict=True):
         if not isinstance(tensor, (torch.Tensor, type(None))):
             kind = type(tensor).__name__

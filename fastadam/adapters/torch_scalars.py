@@ -1,8 +1,8 @@
-"""The numbers that torch keeps of each parameter, beside the tensors of its state.
+"""The numbers that torch keeps for each parameter, besides the tensors of its state.
 
-Most classes keep their count of steps alone; `Algorithm.torch_scalars` names what a class keeps. A number other than
-the count carries over what the options of earlier steps were. A step of the torch adapter begins with it and leaves
-what torch would leave, so that either goes on with the other's state.
+Most classes keep only the step count. `Algorithm.torch_scalars` has the names for each class. The other numbers depend
+on the options of earlier steps. A step of the torch adapter reads such a number, and writes the number that torch would
+write, so that each can continue from the other's state.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,20 +22,20 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Scalar:
-    """One such number: what it may be, what it is, and what it does."""
+    """One such number: its check, its values, and the hyper-parameters that it gives."""
 
     check: Check
     #: its value before the first step, given the options
     first: Callable[[Values], float]
-    #: (its value before step t, t, the options) -> after it
+    #: (its value before step t, t, the options) -> its value after step t
     following: Callable[[Any, int, Values], Any]
-    #: (its value before step t, after it, t) -> the hyper-parameters that it takes the place of
+    #: (its value before step t, its value after step t, t) -> the hyper-parameters that it replaces
     hyper: Callable[[float, float, int], dict[str, float]]
-    #: whether it gathers something from all steps; else it is what the last step's options make it
+    #: whether it depends on all steps so far; otherwise it depends on the options of the last step alone
     gathers: bool = False
 
     def after(self, t: int, values: Values, dtype: np.dtype[Any]) -> Any:
-        """Its value after `t` steps with these options, rounded to this dtype after each as torch does."""
+        """Its value after `t` steps with these options, rounded to this dtype after each step, as in torch."""
         found = dtype.type(self.first(values))
         for k in range(1 if self.gathers else t, t + 1):
             if self.gathers and not found:  # a product that is 0 stays 0
@@ -45,7 +45,7 @@ class Scalar:
 
 
 def _asgd(t: int, values: Values) -> tuple[Any, ...]:
-    """The step's size, the decay and the average's weight of step `t`."""
+    """The scalars of step `t`: step size, decay, weight of the average, and the bounds."""
     return asgd_scalars(t, values["lr"], values["lambd"], values["alpha"], values["t0"])  # type: ignore[no-any-return]
 
 
@@ -57,7 +57,7 @@ _SCALARS = {
         hyper=lambda before, after, t: {"mu_product": after},
         gathers=True,
     ),
-    "eta": Scalar(  # torch computes a step's size at the end of the step before: a new rate counts one step later
+    "eta": Scalar(  # torch computes it at the end of the step before, so a new rate takes effect one step later
         check=options.finite,
         first=lambda values: values["lr"],
         following=lambda before, t, values: _asgd(t + 1, values)[0],
@@ -73,14 +73,14 @@ _SCALARS = {
 
 
 def scalars_of(cls: type[Algorithm]) -> dict[str, Scalar]:
-    """The numbers that torch's class of this name keeps beside the count, by its names."""
+    """torch's name -> the number, for those that torch's class of this name keeps besides the step count."""
     return {name: _SCALARS[name] for name in cls.torch_scalars if name != "step"}
 
 
 class Carried:
-    """The numbers of all tensors of a plan, a row of each: as they are, and after the step that is made next.
+    """The numbers of all tensors of a plan, one row for each number: before the next step, and after it.
 
-    `now` is the memory of torch's tensors; `dtype` is what torch rounds a number to that it computes anew.
+    `now` is the memory of torch's tensors. `dtype` is the dtype to which torch rounds a number that it computes again.
     """
 
     def __init__(self, cls: type[Algorithm], now: np.ndarray, dtype: np.dtype[Any]) -> None:
@@ -88,7 +88,7 @@ class Carried:
         self.following = np.empty_like(now)
 
     def hyper(self, places: slice, t: int, values: Values) -> dict[str, float]:
-        """The hyper-parameters that step `t` takes of these tensors' numbers, which are the same."""
+        """The hyper-parameters of step `t` that come from these tensors' numbers. All these tensors share them."""
         found: dict[str, float] = {}
         for row, scalar in enumerate(self.scalars.values()):
             before = self.now[row, places.start]
@@ -99,7 +99,7 @@ class Carried:
 
 
 def steps_done(cls: type[Algorithm], where: str, state: Mapping[Any, Any]) -> int:
-    """How many steps a parameter has done; one without state, none. Without a count: whether it has done one."""
+    """The number of steps that a parameter has done; 0 without a state. If torch keeps no count, 1 stands for any."""
     if "step" not in cls.torch_scalars:
         return int(any(state.get(name) is not None for name in cls.torch_names.values()))
     if not state:
@@ -111,7 +111,7 @@ def steps_done(cls: type[Algorithm], where: str, state: Mapping[Any, Any]) -> in
 
 
 def plain_value(value: Any) -> Any:
-    """A number, which torch may keep in a tensor, and a schedule may make one of NumPy's; the same of several."""
+    """A plain number, or a tuple of them. torch may keep it in a tensor, and schedules may return NumPy numbers."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (tuple, list)):

@@ -1,15 +1,15 @@
-"""The state of an optimizer, from torch.optim and to it: a run that began there goes on here, and the other way.
-torch is imported when it is needed, not before.
+"""Exchange of an optimizer's state with torch.optim: a run that began in torch continues here, and the other way round.
+torch is imported on first use.
 
-`export_state` gives what ``load_state_dict`` of the torch optimizer of the same name takes; `import_state` takes what
-its ``state_dict`` gives. Both know the classes that torch and fastadam have by one name, in all variants that torch
-has, over the same parameters in the same order and groups. The parameters themselves are no part of the state: copy
-them. Both count the steps of each parameter; but torch's `SGD` has no count, so what comes from there has done one step
-where there is a momentum buffer, else none.
+`export_state` returns a dict for ``load_state_dict`` of the torch optimizer of the same name. `import_state` takes a
+dict from its ``state_dict``. Both work for the classes that torch and fastadam share by name, with all variants that
+torch has, if the parameters have the same order and groups. The state does not include the parameters: copy them
+yourself. Both libraries count the steps of each parameter, except that torch's `SGD` has no count. A parameter of
+torch's `SGD` counts as having done one step if it has a momentum buffer, else none.
 
 Examples
 --------
-A run begins in torch and goes on here:
+A run begins in torch and continues here:
 
 >>> import numpy as np, torch, fastadam
 >>> from fastadam.adapters.torch_state import export_state, import_state
@@ -47,26 +47,26 @@ from ..kernel.checks import counted, shown
 from ..optimizers import CLASSES, AdamW
 from .torch_scalars import plain_value, scalars_of, steps_done
 
-#: options that the groups of older versions of torch lack, which did what is the class's default
+#: options that older versions of torch do not have; their behaviour is the default of the class
 _LATER = {"maximize", "decoupled_weight_decay"}
-#: torch's float32 counts steps no further
+#: the largest step count that torch keeps exactly in float32
 _MAX_FLOAT32 = 2**24
 
 
 def export_state(optimizer: Optimizer) -> dict[str, Any]:
-    """The state as the ``load_state_dict`` of the torch optimizer of this name takes it, in memory of its own.
+    """A copy of the state, in the form that ``load_state_dict`` of the torch optimizer of this name takes.
 
-    A parameter that has done no step has no state, as in torch (but in Adagrad). Float32 states of 16-bit parameters
-    stay float32 here; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's.
-    ``foreach``, ``fused`` and other options that say how torch computes are torch's defaults.
+    A parameter that has done no step has no state, as in torch (except in Adagrad). Float32 states of 16-bit parameters
+    stay float32; torch rounds them when it loads. Master weights are parameters, not state: copy them to torch's
+    parameters. ``foreach``, ``fused`` and other options that say how torch computes have torch's defaults.
 
     Raises
     ------
     TypeError
-        For an optimizer that torch has not.
+        For an optimizer that torch does not have.
     ValueError
-        For an option that torch has not: ``eps_hat``, ``beta_decay``, ``alpha_decay``, ``eps_in_sqrt``, or a function
-        as ``lr``; for ``state_dtype="int8"``.
+        For an option that torch does not have (``eps_hat``, ``beta_decay``, ``alpha_decay``, ``eps_in_sqrt``), a
+        function as ``lr``, or ``state_dtype="int8"``.
     """
     cls = _torchs(optimizer)
     defaults = torch_defaults(cls.__name__)
@@ -84,16 +84,16 @@ def export_state(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def import_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Go on from the ``state_dict()`` of the torch optimizer of this name: its options, steps and states, copied.
+    """Continue from the ``state_dict()`` of the torch optimizer of this name: copy its options, counts and states.
 
-    States of 16 bits are widened; one that would have to be rounded is refused. Master weights are taken from the
-    parameters, as at construction. A parameter that has no state has done no step.
+    16-bit states are widened. A state that would have to be rounded is refused. Master weights are copied from the
+    parameters, as at construction. A parameter without state has done no step.
 
     Raises
     ------
     TypeError, ValueError
-        For whatever does not fit, of another optimizer or other parameters; for sparse and complex states and those of
-        another device; where this optimizer has an option that torch has not. Nothing has changed then.
+        If the state belongs to another optimizer or other parameters, if a state is sparse or on another device, or if
+        this optimizer has an option that torch does not have. Nothing has changed then.
     """
     cls = _torchs(optimizer)
     if not isinstance(state_dict, Mapping):
@@ -134,32 +134,32 @@ def _torch() -> Any:
 
 
 def torch_classes() -> dict[str, type[Optimizer]]:
-    """The optimizers that torch has by the same name, and whose states it names."""
+    """The optimizers that torch has under the same name."""
     theirs = _torch().optim
     return {name: cls for name, cls in CLASSES.items() if cls.torch_names and hasattr(theirs, name)}
 
 
 @cache
 def torch_defaults(name: str) -> Mapping[str, Any]:
-    """The options of the torch optimizer of this name, as it is installed, and their defaults."""
+    """The options of the torch optimizer of this name in the installed version, with their defaults."""
     torch = _torch()
     return getattr(torch.optim, name)([torch.empty(0, device="cpu")]).defaults  # type: ignore[no-any-return]
 
 
 def ours_alone(cls: type[Optimizer]) -> dict[str, Any]:
-    """The options that torch's class of this name has not, and their defaults here, which are torch's way."""
+    """The options that torch's class of this name does not have, with our defaults, which match torch's behaviour."""
     theirs = torch_defaults(cls.__name__)
-    shared = {*theirs, "state_dtype", "min_8bit_size"}  # the last two say how states are stored, as tensors' dtypes do
+    shared = {*theirs, "state_dtype", "min_8bit_size"}  # the last two only say how states are stored
     return {name: own.default for name, own in cls.options.items() if own.init and name not in shared}
 
 
 def _torchs(optimizer: Optimizer) -> type[Optimizer]:
-    """The class that torch has too; refuses what its optimizer has not."""
+    """The class that torch has, too. Refuses options that torch does not have."""
     classes = torch_classes()
     found = next((cls for cls in type(optimizer).__mro__ if classes.get(cls.__name__) is cls), None)
     if found is None:
         raise TypeError(
-            f"optimizer: expected one of {', '.join(classes)}, as torch has them, got {type(optimizer).__name__}"
+            f"optimizer: expected one of {', '.join(classes)}, which torch has, got {type(optimizer).__name__}"
         )
     for group in optimizer.param_groups:
         for name, value in ours_alone(found).items():
@@ -182,14 +182,14 @@ def _check_decoupled(where: str, cls: type[Optimizer], group: Mapping[str, Any])
 
 
 def _options(where: str, cls: type[Optimizer], group: Any, mine: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one of torch's groups, checked."""
+    """The checked options of a torch group."""
     _mapping(where, group)
     names = [name for name in cls.options if name in torch_defaults(cls.__name__) or name in _LATER]
     if missing := [name for name in names if name not in group and name not in _LATER]:
-        raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: missing: {missing}")
+        raise ValueError(f"{where}: not a group of torch.optim.{cls.__name__}: missing: {missing}")
     known = {name for other in torch_classes().values() for name in other.options}
     if foreign := sorted(group.keys() & known - cls.options.keys()):
-        raise ValueError(f"{where}: no group of torch.optim.{cls.__name__}: it has {foreign}")
+        raise ValueError(f"{where}: not a group of torch.optim.{cls.__name__}: it has {foreign}")
     given = {name: plain_value(group.get(name, cls.options[name].default)) for name in names}
     found = {name: cls.options[name].check(f"{where}: {name}", value) for name, value in given.items()}
     _check_decoupled(f"{where}['decoupled_weight_decay']", cls, {**mine, **found})
@@ -205,10 +205,10 @@ def _mapping(where: str, value: Any) -> Mapping[Any, Any]:
 def _exported(
     cls: type[Optimizer], steps: int, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any], p: np.ndarray
 ) -> dict[str, Any]:
-    """The state of a parameter as torch has it."""
+    """The state of a parameter in torch's form."""
     torch = _torch()
     numbers: dict[str, Any] = {"step": (np.float32 if steps <= _MAX_FLOAT32 else np.float64)(steps)}
-    dtype = np.finfo(checks.computed_in(p)).dtype  # into the parameter's, torch's load_state_dict would cast them
+    dtype = np.finfo(checks.computed_in(p)).dtype  # a real dtype; torch's load_state_dict casts numbers to it
     numbers |= {name: scalar.after(steps, values, dtype) for name, scalar in scalars_of(cls).items()}
     named = {theirs: _tensor(arrays[ours]) for ours, theirs in cls.torch_names.items() if ours in arrays}
     return {name: torch.tensor(numbers[name], device="cpu") for name in cls.torch_scalars} | named
@@ -217,7 +217,7 @@ def _exported(
 def _check_scalars(
     where: str, cls: type[Optimizer], state: Mapping[Any, Any], steps: int, values: Mapping[str, Any]
 ) -> None:
-    """Refuse a number that earlier options made another than those of now do: here these alone count."""
+    """Refuse a number that does not follow from the present options: here only these count, not earlier ones."""
     torch = _torch()
     for name, scalar in scalars_of(cls).items() if state else ():
         if name not in state:
@@ -228,7 +228,7 @@ def _check_scalars(
         if scalar.gathers and abs(found - expected) > 64 * max(precision, torch.finfo(torch.float32).eps):
             raise ValueError(
                 f"{where}[{name!r}]: expected {expected:.6g} after {steps} steps with these options, got {found:.6g}: "
-                f"they were others before; go on with fastadam.adapters.torch.{cls.__name__}, which keeps this number"
+                f"options were changed before; use fastadam.adapters.torch.{cls.__name__}, which keeps this number"
             )
 
 
@@ -239,7 +239,7 @@ def _converted(
     likes: Mapping[str, np.ndarray],
     first: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """The arrays of a parameter's state, by our names; where it has none, and for masters, what it begins with."""
+    """Our name -> array of a parameter's state. Without a state, and for masters, the first values are used."""
     made = {
         name: np.full_like(like, first.get(name, 0)) for name, like in likes.items() if not state or name == "master"
     }
@@ -249,7 +249,7 @@ def _converted(
 
 
 def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
-    """A tensor as an array, of the dtype of `like` where that holds each of its values."""
+    """A tensor as an array, in the dtype of `like` if that can hold all of its values."""
     torch = _torch()
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{where}: expected a tensor, got {type(tensor).__name__}")
@@ -272,7 +272,7 @@ def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
 
 
 def _tensor(array: np.ndarray) -> Any:
-    """An array as a tensor, in the same memory."""
+    """A tensor over the memory of an array."""
     torch = _torch()
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

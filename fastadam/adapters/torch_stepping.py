@@ -1,4 +1,4 @@
-"""`stepping` of torch's optimizers: parameters are stepped as autograd accumulates their gradients."""
+"""`stepping` for torch's optimizers: each parameter is stepped as soon as autograd has accumulated its gradient."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -11,7 +11,7 @@ from ..kernel._parts import Parts
 from ._tensors import Arrival, Block
 from .tensors import gradient
 
-#: torch's names for the functions that are called before and after steps: of all optimizers, and of one
+#: torch's names for hooks before and after steps: for all optimizers, and for one
 _HOOKS = {
     "before": ("_global_optimizer_pre_hooks", "_optimizer_step_pre_hooks"),
     "after": ("_global_optimizer_post_hooks", "_optimizer_step_post_hooks"),
@@ -19,14 +19,14 @@ _HOOKS = {
 
 
 class _Waiting:
-    """The hooks of a plan's tensors. Between blocks they are not among those that autograd calls."""
+    """The hooks of a plan's tensors. Autograd does not call them between blocks."""
 
     def __init__(self, plan: Any) -> None:
         self.plan, self.parts = plan, Parts(plan.plan)
         changed = torch.autograd.graph.increment_version
         self.hooks = [Arrival(self.parts, i, gradient, name, changed) for i, name in enumerate(plan.grad_names)]
         self.done = plan.plan.steps  #: the steps that each tensor had done when the block began
-        #: of each tensor that needs a gradient its hooks, by numbers, and the number and the hook that come among them
+        #: for each tensor that needs a gradient: its dict of hooks, and the number and the hook to put into it
         self.places: list[tuple[Any, int, Arrival]] = []
         self.all_need = all(p.requires_grad for p in plan.params)
         for p, hook in zip(plan.params, self.hooks, strict=True):
@@ -43,26 +43,26 @@ class _Waiting:
             hooks[number] = hook
 
     def end(self) -> None:
-        """The step is done by the tensors that were stepped, and by no other."""
+        """End the step. Only the tensors that were stepped have done it."""
         for hooks, number, _ in self.places:
             hooks.pop(number, None)
         self.parts.end()
 
     def still_fits(self, plan: Any) -> bool:
-        """Whether these are the hooks for another block of this plan."""
+        """Whether these hooks can serve another block with this plan."""
         return plan is self.plan and self.all_need and all(p.requires_grad for p in plan.params)
 
     def step_rest(self) -> None:
-        """Step by gradients from before the block, of tensors that got none in it."""
+        """Step the tensors that have a gradient from before the block, and got none within it."""
         for p, hook in zip(self.plan.params, self.hooks, strict=True):
             if p.grad is not None:
                 hook(p)
 
 
 class Stepping:
-    """Mixed in before a torch optimizer that is stepped by plans."""
+    """Mixin, placed before a torch optimizer, that adds `stepping`."""
 
-    _block: _Waiting | None = None  # while it lasts
+    _block: _Waiting | None = None  # the present block
     _waiting: _Waiting | None = None  # that of the last block
     _plan: Any
     _door: Any
@@ -71,27 +71,28 @@ class Stepping:
     state: Any
 
     def stepping(self) -> Block:
-        """A context manager: one step, within whose block each parameter is stepped as soon as its gradient is known.
+        """A context manager for one step. Within its block, each parameter is stepped as soon as its gradient is known.
 
-        ``with optimizer.stepping(): loss.backward()`` takes the place of ``loss.backward()``, ``optimizer.step()`` and
-        ``optimizer.zero_grad()``. When autograd has accumulated the gradient of a parameter, the parameter is stepped,
-        and its ``.grad`` is None again, so that the memory serves the next one. A parameter that has a gradient from
-        before, and gets none in the block, is stepped at the end of the block. The numbers are those of `step`.
+        ``with optimizer.stepping(): loss.backward()`` replaces ``loss.backward()``, ``optimizer.step()`` and
+        ``optimizer.zero_grad()``. When autograd has accumulated the gradient of a parameter, the parameter is stepped.
+        Then its ``.grad`` is set to None, so that the memory can be used again. A parameter with a gradient from before
+        the block, and none in the block, is stepped at the end of the block. The results are those of `step`.
 
         Raises
         ------
         RuntimeError
-            For what needs all gradients at once: a hook that is called before steps, a GradScaler. In the block, for
-            steps, loads and copies of the optimizer; by autograd, where it still needs what a parameter was before its
-            step, as for ``weight.detach()`` in the loss. At its end, for a tensor that needed no gradient when the
-            block began, and has one then: the others have done the step.
+            For anything that needs all gradients at once: a hook before steps, or a GradScaler. In the block, for
+            steps, loads and copies of the optimizer. From autograd, if it still needs the old value of a parameter, as
+            with ``weight.detach()`` in the loss. At the end, for a tensor that needed no gradient when the block began,
+            and has one now; the other tensors have then done the step.
         ValueError, RuntimeError
-            By a second backward pass in the block. Make all passes but the last before it: their sum is stepped then.
+            For a second backward pass in the block. Do all passes except the last before the block: their sum is
+            stepped.
 
         Notes
         -----
-        An exception, or an interrupt, ends the block: the parameters that were stepped before it have done the step.
-        Hooks that are called after steps are called at the end of the block, when gradients are None.
+        An exception or an interrupt ends the block. The parameters that were stepped before it have done the step.
+        Hooks after steps are called at the end of the block, when gradients are None.
 
         Examples
         --------
@@ -107,7 +108,7 @@ class Stepping:
         return Block(self._enter_block, self._leave_block)
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's."""
+        """As in torch."""
         self._need_no_block()
         return super().state_dict()  # type: ignore[misc,no-any-return]
 
@@ -158,7 +159,7 @@ class Stepping:
 
 
 def _refuse_strays(groups: list[dict[str, Any]]) -> None:
-    """Refuse gradients that are left: of tensors that were not waited for."""
+    """Refuse gradients that are left over, of tensors that had no hook."""
     for k, group in enumerate(groups):
         for i, p in enumerate(group["params"]):
             if p.grad is not None:
@@ -169,23 +170,23 @@ def _refuse_strays(groups: list[dict[str, Any]]) -> None:
 
 
 def _refuse_who_needs_all(optimizer: Any) -> None:
-    """Refuse what is to see, or to change, all gradients before the first parameter is stepped."""
+    """Refuse anything that reads or changes all gradients before the first parameter is stepped."""
     if _hooks("before", optimizer):
-        raise RuntimeError("stepping(): a hook waits to be called before steps, with all gradients; use step()")
+        raise RuntimeError("stepping(): a registered hook needs all gradients before the step; use step()")
     for name in ("grad_scale", "found_inf"):
         if getattr(optimizer, name, None) is not None:
             raise RuntimeError(f"stepping(): {name} is set, by a GradScaler, which needs all gradients; use step()")
 
 
 def _call_after(optimizer: Any) -> None:
-    """Let schedulers know of the step, and call the hooks that are called after steps."""
+    """Mark the step for schedulers, and call the hooks after steps."""
     optimizer._opt_called = True
     for hook in _hooks("after", optimizer):
         hook(optimizer, (), {})
 
 
 def _hooks(when: str, optimizer: Any) -> list[Callable[..., Any]]:
-    """The functions that are called then: those of one optimizer, and those of all."""
+    """The hooks of that time: those of one optimizer, and those of all."""
     of_all, own = _HOOKS[when]
-    module = import_module("torch.optim.optimizer")  # an attribute that torch takes away
+    module = import_module("torch.optim.optimizer")  # torch deletes the attribute torch.optim.optimizer
     return [*getattr(optimizer, own, {}).values(), *getattr(module, of_all, {}).values()]

@@ -1,3 +1,3 @@
-"""Generic machinery that knows no algorithm: plans, checks, and the rules made runnable.
-Imports nothing of fastadam but `rule` and `rules`.
+"""The machinery that knows no algorithm: plans, checks, and the kernels that run the rules.
+It imports only `rule` and `rules` from the rest of fastadam.
 """

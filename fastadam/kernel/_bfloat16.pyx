@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Sums of what processes send one another; and float32 numbers as the bits of bfloat16, in half the bytes."""
+"""Sums of arrays that processes exchange, and the conversion of float32 numbers to and from the bits of bfloat16."""
 
 from cython cimport floating
 from libc.stdint cimport uint16_t
@@ -7,11 +7,11 @@ from libc.stdint cimport uint16_t
 from ._codecs cimport BFLOAT16
 
 cdef enum:
-    CHUNK = 1024  # numbers decoded at a time
+    CHUNK = 1024  # how many numbers are decoded at a time
 
 
 def to_bfloat16(const float[::1] source, uint16_t[::1] bits):
-    """float32 numbers rounded to nearest even, as the bits of bfloat16."""
+    """Round float32 numbers to nearest even, and write the bits of bfloat16."""
     cdef Py_ssize_t n = source.shape[0]
     need_as_many(n, bits.shape[0])
     if n > 0:
@@ -36,7 +36,7 @@ def add_bfloat16(const uint16_t[::1] bits, float[::1] target):
 
 
 def add(const floating[::1] one, const floating[::1] other, floating[::1] target):
-    """Put the sums of two arrays, which may be it, into a third: as NumPy does, without its warnings."""
+    """Write the sum of two arrays into `target`, which may be one of them: like numpy.add, but without warnings."""
     cdef Py_ssize_t k, n = target.shape[0]
     need_as_many(n, one.shape[0])
     need_as_many(n, other.shape[0])

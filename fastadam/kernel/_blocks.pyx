@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""States of 8 bits: a contiguous array of bytes, as codecs.h lays out blocks of codes, in the order in which the
-elements of their parameter lie in memory. It says itself what its codes mean, so it is plain data.
+"""8-bit states: each is a contiguous array of bytes with the blocks of codes of codecs.h, in the memory order of its
+parameter. The blocks contain their scales, so the array is plain data.
 """
 
 cimport numpy as cnp
@@ -16,23 +16,23 @@ cdef extern from "denormals.h":
     uint64_t denormals_off() nogil
     void denormals_restore(uint64_t mode) nogil
 
-#: how many elements share a scale
+#: the number of elements that share a scale
 BLOCK = C_BLOCK
 
 
 def n_bytes(Py_ssize_t n):
-    """The bytes of n elements, a multiple of `BLOCK` or all."""
+    """The number of bytes of n elements, where n is a multiple of `BLOCK`, or the number of all elements."""
     return bytes_of_blocks(n)
 
 
 def clear(uint8_t[::1] state not None, bint non_negative):
-    """Have all elements be zero, in codes for numbers of both signs or of none."""
+    """Set all elements to zero, in codes with or without sign."""
     np.asarray(state)[...] = 0
     np.asarray(state)[1 :: C_BLOCK + BLOCK_HEAD] = non_negative
 
 
 def encode(uint8_t[::1] state not None, const float[::1] numbers not None):
-    """Round numbers to the nearest codes. What is below zero is zero where there are codes for no sign."""
+    """Round numbers to the nearest codes. Codes without sign store a negative number as zero."""
     cdef Py_ssize_t n = numbers.shape[0]
     cdef uint64_t mode
     need_bytes(state.shape[0], n)
@@ -44,7 +44,7 @@ def encode(uint8_t[::1] state not None, const float[::1] numbers not None):
 
 
 def decode(const uint8_t[::1] state not None, float[::1] numbers not None):
-    """What the codes mean."""
+    """Write the numbers that the codes stand for."""
     cdef Py_ssize_t n = numbers.shape[0]
     cdef uint64_t mode
     need_bytes(state.shape[0], n)

@@ -1,7 +1,7 @@
 cimport numpy as cnp
 from libc.stdint cimport uint64_t
 
-# codecs.h: a run of elements from memory to a tile and back, the sum of a tile's squares, and those of rows
+# the functions of codecs.h: load a run of elements into a tile, store it, sum the squares of a tile, and sum rows
 ctypedef void (*load_t)(Py_ssize_t n, const char* data, Py_ssize_t stride, void* tile) noexcept nogil
 ctypedef void (*store_t)(
     Py_ssize_t n, char* data, Py_ssize_t stride, const void* tile, uint64_t key, uint64_t place
@@ -11,10 +11,10 @@ ctypedef void (*add_t)(
     Py_ssize_t n, void* sums, const char* values, Py_ssize_t stride, const Py_ssize_t* row, Py_ssize_t count
 ) noexcept nogil
 
-cdef struct Codec:          # how numbers are stored
+cdef struct Codec:          # the storage of numbers
     Py_ssize_t itemsize
-    bint in_blocks          # of BLOCK elements each, in a contiguous array of bytes
-    bint plain              # as they are computed
+    bint in_blocks          # blocks of BLOCK elements, in a contiguous array of bytes
+    bint plain              # stored in the type of computation
     load_t load
     store_t store
 
@@ -22,9 +22,9 @@ cdef extern from "block.h":
     enum: BLOCK
     enum: BLOCK_HEAD
 
-cdef Codec FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64    # what is computed in float32
-cdef Codec WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE        # what is computed in float64
-cdef Codec BLOCKS, BLOCKS_NEAREST                                   # computed in float32, too
+cdef Codec FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64    # for computation in float32
+cdef Codec WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE        # for computation in float64
+cdef Codec BLOCKS, BLOCKS_NEAREST                                   # for computation in float32, too
 cdef squares_t squares32, squares64
 cdef add_t add32, add64
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""How numbers are loaded and stored: the functions of codecs.h, as the chosen instruction set has them."""
+"""The codecs, which load and store numbers: the functions of codecs.h, compiled for the chosen instruction set."""
 
 cimport numpy as cnp
 
@@ -7,7 +7,7 @@ cnp.import_array()
 
 
 def use_codecs(dict addresses):
-    """Take the functions of codecs.h from the instruction set that was chosen: their names and addresses."""
+    """Use the functions of codecs.h at these addresses: name -> address, for the chosen instruction set."""
     global FLOAT16, BFLOAT16, BFLOAT16_RANDOM, FLOAT32, FLOAT64, squares32, squares64, add32, add64
     global WIDE_FLOAT16, WIDE_BFLOAT16, WIDE_FLOAT32, DOUBLE, BLOCKS, BLOCKS_NEAREST
     FLOAT16 = codec(2, False, addresses["load_float16"], addresses["store_float16"])
@@ -32,12 +32,12 @@ cdef Codec codec(Py_ssize_t itemsize, bint plain, size_t load, size_t store):
 
 
 cdef Py_ssize_t bytes_of_blocks(Py_ssize_t n) noexcept nogil:
-    """The bytes of n elements in blocks: `n` a multiple of BLOCK, or all."""
+    """The number of bytes of n elements in blocks, where n is a multiple of BLOCK, or the number of all elements."""
     return n + (n + BLOCK - 1) // BLOCK * BLOCK_HEAD
 
 
 cdef const Codec* codec_of(int computed, cnp.ndarray array) noexcept:
-    """How the elements of an array are stored, where they are computed in the type `computed`.
+    """The codec for the elements of an array that are computed in the type `computed`.
 
     The array has passed `checks.array`, so any other type is bfloat16. Complex numbers are pairs of real ones.
     """

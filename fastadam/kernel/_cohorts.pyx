@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""Around a step: the scalars of each cohort, and the counts of the parameters that were stepped."""
+"""Before a step: the scalars of each cohort. After a step: the step counts of its parameters."""
 
 from libc.float cimport FLT_MIN
 from libc.math cimport fabs
@@ -13,7 +13,7 @@ from ._segments cimport Bundle, Cohort, Segment
 cdef int prepare_scalars(
     Layout layout, const int64_t* count, unsigned long long seed, double factor, double clip_value
 ) except -1:
-    """Every cohort's scalars of its next step: computed in float64, and rounded once for the float32 sweeps."""
+    """Compute the scalars of each cohort's next step in float64, and round them once for the float32 sweeps."""
     cdef Py_ssize_t i, k
     cdef int64_t t
     cdef Cohort* cohort
@@ -43,7 +43,7 @@ cdef int prepare_scalars(
 
 
 cdef void count_step(Layout layout, int64_t* count) noexcept:
-    """Count a step of the parameters that had gradients; where a cohort has others, it is split."""
+    """Count a step of the parameters that had gradients. A cohort with other parameters is split."""
     cdef Py_ssize_t i
     cdef bint is_split = False
     cdef Segment* segments = layout.job.segments

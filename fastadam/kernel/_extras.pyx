@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What a step does to its gradients, beside stepping by them: read from what a caller says, checked."""
+"""`Extras`: the arguments of a step after the gradients (scaling, clipping, skipping, zeroing), read and checked."""
 
 from cpython.bool cimport PyBool_Check
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
@@ -14,7 +14,7 @@ PLAIN = Extras(1.0, NO_NORM, INFINITY, INFINITY, False, False)
 cdef int read_extras(
     Extras* extras, double factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each
 ) except -1:
-    """Read what `checks.of_step` takes, in its order: in C what is beyond doubt, by that what is not."""
+    """Read the arguments of `checks.of_step`, in its order. Usual values are checked in C, others by that function."""
     cdef double scale = number(grad_scale), of_all = number(max_norm), of_each = number(max_norm_each)
     extras.clip_value = number(clip_value)
     if not (
@@ -37,13 +37,13 @@ cdef int read_extras(
 
 
 cdef int read_named(Extras* extras, double factor, dict named) except -1:
-    """The same, given by names."""
+    """The same for arguments by name."""
     grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each = checks.of_step(**named).values()
     return read_extras(extras, factor, grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each)
 
 
 cdef inline double number(value) noexcept:
-    """A float, infinity for None, and NaN for what only a closer look can tell."""
+    """A float as it is, infinity for None, and NaN for a value that `checks.of_step` has to check."""
     if value is None:
         return INFINITY
     return PyFloat_AS_DOUBLE(value) if PyFloat_CheckExact(value) else NAN

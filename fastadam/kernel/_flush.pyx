@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Rows that lag, of all parameters: when they make up for the steps that they missed, and what is noted of a step."""
+"""Rows that lag, of all parameters: when to apply the steps that they missed, and what to note about each step."""
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -14,13 +14,13 @@ cnp.import_array()
 
 
 cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) except -1:
-    """Have rows make up for the steps that they missed.
+    """Apply the steps that rows have missed.
 
-    With `all_rows`, those of all parameters. Else those of a parameter for which the step that comes has a gradient of
-    all rows, or for which `history` has no room for that step.
+    With `all_rows`, do so for the rows of all parameters. Otherwise, only for a parameter whose coming step has a
+    gradient of all rows, or whose `history` has no room for that step.
 
-    `numbers` may be a list, with an entry for each parameter: then the rows of these numbers alone make up, and none
-    where the entry is None. The caller has checked the numbers.
+    `numbers` may be a list with an entry for each parameter. Then only the rows of these numbers are updated, and no
+    rows if the entry is None. The caller has checked the numbers.
     """
     cdef Py_ssize_t i
     cdef Segment* segment
@@ -47,7 +47,7 @@ cdef int make_up_before(Layout layout, bint all_rows, numbers, int n_threads) ex
 
 
 cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n_threads) except -1:
-    """The same. `kept` is room for the segments as the step that comes needs them: they are put back at the end."""
+    """The same. `kept` has room for the segments as the coming step needs them. They are restored at the end."""
     cdef Py_ssize_t i, n_kept = 0
     cdef Segment* segment
     try:
@@ -71,7 +71,7 @@ cdef int make_up_all(Layout layout, Segment* kept, bint all_rows, numbers, int n
 
 
 cdef int have_make_up(Layout layout, Py_ssize_t i, Segment* kept, bint all_rows, numbers) except -1:
-    """Have those rows of a segment be worked on that are to make up, if any are; keep it as it was."""
+    """Set the rows of a segment to update as its work, if there are any. Store the old segment in `kept`."""
     cdef Segment* segment = &layout.job.segments[i]
     cdef bint had_rows = segment.rows.n >= 0
     cdef bint is_behind = segment.visits is not NULL and must_make_up(segment, all_rows)
@@ -80,8 +80,8 @@ cdef int have_make_up(Layout layout, Py_ssize_t i, Segment* kept, bint all_rows,
         group(&segment.rows, <cnp.ndarray?> numbers[i], segment.n_rows, layout.names[i])
     kept[0] = segment[0]
     if is_behind and numbers is None:
-        segment.rows.n, segment.rows.row = segment.n_rows, NULL  # each, in order
-    elif is_behind:  # the rows of the last gradient are no longer known: others were grouped in their memory
+        segment.rows.n, segment.rows.row = segment.n_rows, NULL  # all rows, in order
+    elif is_behind:  # the rows of the last gradient are lost: others were grouped in their memory
         kept.rows.n = 0 if had_rows else -1
         kept.work = 0 if had_rows else kept.work
     segment.absent &= not is_behind
@@ -90,7 +90,7 @@ cdef int have_make_up(Layout layout, Py_ssize_t i, Segment* kept, bint all_rows,
 
 
 cdef inline void note_made_up(Segment* segment) noexcept:
-    """Note that the rows that were worked on, all or some, lag no longer."""
+    """Note that the updated rows, all or some, do not lag any more."""
     cdef Py_ssize_t k
     if segment.rows.row is NULL:
         segment.visits[segment.n_rows] = 0
@@ -112,7 +112,7 @@ cdef void make_up_range(
 
 
 cdef void note_step(Layout layout, Py_ssize_t first, Py_ssize_t last) noexcept:
-    """Note the scalars of the step of the segments first … last that comes, for the rows that it leaves out."""
+    """Note the scalars of the coming step of the segments first … last, for the rows that it leaves out."""
     cdef Py_ssize_t i
     cdef Segment* segment
     for i in range(first, last):
@@ -121,7 +121,7 @@ cdef void note_step(Layout layout, Py_ssize_t first, Py_ssize_t last) noexcept:
             segment.keeps_denormals = layout.job.keeps_denormals
         if segment.visits is not NULL and not segment.absent:
             _lag.note_step(segment, scalars_of(&layout.job, segment))
-    layout.job.keeps_denormals = True  # outside of the ranges, each of which sees to its own mode: `sweep_apart`
+    layout.job.keeps_denormals = True  # for code outside of the ranges; each range sets its own mode (`sweep_apart`)
 
 
 cdef void end_step(Layout layout) noexcept:
@@ -136,7 +136,7 @@ cdef void end_step(Layout layout) noexcept:
 
 
 cdef void forget(Layout layout) noexcept:
-    """Note that no row lags, whatever it missed."""
+    """Note that no row lags. Missed steps are dropped."""
     cdef Py_ssize_t i
     cdef Segment* segment
     for i in range(layout.job.n_segments if layout.logs is not None else 0):

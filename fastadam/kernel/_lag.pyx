@@ -1,10 +1,10 @@
 # cython: language_level=3, cdivision=True
-"""Rows that lag. A step of some rows leaves all others as they are. Before a row is stepped again, it makes up for the
-steps of zero gradient that it missed. `_flush` has all rows make up, or some on demand.
+"""Rows that lag. A step of some rows does not change the other rows. Before such a row is stepped again, the steps with
+zero gradient that it has missed are applied. `_flush` does this for all rows, or for some rows on demand.
 
-`visits` has the steps that each row has done. Its last number says whether any row may lag; if none does, the others
-mean nothing. `history` has the scalars of the last steps, in the type that the parameter is computed in, and whether
-each step kept denormals. So a step that is made up for has the bits of the one that was missed.
+`visits` has the number of steps that each row has done. Its last number says whether any row may lag; if not, the other
+numbers have no meaning. `history` has the scalars of the last steps, in the type in which the parameter is computed,
+and whether each step kept denormals. So a step that is applied later gives the same bits.
 """
 
 from libc.float cimport DBL_MAX, DBL_MIN, FLT_MAX, FLT_MIN
@@ -22,16 +22,16 @@ cdef extern from "denormals.h":
 
 cdef enum:
     N_PROBES = 8
-    MAX_SCALARS = 32        # of a rule whose steps are known to fade
-    EVERY = 8               # so many steps it is looked whether a row's parameters still move
+    MAX_SCALARS = 32        # the most scalars of a rule whose steps are known to fade
+    EVERY = 8               # after each 8 steps, it is checked whether a row's parameters still move
 
-#: how many steps' scalars are kept
+#: the number of steps whose scalars are kept
 globals()["HISTORY"] = <int> HISTORY
 
-cdef double[PYTHON_STRIP] ZEROS  # static: they are that
+cdef double[PYTHON_STRIP] ZEROS  # zero, since it is static
 
-#: parameters on which a step of a built-in rule is tried, with zeros for states and gradient. If it moves none of them,
-#: it moves none that `is_common`. The last two are the largest of the dtype
+#: parameters on which a step of a built-in rule is tried, with zeros for states and gradient. If the step moves none of
+#: them, it moves no parameter that `is_common`. The last two are set to the largest numbers of the dtype
 cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 
 
@@ -39,7 +39,7 @@ cdef double[N_PROBES] PROBES = [0.0, 1.0, -1.0, 1e-3, -0.37, 1e3, 0.0, 0.0]
 
 
 cdef void note_step(Segment* segment, const void* scalars) noexcept:
-    """Note the step for the rows that it leaves out. A step of all rows leaves out none, so nothing is noted."""
+    """Note the coming step for the rows that it leaves out. A step of all rows leaves out none, so nothing is noted."""
     cdef char* record = record_of(segment, segment.done)
     cdef Py_ssize_t k
     if segment.rows.n < 0:
@@ -65,7 +65,7 @@ cdef void note_step(Segment* segment, const void* scalars) noexcept:
 
 
 cdef void know_history(Segment* segment) noexcept:
-    """Find what is known of a parameter just laid out: `oldest`, `rests_since` and `fades_since`."""
+    """Find `oldest`, `rests_since` and `fades_since` of a parameter that was just laid out."""
     cdef Py_ssize_t k
     segment.knows_history = True
     segment.oldest = segment.rests_since = segment.fades_since = segment.done
@@ -82,12 +82,13 @@ cdef void know_history(Segment* segment) noexcept:
 
 
 cdef inline char* record_of(Segment* segment, int64_t steps) noexcept nogil:
-    """Where `history` has the step that comes after so many."""
+    """The place in `history` of the step after `steps` steps."""
     return segment.history + steps % HISTORY * (segment.n_scalars + 1) * segment.itemsize
 
 
 cdef bint moves_at_rest(Segment* segment, int64_t steps) noexcept:
-    """Whether the step after so many may change elements whose gradient and states are zeros: it is tried on some."""
+    """Whether the step after `steps` steps may change elements whose gradient and states are zero. It is tried on some.
+    """
     cdef double[MAX_OPERANDS * N_PROBES] numbers
     cdef void* arrays[MAX_OPERANDS]
     cdef double[N_PROBES] before
@@ -118,10 +119,10 @@ cdef bint moves_at_rest(Segment* segment, int64_t steps) noexcept:
 
 
 cdef bint fades(Segment* segment, int64_t steps) noexcept:
-    """Whether the step after so many moves each element of zero gradient less than the step before it did.
+    """Whether the step after `steps` steps moves each element of zero gradient less than the step before it did.
 
-    Less means by at least a hundredth: no error of rounding is as large. Among denormals one is: steps that kept them
-    do not fade.
+    Less means at least one percent less: no rounding error is as large. Among denormals a rounding error may be as
+    large, so steps that kept denormals do not fade.
     """
     cdef double[MAX_SCALARS] last, next
     cdef int k
@@ -142,7 +143,7 @@ cdef inline double scalar_of(Segment* segment, const char* record, int k) noexce
 
 
 cdef inline bint kept_denormals(Segment* segment, int64_t steps) noexcept nogil:
-    """Whether the step after so many kept them."""
+    """Whether the step after `steps` steps kept denormals."""
     return scalar_of(segment, record_of(segment, steps), segment.n_scalars) != 0
 
 
@@ -161,7 +162,7 @@ cdef bint are_zeros(const char* memory, Py_ssize_t n_bytes) noexcept nogil:
 
 
 cdef void make_up(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer) noexcept nogil:
-    """Have the elements begin … end of the rows that are worked on make up for the steps that they missed."""
+    """Apply the missed steps to the elements begin … end of the rows that are the segment's work."""
     cdef Strip strip, one
     cdef int k
     one.n_runs = 1
@@ -174,7 +175,7 @@ cdef void make_up(Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, 
 
 
 cdef void make_up_run(Job* job, Segment* segment, Strip* strip, char* buffer) noexcept nogil:
-    """The same of one run, which lies in one row."""
+    """The same for one run, which is part of one row."""
     cdef int64_t k = segment.visits[number_of(segment, strip.runs[0].row)]
     cdef uint64_t mode
     cdef bint keeps_denormals
@@ -192,15 +193,15 @@ cdef void make_up_run(Job* job, Segment* segment, Strip* strip, char* buffer) no
 
 
 cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept nogil:
-    """Make all steps after the `first` so many, of a run that is swept where it lies.
+    """Do all steps from number `first` on, for a run that is swept in place.
 
-    If the steps fade, and one has moved no parameter of the run, no later one will: those change the states alone.
+    If the steps fade, and one has moved no parameter of the run, later ones will not either: they only change states.
     """
     cdef void* arrays[MAX_OPERANDS]
     cdef double[PYTHON_STRIP] before
     cdef Py_ssize_t n_bytes = run.n * segment.itemsize
     cdef uint64_t mode = denormals_off()
-    cdef bint keeps_denormals = False  # as the mode is now
+    cdef bint keeps_denormals = False  # the present mode
     cdef sweep_t sweep = segment.sweep
     cdef bint looks
     cdef int i
@@ -214,7 +215,7 @@ cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept n
             denormals_restore(mode)
             if not keeps_denormals:
                 denormals_off()
-            sweep = segment.sweep  # what moved none as zero may move some as denormal, and the other way
+            sweep = segment.sweep  # in the other mode, a step may move parameters again
         looks = (k - first) % EVERY == EVERY - 1 and k + 1 >= segment.fades_since and sweep is not segment.idle
         if looks:
             memcpy(before, arrays[0], n_bytes)
@@ -225,7 +226,7 @@ cdef void make_up_in_place(Segment* segment, Run* run, int64_t first) noexcept n
 
 
 cdef bint rests(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
-    """Whether all states of a run are zeros, and all its parameters are such as the probes speak for."""
+    """Whether all states of a run are zero, and the result of the probes holds for all its parameters."""
     cdef Operand* operand
     cdef void* p
     cdef int k
@@ -246,5 +247,5 @@ cdef bint rests(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
 
 
 cdef inline bint is_common(double x, double least, double most) noexcept nogil:
-    """Whether reading and storing a number leaves it as it is: it is no denormal, not -0, not infinite, no NaN."""
+    """Whether reading and storing a number does not change it: it is not denormal, -0, infinite or NaN."""
     return least <= fabs(x) <= most or (x == 0 and not signbit(x))

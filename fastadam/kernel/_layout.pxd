@@ -6,8 +6,8 @@ from ._segments cimport N_PACKED, Bundle, Cohort, Extent, Job, Segment, fading_t
 ctypedef void (*scalars_t)(double t, const double* hyper, double* out) noexcept nogil
 
 cdef enum:
-    FACTOR = 0              # places of what a step brings, rules.OF_THE_STEP: in front of a group's hyper-parameters
-    CLIP_VALUE = 1          # and, as rules.prepare takes them, of the step's scalars
+    FACTOR = 0              # the places of rule.OF_THE_STEP: before a group's hyper-parameters,
+    CLIP_VALUE = 1          # and, in the order of rule.prepare, before the step's scalars
     N_OF_THE_STEP = 2
 
 cdef class Kernel:
@@ -22,10 +22,10 @@ cdef class Kernel:
     cdef bint is_built_in
 
 cdef inline Py_ssize_t bytes_of(Segment* segment) noexcept:
-    """What a step moves of a segment, about: of rows, which lie apart, all operands count."""
+    """About how many bytes of a segment a step moves. For rows, which are scattered, all operands count."""
     return segment.work * segment.itemsize * (1 if segment.rows.n < 0 else segment.n_operands)
 
-cdef struct Block:          # memory that is kept for the next layout
+cdef struct Block:          # memory that the next layout uses again
     char* memory
     size_t size
     size_t used
@@ -38,17 +38,17 @@ cdef class Layout:
     cdef Py_ssize_t n_cohorts
     cdef int max_scalars
     cdef char* scalars          # of all cohorts in float64, of all segments, of all cohorts in float32
-    cdef Extent* extents        # of parameters and states, sorted, those that meet joined
+    cdef Extent* extents        # of parameters and states: sorted, and joined where they overlap
     cdef Py_ssize_t n_extents
-    cdef Block heads, pieces    # where bundles, cohorts and segments lie, and what hangs on segments
-    cdef list held              # what is to stay alive: of each group its kernel, then each parameter and its states
-    cdef list names, listed     # the parameters', and these themselves
-    cdef list logs              # of each parameter the arrays `visits` and `history`, or None; None where none has
-    cdef bint compiled          # no kernel is Python
-    cdef bint is_cut            # the tiles are those of what is to be worked on
-    cdef list doubtful          # numbers of gradients whose extent meets that of an array that is written
-    cdef dict converted         # arrays made of gradients that are none, by number, kept alive for the step
-    cdef bint grads_apart       # whether these gradients were seen to be apart from one another
+    cdef Block heads, pieces    # memory of bundles, cohorts and segments; memory of the parts of segments
+    cdef list held              # references that keep alive: each group's kernel, then each parameter and its states
+    cdef list names, listed     # the names of the parameters, and the parameters
+    cdef list logs              # for each parameter the arrays `visits` and `history`, or None; None if none has them
+    cdef bint compiled          # whether no kernel is a Python function
+    cdef bint is_cut            # whether the tiles are those of the present work
+    cdef list doubtful          # numbers of gradients whose extent overlaps that of an array that is written
+    cdef dict converted         # number of a gradient -> an array made from it, kept alive for the step
+    cdef bint grads_apart       # whether these gradients are known not to overlap each other
 
     cdef int make(self, list groups, list names, origins, logs) except -1
     cdef int take_heads(self, list groups) except -1

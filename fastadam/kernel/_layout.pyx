@@ -1,8 +1,8 @@
 # cython: language_level=3, cdivision=True
-"""A layout: the arrays of one plan, checked once, as segments cut into tiles.
+"""`Layout`: the checked arrays of one plan, as segments cut into tiles.
 
-It is made in two passes. The first checks each array, in C where that is beyond doubt and by `checks` where not, and
-counts the memory that is needed; the second fills it. All memory is in two blocks, which the next layout uses again.
+It is made in two passes. The first checks each array (usual ones in C, others by `checks`), and counts the memory that
+is needed. The second fills this memory. All memory is in two blocks, which the next layout uses again.
 """
 
 cimport cython
@@ -23,11 +23,11 @@ cnp.import_array()
 
 
 cdef class Kernel:
-    """A rule made runnable: its sweeps and step scalars, as addresses of C functions or as Python functions.
+    """A rule's sweeps and its function of scalars, as addresses of C functions or as Python functions.
 
-    `sweeps` maps the dtypes "float32" and "float64" to addresses; `scalars` is one; `packed` has those of the packed
-    sweeps, or 0, `idle` those of its fading and idle sweeps. Python functions take their place in `python`: a pair
-    ``(sweep(scalars, *arrays), scalars(t, hyper))``. `owner` is kept alive.
+    `sweeps` maps the dtypes "float32" and "float64" to addresses. `scalars` is an address. `packed` has the addresses
+    of the packed sweeps, or 0. `idle` has those of its fading and of its idle sweeps. Alternatively `python` has a pair
+    of Python functions, ``(sweep(scalars, *arrays), scalars(t, hyper))``. `owner` is kept alive.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ cdef class Kernel:
 
 
 def is_built_in(rule):
-    """Whether a rule is one of this library's, not a user's own."""
+    """Whether a rule belongs to this library, and is not a user's own."""
     return COMPILED.get(rule.name) is rule
 
 
 cdef int reserve(Block* block, size_t size) except -1:
-    """Have a block of so many bytes, zeros, none of them used."""
+    """Make the block have `size` unused bytes, all zero."""
     if size > block.size:
         PyMem_Free(block.memory)
         block.size = 0
@@ -73,7 +73,7 @@ cdef int reserve(Block* block, size_t size) except -1:
 
 
 cdef inline void* take(Block* block, size_t count, size_t size) noexcept:
-    """The next of its bytes; `padded` says how many."""
+    """Take the next bytes of the block. `padded` says how many."""
     cdef char* memory = block.memory + block.used
     block.used += padded(count, size)
     return memory
@@ -85,7 +85,7 @@ cdef inline size_t padded(size_t count, size_t size) noexcept:
 
 @cython.final
 cdef class Layout:
-    """The arrays of one plan, as segments, extents and tiles: filled by `make`, emptied by `clear`."""
+    """The arrays of one plan, as segments, extents and tiles. `make` fills it, and `clear` empties it."""
 
     def __cinit__(self):
         memset(&self.job, 0, sizeof(Job))
@@ -111,7 +111,7 @@ cdef class Layout:
         self.grads_apart = False
 
     cdef int make(self, list groups, list names, origins, logs) except -1:
-        """Check the arrays of all groups and lay them out; after an error, `clear` is to be called."""
+        """Check the arrays of all groups, and lay them out. After an error the caller must call `clear`."""
         cdef Py_ssize_t i
         self.held, self.names = [], names
         self.compiled, self.is_cut = True, False
@@ -130,10 +130,10 @@ cdef class Layout:
         self.note_extents()
         return 0
 
-    # The first pass: what has a fixed size, and the checks.
+    # The first pass: the structures of fixed size, and the checks.
 
     cdef int take_heads(self, list groups) except -1:
-        """The memory of bundles, segments and cohorts: as many cohorts as there could be."""
+        """Take the memory of bundles, segments and cohorts, for the greatest possible number of cohorts."""
         cdef Py_ssize_t i, n_segments = 0, n_params
         cdef Kernel kernel
         cdef size_t size = padded(len(groups), sizeof(Bundle))
@@ -217,7 +217,7 @@ cdef class Layout:
         self.job.n_elements = first_of(segment, self.job.n_elements) + segment.n
         return 0
 
-    # The second pass: what hangs on the segments.
+    # The second pass: the structures whose size depends on the segments.
 
     cdef int take_pieces(self) except -1:
         cdef Py_ssize_t i, n_operands, n_written = 0, n_empty = 0, n_tiles = self.job.n_elements // TILE + 1
@@ -233,14 +233,14 @@ cdef class Layout:
         if self.n_bundles + n_written != len(self.held):
             raise RuntimeError("the lists of states were changed while they were laid out")
         self.n_extents = n_written - n_empty
-        reserve(&self.pieces, size + padded(2 * n_written + 1, sizeof(Extent)))  # what sorts them needs as many again
+        reserve(&self.pieces, size + padded(2 * n_written + 1, sizeof(Extent)))  # sorting needs twice the room
         self.job.tile_segment = <Py_ssize_t*> take(&self.pieces, n_tiles, sizeof(Py_ssize_t))
         self.job.sums = <double*> take(&self.pieces, self.n_slots(), 2 * sizeof(double))
         self.extents = <Extent*> take(&self.pieces, 2 * n_written + 1, sizeof(Extent))
         return 0
 
     cdef int fill_segment(self, Py_ssize_t i) except -1:
-        """Where a segment's operands lie."""
+        """Set the operands of a segment."""
         cdef Segment* segment = &self.job.segments[i]
         cdef cnp.ndarray p = <cnp.ndarray> segment.p, array
         cdef int k, ndim = most_axes(segment), n_operands = segment.n_operands + segment.has_master
@@ -258,7 +258,7 @@ cdef class Layout:
         segment.whole = i
         segment.own_scalars = <double*> self.scalars + (self.job.n_segments + i) * self.max_scalars
         set_operand(segment, segment.n_operands if segment.has_master else 0, p, segment.shape)
-        set_operand(segment, 1, p, segment.shape)  # the layout that a gradient most likely has
+        set_operand(segment, 1, p, segment.shape)  # a gradient probably has the layout of its parameter
         segment.operands[1].data = NULL
         for k in range(2, segment.n_operands + segment.has_master):
             array = self.held[segment.held + k - 1]
@@ -274,7 +274,7 @@ cdef class Layout:
         return 0
 
     cdef void choose_packed(self, Segment* segment) noexcept:
-        """Choose the packed sweep that steps the operands where they lie, if there is one, once a gradient fits it."""
+        """Choose the packed sweep that can step the operands in place, if any. The gradient is checked later."""
         cdef const Codec* own = segment.operands[segment.n_operands if segment.has_master else 0].codec
         cdef int k, number = packing(own, codec_of_states(segment), segment.has_master)
         if segment.others_direct:
@@ -286,7 +286,7 @@ cdef class Layout:
             segment.packed, segment.packed_gradient = segment.all_packed[number], own
 
     cdef int set_logs(self, logs) except -1:
-        """Where rows that lag make up for steps of zero gradient: of each parameter ``(visits, history)``, or None."""
+        """Set the logs of rows that lag: ``(visits, history)`` for each parameter, or None."""
         cdef Py_ssize_t i
         cdef Segment* segment
         for i in range(self.job.n_segments):
@@ -299,8 +299,8 @@ cdef class Layout:
         return 0
 
     cdef int set_origins(self, origins) except -1:
-        """Of which parameter each segment is a part, and how many elements of that stand before it: so that random
-        bits are those that the whole parameter would have."""
+        """Set the whole parameter that each segment is a part of, and the number of its elements before the segment.
+        Then the random bits are those of the whole parameter."""
         cdef Py_ssize_t i
         if len(origins) != self.job.n_segments:
             raise ValueError(f"origins: expected {self.job.n_segments}, one a parameter, got {len(origins)}")
@@ -309,7 +309,7 @@ cdef class Layout:
         return 0
 
     cdef void cut(self) noexcept:
-        """Put what is to be worked on of all segments in a line, and cut that into tiles."""
+        """Put the work of all segments in a row, and cut the row into tiles."""
         cdef Py_ssize_t k, tile = 0
         cdef Segment* segment
         if self.is_cut:
@@ -326,7 +326,7 @@ cdef class Layout:
                 tile += 1
 
     cdef void cut_whole(self) noexcept:
-        """The same for all elements of all segments, whatever the last step brought."""
+        """The same for all elements of all segments, independent of the last step."""
         cdef Py_ssize_t i
         for i in range(self.job.n_segments):
             self.job.segments[i].rows.n = -1
@@ -334,18 +334,18 @@ cdef class Layout:
         self.cut()
 
     cdef void set_work(self, Segment* segment, Py_ssize_t n) noexcept:
-        """Have so many elements of a segment worked on, once it is cut."""
+        """Set the number of elements of a segment to work on. The caller then calls `cut`."""
         self.is_cut &= segment.work == n
         segment.work = n
 
     cdef int note_extents(self) except -1:
-        """Note the addresses that a step writes; refuse arrays that share memory."""
+        """Note the addresses that a step writes. Refuse arrays that share memory."""
         cdef Py_ssize_t i, n = 0
         cdef int which = 0
         cdef bint meet = False
         cdef Segment* segment
         cdef Extent* last
-        while n < self.n_extents:  # all parameters, then all first states, …: arrays of a kind were made in turn
+        while n < self.n_extents:  # all parameters, then all first states, …: arrays of one kind often lie in order
             for i in range(self.job.n_segments):
                 segment = &self.job.segments[i]
                 if which != 1 and which < segment.n_operands + segment.has_master:
@@ -374,10 +374,10 @@ cdef class Layout:
             names += [f"a state of {self.names[i]}"] * (segment.n_operands - 2 + segment.has_master)
         return names
 
-    # What others ask of it.
+    # Methods for other modules.
 
     cdef void form_cohorts(self, const int64_t* steps) noexcept:
-        """Have parameters of a bundle that have done equally many steps share their scalars."""
+        """Let the parameters of a bundle with equal step counts share their scalars."""
         cdef Py_ssize_t b, i, k, begin
         cdef Bundle* bundle
         cdef Cohort* cohort
@@ -402,7 +402,7 @@ cdef class Layout:
                 self.job.segments[i].cohort = &self.cohorts[k]
 
     cdef int need_buffers(self, int n_threads) except -1:
-        """Have buffers for that many threads: a layout is only ever asked for one number of them."""
+        """Make buffers for `n_threads`. All calls for a layout have the same number."""
         if self.job.buffers is NULL:
             self.job.buffers = <char*> PyMem_Malloc(n_threads * MAX_OPERANDS * CHUNK * sizeof(double))
             if self.job.buffers is NULL:
@@ -410,7 +410,7 @@ cdef class Layout:
         return 0
 
     cdef Py_ssize_t n_slots(self) noexcept:
-        """How many sums of squares there may be: see `_tiles.slot`."""
+        """The greatest number of sums of squares; see `_tiles.slot`."""
         return self.job.n_elements // TILE + 1 + self.job.n_segments
 
     cdef list written(self):
@@ -424,16 +424,16 @@ cdef class Layout:
         return arrays
 
     cdef list params(self):
-        """The parameters: a list that is made when it is first asked for."""
+        """The list of the parameters, made at the first call."""
         cdef Py_ssize_t i
         if self.listed is None:
             self.listed = [<object> self.job.segments[i].p for i in range(self.job.n_segments)]
         return self.listed
 
     cdef bint meets_written(self, char* low, char* high) noexcept:
-        """Whether a range of addresses meets the extent of an array that a step writes."""
+        """Whether a range of addresses overlaps the extent of an array that a step writes."""
         cdef Py_ssize_t first = 0, last = self.n_extents, middle
-        while first < last:  # the first extent that ends behind `low`
+        while first < last:  # find the first extent that ends after `low`
             middle = (first + last) // 2
             if self.extents[middle].high <= low:
                 first = middle + 1
@@ -443,7 +443,7 @@ cdef class Layout:
 
 
 cdef const Codec* codec_of_states(Segment* segment) noexcept:
-    """The codec that all states of a segment have, NULL where they differ. No states do with any."""
+    """The codec of all states of a segment, or NULL if they differ. Without states it is BFLOAT16_RANDOM."""
     cdef int k
     for k in range(3, segment.n_operands):
         if segment.operands[k].codec != segment.operands[2].codec:
@@ -452,7 +452,7 @@ cdef const Codec* codec_of_states(Segment* segment) noexcept:
 
 
 cdef int packing(const Codec* own, const Codec* states, bint has_master) noexcept:
-    """The number of the packed sweep for a parameter and states that are stored so; N_PACKED where there is none."""
+    """The number of the packed sweep for a parameter and states with this storage; N_PACKED if there is none."""
     if own == &FLOAT32 and states == &BFLOAT16_RANDOM:
         return STATES_IN_16
     if own == &BFLOAT16 and states == &BFLOAT16_RANDOM:
@@ -461,12 +461,12 @@ cdef int packing(const Codec* own, const Codec* states, bint has_master) noexcep
 
 
 cdef inline Py_ssize_t first_of(Segment* segment, Py_ssize_t end) noexcept:
-    """Where a segment begins behind another one: blocks where tiles may be cut."""
+    """Where a segment begins after another one. Blocks begin where tiles may be cut."""
     return (end + BLOCK - 1) // BLOCK * BLOCK if segment.in_blocks and segment.work > 0 else end
 
 
 cdef inline int most_axes(Segment* segment) noexcept:
-    """The axes that a segment may have: of a complex parameter one more than that has."""
+    """The greatest number of axes of a segment: for a complex parameter one more than the parameter has."""
     return segment.p_ndim + segment.is_complex
 
 
@@ -475,7 +475,7 @@ cdef inline Py_ssize_t n_reals(Segment* segment, cnp.ndarray p) noexcept:
 
 
 cdef inline bint is_usual(array) noexcept:
-    """Whether this is beyond doubt an array that can be written in place: contiguous, of float32 or float64."""
+    """Whether this is clearly an array that can be written in place: contiguous, of float32 or float64."""
     if not cnp.PyArray_CheckExact(array):
         return False
     cdef int typenum = cnp.PyArray_TYPE(<cnp.ndarray> array)

@@ -1,7 +1,7 @@
 # cython: language_level=3, cdivision=True
-"""The norms of gradients, over all of them and of each, and what brings a gradient down to one of its own.
+"""The norms of gradients, over all of them and of each, and the clipping of each gradient by its own norm.
 
-Squares are added up in twice the precision, and in the order of the plan: norms are the same for any number of threads.
+Squares are summed in twice the precision, in the order of the plan, so norms do not depend on the number of threads.
 """
 
 cimport numpy as cnp
@@ -20,7 +20,7 @@ cnp.import_array()
 
 include "clip_factors.pxi"  # of rule.py, by setup.py
 
-cdef enum:                  # exponents of what is squared where squares of float64 vanish or overflow, and sums of them
+cdef enum:                  # exponents of the scale for numbers whose squares would under- or overflow
     LEAST = -700
     LARGEST = 600
 
@@ -29,9 +29,10 @@ cdef Squares NOTHING = Squares(0.0, 0.0, LEAST)
 
 
 cdef int measure(Layout layout, int n_threads, exchange, bint each, Squares* total) except -1:
-    """Sum the squares of all gradients, and of each where that is asked for, in its segments.
+    """Sum the squares of all gradients. With `each`, also write the sum of each parameter into its segments.
 
-    With an exchange, over all processes: a parameter may have parts in several, and several segments in one.
+    With an exchange, the sums are over all processes. A parameter may have parts in several processes, and several
+    segments in one process.
     """
     cdef Py_ssize_t i
     cdef Segment* segment
@@ -57,7 +58,7 @@ cdef int measure(Layout layout, int n_threads, exchange, bint each, Squares* tot
 
 
 cdef void add_all(Layout layout, Squares* total) noexcept:
-    """Add up the squares of all gradients, which are measured."""
+    """Add up the squares of all gradients, after they were measured."""
     cdef Py_ssize_t i
     total[0] = NOTHING
     for i in range(layout.job.n_segments):
@@ -66,7 +67,7 @@ cdef void add_all(Layout layout, Squares* total) noexcept:
 
 
 cdef int measure_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
-    """Sum the squares of each gradient, first … last. Those too small or too large to be squared are read again."""
+    """Sum the squares of each gradient first … last. Gradients too small or too large to be squared are read again."""
     cdef Job* job = &layout.job
     cdef bint again = False
     cdef Py_ssize_t i
@@ -98,7 +99,7 @@ cdef void collect(Job* job, Segment* segment) noexcept:
 
 
 cdef bint rescale(Segment* segment) noexcept:
-    """Whether the gradient is to be squared at another scale, which it has then: squares of float32 never are."""
+    """Whether the gradient must be squared at another scale, which is then set. float32 never needs this."""
     cdef double high = segment.squares.high
     if segment.itemsize == 4 or segment.absent or segment.work == 0 or SMALL <= high <= LARGE:
         return False
@@ -107,7 +108,7 @@ cdef bint rescale(Segment* segment) noexcept:
 
 
 cdef void add(Squares* total, const Squares* more) noexcept:
-    """Add a sum of squares to another, at the larger of both scales: it has room for all that there can be."""
+    """Add a sum of squares to another, at the larger of both scales, at which no sum overflows."""
     cdef Squares other = more[0]
     cdef double exponent = max(total.exponent, other.exponent)
     bring_to(total, exponent)
@@ -122,7 +123,7 @@ cdef void bring_to(Squares* squares, double exponent) noexcept:
 
 
 cdef void add_parts(Squares* total, double high, double low) noexcept:
-    """high + low added, the rounding error of the high part kept in the low one; what is not finite stays that."""
+    """Add high + low. The rounding error of the high part goes to the low part. A sum that is not finite stays so."""
     cdef double sum = total.high + high, part = sum - total.high
     total.low += (total.high - (sum - part)) + (high - part) + low
     total.high = sum
@@ -131,13 +132,13 @@ cdef void add_parts(Squares* total, double high, double low) noexcept:
 
 
 cdef double norm(const Squares* squares) noexcept:
-    """The root of a sum of squares, of the numbers as they were."""
+    """The square root of a sum of squares, without its scale."""
     return ldexp(sqrt(squares.high + squares.low), <int> squares.exponent)
 
 
 cdef void clip_each(Layout layout, Py_ssize_t first, Py_ssize_t last, double factor, double max_norm) noexcept:
-    """Give the segments first … last scalars of their own, by which the gradient of each, times `factor`, has a norm of
-    `max_norm` at most."""
+    """Give each segment first … last its own scalars, so that its gradient times `factor` has a norm of at most
+    `max_norm`."""
     cdef Py_ssize_t i
     cdef Segment* segment
     cdef Cohort* cohort
@@ -155,4 +156,4 @@ cdef void clip_each(Layout layout, Py_ssize_t first, Py_ssize_t last, double fac
             memcpy(segment.own_scalars, cohort.scalars64, n_scalars * sizeof(double))
             (<double*> segment.own_scalars)[FACTOR] = own
         segment.keeps_denormals = layout.job.keeps_denormals or fabs(own) < FLT_MIN
-    layout.job.keeps_denormals = True  # outside of the ranges
+    layout.job.keeps_denormals = True  # for code outside of the ranges

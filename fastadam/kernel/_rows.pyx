@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""`Rows`: a gradient of some rows of a parameter. And how rows of one number are brought together."""
+"""`Rows`: a gradient of some rows of a parameter, and how rows of the same number are grouped."""
 
 cimport cython
 cimport numpy as cnp
@@ -12,41 +12,41 @@ from . import checks
 cnp.import_array()
 
 cdef enum:
-    QUICK = 4096            # so many numbers are grouped sooner than the GIL is released and taken again
-    MOST = 1 << 30          # rows of values
-    HANDS = 8               # to which rows are dealt out
+    QUICK = 4096            # grouping at most so many numbers takes less time than releasing the GIL
+    MOST = 1 << 30          # the most rows of values
+    HANDS = 8               # the number of parts that rows are dealt out to
 
 
 @cython.final
 cdef class Rows:
-    """The gradient of a parameter that is zero in all but some rows: the numbers of these rows, and their values.
+    """A gradient that is zero in most rows of a parameter: the numbers of the other rows, and their values.
 
     Parameters
     ----------
     index : array of int, of shape (k,)
-        The number of each row along the parameter's first axis, from 0. A number may come several times: rows of one
-        number are summed first, in the order given.
+        The number of each row along the parameter's first axis, from 0. A number may occur several times. Rows of the
+        same number are summed first, in the order given.
     values : array, of shape (k, …)
-        The gradient of each of these rows, of the shape of a parameter's row. Dtype and memory layout may be any that
-        a gradient can have.
+        The gradient of each of these rows. Each has the shape of a row of the parameter. Dtype and memory layout may
+        be any that a gradient can have.
 
     Attributes
     ----------
     index : array of int64
     values : array
-        An array that was given is kept, not copied; so is an `index` that is contiguous and of int64. A step reads
-        what they hold then.
+        Arrays are kept, not copied; an `index` only if it is contiguous and of int64. A step reads their contents at
+        that time.
 
     Raises
     ------
     TypeError, ValueError
-        For an index of other things than whole numbers, or of another length than the values. The step looks whether
-        both fit the parameter: it refuses a number out of range before anything is touched.
+        For an index that is not of whole numbers, or whose length is not that of the values. The step checks both
+        against the parameter, and refuses a number out of range before anything is touched.
 
     Notes
     -----
-    ``Rows`` may stand wherever a gradient may. The option `rows` of a group says what a step does to all other rows.
-    Norms are taken of the summed rows. Rows are summed in float32, and in float64 for parameters of float64 and
+    ``Rows`` may take the place of any gradient. The option `rows` of a group says what a step does to the other rows.
+    Norms are those of the summed rows. Rows are summed in float32, or in float64 for parameters of float64 and
     complex128.
 
     Examples
@@ -85,10 +85,10 @@ cdef class Rows:
 
 
 cdef bint is_plain(index) noexcept:
-    """Whether this is an array as numbers of rows are read: one axis of int64, one behind the other."""
+    """Whether this array can be read directly as numbers of rows: one axis, contiguous, int64."""
     return (
         cnp.PyArray_CheckExact(index)
-        and cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(<cnp.ndarray> index))  # of C's types more than one may be int64
+        and cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(<cnp.ndarray> index))  # several types of C may be int64
         and cnp.PyArray_ITEMSIZE(<cnp.ndarray> index) == sizeof(int64_t)
         and cnp.PyArray_NDIM(<cnp.ndarray> index) == 1
         and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> index)
@@ -96,7 +96,7 @@ cdef bint is_plain(index) noexcept:
 
 
 cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows, name) except -1:
-    """Bring rows of one number together; a number that is none of the `n_rows` of this parameter is refused."""
+    """Group rows of the same number. A number outside of the `n_rows` of this parameter is refused."""
     if not is_plain(index):
         raise ValueError(
             f"gradient of {name}: index: its dtype or shape was changed, to {checks.shown(index)}; make new Rows"
@@ -124,7 +124,7 @@ cdef int group(Grouped* rows, cnp.ndarray index, Py_ssize_t n_rows, name) except
 
 
 cdef int need_memory(Grouped* rows, Py_ssize_t n, Py_ssize_t n_slots) except -1:
-    """Memory for n rows, and for what finds their numbers."""
+    """Ensure memory for n rows, and for the hash table of their numbers."""
     cdef size_t size = (4 * n + 1) * sizeof(int64_t) + (n + n_slots) * sizeof(int32_t)
     if size > rows.size:
         PyMem_Free(rows.memory)
@@ -177,7 +177,7 @@ cdef Py_ssize_t group_into(
 cdef void spread(Grouped* rows, int64_t* found) noexcept nogil:
     """Lay out the different numbers, whose counts are in `order`. Leave in `found` where the rows of each begin.
 
-    Numbers that come often mostly come early in a batch. So all are dealt out in turn: no thread gets all of those.
+    Frequent numbers mostly come early in a batch. Numbers are dealt out in turn, so that no thread gets all of those.
     """
     cdef Py_ssize_t first, k, place = 0, end = 0
     for first in range(HANDS):

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""Segments: where the elements of their operands lie, in which order, and between which addresses."""
+"""Segments: the places of their operands' elements in memory, the order of these, and their ranges of addresses."""
 
 cimport numpy as cnp
 from libc.string cimport memcpy
@@ -13,13 +13,13 @@ from . import checks
 cnp.import_array()
 
 cdef enum:
-    ALONE = 16              # rows of fewer elements are gathered: a call for each would take longer
+    ALONE = 16              # rows of fewer elements are gathered, since a call for each row would take longer
 
 
 def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
-    """A new array of p's shape, its elements in the order in which p's lie in memory.
+    """A new array with p's shape and p's memory order.
 
-    Its dtype is what p is computed in, unless given; `allocate(shape, dtype)` brings the memory.
+    Its default dtype is that in which p is computed. `allocate(shape, dtype)` makes the memory.
     """
     cdef Py_ssize_t order[MAX_DIMS]
     cdef int k
@@ -31,7 +31,7 @@ def state_like(cnp.ndarray p, dtype=None, allocate=np.zeros):
 
 
 cdef void memory_order(cnp.ndarray p, Py_ssize_t* axes) noexcept:
-    """p's axes from the slowest to the fastest in memory; C order where strides do not tell."""
+    """p's axes from the slowest to the fastest in memory. For equal strides, C order."""
     cdef int k, place
     cdef Py_ssize_t stride
     for k in range(cnp.PyArray_NDIM(p)):
@@ -45,13 +45,13 @@ cdef void memory_order(cnp.ndarray p, Py_ssize_t* axes) noexcept:
 
 
 cdef inline Py_ssize_t reach(cnp.ndarray p, Py_ssize_t axis) noexcept:
-    """How far apart the neighbours on this axis are; 0 where there are none."""
+    """The distance of neighbours on this axis; 0 if there are none."""
     cdef Py_ssize_t stride = cnp.PyArray_STRIDE(p, <int> axis)
     return 0 if cnp.PyArray_DIM(p, <int> axis) <= 1 else -stride if stride < 0 else stride
 
 
 cdef void fill_axes(Segment* segment, cnp.ndarray p) noexcept:
-    """The axes of a segment: those of p that have more or less than one element, and that of complex numbers."""
+    """Set the axes of a segment: those of p whose length is not 1, and an axis for complex numbers."""
     cdef int k
     for k in range(segment.p_ndim):
         segment.p_shape[k] = cnp.PyArray_DIM(p, k)
@@ -67,7 +67,7 @@ cdef void fill_axes(Segment* segment, cnp.ndarray p) noexcept:
 
 
 cdef void fill_row(Segment* segment) noexcept:
-    """What one row of the first axis is: how many elements, and how many of them lie one behind the other."""
+    """Set the shape of one row of the first axis, its number of elements, and how many of them are consecutive."""
     cdef int k
     segment.inner = 1
     for k in range(segment.ndim - 1, -1, -1):
@@ -83,19 +83,19 @@ cdef void fill_row(Segment* segment) noexcept:
 
 
 cdef void set_operand(Segment* segment, int which, cnp.ndarray array, Py_ssize_t* shape) noexcept:
-    """Where the elements of an operand lie, in the order of the segment's axes, and how they are stored.
+    """Set an operand: the strides of its elements in the order of the segment's axes, and their storage.
 
-    `shape` is the segment's; or that of one row, for an array of any number of them.
+    `shape` is that of the segment, or that of one row for an array with any number of rows.
     """
     cdef Operand* operand = &segment.operands[which]
-    cdef Py_ssize_t next_stride = 0  # what would continue the faster axes; 0 while there is none
+    cdef Py_ssize_t next_stride = 0  # the stride that would continue the faster axes; 0 if there are none
     cdef bint is_first = True
     cdef int k
     operand.data, operand.shape = cnp.PyArray_BYTES(array), shape
     operand.codec = codec_of(segment.typenum, array)
     operand.uniform = True
     operand.step = operand.codec.itemsize
-    if operand.codec.in_blocks:  # it has one axis of its own
+    if operand.codec.in_blocks:  # an array of bytes has its own, single axis
         operand.contiguous = True
         return
     for k in range(segment.ndim - 1, -1, -1):
@@ -118,25 +118,25 @@ cdef void set_operand(Segment* segment, int which, cnp.ndarray array, Py_ssize_t
 
 
 cdef bint note_directness(Segment* segment) noexcept:
-    """Note whether the gradient, too, is read where it lies; whether buffers may be needed."""
+    """Note whether the gradient, too, is read in place. Return whether buffers may be needed."""
     cdef Operand* operand = &segment.operands[1]
     segment.direct = segment.others_direct and operand.direct and segment.rows.n < 0
     segment.packs = segment.packed is not NULL
     if segment.rows.n < 0:
         segment.packs = segment.packs and operand.in_place and operand.codec == segment.packed_gradient
-    else:  # their sums are as they are computed
+    else:  # the sums of rows have the dtype of computation
         segment.packs = segment.packs and segment.packed_gradient.plain
         segment.rows_alone = segment.inner >= ALONE and (segment.others_direct or segment.packs)
     return not segment.direct
 
 
 cdef Extent extent_of(Segment* segment, int which) noexcept:
-    """The addresses between which an operand's elements lie."""
+    """The range of addresses of an operand's elements."""
     return extent_at(segment, &segment.operands[which], segment.operands[which].data)
 
 
 cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
-    """The same, if the operand lay at `data`."""
+    """The same as if the operand were at `data`."""
     cdef Extent extent = Extent(data, data + operand.codec.itemsize)
     cdef Py_ssize_t far
     cdef int k
@@ -153,9 +153,9 @@ cdef Extent extent_at(Segment* segment, Operand* operand, char* data) noexcept:
 
 
 cdef void sort_extents(Extent* extents, Extent* spare, Py_ssize_t n) noexcept:
-    """Sort by `low`: merge the runs that are sorted already, two at a time, until there is one.
+    """Sort by `low`: merge sorted runs, two at a time, until there is one.
 
-    Arrays that were made one after another mostly lie so, and there are few runs.
+    Arrays that were made one after another mostly lie in that order in memory, so there are few runs.
     """
     cdef Py_ssize_t first, middle, last, i, k, at
     while run_end(extents, 0, n) < n:

@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""Deferred signals: what must be whole is run while the handlers that are Python functions stand aside."""
+"""`deferred_signals`: a block during which no Python signal handler runs, so that no interrupt can come within it."""
 
-import _signal  # without signal's functions in Python, within which handlers could run
+import _signal  # not signal, whose functions are in Python, so that handlers could run within them
 from _thread import get_ident
 from threading import main_thread
 
@@ -15,12 +15,13 @@ SIGNALS = sorted(_signal.valid_signals())
 
 
 cdef class deferred_signals:
-    """A context manager: signals that come within the block are handled when it is over.
+    """A context manager: signals that arrive within the block are handled after it.
 
-    Python runs handlers in the main thread alone, between two lines of Python. So there, those that are Python
-    functions stand aside, within the block, for one that notes the signal. What a handler raises then, as
-    KeyboardInterrupt, is raised at the end of the block, from the block's own error if it has one. In other threads
-    and in sub-interpreters, where no handlers run, nothing is done. Blocks may nest; an object serves one block.
+    Python runs handlers only in the main thread, between two instructions. There, handlers that are Python functions
+    are replaced within the block by one that notes the signal. At the end of the block they are restored and called.
+    If a handler then raises, for example KeyboardInterrupt, that is raised from the block's own error, if it has one.
+    In other threads and in sub-interpreters no handlers run, so nothing is done. Blocks may be nested. An object serves
+    one block.
     """
 
     cdef dict aside, came
@@ -29,7 +30,7 @@ cdef class deferred_signals:
         self.aside, self.came = {}, {}
 
     def note(self, int number, frame):
-        """The handler that stands in."""
+        """The handler that notes a signal."""
         self.came[number] = frame
 
     def __enter__(self):
@@ -37,7 +38,7 @@ cdef class deferred_signals:
             return self
         try:
             self.stand_aside()
-        except BaseException as error:  # of a handler that ran before it stood aside
+        except BaseException as error:  # from a handler that ran before it was replaced
             self.end(error)
             raise
         return self
@@ -68,7 +69,8 @@ cdef class deferred_signals:
         return 0
 
     cdef int put_back(self) except -1:
-        """And call those whose signals came. (Another such signal would be told to set_wakeup_fd's reader, too.)"""
+        """Restore the handlers, and call those whose signals have arrived. (Sending the signals again would also notify
+        the reader of set_wakeup_fd.)"""
         cdef object raised = None
         for number, handler in self.aside.items():
             while _signal.getsignal(number) is not handler:
@@ -87,7 +89,7 @@ cdef class deferred_signals:
 
 
 cdef int set_handler(int number, handler) except -1:
-    """What Python calls at a signal, and nothing else."""
+    """Set the Python function for a signal, and change nothing else of its disposition."""
     cdef disposition_t kept
     disposition_read(number, &kept)
     _signal.signal(number, handler)

@@ -1,8 +1,9 @@
 # cython: language_level=3, cdivision=True
-"""Strips: the elements of a segment that a sweep takes at a time. They are loaded into a buffer, swept, and stored
-back; operands that lie as the sweep wants them are swept in place.
+"""Strips: the elements of a segment that a sweep steps at a time. They are loaded into a buffer, swept, and stored
+back. Operands that already have the storage that the sweep needs are swept in place.
 
-For a gradient that is an array, a strip is one run of elements. For one of some rows it is a row, or parts of several.
+If the gradient is an array, a strip is one run of elements. If it has only some rows, a strip is a row, or parts of
+several rows.
 """
 
 cimport numpy as cnp
@@ -24,14 +25,14 @@ ctypedef fused word:        # a number, as bits
     uint64_t
 
 cdef enum:
-    AHEAD = 4               # rows that are on their way from memory while one is stepped
+    AHEAD = 4               # how many rows ahead of the stepped one are fetched from memory
 
 
-# ---------------------------------------------------------------- which elements
+# ---------------------------------------------------------------- the elements of a strip
 
 
 cdef void cut_strip(Segment* segment, Py_ssize_t begin, Py_ssize_t end, bint whole, Strip* strip) noexcept nogil:
-    """The first strip of the elements begin … end that are worked on. Of an array it may be the `whole` of them."""
+    """The first strip of the work's elements begin … end. For an array it may be all of them (`whole`)."""
     cdef Py_ssize_t most = PYTHON_STRIP if segment.sweep is NULL else STRIP, n, row, within
     cdef Run* run = strip.runs
     if segment.rows.n < 0:
@@ -58,7 +59,7 @@ cdef void cut_strip(Segment* segment, Py_ssize_t begin, Py_ssize_t end, bint who
 cdef inline Py_ssize_t take_run(
     Segment* segment, Py_ssize_t row, Py_ssize_t within, Py_ssize_t most, Run* run
 ) noexcept nogil:
-    """The run that begins with element `within` of a row that is worked on. Return how long it is."""
+    """The run that begins with element `within` of a row of the work. Return its length."""
     cdef Py_ssize_t behind
     run.row, run.within = row, within
     row = number_of(segment, row)
@@ -73,12 +74,12 @@ cdef inline Py_ssize_t take_run(
 
 
 cdef Py_ssize_t number_of(Segment* segment, Py_ssize_t row) noexcept nogil:
-    """The number of a row that is worked on. If all rows are, a row's place is its number."""
+    """The number of a row of the work. If all rows are the work, the place of a row is its number."""
     return segment.rows.row[row] if segment.rows.row is not NULL else row
 
 
 cdef inline void fetch_ahead(Segment* segment, Run* run) noexcept nogil:
-    """Have memory bring a row that comes soon. Rows lie anywhere, so no processor foresees where."""
+    """Prefetch a row that comes soon. Rows may be anywhere in memory, so no processor can predict them."""
     cdef Py_ssize_t row = run.row + AHEAD
     cdef Operand* operand
     cdef int k
@@ -99,7 +100,7 @@ cdef inline void fetch_ahead(Segment* segment, Run* run) noexcept nogil:
 cdef void step_strip(
     Job* job, Segment* segment, Strip* strip, const void* scalars, uint64_t noise, void* gradient, char* buffer
 ) noexcept nogil:
-    """Step a strip by these scalars. Its gradient is used, unless another of as many numbers is given."""
+    """Step a strip with these scalars. By default its own gradient is used; `gradient` may be another of equal size."""
     cdef void* arrays[MAX_OPERANDS]
     cdef int k
     if gradient is NULL:
@@ -128,7 +129,7 @@ cdef void step_strip(
 cdef inline void step_packed(
     Segment* segment, Run* run, const void* scalars, uint64_t noise, void* gradient
 ) noexcept nogil:
-    """Step a run by the sweep that decodes and encodes what it reads and writes."""
+    """Step a run with the packed sweep, which decodes what it reads and encodes what it writes."""
     cdef void* arrays[MAX_OPERANDS]
     cdef uint64_t keys[MAX_OPERANDS]
     cdef int k
@@ -142,10 +143,10 @@ cdef inline void step_packed(
 cdef void sweep_in_python(
     Job* job, Segment* segment, cnp.npy_intp n, void** arrays, const void* scalars
 ) noexcept with gil:
-    """The same by a function in Python, with arrays that view these. Its exception is kept. After one, nothing is
-    called any more."""
+    """The same with a Python function, for arrays that view these. An exception is kept, and then nothing is called any
+    more."""
     cdef Kernel kernel = <Kernel> segment.cohort.bundle.kernel
-    cdef bint is_float = segment.itemsize == 4  # rounded before, where no denormal was zero yet
+    cdef bint is_float = segment.itemsize == 4  # the scalars were rounded before denormals counted as zero
     cdef int k
     if job.failed is not NULL:
         return
@@ -160,12 +161,12 @@ cdef void sweep_in_python(
 
 
 cdef uint64_t noise_of(uint64_t seed, uint64_t steps) noexcept nogil:
-    """What decides the random bits of a parameter's next step, given the mixed seed and the steps that it has done."""
+    """The seed of the random bits in a parameter's next step, from the mixed seed and the number of its steps."""
     return mixed(seed + steps)
 
 
 cdef inline uint64_t key_of(Segment* segment, int which, uint64_t noise) noexcept nogil:
-    """The key of the random bits of an operand that is a state. Two states share a key but for its lowest bit."""
+    """The key of the random bits of a state. Each two states share a key, except for its lowest bit."""
     return mixed(noise + segment.whole * MAX_OPERANDS + which // 2) & ~<uint64_t> 1 | which % 2
 
 
@@ -173,7 +174,7 @@ cdef inline uint64_t key_of(Segment* segment, int which, uint64_t noise) noexcep
 
 
 cdef void* gradient_of(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
-    """The gradient of a strip, as it is computed: where it lies, or in the buffer."""
+    """The gradient of a strip, in the type of computation: in place, or in the buffer."""
     cdef char* sums = buffer + CHUNK * sizeof(double)
     cdef Grouped* rows = &segment.rows
     cdef Operand* values = &segment.operands[1]
@@ -190,7 +191,7 @@ cdef void* gradient_of(Segment* segment, Strip* strip, char* buffer) noexcept no
 
 
 cdef void sum_rows(Segment* segment, Run* run, char* sums) noexcept nogil:
-    """Sum the values of one row's run, in the order in which they were given."""
+    """Sum the values of one row's run, in the given order."""
     cdef Grouped* rows = &segment.rows
     cdef Operand* values = &segment.operands[1]
     cdef add_t add = add32 if segment.itemsize == 4 else add64
@@ -207,7 +208,7 @@ cdef void sum_rows(Segment* segment, Run* run, char* sums) noexcept nogil:
 
 
 cdef void leave_zeros(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
-    """Leave zeros in the gradient of a strip."""
+    """Set the gradient of a strip to zero."""
     cdef Grouped* rows = &segment.rows
     cdef Operand* operand = &segment.operands[1]
     cdef char* zeros = buffer + CHUNK * sizeof(double)
@@ -231,7 +232,7 @@ cdef void leave_zeros(Segment* segment, Strip* strip, char* buffer) noexcept nog
 
 
 cdef void exchange_strip(Segment* segment, int which, Strip* strip, char* buffer) noexcept nogil:
-    """Exchange a strip of two operands; a parameter is stored from its new master weight."""
+    """Exchange a strip of two operands. A parameter is then stored from its new master weight."""
     cdef char* one = buffer
     cdef char* other = buffer + which * CHUNK * sizeof(double)
     copy_in(segment, 0, strip, one)
@@ -251,7 +252,7 @@ cdef inline bint lies_as_swept(Segment* segment, int which, Strip* strip) noexce
 
 
 cdef inline void* view(Segment* segment, int which, Strip* strip, char* buffer) noexcept nogil:
-    """A strip of an operand, contiguous: itself, or loaded into the buffer."""
+    """A contiguous strip of an operand: in place, or loaded into the buffer."""
     cdef char* chunk = buffer + which * CHUNK * sizeof(double)
     if lies_as_swept(segment, which, strip):
         return segment.operands[which].data + strip.runs[0].at * segment.itemsize
@@ -260,7 +261,7 @@ cdef inline void* view(Segment* segment, int which, Strip* strip, char* buffer) 
 
 
 cdef void* parameter_of(Segment* segment, Strip* strip, char* buffer) noexcept nogil:
-    """The numbers that a step of a strip begins with, once the master weight has followed the parameter."""
+    """The numbers that a step of a strip starts from, after the master weight has followed the parameter."""
     cdef void* p = view(segment, 0, strip, buffer)
     if segment.has_master:
         let_master_follow(segment, strip, buffer, <uint32_t*> p)
@@ -270,10 +271,10 @@ cdef void* parameter_of(Segment* segment, Strip* strip, char* buffer) noexcept n
 
 
 cdef void let_master_follow(Segment* segment, Strip* strip, char* buffer, uint32_t* master) noexcept nogil:
-    """Where a parameter is not its master weight, rounded, others have changed it: the master weight becomes it.
+    """If a parameter differs from its rounded master weight, other code has changed it: copy it to the master weight.
 
-    A slot of the buffer holds two chunks of float32: the master's has room for its rounded bits, the parameter's for
-    what these bits and those of the parameter mean.
+    A slot of the buffer holds two chunks of float32. That of the master has room for its rounded bits. That of the
+    parameter has room for the numbers of these bits, and of the parameter's bits.
     """
     cdef Operand* operand = &segment.operands[segment.n_operands]
     cdef char* bits = buffer + CHUNK * sizeof(float)
@@ -296,7 +297,7 @@ cdef inline void copy_in(Segment* segment, int which, Strip* strip, char* chunk)
 
 
 cdef inline void copy_out(Segment* segment, int which, Strip* strip, char* chunk, uint64_t key) noexcept nogil:
-    """Store a strip of an operand; the key decides random bits."""
+    """Store a strip of an operand. The key is that of the random bits."""
     copy(segment, which, strip, chunk, True, key)
 
 
@@ -314,7 +315,7 @@ cdef inline void copy(
 
 
 cdef inline void copy_runs(Segment* segment, char* data, Strip* strip, char* chunk, bint out) noexcept nogil:
-    """The same for many short runs of an operand that is stored as it is computed: a call for each takes longer."""
+    """The same for many short runs of a plain operand, where a call for each run would take longer."""
     cdef int k
     for k in range(strip.n_runs):
         if segment.itemsize == 4:
@@ -336,7 +337,7 @@ cdef inline void copy_words(Py_ssize_t n, word* data, word* chunk, bint out) noe
 cdef void move(
     Segment* segment, Operand* operand, char* base, Py_ssize_t begin, Py_ssize_t n, char* chunk, bint out, uint64_t key
 ) noexcept nogil:
-    """Elements begin … begin + n of an operand that lies at `base`, run by run of its last axis or all at once."""
+    """Load or store elements begin … begin + n of an operand at `base`, all at once or in runs along its last axis."""
     cdef int last = segment.ndim - 1
     cdef Py_ssize_t row, run = n, step = operand.step
     cdef char* data = base + begin * step
@@ -362,7 +363,7 @@ cdef void move(
 
 
 cdef uint64_t mixed(uint64_t x) noexcept nogil:
-    """A number that has nothing to do with x, and the same one always (the finish of SplitMix64)."""
+    """A hash of x (the final mixing of SplitMix64)."""
     x += 0x9E3779B97F4A7C15ULL
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL

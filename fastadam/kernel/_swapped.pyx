@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The exchange of parameters and averages for the time of a block: `swapped`."""
+"""`swapped`: the exchange of parameters and averages for the duration of a block."""
 
 from . cimport _gradients, _tiles
 from ._cohorts cimport UNDER_WAY
@@ -10,19 +10,20 @@ from ._segments cimport Segment
 
 
 cdef class swapped:
-    """A context manager: within the block each parameter and the array that keeps its average have exchanged contents.
+    """A context manager: within the block, the contents of each parameter and of its average are exchanged.
 
-    ``follower.partners()``, called when nobody else can be inside, says for each group which operand that array is,
-    and gives the array for each parameter, None where there is none; operand 1 is the gradient, which it then is to be.
-    Where the two are not both stored as they are computed, an exchange would lose bits: the parameter (if the average
-    is the plan's parameter, what it is the average of) is copied aside, and only takes the average's numbers.
+    ``follower.partners()`` is called while the plan is held. It returns the operand number of the averages in each
+    group, and the array of each parameter's average, or None. Operand 1, the gradient, means that these arrays take the
+    place of gradients. If the dtype of one of the two is not that of computation, an exchange would lose bits. Then a
+    copy of the parameter is kept, and the parameter gets the rounded average. (For an `Average`, whose averages are the
+    plan's parameters, this concerns the model's array.)
 
-    The exchange back cannot fail. No interrupt can come between the exchange and the block: what follows it is C.
+    The exchange back cannot fail. No interrupt can come between the exchange and the block: only C code runs there.
     """
 
     cdef Follower follower
     cdef list places, others
-    cdef list aside             # what is copied aside: the array, its copy, whose numbers it takes
+    cdef list aside             # for each pair that cannot be exchanged: the array, its copy, and the average
     cdef bint exchanged, entered
 
     def __cinit__(self, Follower follower not None):
@@ -43,7 +44,7 @@ cdef class swapped:
             self.follower.plan.release()
 
     def __exit__(self, *error):
-        # The plan is not held: while it is SWAPPED, nobody comes further than to `hold`, and `close` changes no array.
+        # The plan is not held here: while it is SWAPPED, others can only `hold` it, and `close` changes no array.
         if not self.entered:
             raise RuntimeError("swapped(): was not entered")
         self.entered = False
@@ -65,7 +66,7 @@ cdef class swapped:
         return 0
 
     cdef int look(self) except -1:
-        """Say which segments are exchanged: those that are absent are not."""
+        """Mark the segments that are not exchanged as absent."""
         cdef Layout layout = self.follower.plan.layout
         cdef Py_ssize_t k, i
         cdef int which
@@ -73,7 +74,7 @@ cdef class swapped:
         aside = []
         if 1 in self.places:
             _gradients.admit(layout, self.others, self.follower.plan.n_threads)
-        layout.grads_apart = False  # it was told of those that were not absent
+        layout.grads_apart = False  # it holds only for the gradients that were not absent
         for k in range(layout.n_bundles):
             which = self.places[k]
             for i in range(layout.bundles[k].begin, layout.bundles[k].end):
@@ -98,7 +99,7 @@ cdef class swapped:
         return 0
 
     cdef int leave(self) except -1:
-        """Put back what was exchanged or copied aside; an error, of an array that was made read-only, comes last."""
+        """Undo the exchange, and restore copied arrays. An error (an array was made read-only) is raised at the end."""
         cdef Plan plan = self.follower.plan
         failed = None
         if self.exchanged:

@@ -1,6 +1,6 @@
 # cython: language_level=3, cdivision=True
-"""The work on a layout's tiles, by this thread and helpers: the sweep of all segments, the squares of their gradients,
-and the exchange of two operands.
+"""The work on a layout's tiles, by this thread and helper threads: the sweep of all segments, the squares of their
+gradients, and the exchange of two operands.
 """
 
 from cpython.ref cimport Py_DECREF
@@ -24,7 +24,7 @@ cdef uint64_t call_denormals_off() noexcept nogil:
 cdef void call_denormals_restore(uint64_t mode) noexcept nogil:
     denormals_restore(mode)
 
-#: addresses of functions that set the mode of the kernels for the calling thread, and put it back
+#: addresses of functions that set the kernels' floating-point mode for the calling thread, and restore it
 DENORMALS = (<size_t> &call_denormals_off, <size_t> &call_denormals_restore)
 
 cdef extern from "pool.h":
@@ -34,15 +34,15 @@ cdef extern from "pool.h":
     ) nogil
     void pool_expect(int helpers) nogil
 
-#: the most that a step uses: 1 where the build has no threads
+#: the most threads of a step: 1 if the build has no threads
 MAX_THREADS = POOL_MAX_HELPERS + 1
 
 cdef enum:
-    SHORT = 4096            # fewer elements are stepped sooner than the GIL is released and taken again
-    ALONE = 30_000          # a plan of fewer elements stays on the caller: what helpers could save is too little
-    LARGE = 1 << 20         # a plan with more bytes of parameters than this is worth waking sleeping helpers for
+    SHORT = 4096            # stepping fewer elements takes less time than releasing the GIL
+    ALONE = 30_000          # fewer elements are stepped by the calling thread alone: helpers would save too little
+    LARGE = 1 << 20         # with at least so many bytes of parameters, it is worth waking sleeping helpers
 
-#: the fewest elements that more than one thread steps
+#: the fewest elements for which more than one thread is used
 FEWEST_SHARED = ALONE
 
 
@@ -54,7 +54,7 @@ cdef int sweep(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) 
 
 
 cdef int run_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_threads) except -1:
-    """Work on the segments first … last, as they are cut; what a sweep in Python raises is raised."""
+    """Work on the segments first … last, as they are cut. An exception in a Python sweep is raised."""
     cdef Job* job = &layout.job
     if first >= last:
         return 0
@@ -70,9 +70,9 @@ cdef int run_segments(Layout layout, Py_ssize_t first, Py_ssize_t last, int n_th
 
 
 cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, int n_threads) except -1:
-    """Exchange what the parameters of the segments first … last hold with what another operand of each holds.
+    """Exchange the contents of the parameters of the segments first … last with those of operand `which`.
 
-    Both are stored as they are computed, so that no bit is lost. There are buffers for so many threads.
+    Both have the dtype of computation, so that no bit is lost. There must be buffers for `n_threads`.
     """
     cdef Job* job = &layout.job
     layout.cut_whole()
@@ -83,7 +83,7 @@ cdef int exchange(Layout layout, Py_ssize_t first, Py_ssize_t last, int which, i
 
 
 cdef int sum_squares(Layout layout, Py_ssize_t first, Py_ssize_t last, bint again, int n_threads) except -1:
-    """Sum the squares of the gradients first … last, in parts; `again`: of those that have another exponent than 0."""
+    """Sum the squares of the gradients first … last, in parts. With `again`, only of those whose exponent is not 0."""
     cdef Job* job = &layout.job
     cdef double* begin
     if first >= last:
@@ -105,19 +105,19 @@ cdef inline void begin_at(Job* job, Py_ssize_t first, Py_ssize_t last) noexcept:
 
 
 cdef void expect(Py_ssize_t n_elements, int n_threads) noexcept:
-    """Wake the helpers that sleep, for a step of so many elements of rows that comes when these are known."""
+    """Wake sleeping helpers for a step of about `n_elements` that comes soon, after its rows are grouped."""
     if n_elements * sizeof(float) >= LARGE:
         pool_expect(n_threads - 1)
 
 
 cdef double* slot(Job* job, Segment* segment, int64_t tile) noexcept nogil:
-    """Where the sum over the part of a segment on a tile is: of one part and the next, in the order of the plan,
-    the tile or the segment is the next one, or both."""
+    """The place of the sum over the part of a segment on a tile. From one part to the next, in the order of the plan,
+    the tile, the segment or both increase by one, so places are unique."""
     return &job.sums[2 * (tile + (segment - job.segments))]
 
 
 cdef int64_t n_tiles(Job* job) noexcept nogil:
-    """The number of tiles that hold the elements begin … end."""
+    """The number of tiles with the elements begin … end."""
     return (job.end + TILE - 1) // TILE - job.begin // TILE
 
 
@@ -131,7 +131,7 @@ cdef inline int call_run(Job* job, int n_threads) except -1:
 
 
 cdef void run(Job* job, int n_threads) noexcept nogil:
-    """Work on every tile: on this thread alone where there is little to do, else with helpers."""
+    """Work on every tile: on this thread alone if there is little to do, else with helpers."""
     cdef int64_t tile
     if n_threads > 1 and job.end - job.begin >= ALONE:
         pool_run(
@@ -161,7 +161,7 @@ cdef void work_on_tile(void* context, int worker, int64_t tile) noexcept nogil:
     if job.buffers is not NULL:
         buffer = job.buffers + <Py_ssize_t> worker * MAX_OPERANDS * CHUNK * sizeof(double)
     while begin < end:
-        begin = max(begin, segment.first)  # where blocks begin there may be a gap before it
+        begin = max(begin, segment.first)  # before a segment with blocks there may be a gap
         if begin < end and not segment.absent:
             job.work(job, segment, begin - segment.first, min(end - segment.first, segment.work), buffer, tile)
         begin = segment.first + segment.work
@@ -181,14 +181,14 @@ cdef inline void leave(bint keeps_denormals, uint64_t mode) noexcept nogil:
 cdef void sweep_range(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """Step those of a segment's elements begin … end by its cohort's scalars."""
+    """Step a segment's elements begin … end with its cohort's scalars."""
     sweep_by(scalars_of(job, segment), job, segment, begin, end, buffer)
 
 
 cdef void sweep_apart(
     Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer, int64_t tile
 ) noexcept nogil:
-    """The same, where segments have scalars of their own, or rows steps to make up for: each in its own mode."""
+    """The same if segments have their own scalars, or if rows have missed steps: each with its floating-point mode."""
     cdef uint64_t mode
     if segment.visits is not NULL and segment.rows.n >= 0:
         make_up(job, segment, begin, end, buffer)
@@ -200,7 +200,7 @@ cdef void sweep_apart(
 cdef inline void sweep_by(
     const void* scalars, Job* job, Segment* segment, Py_ssize_t begin, Py_ssize_t end, char* buffer
 ) noexcept nogil:
-    """In place where all operands are direct, or a packed sweep is there for them, else strip by strip."""
+    """Step in place if all operands are direct, or if there is a packed sweep for them; else strip by strip."""
     cdef Strip strip
     while begin < end:
         cut_strip(segment, begin, end, segment.direct or segment.packs, &strip)
@@ -222,7 +222,7 @@ cdef void exchange_range(
 
 
 cdef const void* scalars_of(Job* job, Segment* segment) noexcept nogil:
-    """The scalars of a segment's step, in the type that it is computed in."""
+    """The scalars of a segment's step, in the type of computation."""
     if job.clips_each:
         return segment.own_scalars
     return <const void*> segment.cohort.scalars32 if segment.itemsize == 4 else <const void*> segment.cohort.scalars64

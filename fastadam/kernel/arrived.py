@@ -1,4 +1,4 @@
-"""Arrays that came from another process read-only, as joblib maps large ones, are given memory that can be written."""
+"""Makes read-only arrays from another process writeable, such as the large ones that joblib maps into memory."""
 
 import weakref
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ import numpy as np
 
 
 def make_writeable(values: Iterable[Any]) -> None:
-    """Make those of these that are read-only arrays writeable, in place: each stays the object that it is, so that
-    whatever else holds it, a model beside its optimizer say, sees what is written."""
+    """Make the read-only arrays among these writeable, in place. Each stays the same object, so that others that refer
+    to it, such as the model of an optimizer, see what is written."""
     for array in values:
         if not isinstance(array, np.ndarray) or array.flags.writeable:
             continue
@@ -17,6 +17,6 @@ def make_writeable(values: Iterable[Any]) -> None:
             array.flags.writeable = True
             continue
         if not isinstance(array.base, np.ndarray):
-            weakref.finalize(array, id, array.base)  # views of the array, if there are any, look into the old memory
+            weakref.finalize(array, id, array.base)  # keeps the old memory alive for views of the array
         own: Any = np.array(array).__reduce__()[2]
-        array.__setstate__(own)  # as a pickle fills an array
+        array.__setstate__(own)  # gives the array new memory, as unpickling does

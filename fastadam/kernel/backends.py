@@ -1,4 +1,4 @@
-"""Makes a rule runnable: the build's compiled sweeps, Numba's, or NumPy's own functions.
+"""Makes a kernel from a rule: with sweeps that the build compiled, with sweeps of Numba, or with NumPy's functions.
 All run the same source, `fastadam.rules`, and give the same bits.
 """
 
@@ -14,7 +14,7 @@ from ..rule import Rule, finish, prepare
 from . import _codecs, _cpu, checks, literals, threads
 from ._layout import Kernel, is_built_in
 
-#: instruction sets from the most to the least demanding, each with the test of whether it runs here
+#: instruction sets from the most to the least demanding, each with a test whether this CPU has it
 _SUPPORTED: dict[str, Callable[[], bool]] = {
     "v4": _cpu.cpu_supports_v4,
     "v3": _cpu.cpu_supports_v3,
@@ -23,7 +23,7 @@ _SUPPORTED: dict[str, Callable[[], bool]] = {
 
 
 def available_isas() -> list[str]:
-    """The instruction sets that were built and that this CPU runs, the best first."""
+    """The instruction sets that were built and that this CPU has, the best first."""
     return [isa for isa, supported in _SUPPORTED.items() if isa in _cpu.BUILT_ISAS and supported()]
 
 
@@ -39,7 +39,7 @@ def _choose_isa() -> str:
 
 #: the instruction set in use: "v4", "v3" or "base"
 ISA = _choose_isa()
-# Only the chosen module is imported: even its initialisation may hold instructions that other CPUs lack.
+# Only the chosen module is imported: even its initialisation may use instructions that other CPUs lack.
 _MODULE = import_module(f"fastadam.kernel._sweeps_{ISA}")
 _SWEEPS: dict[str, tuple[int, int, int]] = _MODULE.ADDRESSES
 _MORE = {"packed": _MODULE.PACKED, "idle": _MODULE.IDLE}
@@ -47,7 +47,7 @@ _codecs.use_codecs(_MODULE.CODECS)
 
 
 def sweep_addresses(name: str) -> tuple[int, int, int]:
-    """Of a built-in rule: the addresses of its step's scalars, of its float32 and of its float64 sweep."""
+    """The addresses of a built-in rule's function of scalars, of its float32 sweep and of its float64 sweep."""
     return _SWEEPS[name]
 
 
@@ -90,7 +90,7 @@ def _numpy(rule: Rule) -> Kernel:
 
 
 def _on_arrays(rule: Rule) -> Callable[..., list[Any]]:
-    """The update of a user's own rule on arrays, which are to be to it what numbers are: values that do not change."""
+    """A user's update for arrays. It must not change its arguments, so it gets read-only views."""
     n_arrays, n_scalars = 2 + len(rule.states), len(rule.divided(range(rule.n_scalars))[1])
     of_dtype = {real: literals.typed(rule.update, real) for real in (np.float32, np.float64)}
 
@@ -98,7 +98,7 @@ def _on_arrays(rule: Rule) -> Callable[..., list[Any]]:
         arrays = [array.view() for array in given[:n_arrays]]
         for array in arrays:
             array.flags.writeable = False
-        # What cannot be written is, or views, an old value, and must outlast the writing of the other results.
+        # A read-only result is, or views, an old value. It is copied, since other results are written before it.
         results = of_dtype[given[0].dtype.type](*arrays, *given[n_arrays:])
         return [new if np.asarray(new).flags.writeable else np.array(new) for new in results]
 
@@ -117,14 +117,14 @@ BACKENDS: dict[str, Callable[[Rule], Kernel]] = {"cython": _cython, "numba": _nu
 
 
 def check(name: str, backend: Any) -> str:
-    """Refuse what is no backend's name."""
+    """Refuse a value that is not the name of a backend."""
     if not isinstance(backend, str) or backend not in BACKENDS:
         raise ValueError(f"{name}: expected one of {', '.join(BACKENDS)}, got {checks.shown(backend)}")
     return backend
 
 
 def kernel(rule: Rule, backend: str = "cython") -> Kernel:
-    """`rule`, runnable in `backend`; compiled once a process where the backend compiles, and gone with the rule."""
+    """The kernel of `rule` for `backend`. It is compiled at most once in a process, and deleted with the rule."""
     if backend not in rule.kernels:
         rule.kernels[backend] = BACKENDS[backend](rule)
     made: Kernel = rule.kernels[backend]
@@ -132,7 +132,7 @@ def kernel(rule: Rule, backend: str = "cython") -> Kernel:
 
 
 def describe() -> dict[str, Any]:
-    """What is in use here, for `python -m fastadam info` and for reports."""
+    """The settings in use, for `python -m fastadam info` and for reports."""
     try:
         numba = version("numba")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-/* How many elements a block of 8-bit codes has, and how many bytes of its own stand before them: see codecs.h. */
+/* The number of elements in a block of 8-bit codes, and the number of bytes before them: see codecs.h. */
 #ifndef FASTADAM_BLOCK_H
 #define FASTADAM_BLOCK_H
 

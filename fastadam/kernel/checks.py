@@ -1,5 +1,5 @@
-"""What arrays a step accepts, and the errors that say why not: before anything is touched.
-Each names the argument, what came, what is allowed, and the way out.
+"""The checks of arrays and arguments, with their errors, which are raised before anything is touched.
+Each message names the argument, what came, what is allowed, and what to do.
 """
 
 import math
@@ -9,34 +9,33 @@ from typing import Any
 
 import numpy as np
 
-#: dtypes of parameters and gradients, by name: bfloat16 comes from ml_dtypes, which need not be here
+#: the names of the dtypes of parameters and gradients; bfloat16 is that of ml_dtypes, which may be missing
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-#: the same by character, but for bfloat16: `dtype.name` takes longer than all else that is asked of an array
+#: their characters, without bfloat16: `dtype.name` takes longer than all other checks of an array
 _CHARS = "efdFD"
-#: a check takes the name and what came, and returns the value to keep or raises
+#: a check takes a name and a value, and returns the value to keep, or raises
 Check = Callable[[str, Any], Any]
 #: up to this many overlapping arrays are compared pair by pair, more by a mask of their bytes
 _FEW = 64
-#: an array of more numbers is told by its shape
+#: an array of more numbers is described by its shape
 _FEW_NUMBERS = 8
-#: library -> how what it keeps comes to be stepped
+#: library -> how to step its arrays or models
 _OF_LIBRARY = {
-    "torch": "; PyTorch's tensors and models are stepped and averaged by fastadam.adapters.torch, as by its "
-    "Adam(model.parameters())",
-    "jax": "; JAX's arrays never change: pytrees of them are stepped by fastadam.adapters.jax, as by its Adam(params); "
-    "or step a copy, numpy.array(x), and hand that to JAX again",
-    "tensorflow": "; step copies, numpy.array(x) or model.get_weights(), and write them back, x.assign(…) or "
+    "torch": "; for PyTorch's tensors and models use fastadam.adapters.torch, for example its Adam(model.parameters())",
+    "jax": "; JAX's arrays cannot be written: use fastadam.adapters.jax, for example its Adam(params), or step a copy, "
+    "numpy.array(x), and pass the copy to JAX",
+    "tensorflow": "; step copies, numpy.array(x) or model.get_weights(), and write them back with x.assign(…) or "
     "model.set_weights(…)",
-    "mlx": "; step a copy, numpy.array(x), and hand it back as mlx.core.array(…)",
-    "cupy": "; it lies in a GPU's memory: step a copy, cupy.asnumpy(x), and write it back by x.set(…)",
-    "pandas": "; step the array that .to_numpy(copy=True) gives",
-    "polars": "; step the array that .to_numpy(writable=True) gives",
-    "sklearn": "; scikit-learn's perceptrons are trained within fastadam.adapters.sklearn.accelerated()",
+    "mlx": "; step a copy, numpy.array(x), and convert it back with mlx.core.array(…)",
+    "cupy": "; it is in the memory of a GPU: step a copy, cupy.asnumpy(x), and write it back with x.set(…)",
+    "pandas": "; step the array from .to_numpy(copy=True)",
+    "polars": "; step the array from .to_numpy(writable=True)",
+    "sklearn": "; train scikit-learn's MLPs within fastadam.adapters.sklearn.accelerated()",
     "fastadam": "; pass its .params",
-    "thinc": "; thinc's models are trained by the optimizers of fastadam.adapters.thinc",
+    "thinc": "; train thinc's models with an optimizer of fastadam.adapters.thinc",
 }
 _OF_LIBRARY |= {"jaxlib": _OF_LIBRARY["jax"], "keras": _OF_LIBRARY["tensorflow"]}
-#: the same for what is of no such library: the first that fits
+#: the advice for other objects: the first test that is true decides
 _OF_KIND: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda x: isinstance(x, (numbers.Number, list, tuple)),
@@ -44,25 +43,25 @@ _OF_KIND: tuple[tuple[Callable[[Any], bool], str], ...] = (
     ),
     (lambda x: hasattr(x, "toarray"), "; pass .toarray()"),
     (lambda x: isinstance(x, memoryview), "; pass numpy.asarray(…), which shares its memory"),
-    (lambda x: hasattr(x, "__array__"), "; step a copy, numpy.array(x), and hand it back"),
-    (lambda x: hasattr(x, "parameters"), "; an object has arrays as .parameters and their gradients as .grad"),
+    (lambda x: hasattr(x, "__array__"), "; step a copy, numpy.array(x), and write it back"),
+    (lambda x: hasattr(x, "parameters"), "; an object needs arrays as .parameters and their gradients as .grad"),
 )
 
 
 def shown(value: Any, most: int = 500) -> str:
-    """What came, for a message: its repr where it has one, in one line, and no more of that than one can read."""
+    """The repr of a value for a message: in one line, and shortened. A large array is described by its shape."""
     if isinstance(value, np.ndarray) and value.size > _FEW_NUMBERS:
         return f"an array of shape {value.shape}"
     try:
         text = repr(value)
-    except Exception:  # its own, or Python's limit to the digits of a number
+    except Exception:  # an error of its own, or Python's limit for the digits of a number
         text = object.__repr__(value)
     text = " ".join(map(str.strip, text.splitlines()))
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def came(value: Any) -> str:
-    """What came instead of a number or a flag, in one line: its repr and its type, of an array its shape alone."""
+    """A value that is not the expected number or flag, for a message: its repr and type, or the shape of an array."""
     axes = getattr(value, "ndim", 0)
     if isinstance(axes, int) and axes > 0:
         return f"an array of shape {tuple(value.shape)}"
@@ -70,8 +69,9 @@ def came(value: Any) -> str:
 
 
 def scalar(value: Any) -> Any:
-    """What an array without axes holds, as Python's own number or flag: one of NumPy, JAX, PyTorch, TensorFlow, ….
-    All else comes back as it is, masked arrays too: what is masked is no number.
+    """The Python number or flag in an array without axes, of NumPy, JAX, PyTorch, TensorFlow and others.
+
+    Any other value is returned as it is. So is a masked array, since a masked element is not a number.
     """
     if getattr(value, "ndim", None) != 0 or isinstance(value, np.ma.MaskedArray):
         return value
@@ -79,10 +79,10 @@ def scalar(value: Any) -> Any:
 
 
 def _plain(name: str, value: Any, kind: type, allowed: str) -> Any:
-    """The scalar that came, if it is of that kind; a flag is no number."""
+    """The scalar, if it is of that kind. A flag is not a number."""
     try:
         found = scalar(value)
-    except Exception as error:  # its own: there is no number in it yet, as while JAX traces
+    except Exception as error:  # of the library: while JAX traces, for example, there is no number yet
         raise TypeError(f"{name}: expected {allowed}, got {came(value)}: {error}") from error
     if isinstance(found, kind) and isinstance(found, bool) == (kind is bool):
         return found
@@ -90,17 +90,17 @@ def _plain(name: str, value: Any, kind: type, allowed: str) -> Any:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """So many things in words: 1 array, 2 arrays."""
+    """A number with its noun: 1 array, 2 arrays."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def whole(name: str, value: Any, least: int = 0, below: float = math.inf) -> int:
-    """Refuse what is no whole number in that range. A float may be one: 1e4."""
-    if type(value) is int and least <= value < below:  # the usual case; a schedule asks at every step
+    """Refuse a value that is not a whole number in the range. A float may be whole: 1e4."""
+    if type(value) is int and least <= value < below:  # the usual case; schedules call this at every step
         return value
     allowed = f"a whole number >= {least}" + ("" if below == math.inf else f" and < 2**{int(below).bit_length() - 1}")
     found = _plain(name, value, numbers.Real, allowed)
-    if found // 1 != found:  # infinity and NaN, too
+    if found // 1 != found:  # true for infinity and NaN, too
         raise TypeError(f"{name}: expected {allowed}, got {came(value)}")
     if not least <= int(found) < below:
         raise ValueError(f"{name}: expected {allowed}, got {shown(value)}")
@@ -108,7 +108,7 @@ def whole(name: str, value: Any, least: int = 0, below: float = math.inf) -> int
 
 
 def number(allowed: str, test: Callable[[float], bool]) -> Check:
-    """A check for a number that passes `test`; `allowed` says in words which do."""
+    """Make a check for a number that passes `test`. `allowed` describes these numbers."""
     allowed = f"a number {allowed}"
 
     def check(name: str, value: Any) -> float:
@@ -127,12 +127,12 @@ def number(allowed: str, test: Callable[[float], bool]) -> Check:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Refuse all but True and False."""
+    """Refuse everything except True and False."""
     return value if type(value) is bool else _plain(name, value, bool, "True or False")
 
 
 def one_of(*words: str) -> Check:
-    """A check for one of these words."""
+    """Make a check for one of these words."""
     allowed = " or ".join(map(repr, words))
 
     def check(name: str, value: Any) -> str:
@@ -145,10 +145,10 @@ def one_of(*words: str) -> Check:
     return check
 
 
-#: what may stand in a step's arguments, beside None
+#: the checks of a step's numbers, which may also be None
 scale = number("between 2**-126 and 2**126", lambda x: 2.0**-126 <= x <= 2.0**126)
 norm = number("> 0, or infinity", lambda x: x > 0)
-#: what one rank's gradients may count in an average
+#: the check of the weight of a rank's gradients
 weight = number("from 0 to 2**126", lambda x: 0 <= x <= 2.0**126)
 
 
@@ -160,7 +160,7 @@ def of_step(
     zero_grads: Any = False,
     max_norm_each: Any = None,
 ) -> dict[str, Any]:
-    """What a step may do to its gradients (see `Optimizer.step`), checked, in the order of these arguments."""
+    """The checked arguments of `Optimizer.step` after the gradients, in this order."""
     checked = {
         "grad_scale": scale("grad_scale", grad_scale),
         "max_norm": _norm_or_none("max_norm", max_norm),
@@ -171,8 +171,8 @@ def of_step(
     }
     if max_norm is not None and max_norm_each is not None:
         raise ValueError(
-            f"max_norm_each: expected None beside max_norm={shown(max_norm)}, got {shown(max_norm_each)}; give one of "
-            "them: which clips first makes a difference"
+            f"max_norm_each: expected None beside max_norm={shown(max_norm)}, got {shown(max_norm_each)}; pass one of "
+            "them, since the result of both depends on their order"
         )
     return checked
 
@@ -182,14 +182,14 @@ def _norm_or_none(name: str, value: Any) -> float | None:
 
 
 def advice(value: Any) -> str:
-    """How a message goes on that expected an array: what to do with what came; nothing where no array was meant."""
+    """The end of a message that expected an array: what to do with this value. "" if there is no advice."""
     libraries = [kind.__module__.partition(".")[0] for kind in type(value).__mro__]
     of_library = next((_OF_LIBRARY[library] for library in libraries if library in _OF_LIBRARY), "")
     return of_library or next((way for fits, way in _OF_KIND if fits(value)), "")
 
 
 def array(name: str, value: Any) -> None:
-    """Refuse what is not a plain floating-point array in this machine's byte order."""
+    """Refuse a value that is not a plain floating-point array in this machine's byte order."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}{advice(value)}")
     _need_usual_arithmetic(name, value)
@@ -204,25 +204,23 @@ def array(name: str, value: Any) -> None:
 
 
 def _need_usual_arithmetic(name: str, value: Any) -> None:
-    """Refuse arrays that mean more than their numbers: with a mask, with units."""
+    """Refuse arrays that are more than their numbers, because they have a mask or units."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array is not supported, its mask would be ignored; fill it with .filled(…)")
     if isinstance(value, np.ndarray) and type(value).__array_ufunc__ is not np.ndarray.__array_ufunc__:
-        raise TypeError(
-            f"{name}: {type(value).__name__} has an arithmetic of its own; pass its numbers as a plain array"
-        )
+        raise TypeError(f"{name}: {type(value).__name__} has its own arithmetic; pass its numbers as a plain array")
 
 
 def real(name: str, value: Any, kinds: str = "biuf") -> np.ndarray:
-    """What `numpy.asarray` reads as real numbers, as an array; refuse what would be rounded, parsed or cut to them.
+    """An array of real numbers, read by `numpy.asarray`. Refuse values that would have to be rounded, parsed or cut.
 
-    It is a view where the value gives its memory, by the buffer protocol, ``__array__`` or ``__dlpack__``.
+    It is a view if the value gives access to its memory (buffer protocol, ``__array__`` or ``__dlpack__``).
     """
     expected = f"{name}: expected real {'or complex ' if 'c' in kinds else ''}numbers"
     try:
         by_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
         found = np.from_dlpack(value) if by_dlpack else np.asarray(value)
-    except Exception as error:  # of any library: a tensor on a device, lists of several lengths
+    except Exception as error:  # of any library: for a tensor on a device, or lists of several lengths
         raise TypeError(f"{expected}, got {shown(value)} of type {type(value).__name__}: {error}") from error
     _need_usual_arithmetic(name, value)
     if found.dtype.kind not in kinds and found.dtype.name != "bfloat16":
@@ -232,7 +230,7 @@ def real(name: str, value: Any, kinds: str = "biuf") -> np.ndarray:
 
 
 def writeable(name: str, value: Any) -> None:
-    """Refuse what cannot be written in place."""
+    """Refuse a value that cannot be written in place."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a numpy array, got {type(value).__name__}")
     if not value.flags.writeable:
@@ -240,15 +238,15 @@ def writeable(name: str, value: Any) -> None:
 
 
 def parameter(name: str, value: Any) -> None:
-    """Refuse what cannot be a parameter: it must be an array that can be written, each element in its own place."""
+    """Refuse a value that cannot be a parameter. It must be a writeable array whose elements do not share memory."""
     array(name, value)
     writeable(name, value)
     if repeats(value):
-        raise ValueError(f"{name}: several of its elements share one place in memory; pass a copy")
+        raise ValueError(f"{name}: several of its elements share memory; pass a copy")
 
 
 def repeats(value: np.ndarray) -> bool:
-    """Whether several elements of an array share one place in memory, or may do so."""
+    """Whether several elements of an array share memory, or may do so."""
     if value.flags.c_contiguous or not value.size:
         return False
     reach = value.itemsize
@@ -260,7 +258,7 @@ def repeats(value: np.ndarray) -> bool:
 
 
 def parameters(names: list[str], params: list[Any]) -> None:
-    """Refuse arrays that are no parameters, or that share memory with one another."""
+    """Refuse arrays that cannot be parameters, or that share memory with each other."""
     for name, p in zip(names, params, strict=True):
         parameter(name, p)
     for met in _meeting(params):
@@ -277,7 +275,7 @@ def parameters(names: list[str], params: list[Any]) -> None:
 
 
 def _meeting(arrays: list[np.ndarray]) -> Iterator[list[int]]:
-    """The numbers of those arrays whose extents in memory meet, each chain of them by itself."""
+    """Lists of numbers of arrays whose extents in memory overlap, one list for each chain of them."""
     met: list[int] = []
     end = 0
     for low, high, k in sorted((*np.lib.array_utils.byte_bounds(a), k) for k, a in enumerate(arrays) if a.size):
@@ -292,7 +290,7 @@ def _meeting(arrays: list[np.ndarray]) -> Iterator[list[int]]:
 
 
 def _places(arrays: list[np.ndarray], met: list[int]) -> Callable[[int], np.ndarray]:
-    """A mask of the memory that these arrays share, all False: given an array's number, its part of the mask."""
+    """A function from an array's number to its part of a mask of the arrays' memory, which is all False at first."""
     bounds = [np.lib.array_utils.byte_bounds(arrays[k]) for k in met]
     base, end = min(low for low, _ in bounds), max(high for _, high in bounds)
     steps = {stride for k in met for stride, size in zip(arrays[k].strides, arrays[k].shape, strict=True) if size > 1}
@@ -309,7 +307,7 @@ def _places(arrays: list[np.ndarray], met: list[int]) -> Callable[[int], np.ndar
 
 
 def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have an element in common; a case too hard to tell counts as yes."""
+    """Whether two arrays share an element. If that takes too long to find out, the answer is True."""
     try:
         return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
@@ -317,12 +315,12 @@ def shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def computed_in(param: np.ndarray) -> np.dtype[Any]:
-    """The dtype of a parameter's states: its own, but float32 for one of 16 bits."""
+    """The dtype of a parameter's states: float32 for a 16-bit parameter, else its own."""
     return np.dtype(np.float32) if param.dtype.itemsize == 2 else param.dtype
 
 
 def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
-    """Refuse an array that has not the shape of the parameter that it belongs to, or its dtype (or one of these)."""
+    """Refuse an array without the shape of its parameter, or without its dtype (or one of `dtypes`)."""
     if value.shape != param.shape:
         raise ValueError(f"{name}: expected shape {param.shape} like the parameter, got {value.shape}")
     if value.dtype not in (dtypes or (param.dtype,)):
@@ -335,8 +333,8 @@ def like(name: str, value: np.ndarray, param: np.ndarray, *dtypes: Any) -> None:
 
 
 def state(name: str, value: np.ndarray, param: np.ndarray, n_bytes: int) -> None:
-    """Refuse what is no state of `param`: the same shape, what it is computed in or, for float32, bfloat16; or,
-    for complex64 too, so many bytes of blocks."""
+    """Refuse a value that cannot be a state of `param`. It has the same shape, and the dtype in which the parameter is
+    computed, or bfloat16 for float32. For float32 and complex64 it may also be `n_bytes` bytes of blocks."""
     dtype = computed_in(param)
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and dtype.char in "fF":
         writeable(name, value)
@@ -350,11 +348,10 @@ def state(name: str, value: np.ndarray, param: np.ndarray, n_bytes: int) -> None
 
 
 def gradient(name: str, value: Any, param: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """A gradient of `param` as an array that a step can read: the value itself where that is one.
+    """A gradient of `param` as an array that a step can read: the value itself if possible.
 
-    Its shape is to be the parameter's, unless another is given.
-
-    Refuse what has another shape, and what is no numbers. Complex numbers are for a complex parameter alone.
+    Refuse another shape than the parameter's (or `shape`), and values that are not numbers. Complex numbers are only
+    for a complex parameter.
     """
     name = f"gradient of {name}"
     is_complex = param.dtype.kind == "c"
@@ -375,7 +372,7 @@ def gradient(name: str, value: Any, param: np.ndarray, shape: tuple[int, ...] | 
 
 
 def row_numbers(name: str, value: Any, hint: str = "") -> np.ndarray:
-    """Whole numbers, one a row, as an array of int64: what came, where that is one."""
+    """Numbers of rows as an array of int64: the value itself if possible."""
     _need_usual_arithmetic(name, value)
     try:
         found = np.asarray(value, None if np.size(value) else np.int64)
@@ -393,7 +390,7 @@ def row_numbers(name: str, value: Any, hint: str = "") -> np.ndarray:
 
 
 def numbers_in(name: str, value: Any, param: np.ndarray) -> np.ndarray:
-    """The numbers of rows that this parameter has."""
+    """Numbers of rows, all of which this parameter has."""
     found = row_numbers(f"rows of {name}", value)
     n_rows = len(param) if param.ndim else 0
     for bad in found[(found < 0) | (found >= n_rows)]:
@@ -410,7 +407,7 @@ def row_values(name: str, index: np.ndarray, values: np.ndarray, param: np.ndarr
 
 
 def apart(names: list[str], grads: list[np.ndarray], written: list[np.ndarray]) -> None:
-    """Refuse gradients that share memory with an array that the step writes: another parameter's, too."""
+    """Refuse gradients that share memory with an array that the step writes, of any parameter."""
     arrays = [*grads, *written]
     found: list[int] = []
     for met in _meeting(arrays):

@@ -1,9 +1,10 @@
-/* Between how numbers are stored and how they are computed: a run of elements, loaded into a tile and stored from it.
- * Compiled once for each instruction set, with the sweeps. Bit operations and exact sums: every build gives the same.
+/* Codecs, which convert between the storage of numbers and the type of computation: they load a run of elements into a
+ * tile, and store it from there. They are compiled once for each instruction set, with the sweeps. They use only bit
+ * operations and exact sums, so every build gives the same results.
  *
- * load(n, data, stride, tile): elements `stride` bytes apart, of any alignment, to a contiguous tile.
- * store(n, data, stride, tile, key, place): back, rounded to nearest even; the last two matter where rounding is
- * stochastic: up with the probability of what is cut off, by random bits of each element's place.
+ * load(n, data, stride, tile): load elements that are `stride` bytes apart, with any alignment, into a contiguous tile.
+ * store(n, data, stride, tile, key, place): store them, rounded to nearest even. `key` and `place` are for stochastic
+ * rounding: up with a probability equal to the discarded fraction, by random bits of each element's place.
  */
 #ifndef FASTADAM_CODECS_H
 #define FASTADAM_CODECS_H
@@ -39,7 +40,7 @@ static inline float decode_float64(double x) { return (float)x; }
 static inline double same_double(double x) { return x; }
 static inline float decode_bfloat16(uint16_t x) { return float_of_bits((uint32_t)x << 16); }
 
-/* Exact, though denormal numbers count as zero: those are a whole number of the smallest, 2^-149. */
+/* Exact, although denormal numbers count as zero: they are multiples of the smallest one, 2^-149. */
 static inline double widen_float32(float x) {
     uint32_t bits = bits_of_float(x);
     int32_t magnitude = (int32_t)(bits & 0x7fffffff);
@@ -71,25 +72,25 @@ static inline uint16_t encode_float16(float x) {
     return (uint16_t)(half | (bits >> 16 & 0x8000));
 }
 
-/* A number whose upper half is what is kept of x, once rounding has added something; but not to a NaN, which could
- * become a number. A NaN that arithmetic made says so in its upper half. */
+/* A number whose upper half is the rounded x. Rounding adds to x, except if x is a NaN, which could become a number. A
+ * NaN that arithmetic has made is still a NaN in its upper half. */
 static inline uint32_t rounded(float x, uint32_t added) { return bits_of_float(x) + (added & -(uint32_t)(x == x)); }
 
 static inline uint32_t rounded_to_nearest(float x) { return rounded(x, 0x7fff + (bits_of_float(x) >> 16 & 1)); }
 
-/* The shift of a signed number packs in fewer instructions. */
+/* Shifting a signed number packs it in fewer instructions. */
 static inline uint16_t upper_half(uint32_t bits) { return (uint16_t)(int16_t)((int32_t)bits >> 16); }
 
 static inline uint16_t encode_bfloat16(float x) { return upper_half(rounded_to_nearest(x)); }
 
-/* A master weight, or the parameter where that is not the master weight, rounded: others have changed it. */
+/* A master weight; or the parameter, if it is not the rounded master weight, because other code has changed it. */
 static inline float followed(float master, uint16_t now) {
     return encode_bfloat16(master) == now ? master : decode_bfloat16(now);
 }
 
 static inline uint16_t encode_bfloat16_random(float x, uint32_t random) { return upper_half(rounded(x, random)); }
 
-/* Two neighbours in a word: a loop over such pairs has one width alone, and shuffles nothing. */
+/* Two neighbours in one word: a loop over such pairs has a single width, and needs no shuffles. */
 static inline uint32_t load_pair(const uint16_t *x, ptrdiff_t i) {
     uint32_t pair;
     memcpy(&pair, x + 2 * i, sizeof pair);
@@ -116,9 +117,9 @@ static inline void store_pair(uint16_t *x, ptrdiff_t i, uint32_t first, uint32_t
 
 /* ---------------------------------------------------------------- random bits */
 
-/* Two random numbers of 16 bits for each place of an array, which a key and the place alone decide: one round of
- * multiply and shift after a Weyl sequence. Places that are 2^32 apart have the same. The lowest bit of a key says which
- * half is meant. `random_first` begins a run; from one element to the next add RANDOM_STEP. */
+/* Two random 16-bit numbers for each place of an array. They depend only on a key and the place: one round of multiply
+ * and shift after a Weyl sequence. Places that are 2^32 apart have the same numbers. The lowest bit of a key selects
+ * one of the two. `random_first` starts a run; add RANDOM_STEP to go from one element to the next. */
 #define RANDOM_STEP 0x9e3779b1u
 
 static inline uint32_t random_first(uint64_t key, uint64_t place) {
@@ -131,9 +132,9 @@ static inline uint32_t random_bits(uint32_t at, uint64_t key) {
 
 static inline uint32_t random_half(uint32_t random, int half) { return half ? random & 0xffff : random >> 16; }
 
-/* ---------------------------------------------------------------- runs of them */
+/* ---------------------------------------------------------------- runs of elements */
 
-/* Each loop is inlined twice: for contiguous elements, which compilers vectorise, and for any stride. */
+/* Each loop is inlined twice: for contiguous elements, so that compilers vectorise it, and for any stride. */
 #define CODEC_LOAD(name, type, compute, decode) \
     static inline void name##_run(ptrdiff_t n, const char *data, ptrdiff_t stride, compute *tile) { \
         for (ptrdiff_t i = 0; i < n; i++) { \
@@ -183,19 +184,21 @@ CODEC_STORE(narrow_store_float32, float, double, (float)tile[i])
 
 /* ---------------------------------------------------------------- blocks of 8 bits */
 
-/* 256 elements in 258 bytes: two of its own, then a code for each element. The first byte is the exponent of the largest
- * finite magnitude, biased as in float32; codes are floating-point numbers relative to it, with 2 bits of mantissa:
+/* 256 elements in 258 bytes: a head of two bytes, then a code for each element. The first byte is the exponent of the
+ * largest finite magnitude, biased as in float32. Codes are floating-point numbers relative to it, with 2 bits of
+ * mantissa:
  *
  *   signed         sign, 5 bits of exponent: 28 octaves down from that of the largest, and 0 below
  *   non-negative   6 bits of exponent: 60 octaves; above 0 nothing becomes 0, so that small second moments stay alive
  *
- * An exponent of 29 or 61 stands for the largest, so that rounding finds room above. The second byte says which of the
- * two, and whether the block is rare: it holds a NaN or an infinity, whose codes are the largest two, or numbers so large
- * (from 2^29 or 2^61 on) that a code is not one multiplication away. A last block is shorter. */
+ * The largest magnitude has the exponent 29 or 61, so that rounding up is possible. The second byte says which of the
+ * two kinds of codes the block has, and whether the block is rare. A rare block has a NaN or an infinity, whose codes
+ * are the largest two, or numbers so large (from 2^29 or 2^61 on) that a code needs more than one multiplication. The
+ * last block may be shorter. */
 #define NON_NEGATIVE 1
 #define RARE 2
 
-/* A code's bits as those of a float32 mean a tiny number: this many powers of two below 2^(29 - 127), or 2^(61 - 127). */
+/* A code's bits, read as a float32, are a tiny number: this many powers of two below 2^(29 - 127), or 2^(61 - 127). */
 static inline int octaves_up(int kind) { return kind & NON_NEGATIVE ? 127 - 61 : 127 - 29; }
 
 static inline float power_of_two(int exponent) { return float_of_bits((uint32_t)exponent << 23); } /* biased */
@@ -208,7 +211,7 @@ static inline float decode_non_negative(uint8_t code, float scale) {
     return float_of_bits((uint32_t)code << 21) * scale;
 }
 
-/* `added` is 21 random bits, or half of what they can be. The sign moves before the shift, so that one packs both. */
+/* `added` is 21 random bits, or half of their range. The sign is moved before the shift, so that one packs both. */
 static inline uint8_t encode_signed(float scaled, uint32_t added) {
     uint32_t bits = bits_of_float(scaled);
     return (uint8_t)((((bits & 0x7fffffff) + added) | (bits >> 3 & 1u << 28)) >> 21);
@@ -243,7 +246,7 @@ static inline uint8_t encode_rare(float x, int exponent, uint32_t added, int kin
 
 static inline int32_t magnitude_of(float x) { return (int32_t)(bits_of_float(x) & 0x7fffffff); }
 
-/* The exponent of the largest finite magnitude: at most that of 2^126, whose inverse is no denormal number. */
+/* The exponent of the largest finite magnitude: at most that of 2^126, whose inverse is not denormal. */
 static inline int largest_exponent(int n, const float *x, int *is_finite) {
     int32_t largest = 0;
     for (int i = 0; i < n; i++) largest = at_least(magnitude_of(x[i]), largest);
@@ -270,7 +273,7 @@ static inline void load_block(int n, const uint8_t *RESTRICT block, float *RESTR
         for (int i = 0; i < n; i++) x[i] = decode_signed(code[i], scale);
 }
 
-/* `added` is a number for all elements, or a function of `at`, which is counted on from one to the next. */
+/* `added` is a number for all elements, or a function of `at`, which advances from one element to the next. */
 #define STORE_BLOCK(name, added) \
     static inline void name(int n, uint8_t *RESTRICT block, const float *RESTRICT x, uint64_t key, uint32_t at) { \
         uint8_t *code = block + BLOCK_HEAD; \
@@ -290,7 +293,7 @@ static inline void load_block(int n, const uint8_t *RESTRICT block, float *RESTR
 STORE_BLOCK(store_block_nearest, 1u << 20)
 STORE_BLOCK(store_block_random, random_half(random_bits(at, key), key & 1) << 5)
 
-/* A run begins with a block. */
+/* A run begins at the begin of a block. */
 static void load_blocks(ptrdiff_t n, const char *data, ptrdiff_t stride, void *tile) {
     const uint8_t *block = (const uint8_t *)data;
     float *x = (float *)tile;
@@ -314,8 +317,8 @@ STORE_BLOCKS(store_blocks_nearest, store_block_nearest)
 
 /* ---------------------------------------------------------------- sums of rows, and of squares */
 
-/* Add `count` rows of n elements to `sums`, one after another: those of these numbers, so many bytes apart. Four at a
- * time are read for each time that the sums are. */
+/* Add `count` rows of n elements to `sums`, one after another. `row` has their numbers, and rows are `stride` bytes
+ * apart. Four rows are read for each pass over the sums. */
 #define ADD(name, compute) \
     static void name(ptrdiff_t n, void *sums, const char *values, ptrdiff_t stride, const ptrdiff_t *row, \
                      ptrdiff_t count) { \
@@ -336,16 +339,16 @@ STORE_BLOCKS(store_blocks_nearest, store_block_nearest)
 ADD(add_float32, float)
 ADD(add_float64, double)
 
-#define LANES 8 /* sums side by side, so that any width of vectors adds in the same order */
+#define LANES 8 /* the number of parallel sums, so that any width of vectors adds in the same order */
 
-/* high + low += x, the rounding error of high kept in low: as if summed in twice the precision (Ogita, Rump, Oishi). */
+/* high + low += x. low takes the rounding error of high, as if summed in twice the precision (Ogita, Rump, Oishi). */
 static inline void add_exactly(double *high, double *low, double x) {
     double sum = *high + x, part = sum - *high;
     *low += (*high - (sum - part)) + (x - part);
     *high = sum;
 }
 
-/* sum[0] + sum[1] += the squares of n elements, each multiplied by `scale` first. */
+/* sum[0] + sum[1] += the squares of n elements, each first multiplied by `scale`. */
 #define SQUARES(name, compute) \
     static void name(ptrdiff_t n, const void *tile, double scale, double *sum) { \
         const compute *x = (const compute *)tile; \

@@ -1,6 +1,6 @@
-"""Writes the loops around the rules: at build time a Cython module of all sweeps, for Numba the two bodies alone.
-A rule's own source goes under a typed signature as it stands. A packed sweep is the same loop over operands that are
-stored in 16 bits: it decodes and encodes them in registers, by the functions of codecs.h.
+"""Writes the loops around the rules: at build time a Cython module of all sweeps, for Numba only the two bodies.
+The source of a rule is used unchanged, under a typed signature. A packed sweep is the same loop over operands that are
+stored in 16 bits. It decodes and encodes them in registers, with the functions of codecs.h.
 """
 
 import ast
@@ -80,7 +80,7 @@ cdef inline real where(real condition, real a, real b) noexcept nogil:
 
 '''
 
-#: the functions of codecs.h, by their C arguments
+#: C arguments -> the functions of codecs.h that take them
 CODECS = {
     "Py_ssize_t n, const char* data, Py_ssize_t stride, void* tile": (
         *("load_float16", "load_bfloat16", "load_float32", "load_float64", "load_double", "load_blocks"),
@@ -97,8 +97,8 @@ CODECS = {
     ],
 }
 
-#: how the operands of each packed sweep are stored: parameter, gradient, states. A "master" is a parameter of bfloat16
-#: with a master weight, on which the sweep runs. _segments.pxd has their numbers
+#: the storage of the operands of each packed sweep: parameter, gradient, states. A "master" is a bfloat16 parameter
+#: with a master weight, which the sweep steps. _segments.pxd has their numbers
 PACKED = (
     ("float32", "float32", "bfloat16"),
     ("bfloat16", "bfloat16", "bfloat16"),
@@ -128,26 +128,27 @@ cdef double {name}_fades(const double* last, const double* next) noexcept nogil:
     return {fading}({arguments})
 """
 
-#: where a step of zero gradient changes a parameter by the rule's update alone: no decay, no bounds, no infinite factor
+#: the condition that a step with a zero gradient is the rule's update alone: no decay, no bounds, a finite factor
 STILL = (
     "{factor} - {factor} == 0 and {weight_decay} == 0 and {shrink} == 1 and {low} == -INFINITY and {high} == INFINITY"
 )
 
 
 def arrays(rule: Rule) -> list[str]:
-    """What the loop calls the rule's arrays; a state's own name might be one of the loop's."""
+    """The names of the rule's arrays in the loop. States have a prefix, since their names may be names of the loop."""
     return ["p", "g", *(f"state_{name}" for name in rule.states)]
 
 
 def new(rule: Rule) -> list[str]:
-    """What the loop calls an element of each state after its step."""
+    """The names in the loop of an element of each state after its step."""
     return [f"new_{name}" for name in rule.states]
 
 
 def sweep_body(rule: Rule, update: str, stored: Mapping[str, str] | None = None) -> str:
-    """The loop over `n` elements, given the `arrays`, the scalars `s`, and what the rule's update is called there.
+    """The loop over `n` elements of the `arrays`, with the scalars `s`. `update` is the name of the rule's update
+    there.
 
-    `stored` is as in `_element`.
+    See `_element` for `stored`.
     """
     lines = [*_locals(rule), "for i in range(n):", *_indented(_element(rule, update, stored=stored))]
     return textwrap.indent("\n".join(lines), "    ")
@@ -161,8 +162,8 @@ def _locals(rule: Rule) -> list[str]:
 def _element(
     rule: Rule, update: str, loaded: Mapping[str, str] | None = None, stored: Mapping[str, str] | None = None
 ) -> list[str]:
-    """The step of one element: `loaded` has expressions for the arrays that are not read as they are, at i; `stored`
-    has statements for what is not written so."""
+    """The step of one element. By default an array is read and written at i. `loaded` has expressions for arrays that
+    are read differently, and `stored` statements for arrays that are written differently."""
     before, own, after = rule.divided([f"s{k}" for k in range(rule.n_scalars)])
     p, g, *states = ({name: f"{name}[i]" for name in arrays(rule)} | dict(loaded or {})).values()
     numbers = dict(zip(["p", *arrays(rule)[2:]], ["p_", *new(rule)], strict=True))
@@ -180,7 +181,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 
 def step_body(rule: Rule, scalars: str) -> str:
-    """The scalars of step `t`, written to `out`, given the values of the rule's `hyper` and its function's name."""
+    """The code that computes the scalars of step `t` from `hyper` into `out`. `scalars` names the rule's function."""
     place = {name: f"hyper[{k}]" for k, name in enumerate((*OF_THE_STEP, *rule.hyper))} | {"t": "t"}
     out = [f"out[{k}]" for k in range(rule.n_scalars)]
     names = ("prepare_scalars", scalars, "finish_scalars")
@@ -193,7 +194,7 @@ def step_body(rule: Rule, scalars: str) -> str:
 
 
 def generate() -> str:
-    """The text of a ``.pyx`` module that holds all sweeps and a table of their addresses."""
+    """The text of a ``.pyx`` module with all sweeps and a table of their addresses."""
     every = rules.COMPILED.values()
     of_scalars = dict.fromkeys(function for rule in every for function in rule.of_scalars)
     updates: list[Callable[..., Any]] = [prepare, finish, *(rule.update for rule in every)]
@@ -212,7 +213,7 @@ def generate() -> str:
 
 
 def _function(function: Callable[..., Any], ctype: str) -> str:
-    """The function's own body under a C signature: all arguments and results are `ctype`."""
+    """The function's body under a C signature, with the type `ctype` for all arguments and results."""
     definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert isinstance(definition, ast.FunctionDef)
     statements = [s for s in definition.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
@@ -226,13 +227,13 @@ def _function(function: Callable[..., Any], ctype: str) -> str:
 
 
 def formula(function: Callable[..., Any]) -> str:
-    """A function of float64 numbers, in Cython: for the kernel to include."""
+    """The Cython text of a function of float64 numbers, which the kernel includes."""
     return _function(function, "double")
 
 
 def _sweep(rule: Rule, dtype: str, ctype: str, idle: bool = False) -> str:
-    """The sweep for a dtype; an `idle` one leaves the parameter as it is."""
-    # The pointers are parameters of a function: only there does gcc heed `restrict`, and vectorise many arrays.
+    """The sweep for a dtype. An `idle` one does not change the parameter."""
+    # The pointers are parameters of a function: only there does gcc use `restrict`, and vectorise with many arrays.
     names = arrays(rule)
     return SWEEP.format(
         name=f"{rule.name}_{dtype}{'_idle' if idle else ''}",
@@ -246,7 +247,7 @@ def _sweep(rule: Rule, dtype: str, ctype: str, idle: bool = False) -> str:
 
 
 def _fading(rule: Rule, fading: Callable[..., Any]) -> str:
-    """The idle sweeps of a rule, and its `fading` of the scalars of two steps."""
+    """The idle sweeps of a rule, and its `fading` as a function of the scalars of two steps."""
     named = [*arguments(prepare)[2:], *arguments(rule.update)[2 + len(rule.states) :], *arguments(finish)[1:]]
     place = {name: f"last[{k}]" for k, name in enumerate(named)}
     place |= {f"next_{name}": f"next[{k}]" for k, name in enumerate(named)}
@@ -271,7 +272,7 @@ def _packed_name(rule: Rule, packing: tuple[str, str, str]) -> str:
 
 
 def _packed(rule: Rule, packing: tuple[str, str, str]) -> str:
-    """The sweep over operands that are stored so."""
+    """The sweep over operands with this storage."""
     parameter, gradient, state = packing
     kinds = dict.fromkeys(arrays(rule), state) | {"p": "float32" if parameter == "master" else parameter, "g": gradient}
     if parameter == "master":
@@ -293,11 +294,11 @@ _RANDOM = ["const uint64_t* keys", "uint64_t place"]
 
 
 def _one_by_one(rule: Rule, kinds: Mapping[str, str]) -> list[str]:
-    """The loop, given how each operand is stored."""
+    """The loop over single elements, for operands stored as `kinds` says."""
     loaded = {name: f"decode_bfloat16({name}[i])" for name, kind in kinds.items() if kind == "bfloat16"}
     stored = {"p": "p[i] = encode_bfloat16(p_)"} if kinds["p"] == "bfloat16" else {}
     if "whole" in kinds:
-        del loaded["whole"]  # no argument of the rule
+        del loaded["whole"]  # not an argument of the rule
         loaded["p"], stored["whole"] = "followed(p[i], whole[i])", "whole[i] = encode_bfloat16(p_)"
     states = [name for name in rule.states if kinds[f"state_{name}"] == "bfloat16"]
     for k, name in enumerate(states):
@@ -311,7 +312,7 @@ def _one_by_one(rule: Rule, kinds: Mapping[str, str]) -> list[str]:
 
 
 def _pairs(rule: Rule) -> list[str]:
-    """The loop over pairs of elements, and a last one that has no partner, where all operands are bfloat16."""
+    """The loop over pairs of elements, for operands that are all bfloat16. An odd last element is stepped alone."""
     names, n_states = arrays(rule), len(rule.states)
     rounded = {"p": "rounded_to_nearest(p_)"}
     rounded |= {f"state_{name}": f"rounded(new_{name}, {_half(k)})" for k, name in enumerate(rule.states)}
@@ -334,7 +335,7 @@ def _pairs(rule: Rule) -> list[str]:
 
 
 def _n_keys(n_states: int) -> int:
-    """How many keys of random bits there are: states share one two by two, as `_tiles.key_of` has it."""
+    """The number of keys of random bits: each two states share one, as in `_tiles.key_of`."""
     return (n_states + 1) // 2
 
 
@@ -344,17 +345,17 @@ def _half(k: int) -> str:
 
 
 def _random_begins(n_states: int) -> list[str]:
-    """Where the random bits of a loop begin."""
+    """The statements that start the random bits of a loop."""
     return [f"cdef uint32_t random{k}, at{k} = random_first(keys[{k}], place)" for k in range(_n_keys(n_states))]
 
 
 def _random(n_states: int) -> list[str]:
-    """The random bits of an element."""
+    """The statements that make the random bits of an element."""
     return [f"random{k} = random_bits(at{k}, keys[{k}])" for k in range(_n_keys(n_states))]
 
 
 def _random_step(n_states: int) -> list[str]:
-    """Go on to the next element."""
+    """The statements that move the random bits to the next element."""
     return [f"at{k} += RANDOM_STEP" for k in range(_n_keys(n_states))]
 
 

@@ -1,5 +1,5 @@
-"""Writes the C interface: the header, its declarations for Cython, and the functions. All follow from the rules.
-A hyper-parameter of a rule is a member of the options, in the order in which the rules first name it.
+"""Writes the C interface from the rules: the header, its declarations for Cython, and the functions.
+Each hyper-parameter of a rule is a member of the options struct, in the order in which the rules first use it.
 """
 
 from itertools import chain
@@ -7,18 +7,18 @@ from itertools import chain
 from ..rule import OF_THE_STEP, Rule
 from ..rules import RULES
 
-#: the ends of the functions' names, and what they step
+#: the suffix of a function's name -> the type of its numbers
 DTYPES = {"f32": "float", "f64": "double"}
 
 HEADER = """\
 /* fastadam's C interface: one step of contiguous arrays, on the calling thread, without the GIL.
- * Call import_fastadam() once, with the GIL, in each file that includes this. It returns 0, or sets an exception and
- * returns -1.
+ * Call import_fastadam() once, with the GIL, in each file that includes this header. It returns 0, or sets an exception
+ * and returns -1.
  *
- * While a function runs, denormal numbers count as zero; the thread's floating-point mode is put back.
+ * While a function runs, denormal numbers count as zero. The function restores the thread's floating-point mode.
  *
- * Promise: functions and members of the options are only ever added, at the end; a program compiled against an older
- * header runs with a newer fastadam.
+ * Compatibility: functions and members of the options are only added, and only at the end. A program that was compiled
+ * against an older header runs with a newer fastadam.
  *
  * Generated from fastadam/rules.py by fastadam/kernel/generate_c.py: do not edit.
  */
@@ -30,9 +30,9 @@ HEADER = """\
 
 #define FASTADAM_VERSION 1
 
-/* What a function returns; unless it is FASTADAM_OK, nothing was touched. */
+/* The return values. If it is not FASTADAM_OK, nothing was touched. */
 #define FASTADAM_OK 0
-#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, of a size that this fastadam does not know, or refused by a check */
+#define FASTADAM_BAD_OPTIONS (-1)  /* NULL, a size that this fastadam does not know, or refused by a check */
 #define FASTADAM_BAD_LENGTH (-2)   /* n < 0 */
 #define FASTADAM_NULL_POINTER (-3) /* an array is NULL, and n > 0 */
 #define FASTADAM_BAD_STEP (-4)     /* t < 1 */
@@ -43,16 +43,17 @@ typedef struct {
 @members
 } fastadam_options;
 
-/* For each algorithm two functions that take the GIL themselves, to be called before a loop. They return FASTADAM_OK or
+/* Two functions for each algorithm, to call before a loop. They take the GIL themselves, and return FASTADAM_OK or
  * FASTADAM_BAD_OPTIONS.
- * …_defaults: its defaults, those of fastadam's Python functions, with the size; zero in what it does not read.
- * …_check: whether its options are what Python takes. If not, `message`, of `size` bytes, gets the reason; it may be
- * NULL.
+ * …_defaults: writes the size, and the defaults of fastadam's Python functions. Members that the algorithm does not
+ * read are zero.
+ * …_check: checks the options like fastadam's Python functions. If they are refused, `message`, of `size` bytes, gets
+ * the reason. `message` may be NULL.
  */
 #define FASTADAM_OF_OPTIONS(X) \\
 @of_options
 
-/* Step t = 1, 2, … of n elements; the options are not checked. Before each function: the members that it reads. */
+/* Step t = 1, 2, … of n elements. The options are not checked. Before each function stand the members that it reads. */
 #define FASTADAM_FUNCTIONS(X, real, suffix) \\
 @functions
 #define FASTADAM_ARGS(real) const fastadam_options *options, int64_t t, int64_t n, real *p, const real *g
@@ -83,7 +84,7 @@ static inline int import_fastadam(void) {
     FASTADAM_OF_OPTIONS(FASTADAM_FIND)
 #undef FASTADAM_FIND
     Py_XDECREF(table);
-    Py_XDECREF(module); /* the interpreter keeps it, and with it the functions */
+    Py_XDECREF(module); /* the interpreter keeps the module, and with it the functions */
     return found ? 0 : -1;
 }
 
@@ -93,7 +94,7 @@ static inline int import_fastadam(void) {
 
 PXD = '''\
 # The C interface for Cython: cimport these functions and compile with include_dirs=[fastadam.get_include()].
-# They need no GIL; fastadam.h says what they take and return.
+# They need no GIL. fastadam.h describes their arguments and return values.
 # Generated from fastadam/rules.py by fastadam/kernel/generate_c.py: do not edit.
 
 from libc.stdint cimport int64_t
@@ -121,7 +122,7 @@ cdef extern from "fastadam.h":
 
 PYX = '''\
 # cython: language_level=3, cdivision=True
-"""The C interface: fastadam.h declares it. Generated from fastadam/rules.py: do not edit."""
+"""The C interface, which fastadam.h declares. Generated from fastadam/rules.py: do not edit."""
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
@@ -131,7 +132,7 @@ from fastadam import embedded
 from fastadam.kernel import backends
 from fastadam.names import offer
 
-#: the members of fastadam_options after its size, all of them doubles
+#: the members of fastadam_options after `size`, all of them doubles
 MEMBERS = @names
 
 def address(name):
@@ -147,7 +148,7 @@ cdef extern from "denormals.h":
     void denormals_restore(uint64_t mode) nogil
 
 cdef enum:
-    OF_THE_FIRST_HEADER = 13  # members, beside the size
+    OF_THE_FIRST_HEADER = 13  # the number of members, without `size`, in the first header
     OF_ALL = @n_members
 
 ctypedef void (*sweep_t)(Py_ssize_t n, void** arrays, const void* scalars) noexcept nogil
@@ -157,7 +158,7 @@ cdef inline size_t size_of(int n_members) noexcept nogil:
     return sizeof(fastadam_options) - (OF_ALL - n_members) * sizeof(double)
 
 cdef inline double member(const fastadam_options* options, int k) noexcept nogil:
-    """The member number k; zero where the caller's header is older than that."""
+    """The member number k, or zero if the caller's header is too old to have it."""
     return (&options.lr)[k] if options.size >= size_of(k + 1) else 0.0
 
 cdef inline bint is_known(size_t size) noexcept nogil:
@@ -231,7 +232,7 @@ OF_OPTIONS = {
 """,
 }
 
-#: what the functions of options take
+#: the arguments of the functions of options
 TAKEN = {
     "defaults": "fastadam_options *options, size_t size",
     "check": "const fastadam_options *options, char *message, size_t size",
@@ -239,7 +240,7 @@ TAKEN = {
 
 
 def generate() -> dict[str, str]:
-    """The interface's texts, by the paths of their files below ``fastadam/``."""
+    """Path below ``fastadam/`` -> the text of that file."""
     every = [*RULES.values()]
     names = dict.fromkeys(chain.from_iterable(map(members, every)))
     flags = {name for rule in every for name in rule.flags}
@@ -267,31 +268,31 @@ def generate() -> dict[str, str]:
 
 
 def signature_of_options(rule: Rule, what: str) -> str:
-    """The head, in Cython, of the function that fills the rule's options, or that checks them."""
+    """The Cython signature of the function that fills or checks the rule's options."""
     return f"cdef int fastadam_{rule.name}_{what}({TAKEN[what]}) noexcept nogil"
 
 
 def members(rule: Rule) -> list[str]:
-    """The options that the rule reads: those of its hyper-parameters that do nothing at zero, or have no default."""
+    """The options that the rule reads: its hyper-parameters without default, or whose neutral value is zero."""
     return [name for name in rule.hyper if not rule.defaults.get(name)]
 
 
 def fill(template: str, **texts: str) -> str:
-    """The template with what ends lines as ``@name`` replaced; C and Cython have too many braces for `str.format`."""
+    """The template with ``@name`` replaced at the ends of lines. C and Cython have too many braces for `str.format`."""
     for name, text in texts.items():
         template = template.replace(f"@{name}\n", f"{text}\n")
     return template
 
 
 def row(rule: Rule) -> str:
-    """The rule's function in the header's table."""
+    """The row of the rule's function in the header's table."""
     states = "".join(f", real *{name}" for name in rule.states)
     read = ", ".join(members(rule))
     return f"    /* {read} */ \\\n    X({rule.name}_##suffix, (FASTADAM_ARGS(real){states}))"
 
 
 def signature(rule: Rule, suffix: str) -> str:
-    """The head of the rule's function in Cython."""
+    """The Cython signature of the rule's function."""
     real = DTYPES[suffix]
     states = "".join(f", {real}* {name}" for name in rule.states)
     return (
@@ -302,7 +303,7 @@ def signature(rule: Rule, suffix: str) -> str:
 
 
 def function(rule: Rule, suffix: str, names: list[str]) -> str:
-    """The rule's function for one dtype: check, compute the scalars, sweep. `names` are the members of the options."""
+    """The rule's function for one dtype: check, compute the scalars, sweep. `names` has the members of the options."""
     arrays = ["p", "g", *rule.states]
     own = members(rule)
     values = [

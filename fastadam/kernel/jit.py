@@ -1,5 +1,5 @@
 """The rules under Numba: the sweeps of a plan, and the jitted functions that they call.
-Imported only when asked for; Numba is an optional dependency.
+It is imported only when it is needed, since Numba is an optional dependency.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from ._layout import Kernel
 _SWEEP = types.void(types.intp, types.CPointer(types.voidptr), types.voidptr)
 _STEP = types.void(types.float64, types.CPointer(types.float64), types.CPointer(types.float64))
 
-# As text: the arity differs from rule to rule, and Numba unrolls no argument lists in a C callback.
+# Source text, because the number of arguments depends on the rule, and Numba cannot unroll argument lists in C
+# callbacks.
 _SOURCE = """
 def sweep(n, arrays, scalars):
     s = carray(scalars, {n_scalars}, real)
@@ -31,7 +32,7 @@ def step(t, hyper, out):
 
 
 def compile_rule(rule: Rule) -> Kernel:
-    """A kernel of `rule` whose sweeps and step scalars are machine code by Numba."""
+    """A kernel of `rule`, with sweeps and a function of scalars that Numba has compiled."""
     views = (f"    {name} = carray(arrays[{k}], n, real)" for k, name in enumerate(generate.arrays(rule)))
     source = _SOURCE.format(
         n_scalars=rule.n_scalars,
@@ -51,7 +52,7 @@ def compile_rule(rule: Rule) -> Kernel:
 
 
 def functions(rule: Rule, real: literals.Real = None) -> dict[str, Any]:
-    """What the generated loops call, jitted; the update with its numbers in the dtype `real`."""
+    """The jitted functions that the generated loops call. The update has its numbers in the dtype `real`."""
     return {
         **{name: jit(getattr(shared, name)) for name in ("prepare", "prepare_scalars", "finish", "finish_scalars")},
         "update": jit(rule.update, real),
@@ -60,18 +61,18 @@ def functions(rule: Rule, real: literals.Real = None) -> dict[str, Any]:
 
 
 def jit(function: Callable[..., Any], real: literals.Real = None) -> Any:
-    """The function under Numba, and with it what Python functions it calls."""
+    """The jitted function. Python functions that it calls are jitted, too."""
     made = numba.njit(inline="always", error_model="numpy")
     return literals.typed(function, real, made, [(np.where, _where)])
 
 
 def _where(condition, a, b):  # type: ignore[no-untyped-def]
-    """numpy.where of numbers, for which Numba makes an array where the condition is a comparison."""
+    """numpy.where for numbers. Numba would make an array if the condition is a comparison."""
     return a if condition else b
 
 
 def check_counters(rule: Rule) -> None:
-    """Refuse an update in which a whole number that is no literal, such as a loop's counter, widens float32."""
+    """Refuse an update in which a whole number that is not a literal, such as a loop counter, widens float32."""
     update, taken = jit(rule.update, np.float32), (types.float32,) * len(arguments(rule.update))
     update.compile(taken)
     annotation = update.overloads[taken].type_annotation
@@ -81,6 +82,6 @@ def check_counters(rule: Rule) -> None:
         if widens and any(isinstance(of, types.Integer) for of in found):
             raise TypeError(
                 f"{rule.name!r}, line {done.loc.line} of {done.loc.filename}: a whole number that is no literal, such "
-                "as a loop's counter, beside a float32: Numba computes in float64 there, NumPy does not; count in a "
-                "number of its own (k = 0.0, then k = k + 1.0)"
+                "as a loop's counter, beside a float32: Numba computes in float64 there, NumPy does not; count with a "
+                "float (k = 0.0, then k = k + 1.0)"
             )

@@ -1,8 +1,8 @@
-"""The numbers that stand in a user's own rule, made numbers of the dtype that it is run in.
+"""Converts the numbers in a user's own rule to the dtype in which it runs.
 
-Numba would compute ``0.9 * m`` in float64 where m is float32, NumPy in float32. With every number of one dtype, both
-compute in that dtype and round alike. What is changed is the code of the functions, not their source, which need not be
-known: a rule may be a lambda, or come from an interactive session.
+If m is float32, Numba computes ``0.9 * m`` in float64, and NumPy in float32. If every number has one dtype, both
+compute in that dtype, and round alike. The bytecode of the functions is changed, not their source, which may be
+unknown: a rule may be a lambda, or come from an interactive session.
 """
 
 import builtins
@@ -18,7 +18,7 @@ import numpy as np
 
 #: a dtype's scalar type; None leaves numbers as they are
 Real = type[np.floating[Any]] | None
-#: the operators of this Python's code by how they are written, and the instructions that are written here
+#: operator as it is written -> its number in this Python's bytecode; then the instructions that are inserted here
 _OPERATORS = {i.argrepr: i.arg or 0 for i in dis.get_instructions(compile("a * a; a *= a", "", "exec"))}
 _LOAD_CONST, _COPY, _NOP = (dis.opmap[name] for name in ("LOAD_CONST", "COPY", "NOP"))
 
@@ -29,25 +29,26 @@ def typed(
     made: Callable[[Any], Any] = lambda function: function,
     instead: Sequence[tuple[Any, Any]] = (),
 ) -> Any:
-    """A function with its numbers in the dtype `real`, and the functions that it calls likewise; `made` of each.
+    """The function with its numbers in the dtype `real`. Functions that it calls are changed, too. `made` is applied to
+    each.
 
-    `instead` pairs functions that are called by a name of their own with what is called in their place.
+    `instead` has pairs of a function and its replacement.
 
-    Numbers are literals, but for indices and the arguments of range; defaults; and what names around the function
-    stand for, attributes of modules and classes among them. All keep the values that they have now.
+    Numbers are literals (except indices and arguments of range), defaults, and the values of global and enclosing names
+    and of attributes of modules and classes. All keep their present values.
 
     Raises
     ------
     ValueError
-        For a power other than ``x ** 2``, with its line: NumPy and Numba round others each in its own way.
+        For a power other than ``x ** 2``, with its line: NumPy and Numba round other powers differently.
     """
 
     def value(found: Any) -> Any:
         found = next((other for usual, other in instead if found is usual), found)
-        found = getattr(found, "py_func", found)  # the user jitted it
+        found = getattr(found, "py_func", found)  # if the user has jitted it
         if not inspect.isfunction(found):
             return _number(found, real)
-        # Itself among its globals: numpy.sign in a function that is called sign looks like that.
+        # A function may find itself among its globals: numpy.sign in a function with the name sign looks like that.
         return found if found is function else typed(found, real, made, instead)
 
     code, scope = function.__code__, function.__globals__
@@ -56,7 +57,7 @@ def typed(
     named = {name: value(scope[name]) for part in _codes(code) for name in part.co_names if name in scope}
     if real is not None:
         code = _Code(code, named | enclosed, real).typed()
-    # What is no number stays where it was, and may change there.
+    # Values that are not numbers stay in their cells and globals, and may change there.
     kept = {
         name: cell if enclosed[name] is cell.cell_contents else CellType(enclosed[name]) for name, cell in cells.items()
     }
@@ -73,7 +74,7 @@ def typed(
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """A function's code, and that of the functions within it."""
+    """The code of a function, and of the functions within it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -85,9 +86,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: Any, real: Real) -> Any:
-    """A number in the dtype, an array or a tuple of them likewise; anything else as it is."""
+    """A number, an array or a tuple of numbers in the dtype. Any other value as it is."""
     if real is not None and _is_number(value):
-        with np.errstate(all="ignore"):  # beyond float32 it is infinite, as a gradient is
+        with np.errstate(all="ignore"):  # a number too large for float32 becomes infinite, as gradients do
             return real(value)
     if real is not None and isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return value.astype(real)
@@ -98,7 +99,7 @@ def _number(value: Any, real: Real) -> Any:
 
 
 def _indices(instructions: list[dis.Instruction]) -> Iterator[int]:
-    """Where constants are loaded that stand right before what takes an element or a slice."""
+    """The offsets at which constants are loaded directly before an instruction that takes an element or a slice."""
     run: list[int] = []
     for now in instructions:
         if now.opcode in dis.hasconst or now.opname == "LOAD_SMALL_INT":
@@ -110,14 +111,14 @@ def _indices(instructions: list[dis.Instruction]) -> Iterator[int]:
 
 
 class _Code:
-    """The code of one function, in which each number is loaded as one of the dtype."""
+    """The code of one function, changed so that each number is loaded in the dtype."""
 
     def __init__(self, code: CodeType, names: Mapping[str, Any], real: Real) -> None:
         self.code, self.names, self.real = code, names, real
         self.words, self.constants = bytearray(code.co_code), [self._constant(value) for value in code.co_consts]
-        self.found: Any = None  # what the name that was loaded last stands for
-        self.begin = 0  # and where it was loaded
-        self.indices: set[int] = set()  # where a number is loaded that is an index, or an end of a slice
+        self.found: Any = None  # the value of the name that was loaded last
+        self.begin = 0  # the offset at which it was loaded
+        self.indices: set[int] = set()  # the offsets at which an index or an end of a slice is loaded
 
     def typed(self) -> CodeType:
         """The new code."""
@@ -136,18 +137,20 @@ class _Code:
                 self.found = None
                 is_power = now.argrepr in ("**", "**=") and self.words[now.offset + 1] == now.arg
                 self._check_power(now, is_power)
-        if len(self.constants) > 256:  # whose numbers take more than one byte of code
+        if len(self.constants) > 256:  # one byte of code cannot number more
             raise ValueError(f"{self.code.co_name!r}: has too many numbers; pass some as scalars")
         return self.code.replace(co_code=bytes(self.words), co_consts=tuple(self.constants))
 
     def _constant(self, value: Any) -> Any:
-        """A constant that holds others: numbers are replaced where they are loaded."""
+        """A constant that contains others, with its numbers converted. Plain numbers are replaced where they are
+        loaded.
+        """
         if isinstance(value, CodeType):
             return _Code(value, self.names, self.real).typed()
         return _number(value, self.real) if isinstance(value, tuple) else value
 
     def _attribute(self, name: str, end: int) -> None:
-        """A number of a module or class, such as numpy.pi: it is loaded where it was looked up."""
+        """Replace the look-up of a number in a module or class, such as numpy.pi, by the load of a constant."""
         self.found = getattr(self.found, name, None) if isinstance(self.found, (ModuleType, type)) else None
         if _is_number(self.found):
             self.words[self.begin : end : 2] = [_NOP] * len(self.words[self.begin : end : 2])
@@ -155,7 +158,7 @@ class _Code:
 
     def _literal(self, now: dis.Instruction, after: dis.Instruction) -> None:
         is_index = isinstance(now.argval, int) and (now.offset in self.indices or self.found is range)
-        if now.argval == 2 and after.argrepr in ("**", "**="):  # x ** 2: x * x
+        if now.argval == 2 and after.argrepr in ("**", "**="):  # x ** 2 becomes x * x
             self.words[now.offset : now.offset + 2] = _COPY, 1
             self.words[after.offset + 1] = _OPERATORS[after.argrepr[1:]]
         elif _is_number(now.argval) and not is_index:
@@ -166,12 +169,12 @@ class _Code:
             line = now.positions and now.positions.lineno
             raise ValueError(
                 f"{self.code.co_name!r}, line {line} of {self.code.co_filename}: a power other than x ** 2, which "
-                "NumPy and Numba round each in its own way; write x * x * x or numpy.sqrt(x), or, where the two may "
-                "differ, numpy.power(x, y)"
+                "NumPy and Numba round differently; write x * x * x or numpy.sqrt(x), or, if the two may differ, "
+                "numpy.power(x, y)"
             )
 
     def _check_wide(self, now: dis.Instruction) -> None:
-        if any(self.found is wide for wide in (sum, float, round)):  # sum begins with a whole 0
+        if any(self.found is wide for wide in (sum, float, round)):  # sum starts with the whole number 0
             line = now.positions and now.positions.lineno
             raise ValueError(
                 f"{self.code.co_name!r}, line {line} of {self.code.co_filename}: {now.argval}(…), which is float64 "

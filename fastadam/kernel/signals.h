@@ -1,11 +1,11 @@
-/* What the system does at a signal, read and put back around Python's signal.signal(), which sets it anew:
-   another library's handler, or that of faulthandler, and siginterrupt() would be lost. */
+/* Reads and restores the system's disposition of a signal. Python's signal.signal() replaces it: another library's
+   handler, that of faulthandler, and the effect of siginterrupt() would be lost. */
 #ifndef FASTADAM_SIGNALS_H
 #define FASTADAM_SIGNALS_H
 
 #include <signal.h>
 
-#ifdef _WIN32 /* has no other way to set it than Python's */
+#ifdef _WIN32 /* nothing to do: there only Python sets handlers */
 typedef int disposition_t;
 static inline void disposition_read(int number, disposition_t *kept) { (void)number, (void)kept; }
 static inline void disposition_restore(int number, const disposition_t *kept) { (void)number, (void)kept; }

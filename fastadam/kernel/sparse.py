@@ -1,5 +1,5 @@
-"""Sparse gradients of other libraries, read as `Rows`: SciPy's matrices in CSR or COO form, and PyTorch's tensors in
-COO form, as embeddings make them. A row that has any entries must have all: a missing entry is not taken for zero.
+"""Reads sparse gradients of other libraries as `Rows`: SciPy's matrices in CSR or COO form, and PyTorch's tensors in
+COO form, such as those of embeddings. A row with any entries must have all: a missing entry does not mean zero.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from ._rows import Rows
 
 
 def is_sparse(value: Any) -> bool:
-    """Whether this is a sparse gradient: one that is read as rows, or refused."""
+    """Whether this is a sparse gradient, which is read as rows or refused."""
     is_tensor = hasattr(value, "sparse_dim") and getattr(value, "is_sparse", False)
     return is_tensor or (hasattr(value, "tocsr") and getattr(value, "ndim", 0) == 2)
 
 
 def numbers_of(value: Any) -> Any:
-    """What holds the numbers of a gradient: of `Rows` and of SciPy's matrices the array that has them."""
+    """The object with the numbers of a gradient: for `Rows` and SciPy's matrices their array of values."""
     if isinstance(value, Rows):
         return value.values
     return value.data if is_sparse(value) and hasattr(value, "tocsr") else value
@@ -29,7 +29,7 @@ def as_rows(
 ) -> Rows | None:
     """The rows of a sparse gradient, for a parameter of this shape; None if the gradient is not sparse.
 
-    `read` gives a tensor's memory as an array. Its first argument says what is read, for errors.
+    `read` returns a tensor's memory as an array. Its first argument names the tensor in errors.
     """
     if not is_sparse(value):
         return None
@@ -48,7 +48,7 @@ def _of_torch(what: str, value: Any, read: Callable[[str, Any], np.ndarray]) -> 
             f"{what}: expected a sparse tensor of whole rows, got one that is sparse in {value.sparse_dim()} axes; "
             "pass .to_dense()"
         )
-    values = read(what, value._values().detach())  # the first to say that it lies on a device
+    values = read(what, value._values().detach())  # read first, so that a tensor on a device is refused here
     return Rows(read(what, value._indices()[0]), values)
 
 

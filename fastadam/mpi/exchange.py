@@ -1,5 +1,6 @@
-"""What the ranks exchange in a step: gradients are added up where they are stepped, parameters go back to all.
-Bucket by bucket: while one is stepped, others travel. Where every rank steps everything, gradients alone travel.
+"""The exchange of a step: gradients are summed on the ranks that step them, and stepped parameters go to all ranks.
+It works bucket by bucket: while one bucket is stepped, others are in transfer. If every rank steps everything, only
+gradients are sent.
 """
 
 import math
@@ -17,15 +18,15 @@ from .memory import Memory
 from .ranks import Ranks, wait
 from .tables import Moved
 
-#: so many buckets of gradients are on their way at a time
+#: the number of buckets of gradients in transfer at a time
 _AHEAD = 2
 
 
 class Way(NamedTuple):
-    """How a part of a bucket travels: the gradients that this rank has, and the sums of those that it steps.
+    """The arrays for the transfer of a part of a bucket: this rank's gradients, and the sums of those that it steps.
 
-    Where it adds up itself, the gradients of all ranks come to `came`, a row each; `rounded` holds this rank's, where
-    they are sent in 16 bits.
+    If this rank computes the sums itself, `came` receives the gradients of all ranks, one row for each. If they are
+    sent in 16 bits, `rounded` holds this rank's.
     """
 
     part: Bucket
@@ -36,12 +37,12 @@ class Way(NamedTuple):
 
 
 class Exchange:
-    """What stands between one rank's `Plan` and the other ranks: see `Plan.step`.
+    """The connection between one rank's `Plan` and the other ranks; see `Plan.step`.
 
-    `shares` are the sums of the gradients that this rank steps, an array a bucket; where bucket k ends among the plan's
-    segments is to be told in `ends`. Gradients travel as they are or, `in_bfloat16`, rounded and added up in float32.
-    Where every rank steps everything, each adds up the gradients of all, in the order of the ranks, so that the sums
-    have the same bits on all. In a step whose rows were `Moved`, buckets travel without these parameters.
+    `shares` has the sums of the gradients that this rank steps, one array for each bucket. The caller sets ``ends[k]``
+    to the place among the plan's segments where bucket k ends. Gradients are sent unchanged or, `in_bfloat16`, rounded,
+    and summed in float32. If every rank steps everything, each rank sums the gradients of all, in the order of the
+    ranks, so that the sums have the same bits on all. In a step with `Moved` rows, buckets leave these parameters out.
     """
 
     def __init__(self, ranks: Ranks, memories: Sequence[Memory], layout: Layout, in_bfloat16: bool) -> None:
@@ -92,28 +93,29 @@ class Exchange:
         return Way(part, grads, share, came, rounded)
 
     def for_step(self, begin: Callable[[], None], zero_grads: bool, moved: Moved | None = None) -> "Exchange":
-        """For one step, in a ``with``: what it begins with, whether it leaves zeros as gradients, the rows it has."""
+        """This object for one step, in a ``with``: the function to begin with, whether to zero gradients, and the
+        rows."""
         self._begin, self._zero_grads, self._moved = begin, zero_grads, moved
         if moved is not None:
             self._ways = self._without(moved.params)
         return self
 
     def __enter__(self) -> None:
-        """The step."""
+        """Begin the block of a step."""
 
     def __exit__(self, *_: object) -> None:
-        """What it began with knows this object, or what it is part of, which would outlive its last use."""
+        """Drop the step's function: it refers to the optimizer, which refers to this object."""
         self._begin, self._coming = None, iter(())
         if self._moved is not None:
             self._moved, self._ways = None, self._whole_ways
 
     def weigh(self, weights: Sequence[float]) -> None:
-        """Say what the ranks' gradients weigh in this step, not all 0. Each is multiplied by its weight over the mean
-        of all, so that the plain average of these is the weighted one. Equal weights make 1 of it, exactly."""
+        """Set the weights of the ranks' gradients in this step; not all are 0. Each gradient is multiplied by its
+        weight over the mean weight, so that their plain average is the weighted one. Equal weights give exactly 1."""
         self._share = weights[self._ranks.rank] * self._ranks.size / math.fsum(weights)
 
     def begin(self) -> None:
-        """All is well on this rank. If it is on all, gradients go on their way."""
+        """Called when this rank is ready. If all ranks are, begin to send gradients."""
         assert self._begin is not None
         self._begin()
         self.take()
@@ -121,14 +123,14 @@ class Exchange:
         self._arrived = 0
 
     def take(self) -> None:
-        """Bring what this rank steps of the parameters, where they are not communicated from where they are."""
+        """Copy this rank's share of the parameters into the buffers, if there are buffers."""
         for way in chain(*self._ways):
             self._memories[way.part.run].copy_in(way.part.share(self._number))
         if self._moved is not None:
             self._moved.take()
 
     def add_up(self, sums: np.ndarray) -> None:
-        """Put the sums of all ranks' sums, rounded once, in the places of this rank's: see `Plan.step`."""
+        """Replace this rank's sums by those over all ranks, rounded once; see `Plan.step`."""
         own = sums.ravel().tolist()
         every = np.reshape(self._ranks.all_gather(own) if self._is_divided else own, (-1, *sums.shape))
         exponent = sums[:, 2] = every[..., 2].max(axis=0)
@@ -139,7 +141,7 @@ class Exchange:
             sums[k, 0] = math.fsum(own.flat) if np.isfinite(own).all() else own[:, 0].sum()
 
     def parts(self) -> Iterator[int]:
-        """The ends of the buckets among the plan's segments, each when its gradients are there."""
+        """The ends of the buckets among the plan's segments, each when its gradients have arrived."""
         going: list[MPI.Request] = []
         for k, end in enumerate(self.ends):
             self._arrive(k)
@@ -156,7 +158,7 @@ class Exchange:
             way.grads[...] = 0
 
     def arrive(self) -> None:
-        """Wait until all gradients are there."""
+        """Wait until all gradients have arrived."""
         self._arrive(len(self._buckets) - 1)
 
     def _arrive(self, k: int) -> None:
@@ -179,7 +181,7 @@ class Exchange:
             yield k
 
     def _depart(self, k: int) -> list[tuple[list[MPI.Request], np.ndarray]]:
-        """Send the gradients of a bucket. What is sent is to be kept until it has come: the requests do not."""
+        """Send the gradients of a bucket. The caller keeps the sent arrays until they have arrived: requests do not."""
         return [self._send(way) for way in self._ways[k]]
 
     def _send(self, way: Way) -> tuple[list[MPI.Request], np.ndarray]:
@@ -196,11 +198,11 @@ class Exchange:
             return [comm.Ialltoallv([sent, counts, way.part.places, MPI.UINT16_T], came)], sent
         if size > 2:
             return [comm.Iallgather(sent, way.came)], sent
-        other = 1 - self._ranks.rank  # two ranks alone are faster without a collective
+        other = 1 - self._ranks.rank  # two ranks are faster without a collective
         return [comm.Irecv(way.came[other], other), comm.Isend(sent, other)], sent
 
     def weighed(self, grads: np.ndarray) -> np.ndarray:
-        """These gradients as they go into the sum. Those that weigh 0 are not read: they may be anything."""
+        """These gradients times this rank's weight. Gradients of weight 0 are not read: they may be anything."""
         if self._share == 1:
             return grads
         if self._share == 0:
@@ -209,11 +211,11 @@ class Exchange:
             return grads * self._share
 
     def _add_up(self, way: Way, sent: np.ndarray) -> None:
-        """Sum what came of each rank, in the order of the ranks."""
+        """Sum the gradients of all ranks, in the order of the ranks."""
         if way.came is None:
             return
         rows = list(way.came)
-        if not self._is_divided:  # between two ranks, its own is only where it was sent from
+        if not self._is_divided:  # between two ranks, its own gradients are only in the sent array
             rows[self._ranks.rank] = sent
         if self._in_bfloat16:
             way.share[...] = 0
@@ -225,13 +227,13 @@ class Exchange:
                 add(way.share, row, way.share)
 
     def _send_back(self, part: Bucket) -> MPI.Request:
-        """Give each rank's part of the parameters to all."""
+        """Send each rank's part of the parameters to all."""
         values = self._memories[part.run].values[part.whole]
         counts, places = ([n * values.itemsize for n in numbers] for numbers in (part.counts, part.places))
         return self._ranks.comm.Iallgatherv(MPI.IN_PLACE, [values.view(np.uint8), counts, places, MPI.BYTE])
 
     def broadcast(self) -> None:
-        """Give all parameters of rank 0 to all."""
+        """Send all parameters of rank 0 to all."""
         for memory in self._memories:
             memory.copy_in(slice(0, memory.values.size))
         if self._ranks.size > 1:
@@ -242,7 +244,7 @@ class Exchange:
                 memory.copy_out()
 
     def gather(self) -> None:
-        """Give each rank's part of all parameters to all, outside of a step."""
+        """Send each rank's part of all parameters to all, outside of a step."""
         for request in [self._send_back(bucket) for bucket in self._buckets if self._is_divided]:
             wait(request)
         for memory in self._memories:

@@ -1,5 +1,5 @@
-"""Which rank steps which elements: parameters in runs of one dtype, runs in buckets, buckets in shares of the ranks.
-Arithmetic alone: it knows neither memory nor a communicator, and says the same on every rank.
+"""`Layout`: which rank steps which elements. Parameters form runs of one dtype, runs are cut into buckets, and buckets
+into shares of the ranks. It is pure arithmetic, without memory or communicator, and the same on every rank.
 """
 
 import sys
@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: parameters of fewer bytes than this over the square of the number of ranks are cheaper for every rank to step as a
-#: whole than to divide (bench/scaling.py)
+#: if the parameters have fewer bytes than this over the square of the number of ranks, it is faster that every rank
+#: steps all of them (bench/scaling.py)
 REPLICATE_BELOW = 1 << 22
-#: bytes of a bucket that holds a whole run
+#: the bucket_bytes for buckets that hold whole runs
 ALL = sys.maxsize
-#: parameters are cut between rows where a rank's share of a bucket is as large as so many of them
+#: a parameter is cut between rows if a rank's share of a bucket has at least this many rows
 _MANY = 16
 
 
 class Array(NamedTuple):
-    """What the layout knows of a parameter; it is cut at multiples of `grain` elements alone, and between rows, of
-    `row` elements, where these are small beside a share."""
+    """What the layout knows about a parameter. It is cut only at multiples of `grain` elements, and between rows of
+    `row` elements if a row is small compared to a share."""
 
     size: int
     dtype: str
@@ -30,7 +30,7 @@ class Array(NamedTuple):
     row: int = 1
 
     def cut_for(self, n_ranks: int, share: int) -> int:
-        """At multiples of how many elements it is cut, where a rank's share of a bucket has so many."""
+        """The number of elements at whose multiples it is cut, for a rank's `share` of a bucket, in elements."""
         is_small = n_ranks == 1 or _MANY * self.row <= share
         return self.row if is_small and self.row % self.grain == 0 else self.grain
 
@@ -43,13 +43,13 @@ class Piece(NamedTuple):
     end: int
 
     def label(self, key: str) -> str:
-        """What the piece of the parameter `key` is called."""
+        """The name of this piece of the parameter `key`."""
         return f"{key}[{self.begin}:{self.end}]"
 
 
 class Run(NamedTuple):
-    """Parameters of one dtype, one behind the other: their numbers, where each begins and the last ends, and the grains
-    at which each may be cut."""
+    """Parameters of one dtype in a row: their numbers, where each begins and the last ends, and the grains at which
+    each may be cut."""
 
     params: list[int]
     starts: list[int]
@@ -57,16 +57,16 @@ class Run(NamedTuple):
     dtype: str
 
     def cut(self, begin: int, end: int, parts: int) -> list[int]:
-        """Where so many parts of the run's elements begin … end lie, about equal: each begins, and the last ends."""
+        """Cut the run's elements begin … end into about equal parts: where each part begins, and the last ends."""
         return [*(self._border(begin + (end - begin) * k // parts) for k in range(parts)), end]
 
     def _border(self, place: int) -> int:
-        """Where the run may be cut, at this place or before it."""
+        """The last place up to this one where the run may be cut."""
         k = bisect_right(self.starts, place) - 1
         return place - (place - self.starts[k]) % self.grains[k]
 
     def pieces(self, begin: int, end: int) -> Iterator[tuple[Piece, int]]:
-        """The parts of parameters among the run's elements begin … end, and where in the run each begins."""
+        """The pieces of parameters in the run's elements begin … end, and where in the run each begins."""
         k = bisect_right(self.starts, begin) - 1
         while begin < end:
             stop = min(end, self.starts[k + 1])
@@ -77,14 +77,14 @@ class Run(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """Consecutive elements of a run, which travel together; rank r steps those from bounds[r] to bounds[r + 1]."""
+    """Consecutive elements of a run, which are sent together. Rank r steps those from bounds[r] to bounds[r + 1]."""
 
     run: int
     bounds: list[int]
 
     @property
     def counts(self) -> list[int]:
-        """How many elements each rank steps."""
+        """The number of elements that each rank steps."""
         return [end - begin for begin, end in pairwise(self.bounds)]
 
     @property
@@ -94,24 +94,24 @@ class Bucket(NamedTuple):
 
     @property
     def whole(self) -> slice:
-        """Where in the run it lies."""
+        """The elements of the bucket in the run."""
         return slice(self.bounds[0], self.bounds[-1])
 
     def within(self, begin: int, end: int) -> "Bucket":
-        """Those of its elements that are among begin … end of the run."""
+        """The part of the bucket within the run's elements begin … end."""
         return Bucket(self.run, [min(max(bound, begin), end) for bound in self.bounds])
 
     def share(self, rank: int) -> slice:
-        """Where in the run the elements lie that this rank steps."""
+        """The elements in the run that this rank steps."""
         return slice(self.bounds[rank], self.bounds[rank + 1])
 
 
 class Layout:
-    """The layout of groups of parameters for so many ranks, in buckets of about so many bytes. One for a single rank,
-    on several, says that each of these steps everything.
+    """The layout of groups of parameters for `n_ranks`, in buckets of about `bucket_bytes`. With n_ranks = 1 on several
+    ranks, each rank steps everything.
 
-    Runs follow the order of the groups, and within a group that of the dtypes. `by_rows` are the parameters of which
-    all pieces are whole rows.
+    Runs follow the order of the groups, and within a group that of the dtypes. `by_rows` has the parameters whose
+    pieces are all whole rows.
     """
 
     def __init__(self, groups: Sequence[Sequence[Array]], n_ranks: int, bucket_bytes: int) -> None:
@@ -137,18 +137,18 @@ class Layout:
         ]
 
     def share_of(self, rank: int) -> int:
-        """As which rank of the layout this one acts: as itself, or as the only one."""
+        """The rank of the layout whose share this rank steps: its own, or that of the only one."""
         return rank % self.n_ranks
 
     def pieces(self, rank: int) -> Iterator[tuple[int, Piece, int]]:
-        """What a rank steps: the number of the bucket, the piece, and where in the run that begins."""
+        """The pieces that a rank steps: the number of the bucket, the piece, and where in the run it begins."""
         for k, bucket in enumerate(self.buckets):
             share = bucket.share(rank)
             for piece, place in self.runs[bucket.run].pieces(share.start, share.stop):
                 yield k, piece, place
 
     def without(self, params: Collection[int]) -> list[list[Bucket]]:
-        """Each bucket without the elements of these parameters: what is left, in parts of consecutive elements."""
+        """Each bucket without the elements of these parameters, as parts of consecutive elements."""
         found = []
         for bucket in self.buckets:
             spans: list[tuple[int, int]] = []
@@ -161,7 +161,7 @@ class Layout:
         return found
 
     def holders(self, wanted: Piece) -> Iterator[tuple[int, Piece]]:
-        """Who steps the elements of a piece: ranks, and those of their pieces that have elements of it."""
+        """The ranks that step elements of a piece, each with its own piece that has these elements."""
         number, start = self._starts[wanted.param]
         place, run = start + wanted.begin, self.runs[number]
         k = bisect_right(self._edges, (number, place)) - 1
@@ -178,7 +178,7 @@ class Layout:
 
     @cached_property
     def _starts(self) -> dict[int, tuple[int, int]]:
-        """Parameter -> its run, and where in that it begins."""
+        """Parameter -> its run, and where in the run it begins."""
         return {
             param: (number, start)
             for number, run in enumerate(self.runs)
@@ -192,8 +192,8 @@ class Layout:
 
 
 def _ends(run: Run, most: int) -> Iterator[tuple[int, int]]:
-    """Where the buckets of a run begin and end: equal ones of so many elements at most, but for the grains,
-    and none of no elements."""
+    """Where the buckets of a run begin and end. They are equal, except for the grains, have at most `most` elements,
+    and none is empty."""
     size = run.starts[-1]
     return pairwise(dict.fromkeys(run.cut(0, size, -(-size // most))) if size else ())
 

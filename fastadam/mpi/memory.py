@@ -1,5 +1,5 @@
-"""The memory of a run: its parameters one behind the other, and a place for their gradients.
-Where the caller's arrays lie so already, nothing is copied; `flat` makes such arrays.
+"""The memory of a run: one array with its parameters in a row, and one for their gradients.
+If the caller's arrays already lie in a row, nothing is copied. `flat` makes such arrays.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,9 +17,9 @@ from .layout import ALL, Array, Layout, Run
 
 
 class Whole:
-    """The parameters as they were given, checked: what an optimizer that is not sharded would step.
+    """The checked whole parameters, which a plain optimizer would step.
 
-    `keys` are what its checkpoints call them, `short_keys` the same within a group.
+    `keys` are their names in its checkpoints, `short_keys` the names within a group.
     """
 
     def __init__(self, params: Any) -> None:
@@ -32,7 +32,7 @@ class Whole:
         self._grads_node = self.tree.grads_node and self.tree.grads_node.plain()
         self.short_keys = [key for branch in self.tree.branches for key in branch.keys]
         self.group_of = [k for k, branch in enumerate(self.tree.branches) for _ in branch.keys]
-        #: of each group the options that it sets for itself
+        #: each group's own options
         self.options = [branch.options or {} for branch in self.tree.branches]
         checks.parameters(self.names, self.params)
         for name, p in zip(self.names, self.params, strict=True):
@@ -46,30 +46,30 @@ class Whole:
                 raise ValueError(f"{option}: {name} is float64, whose gradients are, too; leave {option} out")
 
     def flat_grads(self, grads: Any) -> list[Any]:
-        """Gradients in the structure of the parameters, one a parameter."""
+        """A flat list of the gradients, one for each parameter."""
         found = flattened(self._grads_node, grads)
         return self.tree.flatten(grads) if found is None else found
 
     def need_same_arrays(self) -> None:
-        """Refuse arrays in the structure that are others than those that were cut into shares."""
+        """Refuse a structure that no longer has the arrays that were cut into shares."""
         found = flattened(self._source_node, self.tree.source)
         if found is not None and are_same(found, self.params):
             return
         for name, p, now in zip(self.names, self.params, self.tree.read_again(), strict=True):
             if now is not p:
                 raise ValueError(
-                    f"{name}: is another array than the one that was cut into shares; write into that, or make a new "
-                    "optimizer"
+                    f"{name}: is another array than the one that was cut into shares; write into the old one, or make "
+                    "a new optimizer"
                 )
 
     def need_writeable(self) -> None:
-        """Refuse arrays that were made read-only since."""
+        """Refuse arrays that were made read-only later."""
         for name, p in zip(self.names, self.params, strict=True):
             checks.writeable(name, p)
 
     def layout(self, n_ranks: int, bucket_bytes: int, groups: Sequence[Mapping[str, Any]]) -> Layout:
-        """Their layout for so many ranks, where the groups have these options: states of 8 bits are cut where their
-        blocks begin, so that the blocks are those of the whole parameter."""
+        """The layout for `n_ranks` and groups with these options. 8-bit states are cut between blocks, so that the
+        blocks are those of the whole parameter."""
         known = [
             [
                 Array(p.size, p.dtype.name, BLOCK if has_blocks(group, p.size) else 1, max(row_size(p), 1))
@@ -81,15 +81,15 @@ class Whole:
 
 
 def row_size(p: np.ndarray) -> int:
-    """How many elements a row has."""
+    """The number of elements of a row."""
     return p.size // len(p) if p.ndim and len(p) else 1
 
 
 class Memory:
     """The values and the gradients of a run's parameters, each in one array.
 
-    `values` is the memory of the arrays that were given, where they lie one behind the other in it. Else it is a
-    buffer: `copy_in` brings what is about to be stepped, `copy_out` takes the parameters back.
+    `values` is the memory of the caller's arrays, if they lie in a row. Otherwise it is a buffer: `copy_in` copies the
+    elements that will be stepped into it, and `copy_out` copies the parameters back.
     """
 
     def __init__(self, run: Run, params: Sequence[np.ndarray]) -> None:
@@ -102,11 +102,11 @@ class Memory:
         self.grads = np.zeros(run.starts[-1], checks.computed_in(own[0]))
 
     def grads_by_param(self) -> dict[int, np.ndarray]:
-        """Number of a parameter -> where its gradient is put."""
+        """Number of a parameter -> the array for its gradient."""
         return _views(self.grads, self._run, self._params)
 
     def copy_in(self, place: slice) -> None:
-        """Bring these elements of the run from the parameters into the buffer."""
+        """Copy these elements of the run from the parameters into the buffer."""
         if self.is_buffer:
             for piece, begin in self._run.pieces(place.start, place.stop):
                 p = self._params[piece.param]
@@ -114,7 +114,7 @@ class Memory:
                 self.values[begin : begin + piece.end - piece.begin] = elements[piece.begin : piece.end]
 
     def copy_out(self, but: Collection[int] = ()) -> None:
-        """Put all parameters, `but` these, where they were given."""
+        """Copy all parameters, `but` these, from the buffer into the caller's arrays."""
         if self.is_buffer:
             for number, values in _views(self.values, self._run, self._params).items():
                 if number not in but:
@@ -122,23 +122,23 @@ class Memory:
 
 
 def flat(params: Any) -> Any:
-    """The same structure of parameters, copied into one piece of memory.
+    """Copy parameters into one contiguous piece of memory, so that `Sharded` need not copy them at each step.
 
     Parameters
     ----------
     params : array, sequence, mapping, or sequence of groups
-        What an optimizer takes.
+        As for an optimizer.
 
     Returns
     -------
-    The same structure, of new arrays with the same values: those of one dtype (and, in groups of several dtypes, of one
-    group) lie one behind the other in one array. `Sharded` communicates from there, where it would copy other arrays to
-    and fro. Make it before the loop, and train with what it returns.
+    The same structure, with new arrays of the same values. Arrays of the same dtype (and, if there are groups of
+    several dtypes, of the same group) are views of one array, in a row. `Sharded` sends from there; it copies other
+    arrays to a buffer and back. Call this before the training loop, and train with the result.
 
     Raises
     ------
     TypeError, ValueError
-        For what an optimizer would not take.
+        For parameters that an optimizer would not take.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def flat(params: Any) -> Any:
 
 
 def _views(memory: np.ndarray, run: Run, params: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """The part of each of the run's parameters in an array of all, in its shape."""
+    """Number of a parameter of the run -> its part of `memory`, in its shape."""
     return {
         number: memory[start : start + params[number].size].reshape(params[number].shape)
         for number, start in zip(run.params, run.starts, strict=False)
@@ -167,7 +167,7 @@ def _views(memory: np.ndarray, run: Run, params: dict[int, np.ndarray]) -> dict[
 
 
 def _one_memory(params: list[np.ndarray]) -> np.ndarray | None:
-    """The memory of arrays that lie one behind the other in another array; None where they do not."""
+    """The memory of arrays that lie in a row in another array. None if they do not."""
     filled = [p for p in params if p.size and p.flags.c_contiguous]
     root = _root(filled[0]) if filled else None
     if root is None or not (root.flags.c_contiguous and root.flags.writeable and root.flags.aligned):

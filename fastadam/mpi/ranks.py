@@ -1,5 +1,5 @@
-"""The ranks of a communicator: what they agree on before they act, and how one that fails ends the job.
-Every act of several ranks begins with an agreement, so that an error is an error on each of them, and never a hang.
+"""`Ranks`: the ranks of a communicator, how they agree before they act, and how an error on one of them ends the job.
+Every act of several ranks begins with an agreement, so that an error on one is an error on all, and never a hang.
 """
 
 import atexit
@@ -23,25 +23,25 @@ from mpi4py import MPI
 
 from ..kernel import threads
 
-#: what a rank says when its program ends
+#: the name of the act with which a rank leaves when its program ends
 _LEAVE = "leave"
-#: seconds that an error which all ranks have waits for the others to end by it, before it ends the job
+#: how many seconds a rank with an error that all have waits for the others to end, before it aborts the job
 _PATIENCE = 5.0
-#: seconds that mpiexec is given to show what the ranks wrote, before one ends with an error and mpiexec ends the job
+#: how many seconds mpiexec gets to show the output of the ranks, before one fails and mpiexec ends the job
 _LAST_WORDS = 0.3
 
-#: what ranks agree on, by name; or what brings that
+#: what the ranks must have in common, by name; or a function that returns it
 Items = dict[str, Any] | Callable[[], dict[str, Any]]
 
 _yield = getattr(os, "sched_yield", lambda: None)
 
 
 class Disagreement(RuntimeError):
-    """The ranks were not about to do the same, or another rank refused it: nothing has changed on any."""
+    """The ranks were not about to do the same, or one of them refused. Nothing has changed on any rank."""
 
 
 def wait(request: MPI.Request, patience: float = math.inf, rest: Callable[[], object] = _yield) -> None:
-    """Until it is done, for so many seconds at most. Where ranks share processors, who is waited for gets its turn."""
+    """Wait until the request is done, at most `patience` seconds. Ranks that share this processor get their turn."""
     end = MPI.Wtime() + patience
     while not request.Test():
         if MPI.Wtime() > end:
@@ -72,35 +72,35 @@ class Act:
                 self._ranks.agree(self._what, {}, error=error)
             elif error is not None and self._agreed and self._ranks.size > 1:
                 _say("".join(traceback.format_exception(error)))
-                _abort(f"failed within {self._what}, which the others go on with")
+                _abort(f"failed within {self._what}, which the others continue")
         finally:
-            del error  # its traceback knows this name
+            del error  # its traceback refers to this name
             self._ranks.exit()
 
 
 class Ranks:
-    """The ranks of a communicator of its own, a copy of that which it is for."""
+    """The ranks of a duplicate of a communicator."""
 
     def __init__(self, comm: MPI.Comm) -> None:
         self.comm = comm.Dup()
         self.rank, self.size = self.comm.rank, self.comm.size
-        self.n_made = 0  # of optimizers on this communicator
+        self.n_made = 0  # the number of optimizers on this communicator
         self.n_threads = self._n_threads()
-        self._ended = ""  # why there are no more agreements
+        self._ended = ""  # the reason why there are no more agreements
         self._inside = threading.Lock()
         self._process = os.getpid()
         _all.append(self)
 
     @classmethod
     def of(cls, comm: Any) -> "Ranks":
-        """Those of a communicator: the same ones at each call."""
+        """The Ranks of a communicator: the same object at each call."""
         comm = MPI.COMM_WORLD if comm is None else comm
         if not isinstance(comm, MPI.Intracomm):
             raise TypeError(f"comm: expected an intracommunicator of mpi4py, got {type(comm).__name__}")
         if comm == MPI.COMM_NULL:
-            raise ValueError("comm: is COMM_NULL: this rank is not of the communicator, and makes no optimizer on it")
+            raise ValueError("comm: is COMM_NULL: this rank is not in the communicator; make no optimizer on it")
         if not _is_up():
-            raise RuntimeError("comm: MPI is not up; call MPI.Init() before, and MPI.Finalize() after")
+            raise RuntimeError("comm: MPI is not running; call MPI.Init() before, and MPI.Finalize() after")
         key = _attribute()
         found: Any = comm.Get_attr(key)
         ranks: Ranks = cls(comm) if found is None else found
@@ -109,35 +109,36 @@ class Ranks:
         return ranks
 
     def free(self) -> None:
-        """With the communicator that theirs is a copy of: MPI has room for so many."""
+        """Free the duplicate, when the original communicator is freed: MPI has a limited number of communicators."""
         if self in _all:
             _all.remove(self)
             self.end("the communicator was freed")
             self.comm.Free()
 
     def _n_threads(self) -> int:
-        """How many threads a step may use by default: the ranks of a machine share its processors."""
+        """The default number of threads of a step: the ranks of a machine share its processors."""
         local = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         found = local.allgather(threads.affinity())
         local.Free()
         return threads.default(len(set().union(*found)), len(found))
 
     def all_or_none(self, what: str) -> "Act":
-        """An act of all ranks. The block checks what it can, calls what it is given, with that on which all must agree,
-        and then acts: an error before that is one on every rank, an error after it ends the job. Where an act averages,
-        that call takes this rank's weight, too, and returns the weights of all: one of them at least is not 0. An act
-        that is often made gives plain `values` for comparison, and a function that names them where they differ."""
+        """An act of all ranks, in a ``with`` that gives a function. The block first does its checks, then calls the
+        function with the items that all ranks must have in common, and then acts. An error before the call is an error
+        on every rank. An error after the call ends the job. For an average, the call also takes this rank's weight, and
+        returns the weights of all, which are not all 0. For speed, a frequent act passes plain `values` to compare, and
+        a function that returns the items if the values differ."""
         return Act(self, what)
 
     def enter(self, what: str) -> None:
-        """Begin an act, where this process and this thread may."""
+        """Begin an act. Refuse it in a forked process, or while another thread is in an act."""
         if os.getpid() != self._process:
-            raise RuntimeError(f"{what}: this process was forked from rank {self.rank}, and is no rank itself")
+            raise RuntimeError(f"{what}: this process was forked from rank {self.rank}, and is not a rank itself")
         if not self._inside.acquire(blocking=False):
             raise RuntimeError(f"{what}: another thread is inside an act of all ranks; one thread a rank may")
 
     def exit(self) -> None:
-        """End it."""
+        """End an act."""
         self._inside.release()
 
     def agree(
@@ -149,13 +150,13 @@ class Ranks:
         error: BaseException | None = None,
         patience: float = math.inf,
     ) -> list[float]:
-        """The weights of all ranks, where all are about to do the same, none has an error and not all weigh 0; else
-        raise, on every rank. (An error of the only one is its caller's to raise.)"""
+        """The weights of all ranks, if all are about to do the same, none has an error, and not all weights are 0.
+        Otherwise raise an error on every rank. (With a single rank, the caller raises its own error.)"""
         if self._ended:
             raise Disagreement(f"{what}: {self._ended}") from error
         if self.size == 1 and (weight or error is not None):
             return [weight]
-        rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # who has ended leaves the processor to others
+        rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # a finished rank leaves the processor to others
         compared = repr((what, items)).encode() if values is None else marshal.dumps((what, values), 2)
         act = [_code(compared), float(error is not None)]
         rows: list[list[float]] = self.all_gather([*act, weight], patience, rest).tolist()
@@ -163,30 +164,30 @@ class Ranks:
         is_same = error is None and all(row[:2] == act for row in rows)
         if is_same and any(weights):
             return weights
-        if is_same:  # an error that all have
-            error = ValueError("weight: is 0 on every rank; where no rank had a batch, make no step")
+        if is_same:  # an error on all ranks
+            error = ValueError("weight: is 0 on every rank; if no rank has a batch, do not call step")
         disagreement = self._disagreement(what, items() if callable(items) else items, error)
         shared = error or disagreement
-        shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # who have it: see `uncaught`
+        shared.__fastadam_ranks__ = self  # type: ignore[attr-defined]  # the ranks that have it, for `_uncaught`
         try:
             raise shared
-        finally:  # its traceback knows these names, and all that is being made or stepped
+        finally:  # its traceback refers to these names, and to the optimizer
             del shared, disagreement, error
 
     def _disagreement(self, what: str, items: dict[str, Any], error: BaseException | None) -> Disagreement:
-        """Why the ranks do not agree, as each of them is told; after one that left, they never will."""
+        """The error that says why the ranks do not agree. If one has left the job, they never will again."""
         reason = None if error is None else f"{type(error).__name__}: {error}"
         told = self.comm.allgather((what, items, reason))
         gone = [rank for rank, (other, *_) in enumerate(told) if other == _LEAVE]
         if gone:
             others = [rank for rank in range(self.size) if rank not in gone]
-            self._ended = f"{_named(gone)} left the job, {_named(others)} did not; go on from the last checkpoint"
+            self._ended = f"{_named(gone)} left the job, {_named(others)} did not; continue from the last checkpoint"
         return Disagreement(f"{what}: {self._ended or _difference(told)}; nothing has changed")
 
     def all_gather(
         self, numbers: list[float], patience: float = math.inf, rest: Callable[[], object] = _yield
     ) -> np.ndarray:
-        """These numbers of every rank, a row each; `wait` has the other arguments."""
+        """The numbers of all ranks, one row for each rank. See `wait` for the other arguments."""
         found = np.empty((self.size, len(numbers)))
         found[self.rank] = numbers
         if self.size > 1:
@@ -194,7 +195,7 @@ class Ranks:
         return found
 
     def leave(self) -> None:
-        """Before MPI ends: who still waits for this rank hears that it has gone."""
+        """Leave, before MPI ends: ranks that still wait for this one get an error."""
         if self._ended or os.getpid() != self._process or MPI.Is_finalized():
             return
         try:
@@ -203,11 +204,11 @@ class Ranks:
             _say(f"fastadam.mpi: rank {self.rank} of {self.size}: {error}\n")
 
     def end(self, why: str) -> None:
-        """From now on there are no acts of all ranks."""
+        """Allow no more acts of all ranks."""
         self._ended = self._ended or why
 
     def all_leave(self) -> bool:
-        """Whether every rank comes here, in a moment, to end by an error that all have."""
+        """Whether every rank calls this soon, because all end with the same error."""
         if self._ended:
             return False
         try:
@@ -222,7 +223,7 @@ _hook, _process = sys.excepthook, os.getpid()
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """An exception that ends a rank ends the job: the others would wait for that rank, in whatever they do next."""
+    """An exception that ends one rank ends the job: otherwise the others would wait for that rank."""
     if os.getpid() != _process or not _is_up() or MPI.COMM_WORLD.size == 1:
         _hook(kind, error, trace)
         return
@@ -239,19 +240,19 @@ sys.excepthook = _uncaught
 
 
 def _say(text: str) -> None:
-    """In one write, which mpiexec passes on as one: the lines of several ranks would else stand in one another."""
+    """Write in one call, which mpiexec passes on as one. Otherwise lines of several ranks could be mixed."""
     sys.stderr.write(text)
     sys.stderr.flush()
 
 
 def _abort(why: str) -> None:
     world = MPI.COMM_WORLD
-    _say(f"fastadam.mpi: rank {world.rank} of {world.size} {why}; the job ends: go on from the last checkpoint\n")
+    _say(f"fastadam.mpi: rank {world.rank} of {world.size} {why}; the job ends: continue from the last checkpoint\n")
     time.sleep(_LAST_WORDS)
     world.Abort(1)
 
 
-#: those of all communicators that were not freed
+#: the Ranks of all communicators that were not freed
 _all: list[Ranks] = []
 
 
@@ -268,8 +269,8 @@ def _before_finalize(*_: object) -> None:
 
 @cache
 def _attribute() -> int:
-    """Under which a communicator keeps its Ranks. Who asks first sees to it that ranks leave before MPI ends: with the
-    program, or by ``MPI.Finalize()``, which begins by deleting what COMM_SELF has."""
+    """The key under which a communicator keeps its Ranks. The first call also arranges that ranks leave before MPI
+    ends: at the end of the program, or in ``MPI.Finalize()``, which first deletes the attributes of COMM_SELF."""
     atexit.register(_leave_all)
     MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=_before_finalize), None)
     key: int = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, ranks: ranks.free())
@@ -281,7 +282,7 @@ def _is_up() -> bool:
 
 
 def _code(compared: bytes) -> float:
-    """A number that is another where these bytes are: a whole one, which float64 holds."""
+    """A hash of these bytes: a whole number that float64 can hold."""
     return float(int.from_bytes(hashlib.blake2b(compared, digest_size=6).digest(), "little"))
 
 
@@ -291,7 +292,7 @@ def _named(ranks: list[int]) -> str:
 
 
 def _difference(told: list[tuple[str, dict[str, Any], str | None]]) -> str:
-    """What is not the same on all ranks, and on which."""
+    """The text that says what differs between ranks, and on which ranks."""
     refused = [rank for rank, (_, _, reason) in enumerate(told) if reason is not None]
     if refused:
         return f"{_named(refused)} refused it: {told[refused[0]][2]}"
@@ -307,7 +308,7 @@ def _difference(told: list[tuple[str, dict[str, Any], str | None]]) -> str:
 
 
 def _by_value(values: list[str]) -> str:
-    """Who says what: those who say the same together, the most first."""
+    """Each value with the ranks that have it, the most frequent first."""
     who: dict[str, list[int]] = {}
     for rank, value in enumerate(values):
         who.setdefault(value, []).append(rank)

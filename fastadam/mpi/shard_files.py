@@ -1,6 +1,6 @@
-"""The checkpoints of a sharded optimizer: a folder, where each rank writes a file of its share; where every rank has
-all, the first writes it.
-Any number of ranks reads what any other number wrote: what each needs is put together from the files that have it.
+"""The checkpoints of a sharded optimizer: a folder with a file of each rank's share. If every rank has all states, only
+the first rank writes a file. Any number of ranks can read a checkpoint of any other number: each rank collects its
+pieces from the files that have them.
 """
 
 import json
@@ -33,12 +33,12 @@ from .shards import Commit, Held, Shard, need_strict, same, stored, whole_steps
 
 _INDEX = "checkpoint.json"
 _FILE = re.compile(r"[0-9a-f]{16}-\d+\.npz")
-#: what a save that was killed leaves beside such files
+#: the name of a temporary file, which a killed save leaves behind
 _TEMPORARY = re.compile(r"\.fastadam-[0-9a-f]{16}\.tmp")
 
 
 def save(ranks: Ranks, held: Held, path: Any, params: Any, bring: Callable[[], None]) -> None:
-    """See `Sharded.save`. `bring` puts into the pieces what the parameters hold."""
+    """See `Sharded.save`. `bring` copies the parameters into the pieces."""
     with ExitStack() as stack:
         with ranks.all_or_none("save") as agree:
             shard = stack.enter_context(held())
@@ -62,7 +62,7 @@ def _name(token: str, rank: int) -> str:
 
 
 def _index(shard: Shard, params: bool, steps: Mapping[str, int]) -> dict[str, Any]:
-    """What ``checkpoint.json`` holds, but for the names of the files."""
+    """The contents of ``checkpoint.json``, except the names of the files."""
     layout = {"n_ranks": shard.layout.n_ranks, "bucket_bytes": shard.layout.bucket_bytes}
     return {**encoded(shard.describe(steps)), "arrays": _arrays(shard.whole), "has_params": params, **layout}
 
@@ -73,7 +73,7 @@ def _arrays(whole: Whole) -> list[list[Any]]:
 
 
 def _write(shard: Shard, path: Path, name: str, params: bool) -> None:
-    """This rank's file."""
+    """Write this rank's file."""
     path.mkdir(parents=True, exist_ok=True)
     arrays = {entry: in_file(array) for entry, array in shard.own.arrays(params).items() if array.size}
     with replacing(path / name) as temporary:
@@ -81,7 +81,7 @@ def _write(shard: Shard, path: Path, name: str, params: bool) -> None:
 
 
 def _commit(path: Path, index: dict[str, Any]) -> None:
-    """Write the index of files that are all there; then remove the files of older ones."""
+    """Write the index, after a check that all files exist. Then remove the files of older checkpoints."""
     for name in index["files"]:
         if not (path / name).exists():
             raise OSError(f"path: {path}: rank 0 does not see {name}; expected a folder that all ranks share")
@@ -126,7 +126,7 @@ def _read_index(path: Path) -> Mapping[str, Any]:
 
 
 def _check_index(shard: Shard, source: str, index: Mapping[str, Any]) -> bool:
-    """Refuse the index of another optimizer's checkpoint; whether it is one with parameters."""
+    """Refuse the index of another optimizer's checkpoint. Return whether the checkpoint has parameters."""
     need_version(source, index.get("version"))
     for name, own in {"optimizer": shard.own.optimizer, "arrays": _arrays(shard.whole)}.items():
         need_same(f"{source}: {name}", index.get(name), own)
@@ -135,15 +135,16 @@ def _check_index(shard: Shard, source: str, index: Mapping[str, Any]) -> bool:
         need(type(value) is int and value > 0, f"{source}: {name}: expected a whole number > 0, got {value!r}")
     names: Any = index.get("files")
     good = isinstance(names, list) and all(isinstance(name, str) and _FILE.fullmatch(name) for name in names)
-    need(good and len(names) == index["n_ranks"], f"{source}: files: expected one of each rank, got {names!r}")
+    need(good and len(names) == index["n_ranks"], f"{source}: files: expected one for each rank, got {names!r}")
     return checks.flag(f"{source}: has_params", index.get("has_params"))
 
 
 def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: ExitStack, convert: bool) -> Fetch:
-    """What brings the array of one of this rank's pieces, put together from the files of the ranks that have it.
+    """The function that returns the array of one of this rank's pieces, joined from the files of the ranks that have
+    it.
 
-    A file is opened when it is first asked for, and closed by `files`. If its states are 8-bit and this rank's are not,
-    they are `convert`ed here, since blocks are not cut where this rank's pieces are.
+    A file is opened on first use, and closed by `files`. If its states are 8-bit and this rank's are not, they are
+    converted here, since blocks are not cut where this rank's pieces are.
     """
     keys = shard.whole.keys
     fetches: dict[int, Fetch] = {}
@@ -161,7 +162,7 @@ def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: E
         return fetches[rank]
 
     @cache
-    def layout() -> Layout:  # once `fit` has seen that the groups have these options
+    def layout() -> Layout:  # called after `fit` has checked the groups' options
         return shard.whole.layout(index["n_ranks"], index["bucket_bytes"], index["param_groups"])
 
     def fetch(entry: str) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""`Sharded`: an optimizer whose states, and whose work, are divided among the ranks of a communicator, if that pays.
-It is the optimizer that it is given, over this rank's pieces of the parameters; what all ranks do together is here.
+"""`Sharded`: an optimizer whose states and work are divided among the ranks of a communicator, if that is faster. It is
+an optimizer of the given class over this rank's pieces of the parameters. This module has what all ranks do together.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -33,70 +33,70 @@ from .tables import Moved, Tables
 
 
 class Sharded(Optimizer):
-    """An optimizer on each rank of a communicator, that keeps and steps this rank's share of the states (ZeRO stage 1).
+    """An optimizer on each rank of a communicator that keeps and steps this rank's share of the states (ZeRO stage 1).
 
-    All ranks hold the parameters whole and compute gradients of them, each from its own part of a batch. A step
-    averages the gradients over the ranks, each rank steps its share of the elements, and all get the stepped
-    parameters: the meaning is that of one process that steps the averaged gradient, clipping by norm,
-    ``skip_nonfinite``, schedules, groups, master weights and the random bits of 16-bit and 8-bit states included.
-    Where the parameters are small, each rank keeps all states and steps all elements, by the same sums.
+    Every rank holds all parameters, and computes gradients from its own part of a batch. A step averages the gradients
+    over the ranks. Each rank steps its share of the elements, and all ranks get all stepped parameters. The result is
+    that of one process that steps the averaged gradient, also for clipping by norm, ``skip_nonfinite``, schedules,
+    groups, master weights and the random bits of 16-bit and 8-bit states. If the parameters are small, each rank keeps
+    all states and steps all elements, with the same sums.
 
     Parameters
     ----------
     optimizer : type
-        Which optimizer: `fastadam.Adam`, another, or one made by `fastadam.optimizer`.
+        The class of the optimizer: `fastadam.Adam`, another one, or one made by `fastadam.optimizer`.
     params : array, sequence, mapping, or sequence of dicts
-        As that optimizer takes them, the same structure, shapes and dtypes on every rank. The values of rank 0 are
-        given to all. The arrays are stepped in place; those that `flat` made, or that lie one behind the other in one
-        array, are communicated from where they are, others are copied to and from a buffer at each step. Shares are cut
-        once: another array in the structure, as after ``params["W"] = new``, is refused. Write into the old one.
+        As for that optimizer, with the same structure, shapes and dtypes on every rank. All ranks get the values of
+        rank 0. The arrays are stepped in place. Arrays from `flat`, or arrays in a row in one array, are sent without a
+        copy; others are copied to a buffer and back at each step. Shares are cut once: a new array in the structure,
+        as after ``params["W"] = new``, is refused. Write into the old array.
     comm : mpi4py.MPI.Intracomm, optional
-        The ranks; by default ``MPI.COMM_WORLD``. A duplicate is used, so other messages do no harm; it is freed
-        with the communicator.
+        The communicator, by default ``MPI.COMM_WORLD``. The optimizer uses a duplicate, so other messages do not
+        interfere. The duplicate is freed with the communicator.
     comm_dtype : {None, "bfloat16"}
-        How gradients travel: as they are (float64 for float64 parameters, float32 for others), or rounded to 16 bits,
-        half the bytes, and added up in float32; not for float64 parameters. Parameters travel in their own dtype.
+        The dtype in which gradients are sent. None: float64 for float64 parameters, float32 for others. "bfloat16":
+        rounded to 16 bits, and summed in float32; not for float64 parameters. Parameters are sent in their own dtype.
     bucket_bytes : int, default 16 MiB
-        So many bytes of parameters travel and are stepped at a time. Where states are of 8 bits, shares and buckets
-        are rounded to blocks of 256 elements, so that the blocks are those of whole parameters. Where 16 rows of a
-        parameter are not more than a rank's share of a bucket, they are rounded to whole rows, for `Rows`.
+        The number of bytes of parameters that are sent and stepped at a time. For 8-bit states, shares and buckets are
+        rounded to blocks of 256 elements, so that the blocks are those of whole parameters. If a rank's share of a
+        bucket has at least 16 rows of a parameter, they are rounded to whole rows, for `Rows`.
     replicate_below : int, default 4 MiB over the square of the number of ranks
-        Where all parameters have fewer bytes than this together, nothing is divided: each rank sends its gradients to
-        all, adds up those of all in the order of the ranks, and steps everything. Parameters are not sent, so what is
-        written into them between steps is to be the same on all ranks. 0 divides whatever there is.
+        If all parameters together have fewer bytes, nothing is divided: each rank sends its gradients to all, sums
+        those of all in the order of the ranks, and steps everything. Parameters are not sent, so a change of them
+        between steps must be the same on all ranks. With 0 the parameters are always divided.
     **options
-        Those of the optimizer, the same on every rank, and those of every `fastadam.Optimizer`, but for ``"exact"``
-        `rows`. By default the ranks of a machine share its processors as threads. ``state_dir`` is a folder in which
-        each rank has one of its own.
+        The options of the optimizer and of `fastadam.Optimizer`, the same on every rank, except `rows` = ``"exact"``.
+        By default the ranks of a machine share its processors as threads. ``state_dir`` is a folder in which each rank
+        has its own folder.
 
     Attributes
     ----------
     grads :
-        The gradients, in the structure of `params`: write them there, and nothing is copied. float64 for float64
-        parameters, float32 for others. `Rows` may be put in the place of an array.
+        The gradients, in the structure of `params`. Write them there to avoid a copy. They are float64 for float64
+        parameters, else float32. A `Rows` may replace an array.
     groups and states : ``param_groups``, ``state``
-        Of this rank's pieces, arrays that are called after their place, as ``W[0:500]``: of whole rows, or of one axis.
+        Those of this rank's pieces. The pieces are named by place (``W[0:500]``), and have whole rows or one axis.
     comm :
         The communicator that was given.
 
     Raises
     ------
     Disagreement
-        From any method that all ranks have to call (the constructor, `step`, `save`, `load`, `state_dict`,
-        `load_state_dict`), on every rank, and with nothing changed: if the ranks differ in the parameters' shapes or
-        dtypes, in options or step counts, or in what they call; if another rank refuses its arguments, or has left.
+        On every rank, from any method that all ranks have to call (the constructor, `step`, `save`, `load`,
+        `state_dict`, `load_state_dict`): if the ranks differ in shapes, dtypes, options, step counts, or in the method
+        that they call; if another rank refuses its arguments, or has left. Nothing has changed then.
     TypeError, ValueError
-        On the rank whose arguments are wrong, while the others raise `Disagreement`.
+        On the rank whose arguments are wrong. The other ranks raise `Disagreement`.
 
     Notes
     -----
-    The bits are the same at each run with as many ranks; with one rank they are the plain optimizer's (but for the
-    random bits, and the blocks of 8-bit states, of arrays that are not in C order). With other numbers of ranks they
-    differ as the order of the sum over the ranks does; so do those of a divided step on more than two ranks from those
-    of one that is not.
+    Runs with the same number of ranks give the same bits. With one rank they are those of the plain optimizer (except
+    random bits, and 8-bit blocks, of arrays that are not in C order). With another number of ranks the sum over the
+    ranks has another order, and so other bits. On more than two ranks a divided step differs in this way, too, from one
+    that is not divided.
 
     An exception that ends the program on one of several ranks ends the job: importing `fastadam.mpi` makes
-    ``sys.excepthook`` say which rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
+    ``sys.excepthook`` name the rank, and call ``Abort``. At the end of the program the ranks wait for one another, as
     MPI itself does.
 
     Source: Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, 2020, stage 1.
@@ -117,13 +117,13 @@ class Sharded(Optimizer):
     def __new__(
         cls, optimizer: type[Optimizer], params: Any = None, comm: "MPI.Intracomm | None" = None, **options: Any
     ) -> "Sharded":
-        """An object of a class that is both a Sharded and the optimizer."""
+        """An object of a class derived from both Sharded and the optimizer."""
         if cls is not Sharded:
             raise TypeError(f"{cls.__name__}: a subclass of Sharded; make one of the optimizer, and give it to Sharded")
         is_one = isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and optimizer is not Optimizer
         if not is_one or issubclass(optimizer, Sharded):
             with Ranks.of(comm).all_or_none("Sharded"):
-                raise TypeError(f"optimizer: expected a class, as fastadam.Adam, got {shown(optimizer)}")
+                raise TypeError(f"optimizer: expected a class, such as fastadam.Adam, got {shown(optimizer)}")
         return object.__new__(_sharded(optimizer))  # type: ignore[arg-type]
 
     def __init__(
@@ -157,7 +157,7 @@ class Sharded(Optimizer):
                 replicate_below = layout.REPLICATE_BELOW // ranks.size**2
             replicate_below = checks.whole("replicate_below", replicate_below, 0)
             if "grads" in given:
-                raise ValueError("grads: a sharded optimizer brings its own: write to .grads, or give them to step()")
+                raise ValueError("grads: a sharded optimizer has its own; write to .grads, or pass them to step()")
             if given.get("state_dir") is not None:
                 given["state_dir"] = shards.state_dir(given["state_dir"], ranks)
             self._whole = Whole(params)
@@ -167,7 +167,7 @@ class Sharded(Optimizer):
             groups = checked_groups(type(self), fields, self._whole.tree)
             if any(values["rows"] == "exact" for values in groups.values):
                 raise ValueError(
-                    "rows: 'exact' is not of ranks, which would see old rows of one another; leave rows out"
+                    "rows: 'exact' is not possible with ranks, which would read old rows of each other; leave rows out"
                 )
             is_divided = sum(p.nbytes for p in self._whole.params) >= replicate_below
             n_shares, most = (ranks.size, bucket_bytes) if is_divided else (1, ALL)
@@ -203,7 +203,7 @@ class Sharded(Optimizer):
 
     @contextmanager
     def _folder_undone_on_disagreement(self) -> Iterator[None]:
-        """Let go of the folder of an optimizer that is refused: the traceback would keep it locked."""
+        """Close the folder of a refused optimizer: the traceback would keep it locked."""
         try:
             yield
         except Disagreement:
@@ -214,8 +214,8 @@ class Sharded(Optimizer):
             raise
 
     def _cut(self) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-        """The groups of this rank's pieces, and their gradients. A group has one at least, if need be of no elements;
-        so has an array of none, whose states are in checkpoints, too."""
+        """The groups of this rank's pieces, and their gradients. Every group has at least one piece, perhaps an empty
+        one. So has an empty array, since checkpoints have its states, too."""
         exchange, rank, whole = self._exchange, self._layout.share_of(self._ranks.rank), self._whole
         cut: list[list[tuple[int, Piece, np.ndarray, np.ndarray]]] = [[] for _ in whole.options]
         for k, piece, place in self._layout.pieces(rank):
@@ -245,13 +245,13 @@ class Sharded(Optimizer):
         return groups, [share for *_, share in flat]
 
     def _take_values_of_first(self) -> None:
-        """Parameters begin as those of rank 0; so do states that begin as they do, unless they come from a folder."""
+        """Copy the parameters of rank 0 to all, and to states that start as copies, unless a folder has states."""
         self._exchange.broadcast()
         if self.t == 0:
             self.core.begin_as_params()
 
     def _shard(self) -> shards.Shard:
-        """This rank's share as plain data; the caller holds the plan."""
+        """This rank's share as plain data. The caller holds the plan."""
         own = self.core.snapshot()
         state = {key: {name: array.reshape(-1) for name, array in arrays.items()} for key, arrays in own.state.items()}
         own = replace(own, state=state, params={key: p.reshape(-1) for key, p in own.params.items()})
@@ -291,29 +291,29 @@ class Sharded(Optimizer):
         weight: float = 1.0,
         **unknown: NoReturn,
     ) -> None:
-        """One step of all ranks, by the average of their gradients: see `Optimizer.step`.
+        """Do one step on all ranks, with the average of their gradients; see `Optimizer.step`.
 
-        The average is the sum of weight · gradient over the ranks, divided by the sum of the weights. Where each rank's
-        gradient is a mean over its rows and `weight` is their number, that is the mean over all rows.
+        The average is the sum of weight · gradient over the ranks, divided by the sum of the weights. If each rank's
+        gradient is a mean over its rows of data, and `weight` is their number, it is the mean over all rows of data.
 
         Parameters
         ----------
         grads : optional
-            This rank's gradients in the structure of the parameters, where they are not in ``.grads`` already: they are
-            copied there, but for `Rows`. Where one rank gives `Rows`, all do, of no rows if need be; they are exchanged
-            as rows, and the average is that of all ranks' rows one behind the other, in the order of the ranks.
+            This rank's gradients in the structure of the parameters, if they are not yet in ``.grads``. They are copied
+            there, except `Rows`. If one rank passes `Rows` for a parameter, all must, perhaps without rows. Then rows
+            are exchanged, and the average is that of the rows of all ranks, in the order of the ranks.
         grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each :
-            As in `Optimizer.step`, the same on every rank; norms, of whole parameters, the clipping and what is finite
-            are of the average, and `zero_grads` zeroes ``.grads``.
+            As in `Optimizer.step`, the same on every rank. Norms, clipping and the test for finite numbers apply to the
+            average, with norms of whole parameters. `zero_grads` zeroes ``.grads``.
         weight : float, default 1
-            What this rank's gradients weigh in the average, from 0 to 2**126; it may differ from rank to rank. 0 is for
-            a rank that had no batch: its gradients, given or in ``.grads``, are not looked at and may be anything, but
-            `Rows` where the others give those.
+            The weight of this rank's gradients in the average, from 0 to 2**126. Ranks may have different weights. Use
+            0 for a rank without a batch: its gradients are not read and may be anything, but they must be `Rows` where
+            other ranks pass `Rows`.
 
         Raises
         ------
         ValueError
-            If `weight` is 0 on every rank, on every rank: nothing has changed then.
+            On every rank, if `weight` is 0 on every rank. Nothing has changed then.
         """
         with deferred_signals():
             extras = grad_scale, max_norm, clip_value, skip_nonfinite, zero_grads, max_norm_each
@@ -342,11 +342,11 @@ class Sharded(Optimizer):
                     factor=1.0 / self._ranks.size,
                     before=core.prepare_step,
                     exchange=self._exchange,
-                    **{**extras, "zero_grads": False},  # the exchange leaves them, in `.grads`
+                    **{**extras, "zero_grads": False},  # the exchange zeroes `.grads`
                 )
 
     def _compared(self, extras: dict[str, Any]) -> tuple[Any, ...]:
-        """What all ranks must have alike in a step: the counts, and the options as they are in it."""
+        """The values that must be equal on all ranks in a step: the counts and the present options."""
         plan, groups = self.core.plan, self.core.groups
         hyper = [plan.hyper(k) for k in range(len(groups))]
         return self._number, groups.frozen, plan.t, plan.seed, hyper, *extras.values()
@@ -357,7 +357,7 @@ class Sharded(Optimizer):
         return {"number": self._number, "frozen": self.core.groups.frozen, **numbers, **extras}
 
     def _summed(self, moved: Moved | None) -> Sequence[Any]:
-        """What the plan steps by: sums of gradients and rows of all ranks; nothing for frozen parameters."""
+        """The plan's gradients: sums of gradients and rows of all ranks; None for frozen parameters."""
         groups = self.core.groups
         bound: Sequence[Any] = self.core.bound
         if moved is None and True not in groups.frozen:
@@ -366,8 +366,8 @@ class Sharded(Optimizer):
         return [None if is_out else rows.get(place, g) for place, (g, is_out) in own]
 
     def _moved(self, grads: Any, weight: Any) -> Moved | None:
-        """The rows of all ranks, brought to where they are stepped; None where this rank gives arrays alone. Then no
-        rank may give rows: those that do are in another act than `step`."""
+        """The rows of all ranks, sent to the ranks that step them. None if this rank passes only arrays. Then no rank
+        may pass rows: such a rank would be in another act than `step`."""
         given = self._tables.among(self.grads if grads is None else grads)
         if not given:
             return None
@@ -379,8 +379,8 @@ class Sharded(Optimizer):
             return self._tables.move(found, self._exchange.weighed)
 
     def _fitting(self, grads: Any, but: Collection[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Where each of these gradients, `but` those of some parameters, is to be put, if they fit; None stands for
-        ``.grads``, where they are."""
+        """Pairs of the place in ``.grads`` and the checked gradient to copy there, without the parameters in `but`.
+        None stands for ``.grads``, where nothing has to be copied."""
         found, whole = [], self._whole
         flat = whole.flat_grads(self.grads if grads is None else grads)
         if are_same(flat, self._grads):
@@ -390,7 +390,7 @@ class Sharded(Optimizer):
             if g is view or number in but:
                 continue
             if grads is None:
-                raise TypeError(f"grads: that of {name} is another array now; write to it, as opt.grads[…][...] = …")
+                raise TypeError(f"grads: that of {name} was replaced; write into the old array: opt.grads[…][...] = …")
             if g is None:
                 raise TypeError(f"gradient of {name}: is None; to leave it out, freeze its group on every rank")
             g = checks.gradient(name, g, p)
@@ -405,19 +405,19 @@ class Sharded(Optimizer):
                 memory.grads[...] = 0
 
     def add_param_group(self, group: Mapping[str, Any]) -> NoReturn:
-        """Not of a sharded optimizer: its shares are cut when it is made."""
+        """Not possible: the shares are cut when the optimizer is made."""
         raise ValueError("add_param_group: a sharded optimizer is cut into shares when it is made; make a new one")
 
     def replace(self, name: str, array: np.ndarray, rows: Any = None) -> NoReturn:
-        """Not of a sharded optimizer: its shares are cut when it is made."""
+        """Not possible: the shares are cut when the optimizer is made."""
         raise ValueError("replace: a sharded optimizer is cut into shares when it is made; make a new one")
 
     def stepping(self, **of_step: Any) -> NoReturn:
-        """Not of a sharded optimizer: the ranks exchange gradients bucket by bucket, from ``.grads``."""
+        """Not possible: the ranks exchange gradients bucket by bucket, from ``.grads``."""
         raise ValueError("stepping: the ranks of a sharded optimizer exchange all gradients in one step; call step()")
 
     def reset(self, names: Sequence[str] | None = None) -> None:
-        """Begin anew on every rank: see `Optimizer.reset`. The names are those of whole parameters."""
+        """Restart on every rank; see `Optimizer.reset`. The names are those of whole parameters."""
         with deferred_signals(), self._ranks.all_or_none("reset") as agree:
             given = options.names_or_none("names", names)
             known = self._whole.keys
@@ -429,20 +429,20 @@ class Sharded(Optimizer):
             self.core.reset(None if given is None else [key for key, piece in pairs if known[piece.param] in given])
 
     def state_dict(self) -> dict[str, Any]:
-        """What the plain optimizer's `state_dict` is: whole states, on every rank. For those that fit: else `save`."""
+        """The `state_dict` of the plain optimizer, with whole states, on every rank. If memory is short, use `save`."""
         with deferred_signals():
             return shards.state_dict(self._ranks, self._held_whole)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True, convert: bool = False) -> Loaded:
-        """Go on from what `state_dict` gave, of this optimizer on any number of ranks, or of the plain one.
+        """Continue from a dict of `state_dict`, from this optimizer on any number of ranks, or from the plain one.
 
-        It must fit: where half of it does, load it into a plain optimizer with ``strict=False``, and give that one's
-        ``state_dict()`` to this one. `convert` as in `Optimizer.load`. 8-bit states of ranks are in C order.
+        All of it must fit. If only a part does, load it into a plain optimizer with ``strict=False``, and pass the
+        ``state_dict()`` of that one here. See `Optimizer.load` for `convert`. 8-bit states of ranks are in C order.
 
         Raises
         ------
         TypeError, ValueError
-            If anything does not fit: nothing has changed then, on any rank.
+            If anything does not fit. Nothing has changed then on any rank.
         """
         core = self.core
         with deferred_signals():
@@ -451,32 +451,32 @@ class Sharded(Optimizer):
             )
 
     def save(self, path: Place, *, params: bool = False) -> None:
-        """Write a checkpoint, each rank its own share, to a folder that all ranks see; `load` reads it on any number.
+        """Write a checkpoint, each rank its own share, to a folder that all ranks see. Any number of ranks can load it.
 
-        The folder holds an ``.npz`` file of each rank (of the first, where each has all) and ``checkpoint.json``, which
-        names them. Files get new names at each save, are synced, and count once ``checkpoint.json`` is replaced: a
-        crash at any moment leaves the old checkpoint or the new one, and perhaps files that the next save removes.
-        `params` as in `Optimizer.save`.
+        The folder has an ``.npz`` file of each rank (only of the first, if each has all) and ``checkpoint.json``, which
+        names them. Each save uses new file names, syncs the files, and then replaces ``checkpoint.json``. A crash at
+        any moment leaves the old checkpoint or the new one, and perhaps files that the next save removes. See
+        `Optimizer.save` for `params`.
 
         Raises
         ------
         OSError
-            If a rank's file cannot be written: the old checkpoint is as it was.
+            If a rank's file cannot be written. The old checkpoint has not changed then.
         """
         with deferred_signals():
             shard_files.save(self._ranks, self._held_whole, path, params, self._exchange.take)
 
     def load(self, path: Place, *, strict: bool = True, params: bool | None = None, convert: bool = False) -> Loaded:
-        """Go on from what `save` wrote on any number of ranks; parameters, where it holds them, are given to all.
+        """Continue from a checkpoint of `save` from any number of ranks. All ranks get the parameters, if it has them.
 
-        It must fit, as in `load_state_dict`; `params` and `convert` as in `Optimizer.load`.
+        All of it must fit, as in `load_state_dict`. See `Optimizer.load` for `params` and `convert`.
 
         Raises
         ------
         OSError
             If a file cannot be read.
         ValueError
-            If one is damaged, or of other parameters: nothing has changed then, on any rank.
+            If a file is damaged, or has other parameters. Nothing has changed then on any rank.
         """
         with deferred_signals():
             check = self.core.groups.check
@@ -486,12 +486,12 @@ class Sharded(Optimizer):
         return f"rank {self._ranks.rank} of {self._ranks.size} of {super().__repr__()}"
 
     def __getstate__(self) -> NoReturn:
-        """It belongs to its communicator."""
+        """Not possible: the optimizer belongs to its communicator."""
         raise TypeError("a sharded optimizer cannot be copied or pickled; use save() or state_dict()")
 
 
 def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Put gradients into their places; a float64 number beyond float32 is infinite then, as in `Plan.step`."""
+    """Copy gradients into their places. A float64 number too large for float32 becomes infinite, as in `Plan.step`."""
     with np.errstate(over="ignore"):
         for view, g in pairs:
             view[...] = g
@@ -499,7 +499,7 @@ def _copy(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
 
 @cache
 def _sharded(optimizer: type[Optimizer]) -> type[Sharded]:
-    """The class of what is both; checkpoints know it by the optimizer's name."""
+    """The class derived from both. It has the optimizer's name, which checkpoints use."""
     own = {"__module__": __name__, "__doc__": Sharded.__doc__, "__signature__": signature(optimizer)}
     shared: tuple[type, ...] = (SwappingOfRanks,) if issubclass(optimizer, Swapping) else ()
     return type(optimizer.__name__, (*shared, Sharded, optimizer), own)

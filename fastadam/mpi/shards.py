@@ -1,5 +1,5 @@
-"""The state of a sharded optimizer: one rank's share as plain data, what the ranks must agree on, and all as a dict.
-`shard_files` has it as checkpoints.
+"""The state of a sharded optimizer: one rank's share as plain data, the values that must be equal on all ranks, and the
+whole state as a dict. `shard_files` has the checkpoints in files.
 """
 
 import zlib
@@ -30,10 +30,9 @@ from .ranks import Disagreement, Ranks
 class Shard:
     """One rank's share of a sharded optimizer, as plain data.
 
-    `own` is the snapshot of this rank's pieces, whose live arrays have one dimension; `pieces` are they, in the order
-    of ``own.params``. `whole` are the parameters as they were given, `layout` says who steps them. `number` says which
-    optimizer of the communicator this is. `hyper` has the hyper-parameters of each group by name, as they are in the
-    next step.
+    `own` is the snapshot of this rank's `pieces`, in the same order, with live arrays of one dimension. `whole` has the
+    whole parameters, and `layout` says which rank steps them. `number` is the number of this optimizer on the
+    communicator. `hyper` has the hyper-parameters of each group in the next step, by name.
     """
 
     own: Snapshot
@@ -44,11 +43,11 @@ class Shard:
     hyper: Sequence[Mapping[str, float]]
 
     def is_told_by(self, rank: int) -> bool:
-        """Whether others have this rank's states from it: where every rank has all, from the first one."""
+        """Whether this rank tells its states to others. If every rank has all states, only the first does."""
         return rank < self.layout.n_ranks
 
     def keys(self) -> list[str]:
-        """The keys of the whole parameters that the pieces are of, in the order of the pieces."""
+        """For each piece, the key of its whole parameter."""
         return [self.whole.keys[piece.param] for piece in self.pieces]
 
     def states(self) -> list[dict[str, np.ndarray]]:
@@ -56,15 +55,15 @@ class Shard:
         return [self.own.state[key] for key in self.own.params]
 
     def describe(self, steps: Mapping[str, int]) -> dict[str, Any]:
-        """All but the arrays, as the plain optimizer's checkpoints have it: of whole parameters."""
+        """Everything except the arrays, for whole parameters, as in the plain optimizer's checkpoints."""
         described, whole = self.own.describe(), self.whole
         for k, group in enumerate(described["param_groups"]):
             group["params"] = [key for key, number in zip(whole.keys, whole.group_of, strict=True) if number == k]
-        described.pop("shapes", None)  # those of pieces
+        described.pop("shapes", None)  # these are shapes of pieces
         return {**described, "steps": dict(steps)}
 
     def of_pieces(self, source: str, came: Mapping[str, Any]) -> dict[str, Any]:
-        """A description of whole parameters as one of this rank's pieces, if it is of these parameters."""
+        """A description of whole parameters, turned into one of this rank's pieces. Refuses other parameters."""
         own, mine = self.describe({})["param_groups"], self.own.groups
         groups = came.get("param_groups")
         need(isinstance(groups, list) and len(groups) == len(own), f"{source}: expected {counted(len(own), 'group')}")
@@ -80,26 +79,26 @@ class Shard:
         return {**pieces, "param_groups": found, "steps": own_steps}
 
 
-#: keeps steps out within a ``with``, and brings the Shard
+#: a context manager that prevents steps and gives the Shard
 Held = Callable[[], AbstractContextManager[Shard]]
-#: gives the optimizer what was found to fit; the second argument says whether that has parameters. It cannot fail
+#: gives the checked state to the optimizer; the second argument says whether it has parameters. It cannot fail
 Commit = Callable[[Fit, bool], None]
 
 
 def stored(state: np.ndarray, begin: int, end: int) -> slice:
-    """Where the elements begin … end of a parameter are in an array that has them as this state does. In bytes, where
-    the first begins a block: those of pieces, one behind the other, are the parameter's."""
+    """The place of a parameter's elements begin … end in an array with the storage of this state. For bytes, `begin` is
+    the begin of a block: the bytes of all pieces in a row are those of the parameter."""
     return slice(n_bytes(begin), n_bytes(end)) if in_blocks(state) else slice(begin, end)
 
 
 def state_dir(value: Any, ranks: Ranks) -> Path:
-    """Where this rank keeps its states, within the folder of all."""
+    """This rank's folder within the common folder."""
     return path_from("state_dir", value) / f"rank-{ranks.rank}-of-{ranks.size}"
 
 
 @contextmanager
 def folder_opened(number: int) -> Iterator[None]:
-    """Say the way out where a folder has states of other pieces; `number` of ranks among whom they are divided now."""
+    """Add advice to the error if a folder has states of other pieces. `number` of ranks share the elements now."""
     try:
         yield
     except Mismatch as error:
@@ -110,11 +109,11 @@ def folder_opened(number: int) -> Iterator[None]:
         ) from None
 
 
-# ---------------------------------------------------------------- what the ranks must agree on
+# ---------------------------------------------------------------- values that must be equal on all ranks
 
 
 def description(shard: Shard, **more: Any) -> dict[str, Any]:
-    """What all ranks must have alike when an optimizer is made, `more` of the caller's included."""
+    """The values that must be equal on all ranks when an optimizer is made, with `more` from the caller."""
     described, whole = shard.describe({}), shard.whole
     counts = {name: value for name, value in described.items() if name not in ("param_groups", "steps")}
     arrays = zip(whole.keys, whole.params, strict=True)
@@ -128,7 +127,7 @@ def description(shard: Shard, **more: Any) -> dict[str, Any]:
 
 
 def chosen(shard: Shard) -> dict[str, Any]:
-    """The groups as checkpoints describe them: options and keys."""
+    """The options and keys of the groups, as in checkpoints."""
     return {
         f"{name} of group {k}": _said(value)
         for k, group in enumerate(shard.describe({})["param_groups"])
@@ -137,25 +136,25 @@ def chosen(shard: Shard) -> dict[str, Any]:
 
 
 def _said(value: Any) -> Any:
-    """An option in words that are the same on each rank: the repr of a function is not."""
+    """An option in a form that is equal on all ranks. The repr of a function is not."""
     told = encode(value) if callable(value) else value
     return "a function" if callable(value) and set(told) == {"function"} else told
 
 
 def numbers(t: int, seed: int, hyper: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """What all ranks must have alike in a step: the counts, and the hyper-parameters as they are in it."""
+    """The values that must be equal on all ranks in a step: the counts and the present hyper-parameters."""
     named = {f"{name} of group {k}": value for k, group in enumerate(hyper) for name, value in group.items()}
     return {"t": t, "seed": seed, **named}
 
 
 def same(shard: Shard) -> dict[str, Any]:
-    """What all ranks must have alike when their states are put together."""
+    """The values that must be equal on all ranks when their states are joined."""
     counted = numbers(shard.own.t, shard.own.seed, shard.hyper)
     return {"number": shard.number, **counted, **chosen(shard)}
 
 
 def whole_steps(what: str, ranks: Ranks, shard: Shard) -> dict[str, int]:
-    """The step count of each whole parameter, in an act of all ranks: it is that of each of its pieces."""
+    """The step count of each whole parameter, from an act of all ranks. All pieces of a parameter have its count."""
     counts = [shard.own.steps[key] for key in shard.own.params]
     own = [(piece.param, count) for piece, count in zip(shard.pieces, counts, strict=True)]
     found: dict[int, tuple[int, int]] = {}  # the first rank that has a piece, and its count
@@ -171,7 +170,7 @@ def whole_steps(what: str, ranks: Ranks, shard: Shard) -> dict[str, int]:
     return {key: found[number][1] for number, key in enumerate(shard.whole.keys)}
 
 
-# ---------------------------------------------------------------- whole, as a dict
+# ---------------------------------------------------------------- the whole state as a dict
 
 
 def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
@@ -195,11 +194,11 @@ def state_dict(ranks: Ranks, held: Held) -> dict[str, Any]:
 
 
 def need_strict(strict: Any) -> None:
-    """Refuse to load what half fits: the plain optimizer can, and its dict can be given to this one."""
+    """Refuse ``strict=False``. The plain optimizer can load a part, and its dict can be passed to this one."""
     if not options.flag("strict", strict):
         raise TypeError(
             "strict: a sharded optimizer loads all or nothing, got strict=False; load into the plain optimizer with "
-            "strict=False, and give its state_dict() to this one"
+            "strict=False, and pass its state_dict() to this one"
         )
 
 
@@ -234,19 +233,19 @@ def load_state_dict(
 
 
 def _checksum(state: Mapping[str, Mapping[str, np.ndarray]]) -> int:
-    """Of these states, which every rank is to have alike where every rank has all."""
+    """The checksum of these states, which must be equal on all ranks if every rank has all states."""
     arrays = [array for arrays in state.values() for _, array in sorted(arrays.items())]
     return reduce(lambda told, array: zlib.crc32(array.tobytes(), told), arrays, 0)
 
 
 def _pieces(shard: Shard, given: Mapping[str, Any], state: Mapping[str, Any], convert: bool) -> dict[str, Any]:
-    """The states of this rank's pieces among those that came of whole parameters, stored as its own are."""
+    """The states of this rank's pieces, cut from incoming states of whole parameters, in the storage of its own."""
     found: dict[str, Any] = {}
     wholes: dict[int, dict[str, np.ndarray]] = {}
     for label, key, piece, own in zip(shard.own.params, shard.keys(), shard.pieces, shard.states(), strict=True):
         came = mapping(f"state_dict['state'][{key!r}]", state[key])
         if came.keys() != own.keys():
-            found[label] = came  # which `fit_dict` refuses
+            found[label] = came  # `fit_dict` will refuse it
         elif piece.begin == piece.end:
             found[label] = own
         else:
@@ -266,7 +265,7 @@ def _whole(
     came: Mapping[str, Any],
     convert: bool,
 ) -> dict[str, np.ndarray]:
-    """The states that came of a whole parameter, flat and in C order, stored as those of its piece, `own`, are."""
+    """The incoming states of a whole parameter, flat and in C order, in the storage of its piece's states `own`."""
     p = np.empty(given_p.shape, given_p.dtype)
     like = {name: zeros(p, state) for name, state in own.items()}
     slots = slots_of({key: p}, {key: like}, "state_dict", given, convert)[key]

@@ -1,4 +1,4 @@
-"""`swapped` of ranks: parameters and averages are exchanged on all of them at once."""
+"""`swapped` for ranks: parameters and averages are exchanged on all ranks at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from .ranks import Ranks
 
 
 class SwappingOfRanks(Swapping):
-    """`swapped` of ranks: each exchanges its share, and all get what the others have."""
+    """`swapped` for ranks: each rank exchanges its share, and all get the shares of the others."""
 
     core: Core
     _ranks: Ranks
@@ -23,10 +23,10 @@ class SwappingOfRanks(Swapping):
 
     @contextmanager
     def swapped(self) -> Iterator[None]:  # type: ignore[override]
-        """As the optimizer's own, on all ranks: they enter the block together, and leave it together.
+        """As the optimizer's own `swapped`, on all ranks. All ranks enter and leave the block together.
 
-        The way in and the way out each send all parameters once, as a step does; what the block writes into
-        parameters is lost, but for a rank's own share of them.
+        Entering and leaving each send all parameters once, as a step does. Values that the block writes to parameters
+        are lost, except in a rank's own share.
         """
         share = swapped(self.core)
         with deferred_signals(), self._ranks.all_or_none("swapped") as agree:

@@ -1,5 +1,5 @@
-"""Tables: parameters whose gradients are `Rows`. The rows of each rank go to the ranks that step them. The stepped rows
-go to all ranks. Nothing here is as large as a table.
+"""`Tables`: parameters whose gradients are `Rows`. The rows of each rank are sent to the ranks that step them. The
+stepped rows are sent to all ranks. No temporary array is as large as a table.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -47,7 +47,8 @@ class Tables:
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def among(self, grads: Any) -> dict[int, Any]:
-        """The gradients that are rows, by number of the parameter; none if `grads` do not fit: a step refuses them."""
+        """Number of a parameter -> its gradient, for gradients that are rows. Empty if `grads` do not fit: the step
+        will refuse them."""
         try:
             flat = self.whole.flat_grads(grads)
         except Exception:
@@ -56,7 +57,8 @@ class Tables:
         return {number: g for number, g in others.items() if type(g) is Rows or sparse.is_sparse(g)}
 
     def fitting(self, number: int, given: Any, has_weight: bool) -> Rows:
-        """The rows of a parameter, if they fit, with values as they are computed; no rows for a rank without weight."""
+        """The checked rows of a parameter, with values in the dtype of computation. No rows for a rank without
+        weight."""
         name, p = self.whole.names[number], self.whole.params[number]
         if number not in self._layout.by_rows:
             raise ValueError(
@@ -78,12 +80,13 @@ class Tables:
             return Rows(rows.index, values.astype(checks.computed_in(p), copy=False))
 
     def move(self, given: Mapping[int, Rows], weighed: Callable[[np.ndarray], np.ndarray]) -> "Moved":
-        """Send each row to the rank that steps it, or to all. It has them in the order of the ranks. All ranks call
-        this."""
+        """Send each row to the rank that steps it, or to all. They arrive in the order of the ranks. All ranks call
+        this.
+        """
         moved, comm = Moved(self, given), self.ranks.comm
         sent = [self._sorted(number, given[number], weighed) for number in moved.numbers]
         counts = np.array([own for _, own in sent], np.int64).reshape(len(sent), comm.size).T.copy()
-        counts_of = np.empty_like(counts)  # what the others send to this rank
+        counts_of = np.empty_like(counts)  # the numbers of rows that the others send to this rank
         wait(comm.Ialltoall(counts, counts_of))
         if self.is_divided:
             came = [np.empty(n, records.dtype) for n, (records, _) in zip(counts_of.sum(axis=0), sent, strict=True)]
@@ -111,7 +114,8 @@ class Tables:
     def _sorted(
         self, number: int, rows: Rows, weighed: Callable[[np.ndarray], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of a parameter as they travel, sorted by the rank that steps them, and how many each rank steps."""
+        """The rows of a parameter in the form to send, sorted by the rank that steps them, with the number for each
+        rank."""
         firsts, holders = self._holders(number)
         to = holders[np.searchsorted(firsts, rows.index, "right") - 1]
         order = np.argsort(to, kind="stable")
@@ -126,7 +130,7 @@ class Tables:
         return records, np.bincount(to, minlength=self.ranks.size)
 
     def _dealt_out(self, number: int, records: np.ndarray) -> Iterator[tuple[int, Rows]]:
-        """For each of this rank's parts of a parameter: its place in the plan, and the rows that came for it."""
+        """For each of this rank's parts of a parameter: its place in the plan, and its rows."""
         index, values = records["row"], np.ascontiguousarray(records["values"])
         if self._in_bfloat16:
             bits, values = values, np.zeros(values.shape, np.float32)
@@ -138,8 +142,8 @@ class Tables:
 
 
 class Moved:
-    """The rows that this rank steps: `grads`, by place in the plan. `params` are the numbers of their parameters, and
-    `numbers` those of parameters that have elements."""
+    """The rows that this rank steps. `grads` maps a place in the plan to its rows. `params` has the numbers of all
+    their parameters, `numbers` those of parameters with elements."""
 
     def __init__(self, tables: Tables, params: Collection[int]) -> None:
         self._tables, self.params = tables, params
@@ -147,7 +151,7 @@ class Moved:
         self.grads: dict[int, Rows] = {}
 
     def take(self) -> None:
-        """Copy the rows that are stepped from the parameters into parts that have memory of their own."""
+        """Copy the rows to step from the parameters into the parts that do not share memory with them."""
         for number in self.numbers:
             p = self._tables.whole.params[number]
             for part in self._tables.parts(number):
@@ -156,7 +160,7 @@ class Moved:
                     part.values[index] = p[index + part.first]
 
     def send_back(self) -> None:
-        """Send the rows that this rank has stepped to all, and take theirs."""
+        """Send the rows that this rank has stepped to all ranks, and receive theirs."""
         ranks = self._tables.ranks
         sent = [self._stepped(number) for number in self.numbers]
         came = sent
@@ -178,14 +182,14 @@ class Moved:
 
 
 def _records(index: np.ndarray, values: np.ndarray, width: int) -> np.ndarray:
-    """Rows as they travel, each its number and its values."""
+    """Rows in the form to send: each has its number and its values."""
     records = np.empty(len(index), [("row", np.int64), ("values", values.dtype, (width,))])
     records["row"], records["values"] = index, values.reshape(-1, width)
     return records
 
 
 def _told_to_all(comm: MPI.Comm, sent: Sequence[np.ndarray], counts: np.ndarray) -> list[np.ndarray]:
-    """The records of all ranks, of which each sends as many as its row of `counts` says, a number a table."""
+    """Send records to all ranks, and receive theirs. `counts` has a row for each rank, and a number for each table."""
     came = [np.empty(n, records.dtype) for n, records in zip(counts.sum(axis=0), sent, strict=True)]
     ways = zip(sent, came, counts.T, strict=True)
     for request in [comm.Iallgatherv(records.view(np.uint8), _message(into, n)) for records, into, n in ways]:
@@ -194,12 +198,12 @@ def _told_to_all(comm: MPI.Comm, sent: Sequence[np.ndarray], counts: np.ndarray)
 
 
 def _message(records: np.ndarray, counts: np.ndarray) -> list[Any]:
-    """Records as MPI sends or receives them: so many to or from each rank."""
+    """The message that sends or receives records, `counts` of them to or from each rank."""
     n_bytes = counts * records.itemsize
     places = np.cumsum(n_bytes) - n_bytes
     return [records.view(np.uint8), n_bytes.tolist(), places.tolist(), MPI.BYTE]
 
 
 def _bits(p: np.ndarray) -> np.dtype[Any]:
-    """The unsigned dtype of as many bytes: it can stand in a structured array, whatever the parameter's dtype."""
+    """The unsigned dtype of the same size: a structured array can hold it, unlike some dtypes of parameters."""
     return np.dtype(f"u{p.itemsize}")

@@ -1,6 +1,6 @@
-"""The optimizers: names, defaults and states of `torch.optim`, over the rules of `fastadam.rules`.
-A class declares its options, and says which rule they choose; it knows no loop. All that follows from a class, in
-`functional`, in the adapters and in tests, takes it from `CLASSES`.
+"""The optimizers, with the names, defaults and states of `torch.optim`. Their formulas are in `fastadam.rules`.
+A class declares its options, and says which rule they choose. It contains no loop. `functional`, the adapters and the
+tests find all classes in `CLASSES`.
 """
 
 from ..base import Optimizer

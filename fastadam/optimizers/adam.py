@@ -13,45 +13,45 @@ __all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 
 
 class Adam(Optimizer):
-    r"""Adam, and AMSGrad.
+    r"""Adam, with AMSGrad as an option.
 
     .. math::
         m_t &= β_1 m_{t-1} + (1 - β_1) g_t, & \hat m_t &= m_t / (1 - β_1^t) \\
         v_t &= β_2 v_{t-1} + (1 - β_2) g_t^2, & \hat v_t &= v_t / (1 - β_2^t) \\
         θ_t &= θ_{t-1} - lr · \hat m_t / (\sqrt{\hat v_t} + ε)
 
-    with :math:`g_t` the gradient plus ``weight_decay`` times θ.
+    where :math:`g_t` is the gradient plus ``weight_decay`` times θ.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-3
-        The rate, or a function of the step count.
+        The learning rate, or a function of the step count t.
     betas : (float, float), default (0.9, 0.999)
-        Decay of the two moments, each in [0, 1).
+        Decay rates of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root of the corrected second moment.
+        Added to the square root of the bias-corrected second moment.
     weight_decay : float, default 0
-        L2 decay, added to the gradient; decoupled where `decoupled_weight_decay`.
+        Added to the gradient as L2 regularization, or decoupled with `decoupled_weight_decay`.
     amsgrad : bool, default False
-        Divide by the root of the largest v so far, which is a third state ``"v_max"``. The maximum is over v before
-        its correction, as in torch and Keras (optax corrects first).
+        Divide by the square root of the largest v so far. That maximum is a third state, ``"v_max"``. It is taken
+        before the bias correction, as in torch and Keras (optax corrects first).
     decoupled_weight_decay : bool, default False
-        Shrink θ by ``1 - lr * weight_decay`` before the step instead: `AdamW`.
+        Multiply θ by ``1 - lr * weight_decay`` before the step, instead of the L2 term: this is `AdamW`.
     beta_decay : float, default 1
-        Both betas are multiplied by it at every step, before use: at step t they are ``beta * beta_decay**t``, and the
-        corrections take that beta to the power t.
+        A factor for both betas at every step. At step t they are ``beta * beta_decay**t``. The bias corrections raise
+        these betas to the power t.
     alpha_decay : bool, default False
-        The rate of step t is ``lr / sqrt(t)``.
+        The learning rate of step t is ``lr / sqrt(t)``.
     eps_hat : bool, default False
-        Add eps to the root of v *before* its correction, as in the paper's section 2, TensorFlow, Keras and
-        scikit-learn; otherwise after it, as in the paper's Algorithm 1 and in torch.
+        If True, add eps to the square root of v *before* the bias correction, as in section 2 of the paper,
+        TensorFlow, Keras and scikit-learn. If False, add it after, as in Algorithm 1 of the paper and in torch.
 
     Notes
     -----
-    States ``m`` and ``v``. Source: Kingma & Ba, arXiv:1412.6980; AMSGrad: Reddi et al., arXiv:1904.09237. Numbers and
-    defaults are those of ``torch.optim.Adam``.
+    The states are ``m`` and ``v``. Source: Kingma & Ba, arXiv:1412.6980; AMSGrad: Reddi et al., arXiv:1904.09237.
+    Results and defaults are those of ``torch.optim.Adam``.
 
     Examples
     --------
@@ -79,12 +79,12 @@ class Adam(Optimizer):
 
     @classmethod
     def rule(cls, values: Mapping[str, Any]) -> Rule:
-        """`adam`, or with ``amsgrad`` its variant."""
+        """The rule `adam`, or `amsgrad` if that option is on."""
         return RULES["amsgrad" if values["amsgrad"] else "adam"]
 
     @classmethod
     def schedule(cls, values: Mapping[str, Any]) -> Rate:
-        """``lr``, with ``alpha_decay`` divided by the root of the step count."""
+        """``lr``; with ``alpha_decay``, ``lr`` divided by the square root of the step count."""
         lr: Rate = values["lr"]
         return (lambda t: rate_at(lr, t) / math.sqrt(t)) if values["alpha_decay"] else lr
 
@@ -96,19 +96,19 @@ class AdamW(Adam):
         θ'_t &= (1 - lr · λ) \, θ_{t-1} \\
         θ_t &= θ'_t - lr · \hat m_t / (\sqrt{\hat v_t} + ε)
 
-    with λ the ``weight_decay`` and the moments of `Adam`, of the gradient alone.
+    where λ is the ``weight_decay``. The moments are those of `Adam`. The decay does not enter them.
 
     Parameters
     ----------
     weight_decay : float, default 1e-2
-        λ, times the rate.
+        λ. It is multiplied by the learning rate.
     params, lr, betas, eps, amsgrad, maximize, beta_decay, alpha_decay, eps_hat, **settings
         See `Adam`.
 
     Notes
     -----
-    States ``m`` and ``v``. Source: Loshchilov & Hutter, arXiv:1711.05101. Numbers and defaults are those of
-    ``torch.optim.AdamW``: the decay is multiplied by the rate.
+    The states are ``m`` and ``v``. Source: Loshchilov & Hutter, arXiv:1711.05101. Results and defaults are those of
+    ``torch.optim.AdamW``, which multiplies the decay by the learning rate, unlike the paper.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class AdamW(Adam):
 
 
 class Adamax(Optimizer):
-    r"""AdaMax: Adam with the infinity norm for its second moment.
+    r"""AdaMax: Adam with the infinity norm in place of the second moment.
 
     .. math::
         m_t &= β_1 m_{t-1} + (1 - β_1) g_t \\
@@ -133,20 +133,22 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, **settings
-        See `Optimizer`.
+    params, maximize, **settings
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 2e-3
+        The learning rate, or a function of the step count t.
     betas : (float, float), default (0.9, 0.999)
+        Decay rates of m and u, each in [0, 1).
     eps : float, default 1e-8
-        Added to \|g\| within the maximum, as in torch. 0 is the paper's form: an element that has seen only zero
-        gradients then has u = 0 and stays where it is.
+        Added to \|g\| within the maximum, as in torch. With 0, as in the paper, an element whose gradients were all
+        zero has u = 0 and does not move.
     weight_decay : float, default 0
-        L2 decay.
+        L2 regularization: ``weight_decay`` times θ is added to the gradient.
 
     Notes
     -----
-    States ``m`` and ``u``. Source: Kingma & Ba, arXiv:1412.6980, section 7.1. Numbers and defaults are those of
-    ``torch.optim.Adamax``.
+    The states are ``m`` and ``u``. Source: Kingma & Ba, arXiv:1412.6980, section 7.1. Results and defaults are those
+    of ``torch.optim.Adamax``.
 
     Examples
     --------
@@ -174,28 +176,30 @@ class NAdam(Optimizer):
         θ_t &= θ_{t-1} - lr · \left( \frac{(1 - μ_t) \, g_t}{1 - \prod_{i=1}^{t} μ_i}
             + \frac{μ_{t+1} \, m_t}{1 - \prod_{i=1}^{t+1} μ_i} \right) / \, (\sqrt{\hat v_t} + ε)
 
-    with m and :math:`\hat v` those of `Adam`, and ψ the ``momentum_decay``.
+    where m and :math:`\hat v` are those of `Adam`, and ψ is the ``momentum_decay``.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 2e-3
+        The learning rate, or a function of the step count t.
     betas : (float, float), default (0.9, 0.999)
+        Decay rates of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root of the corrected second moment.
+        Added to the square root of the bias-corrected second moment.
     weight_decay : float, default 0
-        L2 decay; decoupled where `decoupled_weight_decay`.
+        Added to the gradient as L2 regularization, or decoupled with `decoupled_weight_decay`.
     momentum_decay : float, default 4e-3
-        ψ: how fast μ rises from half of its final value.
+        ψ. The larger it is, the faster μ rises from about β₁ / 2 to β₁.
     decoupled_weight_decay : bool, default False
-        Shrink θ by ``1 - lr * weight_decay`` before the step instead.
+        Multiply θ by ``1 - lr * weight_decay`` before the step, instead of the L2 term.
 
     Notes
     -----
-    States ``m`` and ``v``. Source: Dozat, ICLR workshop (2016). Numbers and defaults are those of
-    ``torch.optim.NAdam``. The product of all μ follows from the step count and from the options as they are now; torch
-    keeps it, so a β₁ that is changed on the way counts there from then on only.
+    The states are ``m`` and ``v``. Source: Dozat, ICLR workshop (2016). Results and defaults are those of
+    ``torch.optim.NAdam``, with one difference. Here the product of all μ is computed at each step, from the step count
+    and the present options. torch stores the product, so a change of β₁ affects only the later factors there.
 
     Examples
     --------
@@ -219,7 +223,7 @@ class NAdam(Optimizer):
 
 
 class RAdam(Optimizer):
-    r"""RAdam: Adam whose first steps are taken without its denominator, while that is too uncertain.
+    r"""RAdam: Adam without its denominator in the first steps, where the estimate of v is too uncertain.
 
     .. math::
         ρ_∞ &= \frac{2}{1 - β_2} - 1, \qquad ρ_t = ρ_∞ - \frac{2 t β_2^t}{1 - β_2^t} \\
@@ -228,24 +232,26 @@ class RAdam(Optimizer):
             r_t \sqrt{1 - β_2^t} \, / \, (\sqrt{v_t} + ε) & \text{where } ρ_t > 5 \\
             1 & \text{else} \end{cases}
 
-    with the moments of `Adam`. For β₂ = 0.999 the first five steps are without a denominator.
+    with the moments of `Adam`. For β₂ = 0.999 the first five steps have no denominator.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-3
+        The learning rate, or a function of the step count t.
     betas : (float, float), default (0.9, 0.999)
+        Decay rates of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root of the second moment, before its correction.
+        Added to the square root of the second moment, before the bias correction.
     weight_decay : float, default 0
-        L2 decay; decoupled where `decoupled_weight_decay`.
+        Added to the gradient as L2 regularization, or decoupled with `decoupled_weight_decay`.
     decoupled_weight_decay : bool, default False
-        Shrink θ by ``1 - lr * weight_decay`` before the step instead.
+        Multiply θ by ``1 - lr * weight_decay`` before the step, instead of the L2 term.
 
     Notes
     -----
-    States ``m`` and ``v``. Source: Liu et al., arXiv:1908.03265. Numbers and defaults are those of
+    The states are ``m`` and ``v``. Source: Liu et al., arXiv:1908.03265. Results and defaults are those of
     ``torch.optim.RAdam``.
 
     Examples

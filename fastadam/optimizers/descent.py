@@ -1,4 +1,4 @@
-"""Without bias correction: gradient descent and its relatives, and the first methods with a rate for each element."""
+"""Optimizers without bias correction: gradient descent and its variants, and the early per-element methods."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,38 +13,39 @@ __all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "RMSprop", "Rprop"]
 
 
 class SGD(Optimizer):
-    r"""Gradient descent, plain, with momentum, and with Nesterov's.
+    r"""Gradient descent: plain, with momentum, or with Nesterov momentum.
 
     .. math::
         b_t &= μ \, b_{t-1} + (1 - τ) \, g_t, \qquad b_1 = g_1 \\
         θ_t &= θ_{t-1} - lr · b_t
 
-    with μ the ``momentum`` and τ the ``dampening``. Without momentum :math:`b_t = g_t`. With ``nesterov`` the step is
-    :math:`g_t + μ b_t` in place of :math:`b_t`.
+    where μ is the ``momentum`` and τ the ``dampening``. Without momentum :math:`b_t = g_t`. With ``nesterov``,
+    :math:`g_t + μ b_t` takes the place of :math:`b_t` in the second line.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-3
+        The learning rate, or a function of the step count t.
     momentum : float, default 0
-        Zero or not is chosen at construction, since it decides whether there is a state ``b``.
+        μ. It cannot change between zero and another value later, since only a momentum needs the state ``b``.
     dampening : float, default 0
-        The first step is not dampened.
+        τ. It does not act on the first step.
     weight_decay : float, default 0
-        L2 decay.
+        L2 regularization: ``weight_decay`` times θ is added to the gradient.
     nesterov : bool, default False
-        Chosen at construction. Needs a momentum, and no dampening.
+        Use Nesterov momentum. It needs a momentum above 0 and a dampening of 0, and cannot be changed later.
 
     Raises
     ------
     ValueError
-        For ``nesterov`` without a momentum, or with dampening; see `Optimizer` for others.
+        For ``nesterov`` without momentum, or with dampening. See `Optimizer` for other errors.
 
     Notes
     -----
-    With momentum a state ``b``, else none. Source: Sutskever et al., ICML (2013). Numbers and defaults are those of
-    ``torch.optim.SGD``: the rate stands outside of the momentum.
+    With momentum there is a state ``b``, else none. Source: Sutskever et al., ICML (2013). Results and defaults are
+    those of ``torch.optim.SGD``: the learning rate multiplies b, and is not part of it.
 
     Examples
     --------
@@ -68,47 +69,49 @@ class SGD(Optimizer):
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
-        """Refuse ``nesterov`` without a momentum, or with dampening."""
+        """Refuse ``nesterov`` without momentum, or with dampening."""
         if values["nesterov"] and (values["momentum"] == 0 or values["dampening"] != 0):
             came = f"momentum={values['momentum']}, dampening={values['dampening']}"
             raise ValueError(f"nesterov: needs a momentum above 0 and a dampening of 0, got {came}")
 
     @classmethod
     def rule(cls, values: Mapping[str, Any]) -> Rule:
-        """`sgd`, or with ``momentum`` a variant."""
+        """The rule `sgd`, or a variant with ``momentum``."""
         if not values["momentum"]:
             return RULES["sgd"]
         return RULES["sgd_nesterov" if values["nesterov"] else "sgd_momentum"]
 
 
 class ASGD(Swapping, Optimizer):
-    r"""Averaged gradient descent: a mean of all parameters after the first ``t0`` steps is kept beside them.
+    r"""Averaged gradient descent: SGD that also keeps the mean of the parameters since step ``t0``.
 
     .. math::
         η_t &= lr \, / \, (1 + λ · lr · (t - 1))^{α} \\
         θ_t &= (1 - λ η_t) \, θ_{t-1} - η_t \, g_t \\
         \bar θ_t &= \bar θ_{t-1} + (θ_t - \bar θ_{t-1}) \, / \, \max(1, t - 1 - t_0)
 
-    ``with opt.swapped():`` the averages stand in the parameters.
+    Within ``with opt.swapped():`` the parameters hold the averages.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`. ``bounds`` hold for the average, too.
+        See `Optimizer`, also for shapes, dtypes and errors. ``bounds`` hold for the average, too.
     lr : float or callable, default 1e-2
+        The learning rate, or a function of the step count t.
     lambd : float, default 1e-4
-        λ, a decay of the parameters and of the rate.
+        λ: the decay of the parameters, and of the learning rate.
     alpha : float, default 0.75
-        The power by which the rate falls.
+        α: the exponent in the decay of the learning rate.
     t0 : float, default 1e6
-        The average begins after so many steps; before, it is the parameter.
+        The number of steps before averaging begins. Until then the average is a copy of the parameter.
     weight_decay : float, default 0
-        L2 decay.
+        L2 regularization: ``weight_decay`` times θ is added to the gradient.
 
     Notes
     -----
-    State ``ax``, the average. Source: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992). Numbers and defaults are
-    those of ``torch.optim.ASGD``, but for a rate that changes: it counts at once here, in torch one step later.
+    The state is ``ax``, the average. Source: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992). Results and defaults
+    are those of ``torch.optim.ASGD``, with one difference. A new learning rate takes effect at once here, and one step
+    later in torch.
 
     Examples
     --------
@@ -134,12 +137,12 @@ class ASGD(Swapping, Optimizer):
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
-        """The average begins as the parameter."""
+        """The average starts as a copy of the parameter."""
         return {"ax": p}
 
 
 class Rprop(Optimizer):
-    r"""Rprop: a step of its own for each element, from the signs of its gradient alone.
+    r"""Rprop: each element has its own step size, which only the signs of its gradients change.
 
     .. math::
         Δ_t &= \operatorname{clip}(Δ_{t-1} · \begin{cases}
@@ -147,25 +150,26 @@ class Rprop(Optimizer):
             η^- & \text{where it has the other} \\ 1 & \text{where one of them is 0} \end{cases}) \\
         θ_t &= θ_{t-1} - \operatorname{sign}(g_t) \, Δ_t
 
-    Where the sign has turned there is no step, and :math:`g_t` counts as 0 in the next one. It is for gradients of all
-    the data: a sign that turns by chance shortens the step.
+    Where the sign has changed, the element does not move, and :math:`g_t` counts as 0 at the next step. Rprop is for
+    full-batch gradients: noise in a mini-batch changes signs, and each change shortens the step.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float, default 1e-2
-        The first step of each element, fixed at construction: no schedule.
+        The first step size of each element. It cannot be a schedule, and cannot be changed later.
     etas : (float, float), default (0.5, 1.2)
         η⁻, between 0 and 1, and η⁺, above 1.
     step_sizes : (float, float), default (1e-6, 50)
-        The shortest and the longest step.
+        The smallest and the largest step size.
 
     Notes
     -----
-    States ``prev``, the last gradient, and ``step_size``. Source: Riedmiller & Braun, IEEE ICNN (1993); this is the
-    variant iRprop⁻ of Igel & Hüsken (2000), as in torch. Numbers and defaults are those of ``torch.optim.Rprop``; but
-    two gradients whose product is too small for their dtype have a sign here, and none in torch.
+    The states are ``prev``, the last gradient, and ``step_size``. Source: Riedmiller & Braun, IEEE ICNN (1993). The
+    variant is iRprop⁻ of Igel & Hüsken (2000), as in torch. Results and defaults are those of ``torch.optim.Rprop``,
+    with one difference. torch multiplies two gradients to compare their signs, and a product that underflows to 0
+    counts as no sign. Here the signs are compared.
 
     Examples
     --------
@@ -186,12 +190,12 @@ class Rprop(Optimizer):
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
-        """Steps begin as ``lr``."""
+        """Step sizes start at ``lr``."""
         return {"step_size": values["lr"]}
 
 
 class Adagrad(Optimizer):
-    r"""AdaGrad: the rate of each element falls with the sum of its squared gradients.
+    r"""AdaGrad: each element's rate falls as the sum of its squared gradients grows.
 
     .. math::
         v_t &= v_{t-1} + g_t^2 \\
@@ -199,20 +203,22 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params, weight_decay, maximize, **settings
-        See `Optimizer`.
+    params, maximize, **settings
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-2
+        The learning rate, or a function of the step count t.
     lr_decay : float, default 0
+        How fast the learning rate falls: at step t it is divided by ``1 + (t - 1) * lr_decay``.
     weight_decay : float, default 0
-        L2 decay.
+        L2 regularization: ``weight_decay`` times θ is added to the gradient.
     initial_accumulator_value : float, default 0
-        What v begins with; a group may have its own (torch ignores that).
+        The value of v before the first step. A group may have its own (torch ignores the group's value).
     eps : float, default 1e-10
-        Added to the root.
+        Added to the square root of v.
 
     Notes
     -----
-    State ``v``. Source: Duchi, Hazan & Singer, JMLR 12 (2011). Numbers and defaults are those of
+    The state is ``v``. Source: Duchi, Hazan & Singer, JMLR 12 (2011). Results and defaults are those of
     ``torch.optim.Adagrad``.
 
     Examples
@@ -236,43 +242,45 @@ class Adagrad(Optimizer):
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
-        """``initial_accumulator_value``."""
+        """v starts at ``initial_accumulator_value``."""
         return {"v": values["initial_accumulator_value"]}
 
 
 class RMSprop(Optimizer):
-    r"""RMSprop, plain, centered, and with momentum.
+    r"""RMSprop: plain, centered, with momentum, or both.
 
     .. math::
         v_t &= α v_{t-1} + (1 - α) g_t^2 \\
         θ_t &= θ_{t-1} - lr · g_t / (\sqrt{v_t} + ε)
 
-    With ``centered``, :math:`m_t = α m_{t-1} + (1 - α) g_t` and the root is of :math:`|v_t - m_t^2|` (an absolute
-    value, since rounding can take the difference below zero, where torch gives NaN). With ``momentum`` μ the quotient
-    goes through :math:`b_t = μ b_{t-1} + g_t / (…)`, and :math:`θ_t = θ_{t-1} - lr · b_t`.
+    With ``centered``, :math:`m_t = α m_{t-1} + (1 - α) g_t`, and :math:`|v_t - m_t^2|` takes the place of :math:`v_t`
+    under the root. The absolute value is needed because rounding can make the difference negative, where torch gives
+    NaN. With ``momentum`` μ, :math:`b_t = μ b_{t-1} + g_t / (…)` and :math:`θ_t = θ_{t-1} - lr · b_t`.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-2
+        The learning rate, or a function of the step count t.
     alpha : float, default 0.99
-        Decay of the mean square, in [0, 1].
+        α: the decay rate of the mean square, in [0, 1].
     eps : float, default 1e-8
+        Added to the square root of v, or to v with `eps_in_sqrt`.
     weight_decay : float, default 0
-        L2 decay.
+        L2 regularization: ``weight_decay`` times θ is added to the gradient.
     momentum : float, default 0
-        Zero or not is chosen at construction, since it decides whether there is a state ``b``.
+        μ. It cannot change between zero and another value later, since only a momentum needs the state ``b``.
     centered : bool, default False
         Divide by an estimate of the gradient's standard deviation.
     eps_in_sqrt : bool, default False
-        Add eps within the root: :math:`\sqrt{v_t + ε}`, the article's form and TensorFlow's. Otherwise after it, as
-        in torch.
+        If True, add eps under the root: :math:`\sqrt{v_t + ε}`, as TensorFlow and `fastadam.adapters.article` do. If
+        False, add it after the root, as in torch.
 
     Notes
     -----
-    States ``v``, with ``centered`` also ``m``, with ``momentum`` also ``b``. Source: Hinton's lecture 6e (2012);
-    centered: Graves, arXiv:1308.0850. Numbers and defaults are those of ``torch.optim.RMSprop``.
+    The states are ``v``, with ``centered`` also ``m``, with ``momentum`` also ``b``. Source: Hinton's lecture 6e
+    (2012); centered: Graves, arXiv:1308.0850. Results and defaults are those of ``torch.optim.RMSprop``.
 
     Examples
     --------
@@ -296,14 +304,14 @@ class RMSprop(Optimizer):
 
     @classmethod
     def rule(cls, values: Mapping[str, Any]) -> Rule:
-        """`rmsprop`, or the variant with ``centered``, ``momentum`` or both."""
+        """The rule `rmsprop`, or its variant with ``centered``, ``momentum`` or both."""
         centered = "_centered" if values["centered"] else ""
         momentum = "_momentum" if values["momentum"] else ""
         return RULES[f"rmsprop{centered}{momentum}"]
 
 
 class Adadelta(Optimizer):
-    r"""AdaDelta: steps in the units of the parameter.
+    r"""AdaDelta: each step has the units of the parameter, so the default learning rate is 1.
 
     .. math::
         v_t &= ρ v_{t-1} + (1 - ρ) g_t^2 \\
@@ -314,19 +322,20 @@ class Adadelta(Optimizer):
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1.0
+        The learning rate, or a function of the step count t.
     rho : float, default 0.9
-        Decay of both means, in [0, 1].
+        ρ: the decay rate of both means, in [0, 1].
     eps : float, default 1e-6
-        Within both roots.
+        Added under both square roots.
     weight_decay : float, default 0
-        L2 decay.
+        L2 regularization: ``weight_decay`` times θ is added to the gradient.
 
     Notes
     -----
-    States ``v`` and ``d``. Source: Zeiler, arXiv:1212.5701. Numbers and defaults are those of ``torch.optim.Adadelta``;
-    the article accumulates the step with its rate, see `fastadam.adapters.article.AdaDelta`.
+    The states are ``v`` and ``d``. Source: Zeiler, arXiv:1212.5701. Results and defaults are those of
+    ``torch.optim.Adadelta``. `fastadam.adapters.article.AdaDelta` differs: its d accumulates lr · Δ.
 
     Examples
     --------

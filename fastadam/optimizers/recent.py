@@ -1,4 +1,4 @@
-"""What came after `torch.optim`'s own: Lion, AdEMAMix, ADOPT, Schedule-Free."""
+"""Newer optimizers, which `torch.optim` does not have: Lion, AdEMAMix, ADOPT, Schedule-Free AdamW."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,29 +11,30 @@ __all__ = ["ADOPT", "AdEMAMix", "Lion", "ScheduleFreeAdamW"]
 
 
 class Lion(Optimizer):
-    r"""Lion: the sign of a momentum, so that every element moves by the rate.
+    r"""Lion: the step is the sign of a momentum, so every element moves by the learning rate.
 
     .. math::
         θ_t &= (1 - lr · λ) \, θ_{t-1} - lr · \operatorname{sign}(β_1 m_{t-1} + (1 - β_1) \, g_t) \\
         m_t &= β_2 m_{t-1} + (1 - β_2) \, g_t
 
-    with λ the ``weight_decay``.
+    where λ is the ``weight_decay``.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-4
-        Take 3 to 10 times less than for Adam, and as many times more decay.
+        The learning rate, or a function of the step count t. Use a rate 3 to 10 times smaller than for Adam, and a
+        decay as many times larger.
     betas : (float, float), default (0.9, 0.99)
-        Of the mean whose sign is taken, and of the mean that is kept.
+        Decay rates of the mean under the sign, and of the state m, each in [0, 1).
     weight_decay : float, default 0
-        λ, decoupled: times the rate.
+        λ. It is decoupled, and multiplied by the learning rate.
 
     Notes
     -----
-    State ``m``: half of Adam's memory. Source: Chen et al., arXiv:2302.06675, Algorithm 2, with its betas. The
-    default rate is that of the authors' code. optax has a ``weight_decay`` of 1e-3.
+    The state is ``m``: half the memory of Adam's states. Source: Chen et al., arXiv:2302.06675, Algorithm 2, with its
+    betas. The default learning rate is that of the authors' code. The default ``weight_decay`` of optax is 1e-3.
 
     Examples
     --------
@@ -59,28 +60,30 @@ class AdEMAMix(Optimizer):
         s_t &= β_3 s_{t-1} + (1 - β_3) \, g_t \\
         θ_t &= (1 - lr · λ) \, θ_{t-1} - lr · (\hat m_t + α s_t) \, / \, (\sqrt{\hat v_t} + ε)
 
-    with the moments of `Adam`, and λ the ``weight_decay``. The slow mean is not corrected.
+    with the moments of `Adam`, where λ is the ``weight_decay``. The slow mean s has no bias correction.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-3
+        The learning rate, or a function of the step count t.
     betas : (float, float, float), default (0.9, 0.999, 0.9999)
-        Decay of the fast mean, of the second moment, and of the slow mean.
+        Decay rates of the fast mean, of the second moment, and of the slow mean, each in [0, 1).
     alpha : float, default 5
-        The weight of the slow mean.
+        α: the weight of the slow mean.
     eps : float, default 1e-8
+        Added to the square root of the bias-corrected second moment.
     weight_decay : float, default 0
-        λ, decoupled: times the rate.
+        λ. It is decoupled, and multiplied by the learning rate.
     alpha_warmup, beta3_warmup : float, default 0
-        Over so many steps α grows from 0 along a line, and β₃ from β₁ so that 1 / log β₃ does. The paper takes the
-        length of the run. 0 is without a warm-up.
+        The numbers of steps over which α and β₃ rise; 0 means no warm-up. α rises linearly from 0. β₃ rises from β₁,
+        with 1 / log β₃ linear in t. The paper warms up over the whole run.
 
     Notes
     -----
-    States ``m``, ``v`` and ``s``. Source: Pagliardini, Ablin & Grangier, arXiv:2409.03137, Algorithm 1. The defaults
-    are those of ``optax.contrib.ademamix``, which takes functions for α and β₃.
+    The states are ``m``, ``v`` and ``s``. Source: Pagliardini, Ablin & Grangier, arXiv:2409.03137, Algorithm 1. The
+    defaults are those of ``optax.contrib.ademamix``, where α and β₃ may be functions.
 
     Examples
     --------
@@ -106,7 +109,7 @@ class AdEMAMix(Optimizer):
 
 
 class ADOPT(Optimizer):
-    r"""ADOPT: Adam that divides each gradient by the second moment before it, so that any β₂ converges.
+    r"""ADOPT: Adam that divides each gradient by the previous second moment, and so converges with any β₂.
 
     .. math::
         u_t &= \operatorname{clip}(g_t / \max(\sqrt{v_{t-1}}, ε), \, ±(t - 1)^{1/4}) \\
@@ -119,23 +122,26 @@ class ADOPT(Optimizer):
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`.
+        See `Optimizer`, also for shapes, dtypes and errors.
     lr : float or callable, default 1e-3
+        The learning rate, or a function of the step count t.
     betas : (float, float), default (0.9, 0.9999)
+        Decay rates of the two moments, each in [0, 1).
     eps : float, default 1e-6
-        The least that is divided by.
+        The smallest value of the denominator.
     weight_decay : float, default 0
-        L2 decay; decoupled where `decoupled_weight_decay`.
+        Added to the gradient as L2 regularization, or decoupled with `decoupled_weight_decay`.
     decoupled_weight_decay : bool, default False
-        Shrink θ by ``1 - lr * weight_decay`` before the step instead.
+        Multiply θ by ``1 - lr * weight_decay`` before the step, instead of the L2 term.
     use_clipping : bool, default True
-        Clip u, as the paper's later versions do.
+        Clip u, as the later versions of the paper do.
 
     Notes
     -----
-    States ``m`` and ``v``. Source: Taniguchi et al., arXiv:2411.02853, Algorithm 2 with the clipping of its third
-    version. Numbers and defaults are those of the authors' code and of ``optax.contrib.adopt``; but decoupled decay,
-    which optax has not, begins with the first step here, and with the second in the authors' code.
+    The states are ``m`` and ``v``. Source: Taniguchi et al., arXiv:2411.02853, Algorithm 2 with the clipping of its
+    third version. Results and defaults are those of the authors' code and of ``optax.contrib.adopt``, with one
+    difference: decoupled decay acts from the first step on. In the authors' code it acts from the second step on; optax
+    does not have it.
 
     Examples
     --------
@@ -158,7 +164,7 @@ class ADOPT(Optimizer):
 
 
 class ScheduleFreeAdamW(Swapping, Optimizer):
-    r"""AdamW without a schedule: gradients are taken between its iterates and their average, which is the result.
+    r"""AdamW that needs no learning-rate schedule: the result is a weighted average of the iterates.
 
     .. math::
         z_t &= z_{t-1} - η_t \left( \frac{g_t}{\sqrt{\hat v_t} + ε} + λ \, y_{t-1} \right) \\
@@ -166,36 +172,37 @@ class ScheduleFreeAdamW(Swapping, Optimizer):
             \quad w_t = t^r η_t^{\,p} \\
         y_t &= (1 - β_1) \, z_t + β_1 x_t
 
-    with y in the parameters, where the gradients are taken; :math:`\hat v` of `Adam`, λ the ``weight_decay``, p the
-    ``weight_lr_power``, and η the rate, which grows along a line over ``warmup_steps``. The weights to look at and to
-    use are x: ``with opt.swapped():`` they stand in the parameters.
+    The parameters hold y, where the gradients are taken. :math:`\hat v` is that of `Adam`, λ is the ``weight_decay``,
+    and p the ``weight_lr_power``. The rate η rises linearly over ``warmup_steps``. The trained weights are x: within
+    ``with opt.swapped():`` the parameters hold x.
 
     Parameters
     ----------
     params, maximize, **settings
-        See `Optimizer`. ``bounds`` hold for z, and so for x and y.
+        See `Optimizer`, also for shapes, dtypes and errors. ``bounds`` hold for z, and so for x and y.
     lr : float, default 2.5e-3
-        No schedule: the average does what a falling rate is for. Take 1 to 10 times the rate of AdamW.
+        The learning rate, not a schedule: the average does the work of a decaying rate. Use 1 to 10 times the rate of
+        AdamW.
     betas : (float, float), default (0.9, 0.999)
-        β₁ is how near to the average the gradients are taken.
+        β₁ is the share of the average x in y. β₂ is the decay rate of the second moment. Each is in [0, 1).
     eps : float, default 1e-8
-        Added to the root of the corrected second moment.
+        Added to the square root of the bias-corrected second moment.
     weight_decay : float, default 0
-        λ, decoupled: times the rate.
+        λ. It is decoupled, and multiplied by the learning rate.
     warmup_steps : int, default 0
-        The rate of step t is ``lr * min(1, t / warmup_steps)``.
+        The learning rate of step t is ``lr * min(1, t / warmup_steps)``.
     r : float, default 0
         The power of t in the weights of the average, at most 10.
     weight_lr_power : float, default 2
-        The power of the rate in them, at most 10.
+        p: the power of the learning rate in the weights of the average, at most 10.
 
     Notes
     -----
-    States ``v``, ``z`` and ``x``, which begin as 0, and as the parameters at the first step. Source: Defazio et al.,
-    arXiv:2405.15682. Numbers and defaults are those of the authors' ``AdamWScheduleFree``, whose weights go by the
-    largest rate so far: they are the same here while ``lr`` stays as it is in
-    the warm-up, and is not raised after it. That code keeps y and z and computes x when
-    it is asked for, which moves 28 bytes an element and not 36; kept, x can be looked at and put back to the bit.
+    The states are ``v``, ``z`` and ``x``. v starts at 0, z and x as the parameters. Source: Defazio et al.,
+    arXiv:2405.15682. Results and defaults are those of the authors' ``AdamWScheduleFree``, with one difference. Its
+    weights use the largest learning rate so far. They are the same here while ``lr`` does not change in the warm-up and
+    is not raised later. The authors' code keeps y and z, and computes x when asked, which moves 28 bytes per element.
+    Here x is kept, which moves 36, so that x can be read and the parameters restored exactly.
 
     Examples
     --------
@@ -221,5 +228,5 @@ class ScheduleFreeAdamW(Swapping, Optimizer):
 
     @classmethod
     def initial(cls, values: Mapping[str, Any], p: Any) -> dict[str, Any]:
-        """Iterate and average begin as the parameter."""
+        """The iterate z and the average x start as copies of the parameter."""
         return {"z": p, "x": p}

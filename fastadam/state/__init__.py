@@ -1,1 +1,1 @@
-"""States that survive: as plain data, as files, and as folders of memory-mapped arrays. It knows no optimizer."""
+"""The storage of states: as plain data, in files, and in folders of memory-mapped arrays. It knows no optimizer."""

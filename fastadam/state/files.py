@@ -1,4 +1,4 @@
-"""Checkpoints in files, at a path or open: ``.safetensors`` by that suffix, or ``.npz``. They are read by content."""
+"""Checkpoints in files, at a path or open: ``.safetensors`` by the suffix, else ``.npz``. Reading goes by content."""
 
 import json
 import warnings
@@ -16,7 +16,7 @@ from .snapshot import Check, Fit, Snapshot, encoded, fit, has_params
 
 
 def save(path: Any, snapshot: Snapshot, params: bool) -> None:
-    """Write a snapshot, with `params` also the parameters: to a path whole, or not at all."""
+    """Write a snapshot, with `params` also the parameters. A file at a path is written atomically."""
     place, params = place_of(path, "write"), options.flag("params", params)
     meta = json.dumps(encoded(snapshot.describe())).encode()
     need(len(meta) <= MAX_META, f"{place}: the names and options take {len(meta)} bytes, more than `load` would read")
@@ -30,10 +30,11 @@ def save(path: Any, snapshot: Snapshot, params: bool) -> None:
 def load(
     path: Any, own: Snapshot, check: Check, strict: bool = True, params: bool | None = None, convert: bool = False
 ) -> Iterator[Fit]:
-    """What the file has for the snapshot `own` of live arrays. Its arrays may be views of the file: copy them within.
+    """The contents of the file that fit the snapshot `own` of live arrays. Arrays may be views of the file: copy them
+    within the block.
 
-    `check(k, name, value)` returns the value to keep for option `name` of group `k`, or raises. `strict` and
-    `convert` as in `fit`, `params` as in `Optimizer.load`.
+    `check(k, name, value)` returns the value to keep for option `name` of group `k`, or raises. For `strict` and
+    `convert` see `fit`; for `params` see `Optimizer.load`.
     """
     with ExitStack() as files:
         found = files.enter_context(source(path))
@@ -48,21 +49,21 @@ def load(
 
 
 def need_params(where: str, wanted: bool | None, are_there: bool, stacklevel: int) -> None:
-    """Refuse a checkpoint without parameters where they are wanted; where nobody said whether they are, warn."""
+    """Refuse a checkpoint without parameters if `wanted` is True. Warn if it is None."""
     if not are_there and wanted is not False:
-        text = f"{where}: was saved without parameters, which save(path, params=True) writes, too"
+        text = f"{where}: was saved without parameters; save(path, params=True) writes them"
         need(wanted is None, text)
-        way = "say load(path, params=False) if you restore them in another way"
+        way = "pass params=False if you restore them in another way"
         warnings.warn(f"{text}; they stay as they are: {way}", stacklevel=stacklevel)
 
 
 def _format(found: Source) -> Any:
-    """The module that reads this."""
+    """The module that reads this file."""
     if found.is_zip:
         return npz
-    if bytes(found.memory[8:9]) == b"{":  # behind the length of its header
+    if bytes(found.memory[8:9]) == b"{":  # after the length of its header
         return safetensors
     at = "nothing, from where the file stands; seek(0) first" if found.path is None else "an empty file"
     what = "neither an .npz nor a .safetensors file" if len(found.memory) else at
-    need_ours(zipfile.is_zipfile(found.file), found.name, what)  # behind other bytes
+    need_ours(zipfile.is_zipfile(found.file), found.name, what)  # a zip may begin after other bytes
     return npz

@@ -1,4 +1,4 @@
-"""One array that came for an optimizer's own: whether it is stored as that is, or can be converted."""
+"""`Slot`: checks whether an incoming array has the storage of the optimizer's own array, and converts it if not."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +11,18 @@ from .mismatch import need, saying
 
 
 def array_of(where: str, came: Any) -> np.ndarray:
-    """What came, if it is an array."""
+    """Refuse what is not an array."""
     need(isinstance(came, np.ndarray), f"{where}: expected a numpy array, got {type(came).__name__}")
     return came  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """An array of the optimizer's own, and how to take what comes for it.
+    """An array of the optimizer, with what is needed to take over an incoming one.
 
-    `p` is the parameter that it is a state of, or None for a parameter itself. `shape` and `order` are those of the
-    parameter that 8-bit states which come are of: bytes do not tell. `convert` allows other dtypes and orders.
+    `p` is the parameter of the state `own`, or None if `own` is a parameter. `shape` and `order` are those of the
+    parameter that incoming 8-bit states belong to, since their bytes do not show them. `convert` allows other dtypes
+    and orders.
     """
 
     own: np.ndarray
@@ -31,14 +32,14 @@ class Slot:
     convert: bool
 
     def unlike(self, came: np.ndarray) -> str:
-        """Why what came cannot be taken, if it cannot."""
+        """Why the incoming array does not fit; "" if it does."""
         other = self._otherwise(came)
         if not other or not self._is_convertible(came):
             return other
         return "" if self.convert else f"{other}; convert=True rounds states to what the optimizer keeps"
 
     def taken(self, source: str, entry: str, came: Any) -> np.ndarray:
-        """What came, perhaps as `in_file` gives it, as the own array is stored: it must fit."""
+        """The incoming array in the storage of the own array. Refuses an array that does not fit."""
         with saying(source):
             if numbers.in_blocks(array_of(f"{source}: {entry}", came)):
                 numbers.need_heads(entry, came)
@@ -50,7 +51,7 @@ class Slot:
             return numbers.like(entry, self.own, self.p, self._numbers(came, self.p))
 
     def _otherwise(self, came: np.ndarray) -> str:
-        """How what came is stored otherwise, if it is."""
+        """The difference between the storage of the incoming and the own array; "" if there is none."""
         own, is_bytes = self.own, numbers.in_blocks(came)
         if is_bytes != numbers.in_blocks(own):
             return f"expected dtype {_kind(own)}, got {_kind(came)}"
@@ -79,7 +80,7 @@ class Slot:
         return came.shape == p.shape and (came.dtype.kind == "c" if p.dtype.kind == "c" else is_real)
 
     def _numbers(self, came: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """What the array that came means."""
+        """The numbers that the incoming array stands for."""
         if numbers.in_blocks(came):
             return numbers.read(np.ascontiguousarray(came), numbers.in_order(p.shape, p.dtype, self.order))
         bits = in_file(came)
@@ -87,5 +88,5 @@ class Slot:
 
 
 def _kind(array: np.ndarray) -> str:
-    """The dtype in words of ``state_dtype``."""
+    """The dtype, in the terms of ``state_dtype``."""
     return "int8, in blocks" if numbers.in_blocks(array) else str(array.dtype)

@@ -1,4 +1,4 @@
-"""A folder of memory-mapped states: they may be larger than memory, and outlive the process.
+"""`Folder`: memory-mapped states in files. They may be larger than memory, and they outlive the process.
 One optimizer at a time may use a folder.
 """
 
@@ -32,34 +32,33 @@ _FORKED = (
 
 
 class Folder:
-    """The states of one optimizer as memory-mapped ``.npy`` files, its counts beside them.
+    """The states and the counts of one optimizer, as memory-mapped ``.npy`` files.
 
     Parameters
     ----------
     path : path
-        The folder. It is made where there is none.
+        The folder. It is made if it does not exist.
     description : dict
-        Whose states these are, in words of JSON. A folder of another description is refused.
+        A description of the optimizer and its arrays, in JSON types. A folder with another description is refused.
     counts_len : int
-        How many counts there are.
+        The number of counts.
 
     Attributes
     ----------
     counts : array
-        ``steps.npy``: whether a step (or a load) is under way, the steps done, those skipped, and the steps of each
-        parameter. Its owner writes it. Where a process ended under way, some states are of that step and others of the
-        last: the folder is refused.
+        ``steps.npy``: whether a step (or a load) is under way, the steps done, the steps skipped, and the steps of each
+        parameter. The owner of the folder writes it. If a process ended during a step, some states have done that step
+        and others have not: the folder is refused.
     is_new : bool
-        Whether the folder had no states, or none that count: the arrays are zeros, to be filled before `commit`.
+        Whether the folder had no committed states. Then the arrays are zeros, to be set before `commit`.
     on_leave : callable, optional
-        Called with the reason once the folder is not to be used any more: it was closed, or this process is a fork of
-        the one that opened it. If it raises, the folder is not closed. It must not lead back to what keeps the folder:
-        the folder is closed when that is gone.
+        Called with the reason when the folder must not be used any more: because it was closed, or because this process
+        is a fork of the one that opened it. If it raises, the folder is not closed. It must not refer to the owner of
+        the folder: the folder is closed when its owner is deleted.
 
     Notes
     -----
-    ``lock`` is an empty file that the one optimizer which uses the folder has locked: the system lets go of it when the
-    process ends, however it does.
+    ``lock`` is an empty file that the optimizer has locked. The system unlocks it when the process ends, in any way.
     """
 
     on_leave: Callable[[str], object] | None = None
@@ -82,7 +81,7 @@ class Folder:
         file = self.path / META
         self.is_new = not file.exists()
         if not self.is_new:
-            found = {"exact_rows": [], **_loads(file)}  # none, before there were any
+            found = {"exact_rows": [], **_loads(file)}  # folders of older versions do not have exact_rows
             need_version(f"state_dir: {file}", found.get("version"))
             for name, own in description.items():
                 need_same(f"state_dir: {file}: {name}", found.get(name), own)
@@ -96,12 +95,12 @@ class Folder:
             )
             need(
                 skipped >= 0 and all(0 <= count <= t for count in steps),
-                f"state_dir: {self.path / 'steps.npy'}: no counts of steps: {[t, skipped, *steps]}; expected "
+                f"state_dir: {self.path / 'steps.npy'}: not counts of steps: {[t, skipped, *steps]}; expected "
                 "skipped >= 0, and the steps of each parameter >= 0 and <= t",
             )
 
     def array(self, place: int, name: str, p: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-        """The memory of a state of the parameter `p`, which is number `place`: in C or Fortran order, as p is."""
+        """The array of a state of the parameter `p`, number `place`. It is in C or Fortran order, like p."""
         shape, dtype = numbers.memory_of(p, dtype)
         if p.size == 0:
             return np.zeros(shape, dtype)  # nothing to map
@@ -109,29 +108,29 @@ class Folder:
         return self._map(f"{place}.{name}.npy", shape, stored, np.isfortran(p)).view(dtype)
 
     def plain(self, place: int, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """Memory for what else is kept of that parameter: zeros, in a new folder."""
+        """An array for other data of that parameter. In a new folder it is zeros."""
         return self._map(f"{place}.{name}.npy", shape, dtype)
 
     def commit(self) -> None:
-        """The states of a new folder are whole now. Before that, nothing in it counts."""
+        """Mark the states of a new folder as complete. Before that, the folder counts as empty."""
         if self.is_new:
             with replacing(self.path / META) as temporary:
                 temporary.write_text(json.dumps(self._meta, indent=1))
             self.is_new, self._began = False, True
 
     def undo(self) -> None:
-        """Leave a folder that was new as it was: nothing in it counts, and any optimizer may begin there."""
+        """Undo `commit` in this process: the folder counts as empty again, and any optimizer may use it."""
         if self._began:
             (self.path / META).unlink()
             self.is_new, self._began = True, False
 
     @property
     def is_open(self) -> bool:
-        """Whether the folder is this process's to use."""
+        """Whether this process may use the folder."""
         return self._handle is not None
 
     def close(self) -> None:
-        """Let another optimizer use the folder."""
+        """Unlock the folder for another optimizer."""
         if self._handle is not None:
             self._tell("was closed")
             handle, self._handle = self._handle, None
@@ -141,7 +140,7 @@ class Folder:
     __del__ = close
 
     def leave(self) -> None:
-        """In a forked child: let go of what it inherited; the lock stays the parent's."""
+        """Close the inherited handle in a forked child. The lock remains with the parent."""
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
@@ -162,7 +161,7 @@ class Folder:
                     f"state_dir: {self.path}: another optimizer uses this folder, in this process or another; let that "
                     "one go first (del it, call its close(), or end its process), or take another folder"
                 ) from None
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system that cannot
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
                 os.close(handle)
                 raise
         return handle
@@ -200,7 +199,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _lock(handle: int) -> None:
-    """Lock a file against all other handles of it, or fail at once."""
+    """Lock a file against all other handles, or fail at once."""
     if sys.platform == "win32":
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
     else:
@@ -208,7 +207,7 @@ def _lock(handle: int) -> None:
 
 
 def _unlock(handle: int) -> None:
-    """Even where a process that is being started has inherited the handle, and not closed it yet."""
+    """Unlock a file. This works even if a child process has inherited the handle and not closed it yet."""
     if sys.platform == "win32":
         msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
     else:
@@ -216,14 +215,14 @@ def _unlock(handle: int) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Take the room of a file that is all hole: a full disk is an error now, and would end the process later."""
+    """Reserve the disk space of a sparse file. A full disk is then an error here; later it would end the process."""
     if not hasattr(os, "posix_fallocate"):  # macOS, Windows
         return
     with open(path, "r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system without this call
                 raise
 
 
@@ -231,5 +230,5 @@ def _loads(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise Mismatch(f"state_dir: {path}: no description of states: {error}") from error
+        raise Mismatch(f"state_dir: {path}: not a description of states: {error}") from error
     return mapping(f"state_dir: {path}", found)

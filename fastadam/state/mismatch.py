@@ -1,11 +1,11 @@
-"""What came is not what is wanted: the errors that say so, at a bounded length."""
+"""The errors for a checkpoint that does not fit. Their messages have a bounded length."""
 
 import errno
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-#: no message is longer: it quotes what came
+#: the greatest length of a message, since messages quote the data
 _MAX_TEXT = 2000
 
 
@@ -14,37 +14,37 @@ class Mismatch(ValueError):
 
 
 def need(condition: bool, message: str) -> None:
-    """Refuse a checkpoint unless this is so."""
+    """Refuse a checkpoint unless the condition holds."""
     if not condition:
         raise Mismatch(_cut(message))
 
 
 def need_same(where: str, came: Any, own: Any) -> None:
-    """Refuse a value that is not the optimizer's own."""
+    """Refuse a value that differs from the optimizer's own."""
     need(type(came) is type(own) and came == own, f"{where}: expected {own!r}, got {came!r}")
 
 
 def need_names(where: str, came: Collection[Any], own: Collection[str]) -> None:
-    """Refuse other names than the optimizer's own, and what is no name."""
+    """Refuse names that differ from the optimizer's own, and anything that is not a name."""
     missing = sorted(map(str, set(own) - set(came)))
     unknown = sorted(str(name) for name in came if name not in own or not isinstance(name, str))
     need(not missing and not unknown, f"{where}: missing: {missing[:5]}, unknown: {unknown[:5]}")
 
 
 def need_ours(is_ours: bool, where: str, what: str) -> None:
-    """Refuse what is no checkpoint of this library at all."""
-    need(is_ours, f"{where}: no checkpoint of fastadam: {what}; expected what an optimizer's save() wrote")
+    """Refuse a file that is not a checkpoint of this library."""
+    need(is_ours, f"{where}: not a checkpoint of fastadam: {what}; expected a file that an optimizer's save() wrote")
 
 
 def mapping(name: str, value: Any) -> Mapping[Any, Any]:
-    """The value, if it is a mapping."""
+    """The value. Refuses what is not a mapping."""
     need(isinstance(value, Mapping), f"{name}: expected a dict, got {type(value).__name__}")
     return value  # type: ignore[no-any-return]
 
 
 @contextmanager
 def saying(where: str) -> Iterator[None]:
-    """Errors of the block say where."""
+    """Put `where` before the message of an error in the block."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -60,11 +60,11 @@ def reading(where: str) -> Iterator[None]:
     except (MemoryError, ImportError, Mismatch):
         raise
     except Exception as error:  # a damaged or hostile file can fail anywhere in zipfile, json or NumPy
-        # EINVAL is the file's fault: it names a place before its beginning. Other OSErrors are the system's.
+        # EINVAL is the fault of the file: it names a position before its start. Other OSErrors come from the system.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(_cut(f"{where}: no whole checkpoint of this optimizer: {what}")) from error
+        raise ValueError(_cut(f"{where}: not a complete checkpoint of this optimizer: {what}")) from error
 
 
 def _cut(message: str) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints as ``.npz`` files: plain arrays in a zip, each with its checksum."""
+"""Checkpoints as ``.npz`` files: plain arrays in a zip, each with a checksum."""
 
 import json
 import math
@@ -21,16 +21,16 @@ def write(place: Path | IO[bytes], meta: bytes, arrays: Mapping[str, np.ndarray]
         for entry, array in {META: np.frombuffer(meta, np.uint8), **arrays}.items():
             name = f"{entry}.npy"
             need(len(name.encode()) < 2**16, f"{entry[:50]}…: too long a key for an .npz file")
-            # of no date, so that the same state makes the same file
+            # without a date, so that the same state makes the same file
             with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 @contextmanager
 def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
-    """The description, the entries, and what brings the array of one.
+    """The description, the entries, and the function that returns the array of an entry.
 
-    An array is a view of the file, so that one larger than memory can be loaded.
+    An array is a view of the file, so that arrays larger than memory can be loaded.
     """
     with zipfile.ZipFile(source.file) as archive:
         where, names = source.name, archive.namelist()
@@ -48,12 +48,12 @@ def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
                     size == info.file_size == info.compress_size and not dtype.hasobject,
                     f"{where}: {entry}: {info.file_size} bytes are not those of an array {shape} of {dtype}",
                 )
-                while member.read(1 << 20):  # at its end the checksum is compared
+                while member.read(1 << 20):  # zipfile compares the checksum at the end
                     pass
             return np.ndarray(shape, dtype, source.memory, first, order="F" if is_fortran else "C")
 
         meta = fetch(META)
-        need(meta.nbytes <= MAX_META, f"{where}: a description of {meta.nbytes} bytes is none of ours")
+        need(meta.nbytes <= MAX_META, f"{where}: a description of {meta.nbytes} bytes is too long")
         entries = [name.removesuffix(".npy") for name in names]
         need(len(set(entries)) == len(entries), f"{where}: has two entries of one name")
         first_zip = min(info.header_offset for info in archive.infolist())
@@ -62,7 +62,7 @@ def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
 
 
 def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran order, and dtype of the ``.npy`` array that begins here."""
+    """The shape, whether it is in Fortran order, and the dtype of the ``.npy`` array that begins here."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
@@ -71,5 +71,5 @@ def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         return read(file)
     except (OSError, ValueError):
         raise
-    except Exception as error:  # NumPy parses it as Python, which fails in many ways: for its own stack by MemoryError
+    except Exception as error:  # NumPy parses it as Python, which fails in many ways (a deep nesting: MemoryError)
         raise ValueError(f"the header is no array's: {type(error).__name__}: {error}") from error

@@ -1,5 +1,5 @@
-"""A state as numbers in the shape of its parameter, however it is stored; and what a new one is stored as.
-Those of 8 bits are bytes (`kernel._blocks`) and have to be decoded; all others are arrays of that shape already.
+"""Converts stored states to numbers in the shape of the parameter, and back. Makes new states.
+8-bit states are bytes (`kernel._blocks`), which must be decoded. All others are arrays of the parameter's shape.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from ..kernel._segments import state_like
 
 
 class First(NamedTuple):
-    """A state before its first step: a number, or its parameter; and the dtype that it is stored in.
+    """A state before its first step: its value, which is a number or the parameter, and its stored dtype.
 
-    The dtype int8 stands for blocks of 8-bit codes, uint8 for blocks of codes that have no sign.
+    The dtype int8 stands for blocks of 8-bit codes, uint8 for blocks of codes without sign.
     """
 
     value: Any
@@ -27,12 +27,12 @@ class First(NamedTuple):
 
 
 def in_blocks(state: np.ndarray) -> bool:
-    """Whether a state is bytes."""
+    """Whether a state is stored as bytes."""
     return state.dtype == np.uint8
 
 
 def has_no_sign(state: np.ndarray) -> bool:
-    """Whether a state is bytes whose codes are for numbers that are not below zero."""
+    """Whether a state is stored as bytes, in codes without sign, for numbers that are never negative."""
     return in_blocks(state) and state.size > 0 and bool(state[1] & 1)
 
 
@@ -42,7 +42,7 @@ def memory_of(p: np.ndarray, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.
 
 
 def zeros(p: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """A new state of a parameter, of zeros, stored as this one is."""
+    """A new state of zeros for a parameter, with the storage of `state`."""
     codes = np.uint8 if has_no_sign(state) else np.int8
     return new(p, First(0.0, np.dtype(codes) if in_blocks(state) else state.dtype))
 
@@ -56,15 +56,15 @@ def new(p: np.ndarray, first: First) -> np.ndarray:
 
 
 def begin(state: np.ndarray, p: np.ndarray, first: First) -> None:
-    """Have a state whose memory is zeros be as it is before its first step."""
+    """Set a state, whose memory is zeros, to its value before the first step."""
     if in_blocks(state):
         _blocks.clear(state, first.dtype == np.uint8)
-    if first.value is p or first.value:  # memory that stays zero need not be touched
+    if first.value is p or first.value:  # do not touch memory that stays zero
         write(state, p, first.value)
 
 
 def read(state: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """The state of `p` in numbers: the array itself, or a read-only copy of what is stored as bytes."""
+    """The state of `p` as numbers: the array itself, or a read-only copy if it is stored as bytes."""
     if not in_blocks(state):
         return state
     found = state_like(p, _read_in(p))
@@ -74,11 +74,11 @@ def read(state: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def write(state: np.ndarray, p: np.ndarray, value: Any) -> None:
-    """Have the state of `p` be these numbers, which are rounded to nearest."""
+    """Set the state of `p` to these numbers, rounded to nearest."""
     if not in_blocks(state):
         state[...] = value
         return
-    if type(value) is float and value == 0.0:  # so that a reset takes no memory
+    if type(value) is float and value == 0.0:  # so that a reset needs no temporary array
         _blocks.clear(state, has_no_sign(state))
         return
     numbers = state_like(p, _read_in(p), np.empty)
@@ -87,7 +87,7 @@ def write(state: np.ndarray, p: np.ndarray, value: Any) -> None:
 
 
 def checked(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Numbers for a state of `p`, in the dtype that it is read in; those that it cannot hold are refused."""
+    """Numbers for a state of `p`, in the dtype in which the state is read. Refuses numbers that it cannot hold."""
     dtype = _read_in(p) if in_blocks(state) else state.dtype
     with np.errstate(over="ignore"):
         kept = value.astype(dtype)
@@ -99,18 +99,18 @@ def checked(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> 
 
 
 def like(where: str, state: np.ndarray, p: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Another array, stored as this state of `p` is, of numbers that it can hold, rounded to nearest."""
+    """A new array with the storage of this state of `p`, set to `value`, rounded to nearest."""
     kept = checked(where, state, p, value)
     if not in_blocks(state):
         return kept
-    found = state.copy()  # which says what codes it has
+    found = state.copy()  # its heads say which codes it has
     write(found, p, kept)
     return found
 
 
 def need_heads(where: str, state: np.ndarray, first: First | None = None) -> None:
-    """Refuse bytes that are no blocks, or not those of such a state: see codecs.h for what a block's first two bytes
-    mean."""
+    """Refuse bytes that are not blocks, or not blocks of such a state. codecs.h explains the first two bytes of a
+    block."""
     exponents, flags = (state[first :: _blocks.BLOCK + 2] for first in (0, 1))
     kinds, is_rare = flags & 1, flags > 1
     most = np.where(is_rare, 253, 253 - np.where(kinds, 66, 98))
@@ -120,9 +120,9 @@ def need_heads(where: str, state: np.ndarray, first: First | None = None) -> Non
 
 
 def order_of(p: np.ndarray) -> list[int]:
-    """The axes of a parameter from the slowest to the fastest in memory, which is the order of bytes.
+    """The axes of a parameter from the slowest to the fastest in memory. The bytes of its states have this order.
 
-    An axis of one element has no order: it keeps its place.
+    An axis of length 1 has no order: it keeps its place.
     """
     strides = state_like(p, np.int8, np.empty).strides
     if p.size == 0:
@@ -132,18 +132,18 @@ def order_of(p: np.ndarray) -> list[int]:
 
 
 def orders(params: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
-    """The order of each of these parameters that does not lie in C order."""
+    """Key of a parameter -> the order of its axes, for those that are not in C order."""
     found = {key: order_of(p) for key, p in params.items()}
     return {key: order for key, order in found.items() if order != sorted(order)}
 
 
 def in_order(shape: Sequence[int], dtype: np.dtype[Any], order: Sequence[int]) -> np.ndarray:
-    """An array of this shape and dtype whose axes lie in this order."""
+    """An array of this shape and dtype whose axes have this order in memory."""
     return np.empty([shape[axis] for axis in order], dtype).transpose(np.argsort(order))
 
 
 def _read_in(p: np.ndarray) -> np.dtype[Any]:
-    """What 8-bit states are read in."""
+    """The dtype in which 8-bit states are read."""
     return np.dtype(np.complex64 if p.dtype.kind == "c" else np.float32)
 
 
@@ -152,6 +152,6 @@ def _n_reals(p: np.ndarray) -> int:
 
 
 def _flat(numbers: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """The elements of a new state of `p`, as real numbers in the order of memory."""
+    """The elements of a new state of `p`, as real numbers in memory order."""
     flat = numbers.transpose(order_of(p)).reshape(-1)
     return flat.view(np.float32)

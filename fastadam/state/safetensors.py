@@ -1,4 +1,4 @@
-"""Checkpoints as ``.safetensors`` files. The format has no checksums, so these have their own."""
+"""Checkpoints as ``.safetensors`` files. The format has no checksums, so these are stored as metadata."""
 
 import errno
 import json
@@ -16,13 +16,14 @@ from .places import Source
 
 #: entry -> CRC-32, as JSON
 _SUMS = "fastadam.crc32"
-#: the entries of complex arrays, as JSON: the format has no complex128, so they are pairs of real numbers
+#: the entries of complex arrays, as JSON; the format has no complex128, so they are stored as pairs of real numbers
 _COMPLEX = "fastadam.complex"
 
 
 def write(place: Path | IO[bytes], meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the description `meta` and the arrays, by entry."""
-    plain = {entry: _real(np.asarray(array, order="C")) for entry, array in arrays.items()}  # others would be corrupted
+    # the package would corrupt arrays that are not in C order
+    plain = {entry: _real(np.asarray(array, order="C")) for entry, array in arrays.items()}
     sums = {META: zlib.crc32(meta), **{entry: zlib.crc32(array.data) for entry, array in plain.items()}}
     texts = {META: meta.decode(), _SUMS: json.dumps(sums)}
     pairs = [entry for entry, array in arrays.items() if np.iscomplexobj(array)]
@@ -31,7 +32,7 @@ def write(place: Path | IO[bytes], meta: bytes, arrays: Mapping[str, np.ndarray]
     if not isinstance(place, Path):
         place.write(package.numpy.save(plain, texts))
         return
-    place.touch()  # an OSError that is Python's own
+    place.touch()  # so that a path that cannot be written raises Python's own OSError
     try:
         package.numpy.save_file(plain, place, texts)
     except package.SafetensorError as error:
@@ -40,7 +41,7 @@ def write(place: Path | IO[bytes], meta: bytes, arrays: Mapping[str, np.ndarray]
 
 @contextmanager
 def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
-    """The description, the entries, and what brings the array of one."""
+    """The description, the entries, and the function that returns the array of an entry."""
     package, where = _package(), source.name
     with ExitStack() as stack:
         if source.path is None:
@@ -49,7 +50,7 @@ def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
         else:
             file = stack.enter_context(package.safe_open(source.path, framework="numpy"))
             names, get = set(file.keys()), file.get_tensor
-        size = int.from_bytes(source.memory[:8], "little")  # of the header, which is whole: the package has read it
+        size = int.from_bytes(source.memory[:8], "little")  # of the header; the package has checked it
         texts = json.loads(source.memory[8 : 8 + size]).get("__metadata__") or {}
         need_ours(META in texts, where, f"a .safetensors file without {META}")
         sums, pairs = json.loads(texts[_SUMS]), json.loads(texts.get(_COMPLEX, "[]"))
@@ -67,12 +68,12 @@ def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
 
 
 def _real(array: np.ndarray) -> np.ndarray:
-    """A complex array in C order as its real and imaginary parts, along one more axis."""
+    """A complex array in C order, as its real and imaginary parts along a new last axis."""
     return array[..., np.newaxis].view(array.real.dtype) if np.iscomplexobj(array) else array
 
 
 def _complex(array: np.ndarray) -> np.ndarray:
-    """The complex array that `_real` had."""
+    """The inverse of `_real`."""
     return array.view(np.result_type(array, np.complex64))[..., 0]
 
 

@@ -1,5 +1,5 @@
-"""A snapshot: the state of an optimizer as plain data, and whether another one fits it.
-What is read is checked whole before anything is changed.
+"""`Snapshot`: the state of an optimizer as plain data. `fit` checks whether another state fits it.
+All data is checked before anything is changed.
 """
 
 import copy
@@ -18,9 +18,9 @@ from .fitting import Slot, array_of
 from .mismatch import mapping, need, need_names, need_same, saying
 from .rates import Rates, encode
 
-#: how a group's states are stored
+#: the options that determine how a group's states are stored
 _STORAGE = ("state_dtype", "min_8bit_size")
-#: what a group keeps of its own when another state is taken: its arrays, its name, how its rows are stepped, and that
+#: the items of a group that a load does not change
 KEPT = ("params", "name", "rows", *_STORAGE)
 #: (number of a group, name of an option, value) -> the value to keep, or an error
 Check = Callable[[int, str, Any], Any]
@@ -44,17 +44,17 @@ class Snapshot:
     params: dict[str, np.ndarray]
 
     def copy(self) -> "Snapshot":
-        """The same with arrays of its own."""
+        """A copy with its own arrays."""
         return replace(
             self,
             groups=[_copied(group) for group in self.groups],
             steps=dict(self.steps),
             state={key: _copies(arrays) for key, arrays in self.state.items()},
-            params={key: p.copy(order="K") for key, p in self.params.items()},  # the order that 8-bit states are in
+            params={key: p.copy(order="K") for key, p in self.params.items()},  # 8-bit states have this memory order
         )
 
     def part(self, keys: Collection[str]) -> "Snapshot":
-        """The same of these parameters alone, in all of its groups."""
+        """The part of the snapshot with these parameters, in all groups."""
         return replace(
             self,
             groups=[{**group, "params": [key for key in group["params"] if key in keys]} for group in self.groups],
@@ -64,10 +64,10 @@ class Snapshot:
         )
 
     def describe(self) -> dict[str, Any]:
-        """All but the arrays; `encoded` makes JSON of it.
+        """Everything except the arrays. `encoded` makes it JSON.
 
-        Where parameters have 8-bit states, ``"shapes"`` are theirs, and ``"orders"`` their axes from the slowest to the
-        fastest in memory, where that is not C order: bytes tell neither.
+        For parameters with 8-bit states, whose bytes do not show it, ``"shapes"`` has the shapes, and ``"orders"`` the
+        axes from the slowest to the fastest in memory, if that is not C order.
         """
         blocks = {key: p for key, p in self.params.items() if any(map(numbers.in_blocks, self.state[key].values()))}
         layout = {"shapes": {key: list(p.shape) for key, p in blocks.items()}, "orders": numbers.orders(blocks)}
@@ -83,7 +83,7 @@ class Snapshot:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """What `Optimizer.state_dict` returns: the description, and copies of the states."""
+        """The result of `Optimizer.state_dict`: the description, and copies of the states."""
         return {**self.describe(), "state": {key: _copies(arrays) for key, arrays in self.state.items()}}
 
     def arrays(self, params: bool) -> dict[str, np.ndarray]:
@@ -93,20 +93,20 @@ class Snapshot:
 
 
 class Loaded(NamedTuple):
-    """What was loaded, and what was not. Parameters are called by their keys.
+    """What was loaded, and what was not. Parameters are named by their keys.
 
     Attributes
     ----------
     missing : list of str
-        Parameters of the optimizer that the checkpoint has not.
+        Parameters of the optimizer that the checkpoint does not have.
     unexpected : list of str
-        Parameters of the checkpoint that the optimizer has not.
+        Parameters of the checkpoint that the optimizer does not have.
     unfit : list of str
-        Parameters of both that have another shape, dtype or other states there. They stay as they are.
+        Parameters whose shape, dtype or states differ in the checkpoint. They did not change.
     options : list of str
-        Options that stay as they are, as ``param_groups[0]['lr']``: the checkpoint has none that can be taken.
+        Options that did not change, such as ``param_groups[0]['lr']``: the checkpoint has no valid value for them.
     params : bool
-        Whether the parameters themselves were loaded. A dict has none.
+        Whether the parameters themselves were loaded. A dict never has them.
     """
 
     missing: list[str]
@@ -118,10 +118,10 @@ class Loaded(NamedTuple):
 
 @dataclass
 class Fit:
-    """What another state has for an optimizer, checked.
+    """The checked parts of another state that an optimizer takes over.
 
-    `steps` are in the order of the parameters, `options` in that of the groups. `pairs` are the optimizer's own arrays
-    and the new ones; `rates` has the schedules that change. `loaded` tells what is not among them.
+    `steps` has the order of the parameters, `options` that of the groups. `pairs` has each array of the optimizer with
+    its new one. `rates` has the schedules that change. `loaded` says what was left out.
     """
 
     t: int
@@ -150,26 +150,26 @@ def fit(
     strict: bool = True,
     convert: bool = False,
 ) -> Fit:
-    """Check that a state fits the snapshot `own` of live arrays; an error names the `source`.
+    """Check that a state fits the snapshot `own` of live arrays. An error names the `source`.
 
     Parameters
     ----------
     own : Snapshot
-        The optimizer as it is, with its live arrays.
+        The present state of the optimizer, with its live arrays.
     source : str
-        What errors call the state: a path, ``state_dict``.
+        The name of the other state in errors: a path, or ``state_dict``.
     meta : mapping
-        The description, as `Snapshot.describe` gives it.
+        The description of the other state, as from `Snapshot.describe`.
     entries : collection of str
-        The entries of the arrays that there are.
+        The entries of its arrays.
     fetch : callable
-        Brings the array of an entry.
+        Returns the array of an entry.
     check : callable
         ``check(k, name, value)`` returns the value to keep for option `name` of group `k`, or raises.
     strict : bool
-        Whether all must fit; else what does not fit is left out.
+        Whether everything must fit. If False, what does not fit is left out.
     convert : bool
-        Whether states of another dtype, or of 8 bits in another order, fit: rounded to the optimizer's own.
+        Whether to convert states of another dtype, or 8-bit states in another order, by rounding.
 
     Raises
     ------
@@ -207,16 +207,16 @@ def fit_dict(
     strict: bool = True,
     convert: bool = False,
 ) -> Fit:
-    """Check that a dict, as `Snapshot.as_dict` gives it, fits the snapshot `own` of live arrays.
+    """Check that a dict, as from `Snapshot.as_dict`, fits the snapshot `own` of live arrays.
 
-    ``is_own(array)`` says whether an array that came may overlap the optimizer's. Such an array is copied: it might be
-    overwritten before it is read. `strict` and `convert` as in `fit`.
+    ``is_own(array)`` says whether an incoming array may overlap the optimizer's. Such an array is copied: it could be
+    overwritten before it is read. For `strict` and `convert` see `fit`.
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict: expected a dict as state_dict() gives, got {type(given).__name__}")
-    need_version("state_dict", given.get("version"))  # another library's dict is told as that
+    need_version("state_dict", given.get("version"))  # refuses the dicts of other libraries
     if strict:
-        # options tell more than states that are missing
+        # first, because an error about options says more than one about missing states
         _fit_groups(own, "state_dict", given.get("param_groups"), check, Rates())
     state = mapping("state_dict['state']", given.get("state"))
     if not strict:
@@ -238,7 +238,7 @@ def fit_dict(
 
 
 def _of_parameters(keys: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of these parameters alone: a user may have taken others out of ``"state"``."""
+    """The description with only these parameters: a user may have removed others from ``"state"``."""
     steps = {key: count for key, count in mapping("state_dict: steps", given.get("steps")).items() if key in keys}
     came = given.get("param_groups")
     need(isinstance(came, list), f"state_dict: param_groups: expected a list, got {type(came).__name__}")
@@ -248,41 +248,41 @@ def _of_parameters(keys: Collection[str], given: Mapping[str, Any]) -> dict[str,
 
 
 def has_params(entries: Collection[str]) -> bool:
-    """Whether parameters are among these entries of a file."""
+    """Whether these entries of a file include parameters."""
     return any(entry.startswith("params/") for entry in entries)
 
 
 def encoded(described: Mapping[str, Any]) -> dict[str, Any]:
-    """A description as JSON has it."""
+    """A description in JSON types."""
     groups = described["param_groups"]
     for k, group in enumerate(groups):
         if not _is_json(group.get("extra")):
             raise TypeError(
-                f"param_groups[{k}]['extra']: JSON, in which files keep it, has no form for {shown(group['extra'])}; "
-                "expected None, True, False, numbers, text, and lists and dicts (by text) of them"
+                f"param_groups[{k}]['extra']: cannot be stored as JSON: {shown(group['extra'])}; expected None, True, "
+                "False, numbers, text, and lists and dicts (with text as keys) of these"
             )
     plain = [{name: encode(value) if callable(value) else value for name, value in g.items()} for g in groups]
     return {**described, "param_groups": plain}
 
 
 def _is_json(value: Any) -> bool:
-    """Whether JSON has a form for it; a tuple comes back as a list."""
+    """Whether JSON can store this value. A tuple becomes a list."""
     try:
         if isinstance(value, dict):
             return all(isinstance(name, str) and _is_json(part) for name, part in value.items())
         if isinstance(value, (list, tuple)):
             return all(map(_is_json, value))
-    except RecursionError:  # it holds itself
+    except RecursionError:  # it contains itself
         return False
     return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _decode(name: str, value: Any, own: Any, rates: Rates) -> Any:
-    """The option that `encoded` wrote; `own` is the optimizer's."""
+    """The option that `encoded` wrote. `own` is the optimizer's present value."""
     return copy.deepcopy(value) if name == "extra" else rates.decoded(name, value, own)
 
 
-#: key of a parameter, name of a state or "params" -> where an array that came for it goes
+#: key of a parameter -> name of a state, or "params" -> the slot for an incoming array
 Slots = dict[str, dict[str, Slot]]
 
 
@@ -293,14 +293,17 @@ def slots_of(
     meta: Mapping[str, Any],
     convert: bool,
 ) -> Slots:
-    """Where what comes for these parameters and states goes; `meta` describes what comes."""
+    """The slots of these parameters and states. `meta` describes the incoming arrays."""
     shapes, orders = (mapping(f"{source}: {name}", meta.get(name, {})) for name in ("shapes", "orders"))
     for key, shape in shapes.items():
         is_shape = isinstance(shape, list) and all(type(n) is int for n in shape)
-        need(is_shape, f"{source}: shapes: {shown(key)}: no shape")
+        need(is_shape, f"{source}: shapes: {shown(key)}: not a shape")
     for key, order in orders.items():
         is_order = isinstance(order, list) and all(type(axis) is int for axis in order)
-        need(is_order and sorted(order) == list(range(len(order))), f"{source}: orders: {shown(key)}: no order of axes")
+        need(
+            is_order and sorted(order) == list(range(len(order))),
+            f"{source}: orders: {shown(key)}: not an order of axes",
+        )
     found = {}
     for key, p in params.items():
         shape, order = shapes.get(key, list(p.shape)), orders.get(key, list(range(p.ndim)))
@@ -312,7 +315,7 @@ def slots_of(
 def _fit_arrays(
     own: Snapshot, source: str, entries: Collection[str], fetch: Fetch, slots: Slots
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The optimizer's own arrays, and the new ones: of the parameters too, where those came."""
+    """Pairs of the optimizer's arrays and the new ones, with the parameters if the entries include them."""
     found = {entry_of(key, name): slot for key in own.params for name, slot in slots[key].items()}
     arrays = own.arrays(params=has_params(entries))
     need_names(source, entries, arrays)
@@ -322,14 +325,14 @@ def _fit_arrays(
 
 
 def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Rates) -> list[dict[str, Any]]:
-    """The options to keep of each group."""
+    """The new options of each group."""
     count = len(groups) if isinstance(groups, list) else None
     need(count == len(own.groups), f"{source}: expected {counted(len(own.groups), 'group')}, got {count}")
     chosen = []
     for k, mine in enumerate(own.groups):
         where = f"{source}: param_groups[{k}]"
         came = mapping(where, groups[k])
-        need_names(where, {*came} | ({"rows"} & {*mine}), mine)  # not taken, and older checkpoints have none
+        need_names(where, {*came} | ({"rows"} & {*mine}), mine)  # "rows" is never loaded; older checkpoints lack it
         need_same(f"{where}['params']", came["params"], list(mine["params"]))
         with saying(where):
             names = [name for name in mine if name not in KEPT]
@@ -353,12 +356,12 @@ def _fit_steps(source: str, steps: Mapping[Any, Any], keys: Collection[str], t: 
 def _common(
     own: Snapshot, source: str, keys: Collection[str], entries: Collection[str], fetch: Fetch, slots: Slots
 ) -> tuple[Snapshot, dict[str, np.ndarray], Loaded]:
-    """The part of `own` that fits what came of the parameters `keys`, the arrays for it, and what is left out."""
+    """The part of `own` that fits the incoming parameters `keys`, the arrays for that part, and what is left out."""
     key_of = {entry_of(key, ""): key for key in keys}
     came: dict[str, dict[str, np.ndarray]] = {key: {} for key in keys}
     for entry in entries:
         name, slash, rest = entry.partition("/")
-        need(slash + rest in key_of, f"{source}: {entry}: is of none of its own parameters")
+        need(slash + rest in key_of, f"{source}: {entry}: belongs to none of its parameters")
         came[key_of[slash + rest]][name] = array_of(f"{source}: {entry}", fetch(entry))
     shared = [key for key in own.params if key in came]
     fitting = [key for key in shared if _fits(slots[key], came[key])]
@@ -377,7 +380,7 @@ def _common(
 def _common_options(
     part: Snapshot, source: str, groups: Any, keys: Collection[str], check: Check, rates: Rates, kept: list[str]
 ) -> list[dict[str, Any]]:
-    """The options of each group: those of the group that its parameters were in. Where its own stay, `kept` says so."""
+    """The options of each group: those of the group that its parameters were in. `kept` collects options that stay."""
     need(isinstance(groups, list), f"{source}: param_groups: expected a list, got {type(groups).__name__}")
     came = [mapping(f"{source}: param_groups[{k}]", group) for k, group in enumerate(groups)]
     group_of = {key: group for group in came for key in group.get("params", ())}
@@ -397,17 +400,17 @@ def _common_options(
 
 
 def _fits(slots: Mapping[str, Slot], came: Mapping[str, np.ndarray]) -> bool:
-    """Whether these arrays are all states of the parameter, and perhaps the parameter itself."""
+    """Whether these arrays are all states of the parameter, with or without the parameter itself, and fit."""
     is_whole = came.keys() | {"params"} == slots.keys()
     return is_whole and not any(slots[name].unlike(array) for name, array in came.items())
 
 
 def _copied(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The same group, sharing nothing that changes."""
+    """A copy of the group that shares no object that can change."""
     found = {name: copy.deepcopy(value) if isinstance(value, Schedule) else value for name, value in group.items()}
     found["params"] = list(group["params"])
     if "extra" in group:
-        found["extra"] = copy.deepcopy(group["extra"])  # the user's own: it may be anything
+        found["extra"] = copy.deepcopy(group["extra"])  # the user's object may be anything
     return found
 
 

@@ -1,4 +1,4 @@
-"""The states and counts of an optimizer as plain arrays, in memory or in a folder of memory-mapped files."""
+"""`Store`: the states and counts of an optimizer as plain arrays, in memory or in a folder of memory-mapped files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ from .mismatch import need
 from .numbers import First
 
 States = list[dict[str, np.ndarray]]
-#: for rows that lag, `visits` and `history`: see `kernel._lag`
+#: the arrays `visits` and `history` for rows that lag; see `kernel._lag`
 Log = tuple[np.ndarray, np.ndarray]
 
 
 class Store:
-    """`states` are those of each parameter by name, in its rule's order; `counts` is the array that a plan owns."""
+    """`states` has a dict for each parameter: name -> array, in its rule's order. `counts` is the plan's array."""
 
     def __init__(self, states: States, counts: np.ndarray, folder: Folder | None = None) -> None:
         self.states, self.counts, self.folder = states, counts, folder
@@ -39,9 +39,9 @@ class Store:
         initial: Sequence[Mapping[str, First]],
         exact: Sequence[bool],
     ) -> "Store":
-        """A store with the states of these parameters: in the folder ``state_dir``, where one is given.
+        """A store with the states of these parameters. They are in the folder ``state_dir``, if one is given.
 
-        `initial` says of each parameter what its states hold at first, by name; `exact` whether its rows may lag.
+        For each parameter, `initial` has the first values of its states, and `exact` says whether its rows may lag.
         """
         folder = None
         if settings["state_dir"] is not None:
@@ -80,7 +80,7 @@ class Store:
         return state
 
     def log(self, place: int, p: np.ndarray, n_scalars: int) -> Log:
-        """Where rows of the parameter `p`, number `place`, note what they miss: what is there, if it fits."""
+        """The log of the steps that rows of the parameter `p`, number `place`, have missed: the old one, if it fits."""
         shapes = (len(p) + 1,), (HISTORY, n_scalars + 1)
         dtypes = np.dtype(np.int64), np.dtype(np.float64 if p.dtype.char in "dD" else np.float32)
         wanted = list(zip(shapes, dtypes, strict=True))
@@ -95,7 +95,7 @@ class Store:
         return known
 
     def _need_visits(self, place: int, visits: np.ndarray) -> None:
-        """Refuse what no optimizer has noted: `history` would be read where it is not."""
+        """Refuse invalid visits: they would lead to reads outside of `history`."""
         if visits[-1]:
             done, first, last = int(self.counts[3 + place]), *(int(f(visits[:-1])) for f in (np.min, np.max))
             need(
@@ -109,14 +109,14 @@ class Store:
         return any(visits[-1] for visits, _ in self._logs.values())
 
     def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:
-        """Have the states of one parameter hold what they held at first."""
+        """Set the states of one parameter to their first values."""
         for name, first in initial.items():
             numbers.write(self.states[place][name], p, first.value)
 
     def continued(
         self, place: int, old: np.ndarray, p: np.ndarray, rows: np.ndarray, initial: Mapping[str, First]
     ) -> dict[str, np.ndarray]:
-        """States for the array `p` in the place of a parameter: row i is that of the old row ``rows[i]``, or new."""
+        """States for the array `p` that replaces a parameter. Row i continues the old row ``rows[i]``, or is new."""
         if self.folder is not None:
             raise ValueError("replace: states are kept in a folder, whose files are of one shape; make a new optimizer")
         found, goes_on = {}, rows >= 0
@@ -129,12 +129,12 @@ class Store:
         return found
 
     def reordered(self, old: np.ndarray, p: np.ndarray, states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The states of a parameter for another array in its place: bytes are in the order of its memory."""
+        """The states of a parameter for another array in its place. Bytes are put into the new memory order."""
         is_same = p is old or not any(map(numbers.in_blocks, states.values()))
         return states if is_same else self.of_order(numbers.order_of(old), p, states)
 
     def of_order(self, order: list[int], p: np.ndarray, states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The states of `p`, whose bytes are in this order, in that of its memory."""
+        """The states of `p`, with bytes moved from this order of axes to the memory order of `p`."""
         in_blocks = [name for name, state in states.items() if numbers.in_blocks(state)]
         if not in_blocks or order == numbers.order_of(p):
             return states
@@ -147,42 +147,42 @@ class Store:
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Leave a new folder as it was, and let go of it, where making the optimizer fails."""
+        """If the block fails, undo the changes to a new folder, and unlock it."""
         try:
             yield
         except BaseException:
             if self.folder is not None:
                 self.folder.undo()
-                self.folder.close()  # which the traceback would keep locked
+                self.folder.close()  # the traceback would keep the folder alive and locked
             raise
 
     def commit(self, plan: Plan) -> None:
-        """The states are whole, and those of this plan from now on."""
+        """Mark the states as complete. From now on they belong to this plan."""
         if self.folder is not None:
             self.folder.commit()
             self.folder.on_leave = plan.close
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a folder that no other optimizer can use."""
+        """Whether this store has locked a folder."""
         return self.folder is not None and self.folder.is_open
 
     def close(self) -> None:
-        """Let another optimizer use the folder."""
+        """Unlock the folder for another optimizer."""
         if self.folder is not None:
             self.folder.close()
 
 
 def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np.ndarray | None:
-    """Which old row each row of the array in the place of `old` continues, −1 for none; None where all stay.
+    """For each row of `new`, the old row that it continues, or -1 for none. None if all rows stay.
 
-    A single −1 says that all of them are new: then the array may have any shape.
+    If `rows` is a single -1, all rows are new, and the array may have any shape.
     """
     if rows is None:
         if new.shape != old.shape:
             raise ValueError(
-                f"rows: {name} had the shape {old.shape}, and would have {new.shape}; say which old row each new one "
-                "continues, -1 for one that is new; rows=-1 begins anew"
+                f"rows: {name} had the shape {old.shape}, and would have {new.shape}; pass the old row that each new "
+                "row continues, or -1 for a new one; rows=-1 makes all rows new"
             )
         checks.like(name, new, old)
         return None
@@ -190,10 +190,12 @@ def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np
         return np.full(new.shape[:1], -1)
     numbers = checks.row_numbers("rows", rows)
     if new.ndim == 0 or len(numbers) != len(new):
-        raise ValueError(f"rows: expected one number a row of the new {new.shape}, got the shape {numbers.shape}")
+        raise ValueError(f"rows: expected a number for each row of the new {new.shape}, got the shape {numbers.shape}")
     for bad in numbers[(numbers < -1) | (numbers >= len(old))]:
         raise ValueError(f"rows: expected -1 … {len(old) - 1}, the rows of the old {name}, got {bad}")
     if (numbers >= 0).any() and (new.shape[1:] != old.shape[1:] or new.dtype != old.dtype):
         was, now = (f"{a.dtype} of shape {('…', *a.shape[1:])}".replace("'", "") for a in (old, new))
-        raise ValueError(f"rows: {name} was {was}, and would be {now}; only rows of equal ones go on, -1 begins anew")
+        raise ValueError(
+            f"rows: {name} was {was}, and would be {now}; rows go on only with equal ones; rows=-1 makes all rows new"
+        )
     return numbers

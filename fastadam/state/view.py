@@ -1,4 +1,4 @@
-"""What users see of the states: arrays by name, into which can be assigned."""
+"""The public view of the states: arrays by name, with assignment."""
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,20 +13,20 @@ from .store import Store
 
 
 class Owner(Protocol):
-    """What has the states of an optimizer."""
+    """The owner of the states: the core of an optimizer."""
 
     store: Store
     plan: Any
 
     def held(self) -> AbstractContextManager[Any]:
-        """Keep steps out, within a ``with``."""
+        """A context manager that prevents steps."""
 
     def flush(self) -> None:
-        """Have rows that lag make up for the steps that they missed."""
+        """Apply the steps that rows have missed."""
 
 
 class States(Telling, MutableMapping[str, "StateArrays"]):
-    """Name of a state -> its arrays. They are the live ones: what is assigned is checked and copied into them."""
+    """Name of a state -> its arrays. They are the live arrays. An assigned value is checked, and copied into them."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -44,11 +44,11 @@ class States(Telling, MutableMapping[str, "StateArrays"]):
 
     def __setitem__(self, name: str, arrays: Any) -> None:
         if name not in self._names():
-            raise KeyError(f"{checks.shown(name)}: no state is called so; there are {list(self)}")
+            raise KeyError(f"{checks.shown(name)}: no state has this name; there are {list(self)}")
         StateArrays(self._owner, name)[:] = arrays
 
     def __delitem__(self, name: str) -> NoReturn:
-        raise TypeError(f"state: {checks.shown(name)} cannot be taken away; reset() begins anew")
+        raise TypeError(f"state: {checks.shown(name)} cannot be deleted; reset() sets all states to their first values")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -61,15 +61,13 @@ class States(Telling, MutableMapping[str, "StateArrays"]):
 
 
 class StateArrays(Telling, Sequence[np.ndarray | None]):
-    """The arrays of one state, one a parameter; None where the parameter's group has no such state."""
+    """The arrays of one state, one for each parameter. None if the parameter's group has no such state."""
 
     def __init__(self, owner: Owner, name: str) -> None:
         self._owner, self._name = owner, name
 
     def _no_such(self, name: str, has: str) -> str:
-        return (
-            f"arrays of a state are as many as parameters; write opt.state[{self._name!r}][0] = array, or opt.reset()"
-        )
+        return f"a state has one array for each parameter; write opt.state[{self._name!r}][0] = array, or opt.reset()"
 
     def __len__(self) -> int:
         return len(self._owner.store.states)
@@ -88,14 +86,14 @@ class StateArrays(Telling, Sequence[np.ndarray | None]):
         values = list(value) if isinstance(index, slice) else [value]
         if len(values) != len(places):
             wanted = checks.counted(len(places), "array")
-            raise ValueError(f"state[{self._name!r}]: expected {wanted}, one a parameter, got {len(values)}")
+            raise ValueError(f"state[{self._name!r}]: expected {wanted}, one for each parameter, got {len(values)}")
         news = [self._checked(k, new) for k, new in zip(places, values, strict=True)]
         with self._owner.held():
             for k, new in zip(places, news, strict=True):
                 numbers.write(self._owner.store.states[k][self._name], self._owner.plan.params[k], new)
 
     def _checked(self, k: int, value: Any) -> np.ndarray:
-        """What came for the state of parameter `k`."""
+        """The checked new value for the state of parameter `k`."""
         where, own = f"state[{self._name!r}][{k}]", self[k]
         if own is None:
             raise TypeError(f"{where}: this parameter has no such state")

@@ -1,4 +1,4 @@
-"""The functions in the place of autograd's optimizers, beside autograd's own: numbers, structures, errors."""
+"""The functions of `fastadam.adapters.autograd`, compared with autograd's own: results, structures, errors."""
 
 import inspect
 from typing import NamedTuple

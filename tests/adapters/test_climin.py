@@ -1,4 +1,4 @@
-"""climin's optimizers with fastadam's steps, beside climin's own: infos, continuation, what stays climin's."""
+"""climin's optimizers with fastadam's steps, compared with climin's own: infos, continuation, inherited iterations."""
 
 import copy
 import inspect

@@ -1,5 +1,6 @@
-"""The rows of docs/how-to/coming-from.md that promise the same numbers, both columns run, and its other recipes.
-A library that is not installed is left out; CI installs them. torch has tests of its own.
+"""The rows of docs/how-to/coming-from.md that promise the same results: both columns are run and compared. The other recipes
+of that page, too.
+A library that is not installed is skipped; CI installs all of them. torch has its own tests.
 """
 
 import os

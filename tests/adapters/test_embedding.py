@@ -1,4 +1,4 @@
-"""The doors for other libraries, each against the Python classes to the bit: functions, C and Cython, Numba.
+"""The interfaces for other libraries (functions, C, Cython, Numba), compared bit for bit with the Python classes.
 Five clients and the examples of docs/how-to/embedding.md are compiled here, as a user would compile them.
 """
 

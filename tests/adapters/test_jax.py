@@ -1,4 +1,4 @@
-"""JAX's pytrees stepped in place: numbers of optax, memory that is shared, and who may still read it."""
+"""JAX pytrees stepped in place: compared with optax; shared memory, and its remaining readers."""
 
 import copy
 import inspect

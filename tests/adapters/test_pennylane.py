@@ -1,4 +1,6 @@
-"""The optimizers in the place of PennyLane's, beside PennyLane's own: numbers, arguments, memory, copies, errors."""
+"""PennyLane's optimizers with fastadam's steps, compared with PennyLane's own: results, arguments, memory, copies,
+errors.
+"""
 
 import copy
 import inspect

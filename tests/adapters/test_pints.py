@@ -1,4 +1,4 @@
-"""PINTS's Adam with fastadam's step, beside PINTS's own: the points asked, what is refused, copies, whole runs."""
+"""PINTS's Adam with fastadam's step, compared with PINTS's own: proposed points, refusals, copies, whole runs."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""PyBOP's AdamW with fastadam's step, beside PyBOP's own: the points asked, its options, a whole fit."""
+"""PyBOP's AdamW with fastadam's step, compared with PyBOP's own: proposed points, options, a whole fit."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""The optimizer in the place of qiskit's ADAM, beside qiskit's own: runs, snapshots, settings, a VQE, errors."""
+"""qiskit's ADAM with fastadam's step, compared with qiskit's own: runs, snapshots, settings, a VQE, errors."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""river's optimizers with fastadam's steps, beside river's own: arrays, dicts, models, copies."""
+"""river's optimizers with fastadam's steps, compared with river's own: arrays, dicts, models, copies."""
 
 import copy
 import inspect

@@ -1,5 +1,5 @@
-"""`fastadam.adapters.scipy`: the optimizers as methods of SciPy's minimize, its conventions kept to the letter.
-JAX is compared with where it is installed.
+"""`fastadam.adapters.scipy`: the optimizers as methods of SciPy's minimize, with all of its conventions.
+If JAX is installed, it is used for comparison.
 """
 
 import importlib.util
@@ -392,7 +392,7 @@ def test_a_rate_that_is_too_small_is_named(f, x0, method, options):
     result = minimize(f, x0, jac=True, method=method, options=options, bounds=[(-60, 110)] * len(x0))
     assert result.status == 1
     advice = re.search(
-        r"0?5\. `fun` fell at (\d+) of them: the rate is too small for the way; raise lr, which is (.*), or maxiter\.$",
+        r"0?5\. `fun` fell at (\d+) of them: the rate is too small; raise lr, which is (.*), or maxiter\.$",
         result.message,
     )
     assert 0.95 * result.nit <= int(advice[1]) <= result.nit
@@ -737,7 +737,7 @@ def test_an_array_of_fixed_elements_has_converged():
 
 # ---------------------------------------------------------------- errors
 
-CANNOT = "Adam cannot use it; leave it out, or take SciPy's method="
+CANNOT = "Adam cannot use it; leave it out, or use SciPy's method="
 STEP = "finite_diff_rel_step: expected a number > 0 and finite, or one for each of the 3 elements of x0, got "
 PAIRS = "bounds: expected Bounds, or a pair (low, high) for each of the 3 elements of x0, got "
 ORDER = "bounds: expected low <= high, with numbers between, got "
@@ -759,7 +759,11 @@ ERRORS = [
     ({"options": {"finite_diff_rel_step": [1, np.nan, 1]}}, ValueError, f"{STEP}[1, nan, 1]"),
     ({"options": {"finite_diff_rel_step": [1, 2]}}, ValueError, f"{STEP}[1, 2]"),
     ({"options": {"finite_diff_rel_step": "a"}}, TypeError, "finite_diff_rel_step: expected real numbers, got <U1"),
-    ({"options": {"maximize": True}}, ValueError, "maximize: minimize() goes down; leave it out, and pass the negati"),
+    (
+        {"options": {"maximize": True}},
+        ValueError,
+        "maximize: minimize() only minimizes; leave it out, and pass the negati",
+    ),
     ({"options": {"lr": -1}}, ValueError, "lr: expected a number >= 0 and finite, got -1"),
     ({"options": {"n_threads": 0}}, ValueError, "n_threads: expected a whole number >= 1, got 0"),
     ({"bounds": 3}, ValueError, f"{PAIRS}3"),

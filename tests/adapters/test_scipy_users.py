@@ -1,4 +1,4 @@
-"""Libraries that minimize by SciPy, with fastadam's methods in them: quimb's tensor networks, statsmodels' models."""
+"""Libraries that call SciPy's minimize, with fastadam's methods: quimb's tensor networks, statsmodels' models."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
-"""scikit-learn's perceptrons trained by fastadam, beside the same ones trained by scikit-learn.
-Losses and weights are compared; scikit-learn's own steps are forbidden where fastadam is to make them.
+"""scikit-learn's MLPs trained by fastadam, compared with the same MLPs trained by scikit-learn.
+Losses and weights are compared. scikit-learn's own steps are forbidden where fastadam must do them.
 """
 
 import copy

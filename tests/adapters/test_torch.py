@@ -1,5 +1,5 @@
-"""fastadam's numbers, states, argument order and defaults are those of torch.optim.
-Against recorded numbers everywhere; against torch itself where it is installed.
+"""fastadam's results, states, argument order and defaults are those of torch.optim.
+They are compared with recorded results, and with torch itself if it is installed.
 """
 
 import importlib.util

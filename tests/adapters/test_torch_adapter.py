@@ -1,5 +1,5 @@
-"""torch.optim's classes stepped by fastadam: torch's numbers, states, hooks and schedulers; clear refusals.
-Needs torch, which CI installs.
+"""torch.optim's classes with fastadam's steps: torch's results, states, hooks and schedulers; clear refusals.
+The tests need torch, which CI installs.
 """
 
 import copy
@@ -248,7 +248,7 @@ REFUSED = [
     ("float8", {}, lambda: torch.ones(2).to(torch.float8_e5m2), TypeError, "use .to(torch.float32)"),
     ("device", {}, lambda: torch.ones(2, device="meta"), TypeError, "['params'][0] lies on meta"),
     ("sparse", {}, lambda: torch.ones(2).to_sparse(), TypeError, "use .to_dense(), or torch.optim"),
-    ("expanded", {}, lambda: torch.ones(1).expand(4), ValueError, "share one place in memory; use .contiguous()"),
+    ("expanded", {}, lambda: torch.ones(1).expand(4), ValueError, "share memory; use .contiguous()"),
     ("threads", {"n_threads": 0}, lambda: torch.ones(2), ValueError, "n_threads: expected a whole number >= 1"),
 ]
 

@@ -1,5 +1,5 @@
-"""`fastadam.adapters.torch.Average` against torch's own averaged models, and what tensors may do between updates.
-Needs torch, which CI installs.
+"""`fastadam.adapters.torch.Average`, compared with torch's averaged models; changes of tensors between updates.
+The tests need torch, which CI installs.
 """
 
 import copy
@@ -157,7 +157,7 @@ def test_beside_an_optimizer_of_the_adapter():
         (lambda: [torch.ones(2, dtype=torch.int64)], TypeError, r"params\[0\] is of torch.int64"),
         (lambda: [{"params": [torch.ones(2)]}], TypeError, "params: expected tensors without groups"),
         (lambda: [np.ones(3)], TypeError, r"params\[0\]: expected a tensor, got ndarray; fastadam.Average takes"),
-        (lambda: [torch.ones(1).expand(3)], ValueError, r"params\[0\]: several of its elements share one place"),
+        (lambda: [torch.ones(1).expand(3)], ValueError, r"params\[0\]: several of its elements share memory"),
     ],
 )
 def test_refused(given, error, text):

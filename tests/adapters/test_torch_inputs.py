@@ -1,5 +1,5 @@
-"""What torch.optim's classes take, these take: ways of computing, older groups, tensors that need no gradient; and each
-difference that docs/how-to/libraries/torch.md lists as meant is there, in torch as here.
+"""The torch adapter takes all inputs of torch.optim's classes: options, groups of older versions, tensors that need no
+gradient. Each intended difference in docs/how-to/libraries/torch.md exists, in torch and here.
 """
 
 import copy
@@ -215,7 +215,7 @@ def test_frozen_tensors_may_be_anything(name, make):
 
 THAWED = {
     "int8": (lambda: torch.ones(3, dtype=torch.int8), TypeError, "is of torch.int8; .*torch.float32"),
-    "expanded": (lambda: torch.ones(1).expand(3), ValueError, r"share one place in memory; use \.contiguous\(\)"),
+    "expanded": (lambda: torch.ones(1).expand(3), ValueError, r"share memory; use \.contiguous\(\)"),
     "meta": (lambda: torch.ones(3, device="meta"), TypeError, r"lies on meta; .*\.cpu\(\)"),
 }
 

@@ -1,5 +1,5 @@
-"""Sparse gradients of whole rows in the torch adapter: these rows are stepped, lazily, with torch's numbers where torch
-has such a step, beside dense gradients, in every dtype and memory that embeddings give.
+"""Sparse gradients of whole rows in the torch adapter: lazy steps, compared with torch's where torch has such a step,
+and with dense gradients, in every dtype and memory layout that embeddings give.
 """
 
 import re

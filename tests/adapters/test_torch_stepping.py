@@ -1,4 +1,4 @@
-"""`stepping()` of the torch adapter: parameters are stepped as autograd accumulates their gradients."""
+"""`stepping()` of the torch adapter: each parameter is stepped as soon as autograd has accumulated its gradient."""
 
 import copy
 import pickle

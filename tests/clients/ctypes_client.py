@@ -1,4 +1,4 @@
-"""A client of fastadam's C interface by ctypes, without a compiler: Adam on x**2, in place.
+"""A client of fastadam's C interface with ctypes, without a compiler: Adam on x**2, in place.
 tests/adapters/test_embedding.py runs it, and compares it with the Python class.
 """
 

@@ -1,6 +1,6 @@
 """Builds the clients of fastadam's C interface beside their sources: python setup.py build_ext --inplace.
-One cimports fastadam, the others include fastadam.h, in C and in C++.
-The first two call every rule that there is, in lines that are written here.
+One cimports fastadam. The others include fastadam.h, in C and in C++.
+The first two call every rule, in lines that are generated here.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Plays scenes on real ranks: each asserts, on every rank, what `fastadam.mpi` promises; test_mpi.py runs them.
-By hand: ``mpiexec -n N python tests/mpi/ranks.py FOLDER [SCENE …]``; results are added to FOLDER/results.jsonl.
-FASTADAM_TEST_WAY says how optimizers step that do not say it themselves: "divided" or "replicated".
-The scenes are in scenes/, a file for each kind of promise.
+"""Runs scenes on real ranks. Each scene asserts, on every rank, what `fastadam.mpi` promises. test_mpi.py starts them.
+By hand: ``mpiexec -n N python tests/mpi/ranks.py FOLDER [SCENE …]``. Results are added to FOLDER/results.jsonl.
+FASTADAM_TEST_WAY is the default way in which optimizers step: "divided" or "replicated".
+The scenes are in scenes/, with a file for each kind of promise.
 """
 
 import faulthandler

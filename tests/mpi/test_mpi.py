@@ -1,6 +1,6 @@
-"""`fastadam.mpi` with real ranks: each of scenes/, played by 1, 2 and 4 of them, some by 3; what ends a job.
-Two and three play them in both ways: each steps its share, and each steps everything.
-One `mpiexec` plays all scenes in a row. Beside that, what needs no ranks: the arithmetic of who steps what.
+"""`fastadam.mpi` with real ranks: each of scenes/, run by 1, 2 and 4 ranks, some by 3; the end of a job.
+Two and three ranks run them in both ways: each steps its share, and each steps everything.
+One `mpiexec` runs all scenes in a row. Also tests that need no ranks: the arithmetic of the layout.
 """
 
 import ast
@@ -224,14 +224,16 @@ refused(lambda: opt.step(np.ones(3)))
 def test_before_and_after_mpi(n):
     job = start(n, "-c", BEFORE_AND_AFTER)
     assert job.returncode == 0, job.stderr
-    assert job.stdout.count("comm: MPI is not up; call MPI.Init() before, and MPI.Finalize() after") == 2 * n
+    assert job.stdout.count("comm: MPI is not running; call MPI.Init() before, and MPI.Finalize() after") == 2 * n
     assert job.stdout.count("step: MPI is finalized") == n
 
 
 def test_one_step_more_on_one_rank(tmp_path):
     job = mpiexec(3, tmp_path, "one_step_more_on_one_rank")
     assert job.returncode != 0
-    assert "Disagreement: step: ranks 1, 2 left the job, rank 0 did not; go on from the last checkpoint" in job.stderr
+    assert (
+        "Disagreement: step: ranks 1, 2 left the job, rank 0 did not; continue from the last checkpoint" in job.stderr
+    )
 
 
 def test_rank_killed_while_saving(tmp_path):

@@ -1,5 +1,5 @@
-"""Optimizers that arrive with read-only arrays, as from joblib or out-of-band pickles: they step, and so do the arrays
-that other objects of the same pickle hold. test_processes.py has joblib's own processes.
+"""Optimizers that arrive with read-only arrays, as from joblib or out-of-band pickles, can step, and so can arrays that
+other objects of the same pickle refer to. test_processes.py has joblib's own processes.
 """
 
 import pickle

@@ -1,5 +1,5 @@
-"""Averages of weights: the numbers of `Average`, what it follows in the model, what it is saved as; and the exchange of
-`swapped`, of an average and of an optimizer that keeps one: both are what they were, to the bit, after any block.
+"""Averages of weights: the results of `Average`, changes of the model that it follows, and its files. The exchange by
+`swapped`, for an average and for an optimizer that keeps one: both are restored bit for bit after any block.
 """
 
 import copy

@@ -1,5 +1,5 @@
-"""State that survives: dicts, files, pickles, copies and folders of states, from which a run goes on bit for bit.
-What is damaged, hostile or of another optimizer is refused, and the optimizer is as it was.
+"""Stored state: dicts, files, pickles, copies and folders of states, from which a run continues bit for bit.
+Damaged, hostile and foreign ones are refused, and the optimizer does not change.
 """
 
 import copy
@@ -436,7 +436,7 @@ def test_functions_are_not_kept_in_files(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"state{suffix}"
     fastadam.Adam(np.ones(3), lr=lambda t: 1 / t).save(path)
     opt = fastadam.Adam(np.ones(3), lr=0.5)
-    with pytest.raises(ValueError, match="lr: was a function, which a file does not keep; assign it first"):
+    with pytest.raises(ValueError, match="lr: was a function, which files do not store; assign it before you load"):
         opt.load(path)
     assert opt.lr == 0.5
     opt.lr = rate
@@ -474,12 +474,12 @@ def test_a_file_without_parameters_says_so(suffix: str, tmp_path: Path) -> None:
     opt.save(path)
     again = built(steps=1)
     kept = snapshot(again)
-    with pytest.raises(ValueError, match=r"was saved without parameters, which save\(path, params=True\) writes"):
+    with pytest.raises(ValueError, match=r"was saved without parameters; save\(path, params=True\) writes them"):
         again.load(path, params=True)
     with pytest.raises(UserWarning, match="was saved without parameters"):  # an error in these tests
         again.load(path)
     assert snapshot(again) == kept
-    with pytest.warns(UserWarning, match=r"they stay as they are: say load\(path, params=False\)") as warned:
+    with pytest.warns(UserWarning, match=r"they stay as they are: pass params=False") as warned:
         again.load(path)
     assert [w.filename for w in warned] == [__file__]
     assert again.t == opt.t

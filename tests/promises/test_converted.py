@@ -1,5 +1,5 @@
-"""States in fewer bits that come from elsewhere: from a file or a dict of another dtype, from another order of memory.
-Without ``convert=True`` they are refused, never scrambled. That a run goes on bit for bit is in `test_checkpoint.py`.
+"""Low-bit states from elsewhere: from a file or a dict of another dtype, or with another memory order.
+Without ``convert=True`` they are refused, never scrambled. test_checkpoint.py tests that runs continue bit for bit.
 """
 
 import copy

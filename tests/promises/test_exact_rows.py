@@ -1,5 +1,5 @@
-"""The promise of rows="exact": after `flush`, parameters and states are to the bit those of steps whose gradients had
-zeros in the rows that were not brought. For every optimizer, and whatever else happens while rows lag.
+"""The promise of rows="exact": after `flush`, parameters and states have the bits of steps whose gradients had zeros in
+the missing rows. For every optimizer, and with anything else that may happen while rows lag.
 """
 
 import copy

@@ -1,5 +1,5 @@
-"""What is read anew at each step: the arrays in the structure that was given as `params`, bound gradients, options.
-Another array in a place is stepped with the states of that place, or refused before anything is touched.
+"""Each step reads these again: the arrays in the structure given as `params`, bound gradients, options.
+A new array is stepped with the states of the array that it replaced, or refused before anything is touched.
 """
 
 import copy
@@ -66,7 +66,7 @@ def test_another_array_is_stepped_with_the_same_states(kind, nest):
     [
         (np.ones(4), "shape"),
         (np.ones(3, np.float32), "dtype"),
-        ([1.0, 2.0, 3.0], "has not the structure|numpy array"),
+        ([1.0, 2.0, 3.0], "does not have the structure|numpy array"),
         (None, "numpy array"),
         (np.broadcast_to(1.0, 3), "read-only"),
     ],
@@ -320,7 +320,7 @@ def test_containers_whose_code_changes_the_structure():
     grads = [{"W": np.ones(2)}] * 50
     opt.step(grads)
     armed.append(1)
-    with pytest.raises((TypeError, ValueError), match="has not the structure"):
+    with pytest.raises((TypeError, ValueError), match="does not have the structure"):
         opt.step(grads)
     assert opt.t == 1
 
@@ -329,7 +329,7 @@ def test_a_group_without_its_parameters_says_so():
     groups = [{"params": np.ones(2)}, {"params": np.ones(2)}]
     opt = fastadam.Adam(groups)
     del groups[0]["params"]
-    with pytest.raises(ValueError, match="has not the structure"):
+    with pytest.raises(ValueError, match="does not have the structure"):
         opt.step([np.ones(2), np.ones(2)])
 
 

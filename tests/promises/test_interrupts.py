@@ -1,4 +1,4 @@
-"""A call that is interrupted at any moment has happened whole or not at all, and the optimizer can go on.
+"""A call that is interrupted at any moment has happened completely or not at all, and the optimizer can continue.
 A timer's signal, whose handler raises KeyboardInterrupt, stands for Ctrl-C: hundreds of times in each kind of call.
 """
 

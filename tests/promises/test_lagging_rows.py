@@ -1,5 +1,5 @@
-"""While rows lag: a folder is closed or its process killed, a step is refused or fails, threads step, a process forks.
-See also `test_exact_rows.py`.
+"""Events while rows lag: a folder is closed or its process killed, a step is refused or fails, threads step, a process
+forks. See also `test_exact_rows.py`.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""Rows that lag for hundreds of steps. Where a step of zero gradient cannot move a parameter any more, or a row has
-states of zeros, making up for it takes a short cut: the bits are those of every single step.
+"""Rows that lag for hundreds of steps. If steps with zero gradient cannot move a parameter any more, or if a row has
+states of zero, a short cut is taken. The bits must be those of every single step.
 """
 
 import numpy as np

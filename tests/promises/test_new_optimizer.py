@@ -1,5 +1,5 @@
-"""The promise that a new optimizer is a rule in rules.py and a class in a module of optimizers/: every door follows.
-A copy of the sources gets both, is built, and is used through each door by another process.
+"""A new optimizer needs a rule in rules.py and a class in a module of optimizers/: every interface then has it.
+A copy of the sources gets both, is built, and is used through each interface by another process.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A checkpoint that half fits (strict=False): what fits is taken to the bit, the rest stays to the bit and is told."""
+"""A checkpoint that fits in part (strict=False): what fits is loaded bit for bit; the rest stays, and is listed."""
 
 import gzip
 import io
@@ -297,7 +297,10 @@ def test_gzip(tmp_path: Path) -> None:
         again.load(file)  # type: ignore[arg-type]
     assert snapshot(again) == snapshot(opt)
     path.write_bytes(path.read_bytes()[:-100])
-    with gzip.open(path, "rb") as file, pytest.raises(ValueError, match="no whole checkpoint of this optimizer: EOF"):
+    with (
+        gzip.open(path, "rb") as file,
+        pytest.raises(ValueError, match="not a complete checkpoint of this optimizer: EOF"),
+    ):
         again.load(file)  # type: ignore[arg-type]
 
 

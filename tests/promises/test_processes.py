@@ -1,5 +1,5 @@
-"""Processes: forked and spawned ones step, whatever the parent's threads were doing; each ends by itself, and well.
-A scene is a script in a Python of its own, so that one that hangs or crashes fails its test and no other.
+"""Processes: forked and spawned ones step, whatever the parent's threads were doing, and each ends properly.
+A scene is a script in its own Python, so that a hang or a crash fails only its test.
 """
 
 import os

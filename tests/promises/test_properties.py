@@ -1,5 +1,5 @@
-"""Whatever the structure, layout, dtypes, options and threads: the bits of the NumPy rule on plain arrays.
-And not a byte beside the arrays is touched. `--hypothesis-profile=long` looks at more of them.
+"""For any structure, layout, dtypes, options and threads: the bits are those of the NumPy rule on plain arrays, and no
+byte outside of the arrays is touched. `--hypothesis-profile=long` tries more of them.
 """
 
 import inspect

@@ -1,5 +1,5 @@
-"""Bad input at every way in: the error names the argument, what came, what is allowed; and everything, arrays, states,
-counters, options and files, is bit for bit as before; then a good call makes of it what it makes where nothing was bad.
+"""Bad input at every way in. The error names the argument, what came, and what is allowed. Everything (arrays, states,
+counters, options, files) is bit for bit as before, and a good call then gives the same as without the bad one.
 The tables are in refused/, a file for each way in.
 """
 

@@ -1,5 +1,5 @@
-"""Rows whose steps are made up for quicker than one by one, since nothing moves in them: that they are the same.
-Rows at rest are left as they are, but for numbers that a step does move; steps that fade leave parameters as they are.
+"""Missed steps of rows in which nothing moves are applied by a short cut: the results must be the same.
+Rows at rest are not touched, except for numbers that a step does move. Steps that fade do not change parameters.
 """
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""One optimizer in several threads: each call comes in a serial order, or is refused; none sees half of another.
-Steps are stopped half-way by a rule in Python that waits; what is left to chance is done with many switches.
+"""One optimizer in several threads: calls happen in a serial order, or are refused; none sees half of another.
+Steps are stopped half-way by a Python rule that waits; random interleavings are tried with many thread switches.
 """
 
 import contextlib

@@ -1,5 +1,5 @@
-"""Many arrays, and arrays of one element or none: right, and in a time that grows with their number alone.
-More elements than 32 bits count are in `large.py`, which needs memory.
+"""Many arrays, and arrays of one element or none: correct, and in a time proportional to their number.
+More elements than 32 bits can count are in `large.py`, which needs much memory.
 """
 
 import re

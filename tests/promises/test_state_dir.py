@@ -1,5 +1,5 @@
-"""States in a folder: what is refused, what a failure leaves, and what fits where memory is short.
-That a run goes on from a folder bit for bit is in `test_checkpoint.py`, beside the other ways.
+"""States in a folder: refusals, the state after a failure, and states larger than memory.
+`test_checkpoint.py` tests that a run continues from a folder bit for bit.
 """
 
 import copy
@@ -111,10 +111,10 @@ def counts(*values: int) -> Change:
 META = "fastadam.json"
 FOLDERS: list[tuple[str, Change, Any, str]] = [
     ("within a step", counts(1, 2, 0, 2, 2), ValueError, "a process ended within step 3 or a load, so these"),
-    ("negative t", counts(0, -1, 0, -1, -1), ValueError, "steps.npy: no counts of steps: [-1, 0, -1, -1]"),
-    ("negative skipped", counts(0, 2, -1, 2, 2), ValueError, "steps.npy: no counts of steps: [2, -1, 2, 2]"),
-    ("parameter beyond t", counts(0, 2, 0, 2, 3), ValueError, "steps.npy: no counts of steps: [2, 0, 2, 3]"),
-    ("parameter before 0", counts(0, 2, 0, -1, 2), ValueError, "steps.npy: no counts of steps: [2, 0, -1, 2]"),
+    ("negative t", counts(0, -1, 0, -1, -1), ValueError, "steps.npy: not counts of steps: [-1, 0, -1, -1]"),
+    ("negative skipped", counts(0, 2, -1, 2, 2), ValueError, "steps.npy: not counts of steps: [2, -1, 2, 2]"),
+    ("parameter beyond t", counts(0, 2, 0, 2, 3), ValueError, "steps.npy: not counts of steps: [2, 0, 2, 3]"),
+    ("parameter before 0", counts(0, 2, 0, -1, 2), ValueError, "steps.npy: not counts of steps: [2, 0, -1, 2]"),
     ("counts of three parameters", counts(0, 2, 0, 2, 2, 2), ValueError, "steps.npy: expected (5,) of int64, got (6,)"),
     ("counts of another type", file("steps.npy", npy(np.array([0.0, 2, 0, 2, 2]))), ValueError, "of float64"),
     ("no counts", file("steps.npy", None), FileNotFoundError, "steps.npy"),
@@ -131,10 +131,10 @@ FOLDERS: list[tuple[str, Change, Any, str]] = [
     ("dtype", file("0.m.npy", npy(W.astype("f8"))), ValueError, "got (3, 4) of float64"),
     ("byte order", file("0.m.npy", npy(W.astype(">f4"))), ValueError, "got (3, 4) of >f4"),
     ("shape beyond memory", file("0.m.npy", header("<f4", (2**40, 2**40))), ValueError, "got (1099511627776"),
-    ("empty description", file(META, b""), ValueError, "fastadam.json: no description of states"),
-    ("half a description", file(META, lambda data: data[:50]), ValueError, "fastadam.json: no description of states"),
-    ("description in no UTF-8", file(META, b'{"version": "\xff"}'), ValueError, "no description of states"),
-    ("deep description", file(META, b"[" * 100_000), ValueError, "fastadam.json: no description of states"),
+    ("empty description", file(META, b""), ValueError, "fastadam.json: not a description of states"),
+    ("half a description", file(META, lambda data: data[:50]), ValueError, "fastadam.json: not a description"),
+    ("description in no UTF-8", file(META, b'{"version": "\xff"}'), ValueError, "not a description of states"),
+    ("deep description", file(META, b"[" * 100_000), ValueError, "fastadam.json: not a description of states"),
     ("description of another kind", file(META, b"[1, 2]"), ValueError, "fastadam.json: expected a dict, got list"),
     ("nothing said", file(META, b"{}"), ValueError, "fastadam.json: version: expected 2, got None"),
     ("version", file(META, lambda data: data.replace(b'version": 2', b'version": 99')), ValueError, "2, got 99"),

@@ -1,5 +1,5 @@
 """An optimizer's life in any order: steps, refusals, saves, loads, copies, groups, options. After each, every bit is
-that of a model: the rule itself, on plain arrays. `--hypothesis-profile=long` lives longer and more often.
+that of a model: the rule itself, on plain arrays. `--hypothesis-profile=long` runs longer and more often.
 """
 
 import copy
@@ -455,7 +455,7 @@ class Life(RuleBasedStateMachine):
         if saved.path is not None:
             whole = saved.path.read_bytes()
             saved.path.write_bytes(whole[: -min(cut, len(whole))])
-            with pytest.raises(ValueError, match=r"no whole checkpoint|no checkpoint|expected|missing"):
+            with pytest.raises(ValueError, match=r"not a complete checkpoint|not a checkpoint|expected|missing"):
                 self.opt.load(saved.path)
             saved.path.write_bytes(whole)
 

@@ -1,5 +1,5 @@
-"""Threads change nothing but the time: the same bits for any number, and no hang after fork or from many callers.
-Plans here are larger than what stays on the caller.
+"""Threads change only the time: the same bits for any number, and no hang after a fork or with many callers.
+The plans here are large enough for several threads.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""What changes while an optimizer trains: missing gradients, frozen groups, arrays that grow or are exchanged, states
-that begin anew. Each is compared, bit for bit, with a run that never was changed so.
+"""Changes during training: missing gradients, frozen groups, arrays that grow or are replaced, states that are reset.
+Each is compared, bit for bit, with a run that was never changed.
 """
 
 import copy
@@ -380,7 +380,7 @@ def test_a_master_weight_follows_its_rows():
     ("array", "rows", "error", "message"),
     [
         (np.ones((3, 3)), None, ValueError, "rows: params\\['E'\\] had the shape"),
-        (np.ones((3, 3)), [0, 1], ValueError, "rows: expected one number a row"),
+        (np.ones((3, 3)), [0, 1], ValueError, "rows: expected a number for each row"),
         (np.ones((3, 3)), [0, 1, 2], ValueError, r"rows: expected -1 … 1, .* got 2"),
         (np.ones((3, 3)), [0, 1, -2], ValueError, r"rows: expected -1 … 1, .* got -2"),
         (np.ones((1, 3)), [True, False], TypeError, "numpy.flatnonzero"),

@@ -1,5 +1,5 @@
-"""States of 8 bits in blocks: what each code means, to which one a number is rounded, and that chance decides right.
-The format is written down once more, in plain NumPy, in lowbits.py.
+"""8-bit states in blocks: the meaning of each code, the rounding to nearest, and the probabilities of random rounding.
+The reference is the format written again in plain NumPy, in lowbits.py.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Rows where gradients are bound once, or brought by an object: read at each step, checked at construction, zeroed."""
+"""Rows as bound gradients, or as gradients of an object: read at each step, checked at construction, zeroed."""
 
 from types import SimpleNamespace
 

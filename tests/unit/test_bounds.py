@@ -1,5 +1,5 @@
-"""`bounds`: a step within them has the bits of `numpy.clip` after the same step without, and the same states.
-Backends and instruction sets are compared on bounds in test_bits.py, too, where some of the cases have them.
+"""`bounds`: a step with them has the bits of `numpy.clip` after the same step without, and the same states.
+test_bits.py compares backends and instruction sets with bounds, too, in some of its cases.
 """
 
 import copy

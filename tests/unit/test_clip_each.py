@@ -1,5 +1,5 @@
-"""`step(max_norm_each=c)`: each gradient is scaled down to a norm of c by itself. The bits are those of an optimizer
-for each array, whose step has the factor of that array; norms are added up here without rounding, by `math.fsum`.
+"""`step(max_norm_each=c)` scales each gradient down to a norm of c. The bits are those of an optimizer for each array,
+whose step has the factor of that array. Here norms are summed without rounding, by `math.fsum`.
 """
 
 import hashlib

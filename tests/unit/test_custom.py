@@ -1,5 +1,5 @@
-"""Rules of a user's own: the examples against their references, a copy of Adam against the built-in, and mistakes.
-Each runs under Numba and under NumPy, to the same bits.
+"""A user's own rules: the examples against their references, a copy of Adam against the built-in one, and mistakes.
+Each runs under Numba and under NumPy, with the same bits.
 """
 
 import gc

@@ -1,5 +1,5 @@
-"""``python -m fastadam``: the demo trains, draws and says so; wrong arguments end in one clear line.
-Most tests start a process of its own, as a user does.
+"""``python -m fastadam``: the demo trains, draws and reports; wrong arguments end with one clear line.
+Most tests start their own process, as a user does.
 """
 
 import subprocess

@@ -1,5 +1,5 @@
 """The examples in docstrings, in the README and in every page of docs/ run and print what they say.
-Every public class has one, and every optimizer has a page and a row in the tables, with what it costs.
+Every public class has one. Every optimizer has a page, and a row in the tables with its costs.
 """
 
 import doctest

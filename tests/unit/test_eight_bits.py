@@ -1,5 +1,5 @@
-"""Optimizers whose states are blocks of 8-bit codes: every rule, groups that differ, what users read and assign, and
-that training goes on as in 32 bits. test_blocks.py has the format.
+"""Optimizers with 8-bit states: every rule, groups with different options, reading and assigning states, and training
+that continues as in 32 bits. test_blocks.py has the format.
 """
 
 import copy

@@ -1,5 +1,5 @@
-"""Mistakes that no call's arguments hold: what changes under way, a step within a step, what is not installed.
-Those of arguments are the table in `test_refused.py`.
+"""Mistakes outside of a call's arguments: changes during a step, a step within a step, missing packages.
+Those in arguments are in the tables of `test_refused.py`.
 """
 
 import re

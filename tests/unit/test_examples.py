@@ -1,5 +1,5 @@
-"""The examples with pictures: each runs, shows progress, draws, and what it prints is so.
-Those of schedules and of own rules are run by the tests of these.
+"""The examples with pictures: each runs, shows progress, draws, and prints correct results.
+The tests of schedules and of own rules run their examples.
 """
 
 import json
@@ -45,7 +45,7 @@ def test_article_demo(run):
         straight, turned = numbers(row)[-2:]
         assert straight < 0.05
         assert turned > 10 * straight
-    assert difference.startswith("largest difference of Adam's way from that of the article's NumPy: ")
+    assert difference.startswith("largest difference between the paths of Adam and of plain NumPy: ")
     assert numbers(difference)[-1] < 1e-12
 
 

@@ -1,5 +1,5 @@
-"""How an optimizer is held: structures of parameters and gradients, groups, options, bound gradients, layouts.
-Numbers are checked against the same optimizer over one plain array.
+"""The public interface of an optimizer: structures of parameters and gradients, groups, options, bound gradients,
+layouts. Results are compared with the same optimizer over one plain array.
 """
 
 import sys
@@ -127,7 +127,7 @@ def test_object_that_is_refused_is_as_before():
     mine = x.parameters
     for wrong, error, text in (
         ([opt.state["m"][0]], ValueError, "share memory"),
-        (mine * 2, ValueError, "params: .parameters has not the structure"),
+        (mine * 2, ValueError, "params: .parameters does not have the structure"),
     ):
         x.parameters = wrong
         with pytest.raises(error, match=text):

@@ -1,5 +1,5 @@
-"""`opt.flush(rows)`: the rows that a batch is about to read make up for what they missed, and no others. So a training
-by exact rows reads what dense steps would have made, and is theirs to the bit.
+"""`opt.flush(rows)`: the missed steps are applied to the rows that a batch will read, and to no others. So training
+with exact rows reads what dense steps would give, and has the same bits.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Folders of memory-mapped states, over plain arrays: who may use one, what is kept, and what is refused."""
+"""Folders of memory-mapped states, for plain arrays: who may use one, what is kept, and what is refused."""
 
 import json
 import os
@@ -163,13 +163,13 @@ def counts(*values: Any) -> Callable[[Path], None]:
 
 REFUSED = [
     ("under way", counts(1, 2, 0, 2, 2), "a process ended within step 3 or a load, so these states are of two steps"),
-    ("negative t", counts(0, -1, 0, 0, 0), "steps.npy: no counts of steps: [-1, 0, 0, 0]; expected"),
-    ("negative skipped", counts(0, 2, -1, 2, 2), "no counts of steps: [2, -1, 2, 2]"),
-    ("beyond t", counts(0, 2, 0, 2, 3), "no counts of steps: [2, 0, 2, 3]"),
-    ("below 0", counts(0, 2, 0, -1, 2), "no counts of steps: [2, 0, -1, 2]"),
+    ("negative t", counts(0, -1, 0, 0, 0), "steps.npy: not counts of steps: [-1, 0, 0, 0]; expected"),
+    ("negative skipped", counts(0, 2, -1, 2, 2), "not counts of steps: [2, -1, 2, 2]"),
+    ("beyond t", counts(0, 2, 0, 2, 3), "not counts of steps: [2, 0, 2, 3]"),
+    ("below 0", counts(0, 2, 0, -1, 2), "not counts of steps: [2, 0, -1, 2]"),
     ("counts of three", counts(0, 2, 0, 2, 2, 2), "steps.npy: expected (5,) of int64, got (6,) of int64"),
     ("counts of another type", counts(0, 2, 0, 2, 2.0), "steps.npy: expected (5,) of int64, got (5,) of float64"),
-    ("description that is none", file("fastadam.json", lambda data: data[:9]), "json: no description of states"),
+    ("description that is none", file("fastadam.json", lambda data: data[:9]), "json: not a description of states"),
     ("nothing said", file("fastadam.json", lambda data: b"{}"), "fastadam.json: version: expected 2, got None"),
     ("version 1", file("fastadam.json", lambda data: data.replace(b": 2", b": 1")), "expected 2, got 1, which"),
     ("master weights", file("fastadam.json", lambda data: data.replace(b"false", b"true")), "expected False, got True"),

@@ -1,4 +1,4 @@
-"""tools/house.py, fed with a small package whose faults are known."""
+"""tools/house.py, run on a small package whose faults are known."""
 
 import importlib.util
 import subprocess

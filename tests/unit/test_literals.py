@@ -1,4 +1,4 @@
-"""Numbers that stand in a rule of one's own: the same bits under Numba and NumPy, in float32 and float64.
+"""Numbers in a user's own rule: the same bits under Numba and NumPy, in float32 and float64.
 Each rule has them in another place. Refused ones are in promises/refused/own_rules.py.
 """
 

@@ -1,4 +1,6 @@
-"""States of 8 bits train as float32 states do: the tasks of bench/lowbit.py, the hardest whole, the others in short."""
+"""8-bit states train as well as float32 states: the tasks of bench/lowbit.py, the hardest in full, the others
+shortened.
+"""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""What states take of a process's memory, as `bench/memory.py` prints it."""
+"""The memory that states need in a process, as `bench/memory.py` prints it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Names: which known one an unknown name meant, attributes of subclasses, submodules that load when asked for."""
+"""Names: suggestions for unknown names, attributes of subclasses, submodules that are loaded on first access."""
 
 import copy
 import pickle
@@ -145,7 +145,7 @@ def test_submodules_load_when_asked_for(code):
     ("missing", "asked", "text"),
     [
         ("numba", "fastadam.numba", "pip install numba"),
-        ("mpi4py", "fastadam.mpi", "pip install mpi4py mpich"),
+        ("mpi4py", "fastadam.mpi", "pip install mpi4py"),
         ("jax", "fastadam.adapters.jax", "pip install jax"),
         ("scipy", "fastadam.adapters.scipy", "pip install scipy"),
         ("sklearn", "fastadam.adapters.sklearn", "pip install 'scikit-learn>=1.5,<1.10'"),
@@ -175,8 +175,8 @@ def of_library(module, **members):
 ADVICE = [
     (of_library("torch.nn.parameter"), "fastadam.adapters.torch"),
     (of_library("pandas.core.frame", __array__=None), ".to_numpy(copy=True)"),
-    (of_library("jaxlib._jax", __array__=None), "fastadam.adapters.jax, as by its Adam(params)"),
-    (of_library("jax._src.core"), "fastadam.adapters.jax, as by its Adam(params)"),
+    (of_library("jaxlib._jax", __array__=None), "fastadam.adapters.jax, for example its Adam(params)"),
+    (of_library("jax._src.core"), "fastadam.adapters.jax, for example its Adam(params)"),
     (of_library("tensorflow.python.ops.variables", __array__=None), "x.assign("),
     (of_library("keras.src.models.sequential"), "model.set_weights("),
     (of_library("mlx.core"), "mlx.core.array("),

@@ -1,5 +1,5 @@
-"""What the compiler made: each module of sweeps divides and takes roots in vectors of its own width, and no wider.
-Read from the built objects with objdump, which comes with the compiler.
+"""The compiler's output: each module of sweeps divides and takes roots in vectors of its own width, and no wider.
+The tests read the built objects with objdump, which comes with the compiler.
 """
 
 import inspect

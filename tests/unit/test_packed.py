@@ -1,5 +1,5 @@
-"""Sweeps that decode and encode 16 bits in registers, where all operands lie in place: the bits of the way through
-buffers, which a gradient of every second element takes; and those of float32, stored.
+"""Sweeps that decode and encode 16 bits in registers, in place. Their bits are those of the way through buffers (which
+a gradient with a stride takes), and those of float32, rounded.
 """
 
 from functools import cache

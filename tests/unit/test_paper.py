@@ -1,5 +1,5 @@
-"""Each optimizer against its source: a literal version in plain NumPy, written here apart from the library's rules.
-And steps worked out by hand; and the article's face, on hundreds of random options.
+"""Each optimizer against its source: a literal version in plain NumPy, written here without the library's rules.
+Also steps computed by hand, and the article's interface with hundreds of random options.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The plan by itself: its layout, its counts, who may enter, and what a step is told."""
+"""The plan by itself: its layout, its counts, who may enter, and the arguments of a step."""
 
 import gc
 import math

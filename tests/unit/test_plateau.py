@@ -1,5 +1,5 @@
-"""The schedule that follows a loss: its numbers against torch's, and by hand; what a report reaches, and who shares.
-Then what becomes of it in copies, dicts and files, from which a run goes on bit for bit.
+"""The schedule that follows a loss: its results against torch's, and by hand; which schedules a report reaches.
+Then its copies, dicts and files, from which a run continues bit for bit.
 """
 
 import copy

@@ -1,5 +1,5 @@
-"""Parameters, gradients and states of 16 bits: converted tile by tile, computed in float32, the same bits everywhere.
-References convert with NumPy and ml_dtypes.
+"""16-bit parameters, gradients and states: converted tile by tile, computed in float32, the same bits everywhere.
+The references convert with NumPy and ml_dtypes.
 """
 
 import re

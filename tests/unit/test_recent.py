@@ -1,6 +1,7 @@
-"""Lion, AdEMAMix, ADOPT and Schedule-Free: against literal versions of their papers, and against optax where it is
-installed, as are SGD, NAdam and RAdam. And what these and their relatives make of gradients of 0, NaN and infinity.
-optax has no ASGD, and its Rprop makes each step one call later: torch's are compared, in adapters/test_torch.py.
+"""Lion, AdEMAMix, ADOPT and Schedule-Free: against literal versions of their papers, and against optax if it is
+installed, as for SGD, NAdam and RAdam. Also their steps, and those of similar optimizers, with gradients of 0, NaN and
+infinity.
+optax has no ASGD, and its Rprop does each step one call later. adapters/test_torch.py compares torch's.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""`fastadam.Rows`: what it is made of, everywhere that it may stand, and what is refused before anything is touched."""
+"""`fastadam.Rows`: its construction, all places where it may be used, and refusals before anything is touched."""
 
 import copy
 import itertools

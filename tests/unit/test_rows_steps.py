@@ -1,5 +1,5 @@
-"""Lazy steps of rows: the bits of a dense step in the rows that are brought, and not one bit of the others.
-In every dtype and layout, with all that a step may do to its gradients, on every backend and any number of threads.
+"""Lazy steps of rows: the bits of a dense step in the given rows, and no change in the others.
+In every dtype and layout, with all arguments of a step, on every backend and with any number of threads.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""The contestants of bench/rows.py do the same work, Adam's or sums of the same rows; and rows lag as it says."""
+"""The contestants of bench/rows.py do the same work: Adam, or sums of the same rows. Rows lag as described."""
 
 import shutil
 from functools import partial

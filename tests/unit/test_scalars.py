@@ -1,6 +1,6 @@
-"""Numbers, flags and counts that come as arrays without axes, of NumPy, JAX or PyTorch, or counts as whole floats:
-as options, arguments of a step and of schedules, and as what a schedule returns, they are Python's own.
-What is no such thing is refused: tests/promises/refused/.
+"""Numbers, flags and counts in arrays without axes, of NumPy, JAX or PyTorch, and counts as whole floats: as options,
+as arguments of a step and of schedules, and as results of a schedule, they become Python's own.
+Other values are refused: tests/promises/refused/.
 """
 
 from fractions import Fraction

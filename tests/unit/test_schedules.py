@@ -1,5 +1,5 @@
-"""Learning-rate schedules: against their formulas everywhere, against torch and optax where they are installed.
-Then what they are as objects (equal, pickled, JSON), each error's text, their use in optimizers, and the example.
+"""Learning-rate schedules: against their formulas, and against torch and optax if they are installed.
+Then schedules as objects (equality, pickles, JSON), the text of each error, their use in optimizers, and the example.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Deferred signals: handlers run when the block is over, and what they raise goes on from there."""
+"""Deferred signals: handlers run after the block, and an exception from a handler is raised there."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Snapshots of plain arrays: what is told, what fits, and what is refused. No optimizer is needed."""
+"""Snapshots of plain arrays: their description, what fits, and what is refused. No optimizer is needed."""
 
 import json
 import re
@@ -162,7 +162,7 @@ def test_functions(suffix: str, tmp_path: Path) -> None:
     with files.load(path, made(lr=len), check, params=False) as fit:
         assert fit.options[0]["lr"] is len  # which stays
     with (
-        pytest.raises(ValueError, match="lr: was a function, which a file does not keep"),
+        pytest.raises(ValueError, match="lr: was a function, which files do not store"),
         files.load(path, made(), check),
     ):
         pass
@@ -328,6 +328,6 @@ OTHERS = [np.ones(2), {1: "a"}, {1, 2}, [b"x"], [{"a": object()}], 1j, LOOP]
 def test_extra_that_json_has_no_form_for(extra: Any, tmp_path: Path) -> None:
     own, path = made(), tmp_path / "state.npz"
     own.groups[0]["extra"], own.groups[1]["extra"] = None, extra
-    with pytest.raises(TypeError, match=r"param_groups\[1\]\['extra'\]: JSON, in which files keep it, has no form for"):
+    with pytest.raises(TypeError, match=r"param_groups\[1\]\['extra'\]: cannot be stored as JSON"):
         files.save(path, own, False)
     assert not path.exists()

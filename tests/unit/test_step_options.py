@@ -1,5 +1,5 @@
 """What a step does to its gradients in the same pass (scaling, clipping, skipping, zeroing), and groups added later.
-Compared with the separate passes that it replaces.
+It is compared with the separate passes that it replaces.
 """
 
 import pickle
@@ -196,7 +196,7 @@ def test_gradients_that_cannot_be_left_zero():
     opt.step([g[:4], g[1:]])  # reading them is fine
     with pytest.raises(ValueError, match=re.escape("gradient of params[1] and gradient of params[0] share memory")):
         opt.step([g[:4], g[1:]], zero_grads=True)
-    with pytest.raises(ValueError, match="several of its elements share one place"):
+    with pytest.raises(ValueError, match="several of its elements share memory"):
         opt.step([np.broadcast_to(1.0, 4).copy(), np.lib.stride_tricks.as_strided(g, (4,), (0,))], zero_grads=True)
     frozen = np.ones(4)
     frozen.flags.writeable = False

@@ -1,4 +1,4 @@
-"""`stepping()`: a step that is made a parameter at a time has the bits of one call of `step` with all gradients."""
+"""`stepping()`: a step that is done one parameter at a time has the bits of one call of `step` with all gradients."""
 
 import copy
 import itertools

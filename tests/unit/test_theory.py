@@ -1,5 +1,5 @@
-"""What is proved of Adam, of any gradients: its closed forms, its scale invariance, and how far a step can go.
-The paper's own bound on a step is not exact: gradients that pass it are shown.
+"""Proven facts about Adam, for any gradients: its closed forms, its scale invariance, and the size of a step.
+The paper's own bound on a step is not exact: the tests show gradients that exceed it.
 """
 
 import math

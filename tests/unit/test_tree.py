@@ -1,4 +1,4 @@
-"""Structures: names and keys by path, gradients in the same structure, and what is no structure."""
+"""Structures: names and keys by path, gradients in the same structure, and objects that are not structures."""
 
 import numpy as np
 import pytest

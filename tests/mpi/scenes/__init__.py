@@ -1,1 +1,1 @@
-"""What real ranks play, by what is promised; `stage` has what scenes are made with. ../ranks.py plays them."""
+"""The scenes for real ranks, ordered by promise. `stage` has the shared helpers. ../ranks.py runs the scenes."""

@@ -1,4 +1,4 @@
-"""What changes while ranks train: frozen groups, states that begin anew; and what is fixed when shares are cut."""
+"""Changes while ranks train: frozen groups, states that are reset; and things that are fixed when shares are cut."""
 
 import numpy as np
 

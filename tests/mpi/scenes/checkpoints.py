@@ -1,4 +1,4 @@
-"""Checkpoints: what any number of ranks wrote, any other reads, and goes on from; dicts of the plain optimizer."""
+"""Checkpoints: a checkpoint of any number of ranks is loaded by any other number; dicts of the plain optimizer."""
 
 import itertools
 from collections.abc import Callable

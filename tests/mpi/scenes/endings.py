@@ -1,4 +1,4 @@
-"""What ends the job: errors that are not caught, ranks that are killed or leave."""
+"""The end of a job: uncaught errors, and ranks that are killed or leave."""
 
 import itertools
 import os
@@ -96,7 +96,7 @@ def left(comm, folder, leave):
         return leave()
     before = everything(opt)
     for call in (lambda: opt.step(np.ones(9)), lambda: opt.save(folder / "kept"), opt.state_dict):
-        with refused(comm, "rank 1 left the job, ranks 0, 2 did not; go on from the last checkpoint"):
+        with refused(comm, "rank 1 left the job, ranks 0, 2 did not; continue from the last checkpoint"):
             call()
     assert everything(opt) == before
     tell(folder.parent, folder.name, f"rank {comm.rank} was told")

@@ -1,4 +1,4 @@
-"""Ranks that disagree, in what they make or in a step: refused on all of them, before anything is touched."""
+"""Ranks that disagree, at construction or in a step: refused on all of them, before anything is touched."""
 
 from collections.abc import Callable, Iterator
 

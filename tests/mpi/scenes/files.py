@@ -1,4 +1,4 @@
-"""Files of checkpoints: damaged ones, those of others, what a save leaves, and saves that fail."""
+"""Files of checkpoints: damaged and foreign files, leftovers of a save, and saves that fail."""
 
 import shutil
 import warnings

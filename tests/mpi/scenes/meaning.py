@@ -1,4 +1,4 @@
-"""The same meaning as one process: every optimizer, precision, group, rate, number of threads, each at some steps."""
+"""The same result as in one process: every optimizer, precision, group, rate and number of threads, for some steps."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Memory: layouts of parameters and gradients, what is copied, shared, replaced, and whose values hold."""
+"""Memory: layouts of parameters and gradients; what is copied, shared or replaced; which rank's values are used."""
 
 import itertools
 import time
@@ -152,8 +152,8 @@ def parameters_that_were_replaced(comm, folder):
         for spoil, kind, text in (
             (lambda inner: inner.update({b: inner[b].copy()}), ValueError, "another array than the one that was cut"),
             (lambda inner: inner.update({b: inner[b][:3]}), ValueError, "another array than the one that was cut"),
-            (lambda inner: inner.pop(b), ValueError, "has not the structure"),
-            (lambda inner: inner.update(more=np.ones(3)), ValueError, "has not the structure"),
+            (lambda inner: inner.pop(b), ValueError, "does not have the structure"),
+            (lambda inner: inner.update(more=np.ones(3)), ValueError, "does not have the structure"),
         ):
             if comm.rank == guilty:
                 spoil(inner)

@@ -1,4 +1,4 @@
-"""A network learns from parts of each batch as it does from whole ones."""
+"""A network learns from parts of each batch as well as from whole batches."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Gradients of some rows: each rank's own, together those of one process; and no table travels whole."""
+"""Gradients of some rows: the ranks' own rows together give the result of one process, and no whole table is sent."""
 
 import itertools
 import os
@@ -280,7 +280,7 @@ def rows_that_are_refused(comm, folder):
     if comm.size > 1:
         with refused(comm, said, dict.fromkeys(range(comm.size), (ValueError, said))):
             cut.step([Rows([1], np.ones((1, 400)))])
-    said = "rows: 'exact' is not of ranks"
+    said = "rows: 'exact' is not possible with ranks"
     with refused(comm, said, dict.fromkeys(range(comm.size), (ValueError, said))):
         Sharded(fastadam.Adam, np.ones((4, 4)), comm, rows="exact")
 

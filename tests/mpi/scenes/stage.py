@@ -1,4 +1,4 @@
-"""What scenes are made with: marks, an optimizer among ranks and its plain twin, parameters, what is refused."""
+"""Helpers of the scenes: marks, an optimizer among ranks with its plain twin, parameters, refusals."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The same meaning as one process: arguments of a step, what is not finite, norms, bits, and worlds by chance."""
+"""The same result as in one process: arguments of a step, values that are not finite, norms, bits, and random cases."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Both ways to step: each rank its share, or each everything. The same numbers, and which is taken when."""
+"""Both ways to step (each rank its share, or each rank everything): the same results, and the choice of the way."""
 
 import itertools
 import sys

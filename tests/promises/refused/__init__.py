@@ -1,1 +1,1 @@
-"""What fastadam refuses, a table for each way in; `case` says what a row is, `worlds` what it is put into."""
+"""Tables of input that fastadam refuses, one for each way in. `case` defines a row, and `worlds` has the optimizers."""

@@ -1,4 +1,4 @@
-"""Adapters of NumPy: the article's class, SciPy, scikit-learn, thinc."""
+"""Adapters for NumPy: the article's class, SciPy, scikit-learn, thinc."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +32,7 @@ ARTICLE: list[tuple[str, dict[str, Any], Any, str]] = [
     ("epsilon", {"epsilon": None}, TypeError, "epsilon: expected a number, got None"),
 ]  # fmt: skip
 
-CANNOT = "Adam cannot use it; leave it out, or take SciPy's method="
+CANNOT = "Adam cannot use it; leave it out, or use SciPy's method="
 SCIPY: list[tuple[str, dict[str, Any], Any, str]] = [
     ("constraints", {"constraints": {"type": "eq", "fun": sum}}, ValueError, f"constraints: {CANNOT}'SLSQP'"),
     ("an array of constraints", {"constraints": np.array([sum, sum])}, ValueError, f"constraints: {CANNOT}'SLSQP'"),

@@ -1,5 +1,5 @@
-"""Averages of weights: what cannot be averaged, models that do not fit their averages, and all that would mix the two
-while they are exchanged.
+"""Averages of weights: arrays that cannot be averaged, models that do not fit their averages, and operations that would
+mix the two while they are exchanged.
 """
 
 import copy
@@ -81,7 +81,11 @@ MODELS: dict[str, tuple[dict[str, Any], Any, str]] = {
         "params['W']: expected float64 like its average, got complex128",
     ),
     "text": ({"W": "weights"}, TypeError, f"params['W']: {ARRAY}str"),
-    "one more": ({"c": np.ones(3)}, ValueError, "params: has not the structure that it had at construction: …unknown"),
+    "one more": (
+        {"c": np.ones(3)},
+        ValueError,
+        "params: does not have the structure that it had at construction: …unknown",
+    ),
 }
 
 CALLS: list[tuple[str, Callable[[Any], Any], Any, str]] = [
@@ -91,7 +95,7 @@ CALLS: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("shallow copy", lambda w: copy.copy(w.avg), TypeError, "a shallow copy would"),
     ("unknown name", lambda w: w.avg.reset("V"), ValueError, "names: no parameter is called 'V'; there are ['W', 'b']"),
     ("replaced by another shape", lambda w: w.avg.replace("W", np.ones(4)), ValueError,
-     "rows: params['W'] had the shape (3,), and would have (4,); say which"),
+     "rows: params['W'] had the shape (3,), and would have (4,); pass the old row"),
     ("replaced by numbers", lambda w: w.avg.replace("W", [1.0, 2.0]), TypeError, f"params['W']: {ARRAY}list"),
     ("replaced with other rows", lambda w: w.avg.replace("W", np.ones(4), rows=[0, 1, 2, 3]), ValueError,
      "rows: expected -1 … 2, the rows of the old params['W'], got 3"),

@@ -1,4 +1,4 @@
-"""The C interface: what its clients pass that it refuses, and the code that says so."""
+"""The C interface: arguments that it refuses, and the code that it returns."""
 
 from collections.abc import Callable
 from typing import Any

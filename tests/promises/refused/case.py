@@ -1,5 +1,5 @@
-"""A bad call, and what the tables share: the words that errors have in common, options that many calls are given.
-A table is a list of rows in a module of this package, a door each; `CASES` there is what its rows make.
+"""A bad call, and parts that the tables share: texts that several errors have, and options for many calls.
+A table is a list of rows in a module of this package, one for each interface. `CASES` there is made from its rows.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Parameters that cannot be stepped, and arguments of the constructor that are no options of a group."""
+"""Parameters that cannot be stepped, and arguments of the constructor that are not options of a group."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ from fastadam import Adam
 from .case import ARRAY, DTYPE, RATE, THREADS, Case, of_rows
 from .worlds import Instance, fresh
 
-ONE_PLACE = "params: several of its elements share one place in memory; pass a copy"
+ONE_PLACE = "params: several of its elements share memory; pass a copy"
 OWN = "it has params, lr, betas, eps, weight_decay, amsgrad, maximize,"
 CONSTRUCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("number", lambda w: Adam(3.0), TypeError, f"params: {ARRAY}float; put numbers into an array: numpy.array("),

@@ -1,4 +1,4 @@
-"""Checkpoints, dicts, pickles and folders that cannot be written or read: what test_damaged.py has not."""
+"""Checkpoints, dicts, pickles and folders that cannot be written or read, except those of test_damaged.py."""
 
 import copy
 import io
@@ -149,9 +149,9 @@ CASES = [
             ("no.npz", FileNotFoundError, "[Errno 2] No such file or directory: '{folder}/no.npz'"),
             ("no.safetensors", FileNotFoundError, "[Errno 2] No such file or directory: '{folder}/no.safetensors'"),
             ("folder.npz", IsADirectoryError, "[Errno 21] Is a directory: '{folder}/folder.npz'"),
-            ("cut.npz", ValueError, "{folder}/cut.npz: no whole checkpoint of this optimizer: BadZipFile"),
+            ("cut.npz", ValueError, "{folder}/cut.npz: not a complete checkpoint of this optimizer: BadZipFile"),
             ("text.safetensors", ValueError,
-             "{folder}/text.safetensors: no checkpoint of fastadam: neither an .npz nor a .safetensors file"),
+             "{folder}/text.safetensors: not a checkpoint of fastadam: neither an .npz nor a .safetensors file"),
         )
     ),
     *(
@@ -172,7 +172,7 @@ CASES = [
          in_a_file("load", lambda w: (w.folder / "state.npz").open("ab")), ValueError,
          "path: <_io.BufferedWriter name='{folder}/state.npz'>: read"),
     Case("load from the end of a file", saved, lambda w: w.opt.load(io.BytesIO()), ValueError,
-         "<_io.BytesIO object at …>: no checkpoint of fastadam: nothing, from where the file stands; seek(0) first"),
+         "<_io.BytesIO object at …>: not a checkpoint of fastadam: nothing, from where the file stands; seek(0) first"),
     Case("load params=1", saved, lambda w: w.opt.load(w.folder / "state.npz", params=1), TypeError,
          "params: expected True or False, got 1 of type int"),
     Case("load strict=None", saved, lambda w: w.opt.load(w.folder / "state.npz", strict=None), TypeError,
@@ -236,12 +236,12 @@ CASES = [
              "m/b: expected numbers of float32, got larger ones: an array"),
             ("in another order", put("orders", "W", [0, 1]),
              "m/W: expected 8-bit states in memory order [1, 0] of axes, got [0, 1]; convert=True"),
-            ("in no order", put("orders", "W", [0, 0], convert=True), "orders: 'W': no order of axes"),
+            ("in no order", put("orders", "W", [0, 0], convert=True), "orders: 'W': not an order of axes"),
             ("in an order of one axis", put("orders", "W", [0], convert=True),
              "m/W: expected 8-bit states in memory order [1, 0] of axes, got [0]"),
             ("of a shape of other axes", put("shapes", "W", [20, 30], convert=True),
              "m/W: expected 8-bit states of the shape (30, 20), got those of (20, 30)"),
-            ("of no shape", put("shapes", "W", 600, convert=True), "shapes: 'W': no shape"),
+            ("of no shape", put("shapes", "W", 600, convert=True), "shapes: 'W': not a shape"),
         )
     ),
     *(

@@ -1,4 +1,4 @@
-"""Gradients that do not fit: one of three, the 57th of a hundred in every structure, and structures of another form."""
+"""Gradients that do not fit: one of three, the 57th of a hundred in every structure, and other structures."""
 
 import itertools
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from .worlds import as_groups, as_list, as_mapping, running
 SHAPE = "expected shape (4,) like the parameter, got "
 #: the third step's gradients, of shapes (2, 3), (4,) and (3,), as they should be -> what is given instead
 GRADIENTS: list[tuple[str, Callable[[Any], Any], Any, str]] = [
-    ("too few", lambda g: g[:2], ValueError, "grads: expected 3 gradients, one a parameter, got 2"),
-    ("too many", lambda g: [*g, g[0]], ValueError, "grads: expected 3 gradients, one a parameter, got 4"),
-    ("none", lambda g: [], ValueError, "grads: expected 3 gradients, one a parameter, got 0"),
+    ("too few", lambda g: g[:2], ValueError, "grads: expected 3 gradients, one for each parameter, got 2"),
+    ("too many", lambda g: [*g, g[0]], ValueError, "grads: expected 3 gradients, one for each parameter, got 4"),
+    ("none", lambda g: [], ValueError, "grads: expected 3 gradients, one for each parameter, got 0"),
     ("one array", lambda g: g[0], TypeError, "grads: expected a sequence like params, got ndarray"),
     ("mapping", lambda g: dict(enumerate(g)), TypeError, "grads: expected a sequence like params, got dict"),
     ("number", lambda g: 1.0, TypeError, "grads: expected a sequence like params, got float"),
@@ -60,7 +60,7 @@ NOT_ZEROED: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "one place": (
         lambda w: as_strided(ones(4, "f4"), (4,), (0,)),
         ValueError,
-        "several of its elements share one place",
+        "several of its elements share memory",
     ),
     "integers": (lambda w: ones(4, int), TypeError, "zero_grads: the gradient of …came as ndarray, and was read a"),
     "list": (lambda w: [1.0] * 4, TypeError, "zero_grads: the gradient of …came as list, and was read as an"),
@@ -113,7 +113,7 @@ STRUCTURES = [
     Case("generator that fails", partial(a_hundred, shape=as_list), lambda w: w.opt.step(broken_off(w.good)), OSError,
      GONE),
     Case("generator that ends", partial(a_hundred, shape=as_list), lambda w: w.opt.step(iter(w.good[:56]), **ALL),
-     ValueError, "grads: expected 100 gradients, one a parameter, got 56"),
+     ValueError, "grads: expected 100 gradients, one for each parameter, got 56"),
     Case("mapping that fails", partial(a_hundred, shape=as_mapping), lambda w: w.opt.step(Torn(w.given), **ALL),
      OSError, GONE),
     Case("mapping without the 57th", partial(a_hundred, shape=as_mapping),
@@ -133,7 +133,7 @@ STRUCTURES = [
     Case("list for a group's mapping", in_groups, lambda w: w.opt.step([w.good[:1], w.good[1:2], w.good[2:]]),
      TypeError, "grads[1]: expected a mapping like params, got list"),
     Case("too many in the last group", in_groups, lambda w: w.opt.step([*as_groups(w.good)[:2], [w.good[2]] * 2]),
-     ValueError, "grads[2]: expected 1 gradient, one a parameter, got 2"),
+     ValueError, "grads[2]: expected 1 gradient, one for each parameter, got 2"),
     Case("array for groups", in_groups, lambda w: w.opt.step(w.good[0]), TypeError,
      "grads: expected a sequence with an entry for each group, got ndarray"),
     Case("no gradients", running, lambda w: w.opt.step(), RuntimeError,

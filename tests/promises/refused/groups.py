@@ -1,4 +1,4 @@
-"""Groups that are added, options and rates of groups, schedules: what cannot be, and what is fixed at construction."""
+"""Groups that are added, options and rates of groups, schedules: invalid values, and values fixed at construction."""
 
 import copy
 from collections.abc import Callable
@@ -32,7 +32,7 @@ ADDED: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("no params", lambda w: {"lr": 0.1}, ValueError, "params[1]: expected a group with the key 'params', got the keys"),
     ("name of 3", lambda w: {"params": ones(2), "name": 3}, TypeError, "params[1]['name']: expected text or None, got"),
     ("name as number", lambda w: {"params": ones(2), "name": "3"}, ValueError,
-     "params[1]['name']: expected text, and no number, got '3'"),
+     "params[1]['name']: expected text that is not a number, got '3'"),
     ("integers", lambda w: {"params": ones(2, int)}, TypeError, f"params[1]['params']: {DTYPE}int64"),
     ("unknown", lambda w: {"params": ones(2), "rate": 1}, ValueError,
      "params[1]['rate']: unknown option; did you mean lr?"),
@@ -80,23 +80,23 @@ GROUPS = [
         )
     ),
     Case("option that needs other states", running, lambda w: setattr(w.opt, "amsgrad", True), ValueError,
-     "amsgrad: True needs other states; it is chosen at construction"),
+     "amsgrad: True needs other states; choose it at construction"),
     Case("momentum that ends", partial(running, cls=fastadam.RMSprop, momentum=0.5),
      lambda w: setattr(w.opt, "momentum", 0.0), ValueError,
-     "momentum: 0.0 needs other states; it is chosen at construction"),
+     "momentum: 0.0 needs other states; choose it at construction"),
     Case("accumulators that have begun", partial(running, cls=fastadam.Adagrad),
      lambda w: setattr(w.opt, "initial_accumulator_value", 0.5), ValueError,
-     "initial_accumulator_value: 0.5 needs other states; it is chosen at construction"),
+     "initial_accumulator_value: 0.5 needs other states; choose it at construction"),
     Case("first steps that are made", partial(running, cls=fastadam.Rprop), lambda w: setattr(w.opt, "lr", 0.5),
-     ValueError, "lr: 0.5 needs other states; it is chosen at construction"),
+     ValueError, "lr: 0.5 needs other states; choose it at construction"),
     Case("momentum that begins", partial(running, cls=fastadam.SGD), lambda w: setattr(w.opt, "momentum", 0.5),
-     ValueError, "momentum: 0.5 needs other states; it is chosen at construction"),
+     ValueError, "momentum: 0.5 needs other states; choose it at construction"),
     Case("momentum without", partial(running, cls=fastadam.SGD, momentum=0.5, nesterov=True),
      lambda w: setattr(w.opt, "momentum", 0.0), ValueError,
-     "momentum: 0.0 needs other states; it is chosen at construction"),
+     "momentum: 0.0 needs other states; choose it at construction"),
     Case("nesterov that begins", partial(running, cls=fastadam.SGD, momentum=0.5),
      lambda w: setattr(w.opt, "nesterov", True), ValueError,
-     "nesterov: True needs other states; it is chosen at construction"),
+     "nesterov: True needs other states; choose it at construction"),
     *(
         Case(f"nesterov: {name}", partial(running, cls=fastadam.SGD, momentum=0.5, nesterov=True), call, ValueError,
              f"nesterov: needs a momentum above 0 and a dampening of 0, got momentum={momentum}, dampening={dampening}")
@@ -153,7 +153,7 @@ GROUPS = [
         )
     ),
     Case("report that nobody follows", partial(running, lr=good_rate * 0.5), lambda w: w.opt.lr.report(0.1), TypeError,
-     "report: product(schedules=(cosine(lr=0.5, steps=10…)) follows no loss, but t alone; schedules.plateau fol"),
+     "report: product(schedules=(cosine(lr=0.5, steps=10…)) depends on t alone, not on a loss; schedules.plateau fol"),
     Case("report as torch has it", following, lambda w: w.opt.lr.step(0.1), AttributeError,
      "step: it changes by .report(loss) alone; read .arguments['lr'], or make another: plateau(lr=…, …)"),
     Case("patience of a plateau", following, lambda w: setattr(w.opt.lr, "patience", 3), AttributeError,

@@ -1,4 +1,4 @@
-"""Attributes, options and arguments by names that are not known: what each may have meant is told."""
+"""Unknown names of attributes, options and arguments: the error suggests a known name."""
 
 from collections.abc import Callable
 from functools import partial

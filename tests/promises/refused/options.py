@@ -1,4 +1,4 @@
-"""Options that cannot be: given at construction, assigned to the optimizer or to a group, in a group that is added."""
+"""Invalid options: given at construction, assigned to the optimizer or to a group, or in a group that is added."""
 
 from functools import partial
 from typing import Any
@@ -42,9 +42,9 @@ OPTIONS: list[tuple[Any, str, Any, Any, str, str]] = [
     (Adam, "lr", lambda: 0.1, TypeError, f"a number, or {SCHEDULE}", "<function…too many positional arguments"),
     (Adam, "lr", lambda t, k: 0.1, TypeError, f"a number, or {SCHEDULE}", "<function…missing a required argument: 'k'"),
     (Adam, "lr", schedules.cosine, TypeError, "a number or a schedule",
-     "what makes one; call it: fastadam.schedules.cosine(lr=…, steps=…)"),
+     "a function that makes one; call it: fastadam.schedules.cosine(lr=…, steps=…)"),
     (Adam, "lr", schedules.constant, TypeError, "a number or a schedule",
-     "what makes one; call it: fastadam.schedules.constant(lr=…)"),
+     "a function that makes one; call it: fastadam.schedules.constant(lr=…)"),
     (Adam, "lr", [0.1] * 10**5, TypeError, RATE, "[0.1, 0.1"),
     (Adam, "lr", Odd(), TypeError, RATE, "<refused.options.Odd object"),
     (Adam, "betas", (1.0, 0.9), ValueError, BELOW_ONE, "1.0"),

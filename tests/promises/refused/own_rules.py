@@ -1,4 +1,4 @@
-"""Rules of one's own: functions, states, scalars and defaults that `fastadam.optimizer` or a later step cannot use."""
+"""A user's own rules: functions, states, scalars and defaults that `fastadam.optimizer` or a later step cannot use."""
 
 from collections.abc import Callable
 from functools import partial
@@ -52,7 +52,7 @@ def cube(x: Any) -> Any:
 PLACE = 1
 #: a rule with more numbers than fit its code
 MANY = eval(f"lambda p, g, m, lr: (p, ({' + m * '.join(f'0.{k}' for k in range(1, 400))}))")
-ROUNDED = "a power other than x ** 2, which NumPy and Numba round each in its own way; write x * x * x"
+ROUNDED = "a power other than x ** 2, which NumPy and Numba round differently; write x * x * x"
 OTHER_NAME = "means something else in an optimizer; give this hyper-parameter another name"
 RETURNS = "'<lambda>': expected it to return one real number for "
 RULES: list[tuple[str, Callable[[Any], Any], Any, str]] = [

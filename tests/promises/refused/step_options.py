@@ -1,4 +1,4 @@
-"""What a step does to its gradients: scales, norms and flags that cannot be."""
+"""Invalid arguments of a step: scales, norms and flags."""
 
 from functools import partial
 from typing import Any
@@ -51,7 +51,7 @@ CASES = [
     *(
         Case(f"step by both norms, {each}", running,
              partial(lambda w, each: w.opt.step(w.good, max_norm=2, max_norm_each=each), each=each), ValueError,
-             f"max_norm_each: expected None beside max_norm=2, got {each}; give one of them: which clips first makes a")
+             f"max_norm_each: expected None beside max_norm=2, got {each}; pass one of them, since the result of both")
         for each in (0.5, inf)
     ),
     *(

@@ -1,4 +1,4 @@
-"""torch: options, gradients and states of its tensors, and its state_dict, that do not fit."""
+"""torch: options, gradients and states of its tensors, and state_dicts, that do not fit."""
 
 from collections.abc import Callable
 from functools import partial

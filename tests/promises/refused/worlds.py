@@ -1,5 +1,5 @@
-"""The worlds that bad input is put into: what there is before the call, and a good call after it.
-Each function makes one in a folder of its own, always the same; `seen` tells all that there is in it.
+"""The worlds for bad input: the objects before the call, and a good call after it.
+Each function makes a world in its own folder, always the same. `seen` returns everything that is in it.
 """
 
 import pickle
