@@ -1,6 +1,6 @@
 """The interface of a NumPy class for Adam from a web article about Kingma & Ba's paper (arXiv:1412.6980), with classes
-of the same kind for the article's other formulas. docs/how-to/coming-from.md describes the article. A script for the article's
-class only changes its import line.
+of the same kind for the article's other formulas. docs/how-to/coming-from.md describes the article. A script for the
+article's class only changes its import line.
 
 ``instance`` is an object with ``parameters`` and ``grad``. ``parameters`` is a float32 or float64 array, which is
 updated in place, or a number, which is replaced. ``grad`` is read at each step. For ``zero_grad()`` the object needs a

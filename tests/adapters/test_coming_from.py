@@ -1,5 +1,5 @@
-"""The rows of docs/how-to/coming-from.md that promise the same results: both columns are run and compared. The other recipes
-of that page, too.
+"""The rows of docs/how-to/coming-from.md that promise the same results: both columns are run and compared.
+The other recipes of that page, too.
 A library that is not installed is skipped; CI installs all of them. torch has its own tests.
 """
 
