@@ -1,4 +1,4 @@
-"""The time of one Adam step of 10 000 elements, in cache, on one thread, in the instruction set of this process.
+"""The time of one Adam step of 10,000 elements, in cache, on one thread, in the instruction set of this process.
 `FASTADAM_ISA=base python bench/isa.py` prints its name and nanoseconds an element, float32 and float64.
 """
 

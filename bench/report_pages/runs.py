@@ -72,6 +72,16 @@ def block(reports: Reports, where: Path, *library: str) -> Lines:
     return [*table(head, lines), *source(reports, where, "whole-runs", "whole runs")]
 
 
+def slower(reports: Reports, where: Path) -> Lines:
+    """The runs that take longer with fastadam, in a sentence."""
+    names = [f"{spelled(row['case'])} ({faster(row)})" for row in reports["whole-runs"]["runs"] if is_slower(row)]
+    return [f"Slower with fastadam: {'; '.join(names) or 'none'}."]
+
+
+def is_slower(row: Found) -> bool:
+    return bool(row[STOCK]["seconds"] < row[OURS]["seconds"])
+
+
 def chosen(measured: Found, library: str) -> list[Found]:
     """The runs whose names begin so, or the telling ones."""
     runs: list[Found] = measured["runs"]
@@ -108,7 +118,7 @@ def draw(runs: list[Found], theme: Theme) -> Figure:
 
 
 PAGES = {"whole-runs": whole_runs}
-BLOCKS = {"whole-runs": block}
+BLOCKS = {"whole-runs": block, "slower-runs": slower}
 PICTURES = {
     "whole-runs": ("whole-runs", lambda measured, theme: draw(measured["runs"], theme)),
     "whole-runs-short": ("whole-runs", lambda measured, theme: draw(chosen(measured, ""), theme)),

@@ -5,6 +5,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from fastadam.bench.measure import Row
@@ -75,7 +76,8 @@ def page(title: str, intro: Lines, command: str, measured: Found, body: Lines) -
     made = (
         f"Made by `python bench/{command} --out docs/reports` and `python bench/pages.py`. The machine and the versions"
     )
-    lines = [f"# {title}\n", *intro, "", made, "stand [at the end](#machine-and-versions).\n", *quick, *body]
+    paragraphs = [fill(paragraph, 120, break_on_hyphens=False) + "\n" for paragraph in "\n".join(intro).split("\n\n")]
+    lines = [f"# {title}\n", *paragraphs, made, "stand [at the end](#machine-and-versions).\n", *quick, *body]
     facts = [[name, value] for name, value in measured["machine"].items()]
     return "\n".join([*lines, "## Machine and versions\n", *table(["", ""], facts)]).rstrip() + "\n"
 

@@ -8,7 +8,7 @@ from clock import OURS, Clock, Run
 
 
 def controlled(way: str, clock: Clock, problem: str) -> tuple[float, float]:
-    """4 000 points of a run of ``OptimisationController``."""
+    """4,000 points of a run of ``OptimisationController``."""
     import pints
     import pints.toy
 

@@ -42,7 +42,7 @@ def by_examples(way: str, clock: Clock, features: int) -> tuple[float, float]:
 
 
 def by_batches(way: str, clock: Clock, features: int) -> tuple[float, float]:
-    """``learn_many`` of a linear regression, 32 examples at a time, 2 000 times."""
+    """``learn_many`` of a linear regression, 32 examples at a time, 2,000 times."""
     import pandas as pd
     from river import linear_model
 
@@ -57,7 +57,7 @@ def by_batches(way: str, clock: Clock, features: int) -> tuple[float, float]:
 
 
 def by_factors(way: str, clock: Clock, factors: int) -> tuple[float, float]:
-    """``learn_one`` of a factorization machine of so many factors, 20 features, 1 000 examples."""
+    """``learn_one`` of a factorization machine of so many factors, 20 features, 1,000 examples."""
     from river import facto
 
     made = optimizer(way, clock)

@@ -13,7 +13,7 @@ from fastadam.plain import PlainAdam
 
 
 def scipy_minimize(way: str, clock: Clock, size: int) -> tuple[float, float]:
-    """SciPy's minimize of Rosenbrock's function, 2 000 steps: Adam in plain NumPy as the method, or fastadam's."""
+    """SciPy's minimize of Rosenbrock's function, 2,000 steps: Adam in plain NumPy as the method, or fastadam's."""
     from scipy.optimize import OptimizeResult, minimize, rosen, rosen_der
 
     from fastadam.adapters import scipy as adapter
