@@ -363,7 +363,7 @@ def test_a_step_in_parts(how):
 
 
 def test_averages_in_the_place_of_parameters():
-    p = np.ones(1000)
+    p = np.ones(SIZE)
     average = fastadam.Average(p, decay=0.5)
     p += 1
     average.update()
