@@ -256,7 +256,7 @@ class Optimizer(Stepping, Stepped):
     def close(self) -> None:
         """Unlock the folder of ``state_dir`` for another optimizer; this one cannot step any more. Else do nothing."""
         if self.core.store.is_open:
-            with self.core.plan:
+            with self.core.plan.visit():
                 self.core.store.close()
 
     @property

@@ -152,7 +152,7 @@ class Saved:
         array([-0.1, -0.1, -0.1, -0.1])
         """
         core, strict, convert = self.core, options.flag("strict", strict), options.flag("convert", convert)
-        with core.plan:
+        with core.plan.visit():
             core.read_anew()
             own, wanted = core.snapshot(), options.flag_or_none("params", params)
             with files.load(path, own, core.groups.check, strict, wanted, convert) as fit, deferred_signals():

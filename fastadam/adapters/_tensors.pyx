@@ -350,10 +350,12 @@ cdef class Watch:
 cdef class Block:
     """A context manager that enters and leaves by these two functions; `leave` is told of an error, or of None.
 
-    It is compiled, so a signal's handler runs before `enter`, in the block, or after `leave`, but not in between.
+    It is compiled, so a signal's handler runs before `enter`, in the block, or after `leave`, but not in between. Where
+    it does all the same (see `kernel._entry.Visit`), Python lets go of this object, which then leaves.
     """
 
     cdef object enter, leave
+    cdef bint is_in
 
     def __init__(self, enter, leave):
         self.enter, self.leave = enter, leave
@@ -363,14 +365,20 @@ cdef class Block:
         try:
             with deferred_signals():
                 self.enter()
-                entered = True
+                entered = self.is_in = True
         except BaseException as error:
             if entered:  # a signal came meanwhile
+                self.is_in = False
                 self.leave(error)
             raise
 
+    def __del__(self):
+        if self.is_in:
+            self.leave(GeneratorExit())
+
     def __exit__(self, kind, error, traceback):
         cdef bint left = False
+        self.is_in = False
         try:
             with deferred_signals():
                 left = True

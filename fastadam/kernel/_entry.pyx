@@ -78,3 +78,33 @@ cdef class Entry:
 
     def __exit__(self, *error):
         self.release()
+
+    def visit(self):
+        """The same as a context manager whose block an interrupt may end, where signals are not deferred."""
+        return Visit(self)
+
+
+cdef class Visit:
+    """See `Entry.visit`. Since Python 3.14, a signal's handler can run after `__enter__` and before the block. If it
+    raises, there is no `__exit__`, but Python lets go of this object."""
+
+    cdef Entry entry
+    cdef bint is_in
+
+    def __init__(self, Entry entry not None):
+        self.entry = entry
+
+    def __enter__(self):
+        self.entry.hold()
+        self.is_in = True
+
+    def __exit__(self, *error):
+        self.leave()
+
+    def __del__(self):
+        self.leave()
+
+    cdef void leave(self) noexcept:
+        if self.is_in:
+            self.is_in = False
+            self.entry.release()

@@ -248,3 +248,7 @@ cdef class stepping:
 
     def __exit__(self, *error):
         self.parts.end()
+
+    def __del__(self):  # after an interrupt between `__enter__` and the block, as `_entry.Visit`
+        if self.parts is not None and self.parts.is_open:
+            self.parts.end()

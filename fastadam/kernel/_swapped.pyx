@@ -21,7 +21,8 @@ cdef class swapped:
     copy of the parameter is kept, and the parameter gets the rounded average. (For an `Average`, whose averages are the
     plan's parameters, this concerns the model's array.)
 
-    The exchange back cannot fail. No interrupt can come between the exchange and the block: only C code runs there.
+    The exchange back cannot fail. Only C code runs between the exchange and the block. If an interrupt comes there all
+    the same (see `_entry.Visit`), Python lets go of this object, which then exchanges back.
     """
 
     cdef Follower follower
@@ -52,6 +53,10 @@ cdef class swapped:
         if not atomic_swap_if(&self.entered, True, False):
             raise RuntimeError("swapped(): was not entered")
         self.leave()
+
+    def __del__(self):
+        if atomic_swap_if(&self.entered, True, False):
+            self.leave()
 
     cdef int enter(self) except -1:
         cdef Plan plan = self.follower.plan

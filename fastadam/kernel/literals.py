@@ -8,6 +8,7 @@ unknown: a rule may be a lambda, or come from an interactive session.
 import builtins
 import dis
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
@@ -21,6 +22,8 @@ Real = type[np.floating[Any]] | None
 #: operator as it is written -> its number in this Python's bytecode; then the instructions that are inserted here
 _OPERATORS = {i.argrepr: i.arg or 0 for i in dis.get_instructions(compile("a * a; a *= a", "", "exec"))}
 _LOAD_CONST, _COPY, _NOP = (dis.opmap[name] for name in ("LOAD_CONST", "COPY", "NOP"))
+#: what loads a constant beside the instructions of dis.hasconst; before Python 3.15 common constants were no numbers
+_LOADS = {"LOAD_SMALL_INT"} | ({"LOAD_COMMON_CONSTANT"} if sys.version_info >= (3, 15) else set())
 
 
 def typed(
@@ -102,7 +105,7 @@ def _indices(instructions: list[dis.Instruction]) -> Iterator[int]:
     """The offsets at which constants are loaded directly before an instruction that takes an element or a slice."""
     run: list[int] = []
     for now in instructions:
-        if now.opcode in dis.hasconst or now.opname == "LOAD_SMALL_INT":
+        if now.opcode in dis.hasconst or now.opname in _LOADS:
             run.append(now.offset)
             continue
         if now.opname in ("BINARY_SUBSCR", "BINARY_SLICE", "BUILD_SLICE") or now.argrepr == "[]":
@@ -131,7 +134,7 @@ class _Code:
                 self._check_wide(now)
             elif now.opname in ("LOAD_ATTR", "LOAD_METHOD"):
                 self._attribute(now.argval, after.offset)
-            elif now.opcode in dis.hasconst or now.opname == "LOAD_SMALL_INT":
+            elif now.opcode in dis.hasconst or now.opname in _LOADS:
                 self._literal(now, after)
             else:
                 self.found = None

@@ -47,7 +47,7 @@ def names(p, g, m, lr):
 def tuples(p, g, m, lr):
     a, b = PAIR
     c, d = 0.3, 0.7
-    return p - lr * (c * m + d * g) * PAIR[1] * NAMED.b, (a * m + b * g) * NAMED.a
+    return p - lr * (c * m + d * g) * PAIR[-1] * NAMED.b, (a * m + b * g) * NAMED.a
 
 
 def attributes(p, g, m, lr):

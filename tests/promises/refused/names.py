@@ -77,7 +77,7 @@ ATTRIBUTES: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("factor below zero", lambda w: rate * -1, ValueError, "factor: expected a number >= 0 and finite, got -1"),
     ("factor True", lambda w: True * rate, TypeError, "factor: expected a number >= 0 and finite, got True"),
     ("factor text", lambda w: rate / "2", TypeError, "unsupported operand type(s) for /"),
-    ("divisor 0", lambda w: rate / 0, ZeroDivisionError, "float division by zero"),
+    ("divisor 0", lambda w: rate / 0, ZeroDivisionError, "…division by zero"),
 ]  # fmt: skip
 
 #: of the article's class, whose names are others

@@ -145,7 +145,7 @@ LATER: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("too many", lambda lr: (lr, lr), ValueError, "scalars of 'heavy' at t = 2: expected 7, got 8"),
     ("text", lambda lr: ("x",), ValueError, "could not convert string to float: 'x'"),
     ("failing", zero_division, ZeroDivisionError, "division by zero"),
-    ("failing in the second group", lambda lr: (lr / (lr - 0.5),), ZeroDivisionError, "float division by zero"),
+    ("failing in the second group", lambda lr: (lr / (lr - 0.5),), ZeroDivisionError, "…division by zero"),
 ]  # fmt: skip
 
 CASES = [
