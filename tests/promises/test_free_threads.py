@@ -1,7 +1,7 @@
-"""Many threads at once, with a GIL or without: optimizers of their own give the bits that they give alone; of threads that
-share one, whoever comes while another is inside is refused, and nothing is ever of two steps.
+"""Many threads at once, with a GIL or without. Optimizers of their own give the bits that they give alone. Of threads
+that share one, whoever comes while another is inside is refused, and nothing is ever of two steps.
 
-`.ci/builds free-threaded tsan-free` run this file where threads really run at once.
+`.ci/builds free-threaded` runs this file where threads really run at once.
 """
 
 import contextlib
@@ -203,7 +203,7 @@ def test_one_kernel_of_a_new_rule():
 
 def test_folders(tmp_path):
     """Each thread has a folder of its own, and all try for one more: one optimizer at a time has that."""
-    had = []
+    had, told = [], set()
 
     def steps(k):
         for n in range(20):
@@ -215,7 +215,7 @@ def test_folders(tmp_path):
             try:
                 shared = fastadam.Adam(p, state_dir=tmp_path / "shared")
             except RuntimeError as error:
-                assert "another optimizer uses this folder" in str(error)
+                told.add("another optimizer uses this folder" in str(error))
             else:
                 had.append(shared)
                 assert len(had) == 1
@@ -225,6 +225,7 @@ def test_folders(tmp_path):
         return True
 
     assert all(together(*((lambda k=k: steps(k)) for k in range(N_THREADS))))
+    assert told <= {True}
 
 
 # ---------------------------------------------------------------- one that is shared
@@ -370,7 +371,7 @@ def test_averages_are_exchanged_while_others_try_to_update():
 def test_parts_from_many_threads():
     """Each thread brings its gradients, and tries again where another is inside; all of them make one step."""
     params = {str(k): np.zeros(100) for k in range(4 * N_THREADS)}
-    opt = fastadam.SGD(params, lr=1.0)
+    opt, told = fastadam.SGD(params, lr=1.0), set()
 
     def bring(step, first):
         for k in range(first, len(params), N_THREADS):
@@ -379,11 +380,12 @@ def test_parts_from_many_threads():
                     step(str(k), np.ones(100))
                     break
                 except RuntimeError as error:
-                    assert "another thread is inside" in str(error)
+                    told.add("another thread is inside" in str(error))
 
     for _ in range(20):
         with opt.stepping() as step:
             together(*((lambda first=first, step=step: bring(step, first)) for first in range(N_THREADS)))
+    assert told <= {True}
     assert opt.t == 20
     assert all((p == -20.0).all() for p in params.values())
 
