@@ -38,8 +38,6 @@ static void pool_expect(int helpers) { (void)helpers; }
 #define POOL_MAX_HELPERS 63
 #define POOL_SPIN_NS 30000 /* how long a helper that has no work looks for some before it sleeps */
 
-#define POOL_MAX_WORKERS (POOL_MAX_HELPERS + 1)
-
 typedef struct {
     ALIGNED(CACHE_LINE) volatile int64_t ticket; /* of the block that is the worker's own */
     system_condition wake;
