@@ -102,7 +102,7 @@ cdef class Follower:
     @bound.setter
     def bound(self, grads):
         with cython.critical_section(self):
-            old, self.grads = self.grads, grads  # noqa: F841 (kept alive until nobody takes it)
+            _old, self.grads = self.grads, grads  # kept alive until nobody takes it
 
     cdef object bound_grads(self):
         with cython.critical_section(self):

@@ -154,7 +154,7 @@ cdef class Parts:
                 return  # another thread is within a part, which is to be the last: `hold_and_step` ends the step then
 
     cdef bint end_if_free(self) except -1:
-        """End the step if that was asked for. False where another thread is inside of the plan, if only to be refused."""
+        """End the step if that was asked for. False where another thread is inside of the plan."""
         if not atomic_get(&self.ends):
             return True
         if not self.plan.hold_if_free():

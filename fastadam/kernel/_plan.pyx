@@ -79,7 +79,7 @@ cdef class Plan(Entry):
         cdef Layout old = self.layout, new = Layout() if self.spare is None else self.spare
         cdef bint made_counts = counts is None
         cdef int64_t* count
-        old_counts = self.owned_counts  # kept alive until nobody reads there
+        _old_counts = self.owned_counts  # kept alive until nobody reads there
         self.need_outside()
         self.spare = None
         try:
@@ -157,7 +157,7 @@ cdef class Plan(Entry):
 
     def rename(self, list names not None):
         """Call the parameters so from now on."""
-        old = self.layout.names  # noqa: F841 (kept alive until nobody reads it)
+        _old = self.layout.names  # kept alive until nobody reads it
         with cython.critical_section(self):
             self.layout.names = names
 

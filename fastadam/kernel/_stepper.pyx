@@ -68,7 +68,7 @@ cdef class Stepper:
             self.plan.lay_held([(self.kernel, params, states)], names, None, None, None)
             self.hyper = None
             with cython.critical_section(self):
-                old, self.planned = self.planned, (params, states)  # noqa: F841 (kept alive until nobody takes it)
+                _old, self.planned = self.planned, (params, states)  # kept alive until nobody takes it
         finally:
             if not is_mine:
                 self.plan.release()
