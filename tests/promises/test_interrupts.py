@@ -360,24 +360,3 @@ def test_a_step_in_parts(how):
         return call, check
 
     trials(make)
-
-
-def test_averages_in_the_place_of_parameters():
-    p = np.ones(SIZE)
-    average = fastadam.Average(p, decay=0.5)
-    p += 1
-    average.update()
-    before, averaged = p.tobytes(), average.params.tobytes()
-
-    def make() -> tuple[Callable[[], object], Callable[[], None]]:
-        def call() -> None:
-            with average.swapped():
-                len(p)
-
-        def check() -> None:
-            assert (p.tobytes(), average.params.tobytes()) == (before, averaged)
-            average.state_dict()  # nothing is held
-
-        return call, check
-
-    trials(make)
