@@ -121,7 +121,7 @@ def gradients_that_were_replaced(comm, folder):
     if comm.rank == comm.size - 1:
         opt.grads["b float32"] = np.ones(7, np.float32)
     before = everything(opt)
-    with refused(comm, "grads", {comm.size - 1: (TypeError, "write to")}):
+    with refused(comm, "grads", {comm.size - 1: (TypeError, "write into")}):
         opt.step()
     assert everything(opt) == before
     opt.step(params_of())
