@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_arguments(bench)
     demo = commands.add_parser(
         "demo",
-        help="train on handwritten digits beside plain NumPy, and draw the ways of six optimizers through a valley",
+        help="train on handwritten digits beside plain NumPy, and draw the paths of six optimizers through a valley",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory for the pictures")
