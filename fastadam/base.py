@@ -47,7 +47,7 @@ class Optimizer(Stepping, Stepped):
     n_threads : int, optional
         The number of threads that a step may use, with the caller's. Any number gives the same bits. The default is
         ``FASTADAM_NUM_THREADS``, or the number of processors that this process may run on. Only the caller's thread
-        works on fewer than 30 000 elements, and with backend "numpy".
+        works on fewer than 30,000 elements, and with backend "numpy".
     master_weights : bool, default False
         Keep a float32 copy of each float16 and bfloat16 parameter among the states (``"master"``). The copy is stepped,
         and rounded to the parameter, so that steps too small for 16 bits add up. Where other code has changed an
@@ -146,7 +146,7 @@ class Optimizer(Stepping, Stepped):
             Gradients in the structure of the parameters. Each has the shape of its parameter, and any memory layout.
             Its dtype may be any that a parameter can have (a float64 value too large for a float32 parameter becomes
             infinite). Other objects that ``numpy.asarray`` reads as real numbers are accepted: integers, lists, arrays
-            of JAX, CPU tensors of PyTorch, a number for a parameter without axes. A complex parameter takes complex
+            of JAX, CPU tensors of PyTorch, a number for a 0-dimensional parameter. A complex parameter takes complex
             gradients, with torch's convention. None, for one parameter or for a part of the structure, leaves the
             parameters there unchanged, with their states and step counts. `grads` may be omitted if gradients were
             bound, or if the object has them.
