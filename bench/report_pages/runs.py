@@ -75,7 +75,7 @@ def block(reports: Reports, where: Path, *library: str) -> Lines:
 def slower(reports: Reports, where: Path) -> Lines:
     """The runs that take longer with fastadam, in a sentence."""
     names = [f"{spelled(row['case'])} ({faster(row)})" for row in reports["whole-runs"]["runs"] if is_slower(row)]
-    return [f"Slower with fastadam (in brackets: times as fast): {'; '.join(names) or 'none'}."]
+    return [f"Slower with fastadam: {'; '.join(names) or 'none'}."]
 
 
 def is_slower(row: Found) -> bool:
