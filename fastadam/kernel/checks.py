@@ -421,5 +421,6 @@ def apart(names: list[str], grads: list[np.ndarray], written: list[np.ndarray]) 
             found += [k for k in read if any(shares_memory(arrays[k], arrays[c]) for c in changed)]
     if found:
         raise ValueError(
-            f"gradient of {names[min(found)]}: shares memory with a parameter or a state, which it changes; pass a copy"
+            f"gradient of {names[min(found)]}: shares memory with a parameter or a state, which the step changes; "
+            "pass a copy"
         )
