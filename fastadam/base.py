@@ -47,7 +47,7 @@ class Optimizer(Stepping, Stepped):
     n_threads : int, optional
         The number of threads that a step may use, with the caller's. Any number gives the same bits. The default is
         ``FASTADAM_NUM_THREADS``, or the number of processors that this process may run on. Only the caller's thread
-        works on fewer than 30 000 elements, and with backend "numpy".
+        works on fewer than 30,000 elements, and with backend "numpy".
     master_weights : bool, default False
         Keep a float32 copy of each float16 and bfloat16 parameter among the states (``"master"``). The copy is stepped,
         and rounded to the parameter, so that steps too small for 16 bits add up. Where other code has changed an
