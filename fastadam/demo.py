@@ -156,7 +156,7 @@ def table(plain: Contestant, fast: Contestant) -> str:
             row("training loss, last epoch", lambda c: float(np.mean(c.losses[-1])), ".6g"),
             row("test accuracy", lambda c: c.accuracy, ".2%"),
             row("seconds of training", lambda c: c.seconds, ".3f", "ratio"),
-            row("seconds of it in step()", lambda c: c.step_seconds, ".3f", "ratio"),
+            row("of these, in step()", lambda c: c.step_seconds, ".3f", "ratio"),
         ]
     )
 
@@ -183,7 +183,7 @@ def draw_contest(plain: Contestant, fast: Contestant) -> Figure:
     loss_axes.set(title=title, xlabel="epoch", ylabel="mean cross-entropy", yscale="log", xlim=(0.5, epochs[-1] + 0.5))
     loss_axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     loss_axes.grid(alpha=0.25)
-    time_axes.set(title="Time", ylabel="seconds", xticks=[0, 1], xticklabels=["whole training", "of it in step()"])
+    time_axes.set(title="Time", ylabel="seconds", xticks=[0, 1], xticklabels=["whole training", "of this, in step()"])
     time_axes.margins(y=0.25)  # room for the legend
     time_axes.spines[["top", "right"]].set_visible(False)
     for axes in (loss_axes, time_axes):
@@ -215,7 +215,7 @@ def descend(make: Callable[[np.ndarray], Optimizer]) -> np.ndarray:
 
 
 def draw_trajectories() -> Figure:
-    """The way of each optimizer through the valley, and its loss by iteration."""
+    """The path of each optimizer through the valley, and its loss by iteration."""
     figure = Figure(figsize=(15, 7.5), dpi=120, layout="constrained")
     title = f"{STEPS} steps in Rosenbrock's valley, f(x, y) = (1 − x)² + {STEEPNESS} (y − x²)², from dot to star"
     figure.suptitle(title, fontsize=14)

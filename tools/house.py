@@ -1,8 +1,8 @@
 """Measures the architecture of `fastadam/` from its source: its size, its dependencies, and lists that are kept by
 hand.
 
-``python tools/house.py`` prints a Markdown table. ``--where`` prints the places behind each figure, ``--rooms`` the
-rooms (layers) and their imports. ``--check`` exits with 1 if a figure is above its limit. Python is read with `ast`,
+``python tools/house.py`` prints a Markdown table. ``--where`` prints the places behind each figure, ``--layers`` the
+layers and their imports. ``--check`` exits with 1 if a figure is above its limit. Python is read with `ast`,
 Cython and C as text. Nothing is imported, so the package need not be built.
 """
 
@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-#: the rooms (layers) from the lowest up, and the modules in each; ``folder.`` stands for all modules in that folder
-ROOMS = {
+#: the layers from the lowest up, and the modules in each; ``folder.`` stands for all modules in that folder
+LAYERS = {
     "formulas": ("rule", "rules"),
     "kernel": ("kernel.",),
     "options, schedules": ("names", "options", "schedule", "schedules", "algorithm"),
@@ -26,7 +26,7 @@ ROOMS = {
     "core": ("core",),
     "optimizer": ("optimizer", "saved", "stepped", "stepping", "base"),
     "optimizers": ("optimizers", "optimizers.", "average"),
-    "doors": ("functional", "embedded", "custom", "numba", "capi"),
+    "interfaces": ("functional", "embedded", "custom", "numba", "capi"),
     "adapters, mpi": ("adapters.", "mpi."),
     "the package": ("__init__",),
     "bench, demo": ("bench.", "plain", "demo", "__main__"),
@@ -45,7 +45,7 @@ LIMITS = {
     "option sets kept by hand": 4,
     "files that name one optimizer": 4,
     "import circles": 0,
-    "arrows upwards": 0,
+    "imports upwards": 0,
     "most decisions in one function": 15,
 }
 
@@ -111,7 +111,7 @@ def without_docstrings(text: str) -> ast.Module:
 
 
 @dataclass(frozen=True)
-class House:
+class Source:
     """All modules of a package."""
 
     package: str
@@ -124,7 +124,7 @@ class House:
     @cached_property
     def optimizer(self) -> tuple[Module, ast.ClassDef]:
         """The class `Optimizer` and its module."""
-        here = (module for module in self.modules if room(module.name) == "optimizer")
+        here = (module for module in self.modules if layer(module.name) == "optimizer")
         return next((module, c) for module in here for c in module.classes if c.name == "Optimizer")
 
     @cached_property
@@ -143,26 +143,26 @@ class House:
             for n in node.body:
                 if "ption(" in ast.unparse(getattr(n, "value", None) or ast.Pass()):
                     names |= {t.id for target in targets(n) for t in ast.walk(target) if isinstance(t, ast.Name)}
-                if room(module.name) == "optimizers" and getattr(n, "name", "") == "__init__":
+                if layer(module.name) == "optimizers" and getattr(n, "name", "") == "__init__":
                     names |= {a.arg for a in ast.walk(n) if isinstance(a, ast.arg)}
         return names - {"self", "params", "how"}
 
 
-def read(package: Path) -> House:
-    """The house of the source in this folder; what a build generated is left out."""
+def read(package: Path) -> Source:
+    """The source in this folder, without what a build generated."""
     modules = []
     for path in sorted(path for path in package.rglob("*.*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".h")):
         text, inside = path.read_text("utf-8"), path.relative_to(package)
         if not re.match(r"(?:[#/ ].*\n)*?[# ].*Generated from", text):
             name = str(inside) if path.suffix == ".h" else ".".join(inside.with_suffix("").parts)
             modules.append(Module(name.removesuffix(".__init__"), text, path.suffix, inside.stem == "__init__"))
-    return House(package.name, modules)
+    return Source(package.name, modules)
 
 
-def room(module: str) -> str:
-    """The room of a module; one that no room names is in the uppermost."""
+def layer(module: str) -> str:
+    """The layer of a module; one that no layer names is in the highest."""
     names = {module, module.partition(".")[0] + "."}
-    return next((room for room, held in ROOMS.items() if names & {*held}), [*ROOMS][-1])
+    return next((layer for layer, held in LAYERS.items() if names & {*held}), [*LAYERS][-1])
 
 
 def imported(module: Module, package: str) -> Iterator[str]:
@@ -214,61 +214,61 @@ def attributes(c: ast.ClassDef) -> set[str]:
 
 #: a figure's places, whose number it is, or a number and its places
 Found = list[str] | tuple[int, list[str]]
-FIGURES: dict[str, Callable[[House], Found]] = {}
+FIGURES: dict[str, Callable[[Source], Found]] = {}
 
 
-def figure(name: str) -> Callable[[Callable[[House], Found]], None]:
+def figure(name: str) -> Callable[[Callable[[Source], Found]], None]:
     """A figure of the table; the docstring of its function says how it is counted."""
     return lambda function: FIGURES.update({name: function})
 
 
-def measure(house: House) -> dict[str, tuple[int, list[str]]]:
+def measure(source: Source) -> dict[str, tuple[int, list[str]]]:
     """All figures, by name."""
-    found = {name: function(house) for name, function in FIGURES.items()}
+    found = {name: function(source) for name, function in FIGURES.items()}
     return {name: one if isinstance(one, tuple) else (len(one), one) for name, one in found.items()}
 
 
 @figure("lines of the optimizer's module")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Lines of the file that has the class `Optimizer`."""
-    return house.optimizer[0].text.count("\n"), [house.optimizer[0].name]
+    return source.optimizer[0].text.count("\n"), [source.optimizer[0].name]
 
 
 @figure("lines of the longest module")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Lines of the longest file."""
-    return max((module.text.count("\n"), [module.name]) for module in house.modules)
+    return max((module.text.count("\n"), [module.name]) for module in source.modules)
 
 
 @figure("lines in all")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Lines of all Python, Cython and C, comments and docstrings with them; generated files do not count."""
-    return sum(module.text.count("\n") for module in house.modules), []
+    return sum(module.text.count("\n") for module in source.modules), []
 
 
 @figure("methods of Optimizer")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Functions in the body of the class, properties and private ones with them."""
-    module, c = house.optimizer
+    module, c = source.optimizer
     return [module.place(c, name) for name in sorted(methods(c))]
 
 
 @figure("attributes of Optimizer")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Names that its methods assign on `self`."""
-    module, c = house.optimizer
+    module, c = source.optimizer
     return [module.place(c, name) for name in sorted(attributes(c))]
 
 
 @figure("private names read elsewhere")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Each `x._name`, x not `self`, `cls` or `super()`, where a class has that name, but none of the same module."""
     homes: dict[str, set[str]] = {}
-    for module in house.modules:
+    for module in source.modules:
         names = {name for c in module.classes for name in methods(c) | attributes(c)}
         for name in (names | {head[1] for _, head in module.found(HEAD)}) - PUBLIC:
             homes.setdefault(name, set()).add(module.name)
-    reads = ((m, n, ast.unparse(n.value)) for m, n in house.every(ast.Attribute) if re.match("_[^_]", n.attr))
+    reads = ((m, n, ast.unparse(n.value)) for m, n in source.every(ast.Attribute) if re.match("_[^_]", n.attr))
     return [
         m.place(n, f"{of}.{n.attr}")
         for m, n, of in reads
@@ -277,41 +277,41 @@ def _(house: House) -> Found:
 
 
 @figure("places that make a Plan")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Each call `Plan(…)`."""
-    calls = ((m, n) for m, n in house.every(ast.Call) if ast.unparse(n.func).split(".")[-1] == "Plan")
-    in_cython = (place for m in house.modules for place, _ in m.found(re.compile(r"(?<!class )\bPlan\(")))
+    calls = ((m, n) for m, n in source.every(ast.Call) if ast.unparse(n.func).split(".")[-1] == "Plan")
+    in_cython = (place for m in source.modules for place, _ in m.found(re.compile(r"(?<!class )\bPlan\(")))
     return [*(m.place(n, "Plan(…)") for m, n in calls), *in_cython]
 
 
 @figure("writes into a plan from outside")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Each assignment to an attribute of what is called `plan`, or ends in it, in Python."""
-    assigned = ((m, t) for m, n in house.every(ast.stmt) for t in targets(n) if isinstance(t, ast.Attribute))
+    assigned = ((m, t) for m, n in source.every(ast.stmt) for t in targets(n) if isinstance(t, ast.Attribute))
     return [m.place(t, ast.unparse(t)) for m, t in assigned if ast.unparse(t.value).endswith("plan")]
 
 
 @figure("option sets kept by hand")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Each literal set, dict, list or tuple that spells three or more names of options."""
     found = []
-    for module, node in house.every((ast.Dict, ast.Set, ast.List, ast.Tuple)):
+    for module, node in source.every((ast.Dict, ast.Set, ast.List, ast.Tuple)):
         inside = node.keys if isinstance(node, ast.Dict) else node.elts
-        spelled = [n.value for n in inside if isinstance(n, ast.Constant) and n.value in house.options]
+        spelled = [n.value for n in inside if isinstance(n, ast.Constant) and n.value in source.options]
         found += [module.place(node, ", ".join(spelled))] if len(spelled) >= 3 else []
     return found
 
 
 @figure("files that name one optimizer")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Files whose code, comments and docstrings aside, names Adamax or its rule: what a new optimizer touches."""
-    return [module.name for module in house.modules if re.search(rf"\b{PROBE}(\b|_)", module.code, re.I)]
+    return [module.name for module in source.modules if re.search(rf"\b{PROBE}(\b|_)", module.code, re.I)]
 
 
 @figure("import circles")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """Groups of modules that reach one another by imports; those for types and within functions count."""
-    reached = {name: set(found) for name, found in house.imports.items()}
+    reached = {name: set(found) for name, found in source.imports.items()}
     for through in reached:
         for found in reached.values():
             found |= reached[through] if through in found else set()
@@ -321,19 +321,19 @@ def _(house: House) -> Found:
     return [" ↔ ".join(group) for group in sorted(groups)]
 
 
-@figure("arrows upwards")
-def _(house: House) -> Found:
-    """Imports of a module in a higher room; `--rooms` prints the rooms."""
-    level = [*ROOMS].index
-    arrows = ((name, target) for name, found in house.imports.items() for target in sorted(found))
-    return [f"{name} → {target}" for name, target in arrows if level(room(target)) > level(room(name))]
+@figure("imports upwards")
+def _(source: Source) -> Found:
+    """Imports of a module in a higher layer; `--layers` prints the layers."""
+    level = [*LAYERS].index
+    arrows = ((name, target) for name, found in source.imports.items() for target in sorted(found))
+    return [f"{name} → {target}" for name, target in arrows if level(layer(target)) > level(layer(name))]
 
 
 @figure("most decisions in one function")
-def _(house: House) -> Found:
+def _(source: Source) -> Found:
     """`if`, loop, `except`, `and`, `or`, choice, condition of a comprehension; in Cython those words in the text."""
-    counts = [(sum(map(decisions, below(n))), m.place(n, n.name)) for m, n in house.every(FUNCTIONS)]
-    for module in house.modules:
+    counts = [(sum(map(decisions, below(n))), m.place(n, n.name)) for m, n in source.every(FUNCTIONS)]
+    for module in source.modules:
         heads = module.found(HEAD)
         ends = [head.start() for _, head in heads[1:]] + [len(module.code)]
         for (place, head), end in zip(heads, ends, strict=False):  # where no function is, there is an end all the same
@@ -370,26 +370,26 @@ def table(figures: dict[str, tuple[int, list[str]]]) -> str:
     return "\n".join(rows)
 
 
-def rooms(house: House) -> str:
-    """The rooms from the roof to the ground: the modules in each, and what they import."""
-    lowest_last = sorted(house.imports, key=lambda name: (-[*ROOMS].index(room(name)), name))
-    targets = {name: ", ".join(f"`{target}`" for target in sorted(house.imports[name])) for name in lowest_last}
-    rows = [f"| {room(name)} | `{name}` | {targets[name]} |" for name in lowest_last]
-    return "\n".join(["| room | module | imports |", "|---|---|---|", *rows])
+def layers(source: Source) -> str:
+    """The layers from the highest to the lowest: the modules in each, and what they import."""
+    lowest_last = sorted(source.imports, key=lambda name: (-[*LAYERS].index(layer(name)), name))
+    targets = {name: ", ".join(f"`{target}`" for target in sorted(source.imports[name])) for name in lowest_last}
+    rows = [f"| {layer(name)} | `{name}` | {targets[name]} |" for name in lowest_last]
+    return "\n".join(["| layer | module | imports |", "|---|---|---|", *rows])
 
 
 def main(arguments: list[str]) -> int:
     """Print what was asked for; the exit status."""
     parser = argparse.ArgumentParser(description="Measures fastadam/ from its source.")
     parser.add_argument("package", nargs="?", type=Path, default=Path(__file__).resolve().parents[1] / "fastadam")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a figure is above its limit")
-    parser.add_argument("--rooms", action="store_true", help="print the rooms and who imports whom")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a figure is above its limit")
+    parser.add_argument("--layers", action="store_true", help="print the layers, and which module imports which")
     parser.add_argument("--where", action="store_true", help="print the places behind each figure")
     given = parser.parse_args(arguments)
-    house = read(given.package)
-    figures = measure(house)
+    source = read(given.package)
+    figures = measure(source)
     wrong = [name for name, (value, _) in figures.items() if value > LIMITS[name]] if given.check else []
-    print(rooms(house) if given.rooms else table(figures))
+    print(layers(source) if given.layers else table(figures))
     for name in figures if given.where else wrong:
         value, places = figures[name]
         print(f"\n{name}: {value}, at most {LIMITS[name]}", *places, sep="\n  ")

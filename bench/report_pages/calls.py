@@ -18,8 +18,8 @@ def doors(reports: Reports, where: Path) -> str:
     intro = [
         "What one Adam step costs through each of fastadam's interfaces: the class, a rule of one's own, the",
         "functions, and the kernels in Numba, C and Cython. float32, one array; the interfaces take turns, and medians",
-        "are quoted. [Embedding](../how-to/embedding.md) says which one to take. The class, the functions and a rule",
-        "of one's own use fastadam's threads; C and `@njit` step on the calling thread.",
+        "are quoted. [Kernels for other code](../how-to/embedding.md) says which one to take. The class, the functions",
+        "and a rule of one's own use fastadam's threads; C and `@njit` step on the calling thread.",
     ]
     return page(
         "One step through each interface", intro, "embedding.py", measured, [*door_table(measured), *own_rule(measured)]

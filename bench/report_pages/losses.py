@@ -35,11 +35,12 @@ def lowbit(reports: Reports, where: Path) -> str:
     if "codes" in measured:
         body += [
             "## Which code\n",
-            "An Adam in NumPy whose states are rounded after each step, on the same tasks. Rounding is stochastic",
-            "where the name does not say otherwise. To nearest, a second moment cannot change by a thousandth of",
-            "itself: it stays where it is, and the training is another one. The time is that of an element in a loop",
-            "in C, `bench/codes.c`, in cache: both states decoded, moved and encoded, by blocks of 256. The errors",
-            "are those of one rounding, relative, root mean square, of gradients over six orders of magnitude.\n",
+            "An Adam in NumPy whose states are rounded after each step, on the same tasks. Rounding is stochastic,",
+            "unless the name says otherwise. With rounding to nearest, a second moment cannot change by a thousandth",
+            "of itself. It stays as it is, and the training takes another course. *Time* is that of an element in a",
+            "loop in C, `bench/codes.c`, in cache: both states are decoded, moved and encoded, in blocks of 256. The",
+            "errors are those of one rounding: relative, root mean square, for gradients over six orders of",
+            "magnitude.\n",
             *code_table(measured["codes"]),
         ]
     return page("Training with states of fewer bits", intro, "lowbit.py --codes", measured, body)

@@ -65,10 +65,11 @@ def scaling(reports: Reports, where: Path) -> str:
     """The page."""
     measured = reports["scaling"]
     found = measured["found"]
+    library = " ".join(found[0]["library"].replace("Version:", "").split())
     intro = [
         "The time of a step of `fastadam.mpi.Sharded` with one, two and more processes, its parts, memory and bytes.",
-        f"float32, one thread a rank, {found[0]['library']}. What the model is, and what it says of 1,024 ranks,",
-        "stands in [Scaling](../explanation/scaling.md).",
+        f"float32, one thread for each process (*rank*), {library}. [Scaling](../explanation/scaling.md) explains the",
+        "model, and what it says of 1,024 ranks.",
     ]
     body = [*shown(where, "scaling", "time of a step against the number of parameters, for each number of ranks"), ""]
     body += ["## Time of a step\n", f"“{COPIES}”: every rank has all states, gradients are summed by `Allreduce`."]

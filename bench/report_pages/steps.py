@@ -94,7 +94,7 @@ def rules(reports: Reports, where: Path) -> str:
         "One step of every rule in float32, beside PyTorch's fastest variant. A rule has the options that choose it,",
         "and defaults for the rest. Times are medians of interleaved rounds. *Bytes* are what the rule reads and",
         "writes for each element. The *roofline* is a kernel that moves as many with almost no arithmetic, in the same",
-        "run. Two measurements of one run may differ: where a rule is faster than its roofline, by that much at least.",
+        "run. If a rule is faster than its roofline, the difference shows how much measurements of one run vary.",
     ]
     return page("Every rule", intro, "report.py --rules", measured, body)
 

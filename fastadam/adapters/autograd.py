@@ -10,8 +10,8 @@ these conventions:
   x0: only the order of its numbers matters. Dicts are read in the order of their sorted keys.
 - ``callback(x, i, g)`` is called before each step. It may keep its arguments: later steps do not change them. As in
   autograd, the next step starts from a single array as the callback has changed it. Nested arrays are copies.
-- All steps are computed in float64. `grad` and `callback` get nested arrays in their own dtypes, and a number as an
-  array without axes. Integers become float64.
+- All steps are computed in float64. `grad` and `callback` get nested arrays in their own dtypes, and a number as a
+  0-dimensional array. Integers become float64.
 - Complex numbers are a TypeError, and so are autograd's boxes: a compiled step cannot be differentiated.
 
 Examples

@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="the dtype of fastadam's states; peers keep their own",
     )
-    add("--threads", type=_whole, help="for fastadam, torch, DeepSpeed and Numba; left out, each takes its default")
+    add("--threads", type=_whole, help="of fastadam, torch, DeepSpeed and Numba; each has its own default")
     add("--against", type=_libraries, default="auto", help=f"auto (all installed), none, or some of {_LISTED}")
-    add("--seconds", type=_seconds, default="22", help="about how long in all; each case takes five rounds at least")
+    add("--seconds", type=_seconds, default="22", help="about how long all cases take; each has five rounds at least")
     for name in ("JSON", "Markdown"):
         help_ = f"write {name} to FILE; without FILE print it in place of the table"
         add(f"--{name.lower()}", nargs="?", const="-", type=_file, metavar="FILE", help=help_)
@@ -179,8 +179,8 @@ class Bench:
         stored = "" if self.states == "float32" else f", {self.states} states"
         lines = [
             f"One {self.rule} step, {self.dtype}{stored}; fastadam on {self.n_threads or threads.default()} threads.",
-            "Medians of interleaved rounds. GB/s: what a fused step reads and writes. The roofline reads and writes as",
-            "much in the same run, with almost no arithmetic.",
+            "Times are medians of interleaved rounds. GB/s counts what a fused step reads and writes. The roofline is",
+            "a loop that reads and writes as much in the same run, with almost no arithmetic.",
         ]
         for rows, moved in self.cases:
             lines += ["", title.format(case_name(rows[0].count, rows[0].size)), ""]

@@ -69,7 +69,7 @@ def came(value: Any) -> str:
 
 
 def scalar(value: Any) -> Any:
-    """The Python number or flag in an array without axes, of NumPy, JAX, PyTorch, TensorFlow and others.
+    """The Python number or flag in a 0-dimensional array of NumPy, JAX, PyTorch, TensorFlow and others.
 
     Any other value is returned as it is. So is a masked array, since a masked element is not a number.
     """
@@ -402,7 +402,7 @@ def numbers_in(name: str, value: Any, param: np.ndarray) -> np.ndarray:
 def row_values(name: str, index: np.ndarray, values: np.ndarray, param: np.ndarray) -> np.ndarray:
     """The values of some rows of a parameter's gradient, as an array that a step can read; see `gradient`."""
     if param.ndim == 0:
-        raise ValueError(f"gradient of {name}: expected an array, got Rows; a parameter without axes has no rows")
+        raise ValueError(f"gradient of {name}: expected an array, got Rows; a 0-dimensional parameter has no rows")
     return gradient(name, values, param, (len(index), *param.shape[1:]))
 
 
@@ -421,5 +421,6 @@ def apart(names: list[str], grads: list[np.ndarray], written: list[np.ndarray]) 
             found += [k for k in read if any(shares_memory(arrays[k], arrays[c]) for c in changed)]
     if found:
         raise ValueError(
-            f"gradient of {names[min(found)]}: shares memory with a parameter or a state, which it changes; pass a copy"
+            f"gradient of {names[min(found)]}: shares memory with a parameter or a state, which the step changes; "
+            "pass a copy"
         )

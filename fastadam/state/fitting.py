@@ -38,13 +38,13 @@ class Slot:
             return other
         return "" if self.convert else f"{other}; convert=True rounds states to what the optimizer keeps"
 
-    def taken(self, source: str, entry: str, came: Any) -> np.ndarray:
+    def taken(self, source: str, entry: str, came: Any, way_out: str = "") -> np.ndarray:
         """The incoming array in the storage of the own array. Refuses an array that does not fit."""
         with saying(source):
             if numbers.in_blocks(array_of(f"{source}: {entry}", came)):
                 numbers.need_heads(entry, came)
         unlike = self.unlike(came)
-        need(not unlike, f"{source}: {entry}: {unlike}")
+        need(not unlike, f"{source}: {entry}: {unlike}{way_out}")
         with saying(source):
             if self.p is None or not self._otherwise(came):
                 return came.view(self.own.dtype)  # type: ignore[no-any-return]

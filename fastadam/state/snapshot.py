@@ -321,7 +321,8 @@ def _fit_arrays(
     need_names(source, entries, arrays)
     for entry, array in arrays.items():
         need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
-    return [(array, found[entry].taken(source, entry, fetch(entry))) for entry, array in arrays.items()]
+    way_out = "; strict=False loads the parameters that fit"
+    return [(array, found[entry].taken(source, entry, fetch(entry), way_out)) for entry, array in arrays.items()]
 
 
 def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Rates) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def test_demo_prints_an_aligned_table_and_the_paths(small_demo):
     heading, *rows = table.splitlines()
     assert heading.split() == ["digits", "plain", "NumPy", "fastadam", "ratio"]
     end = heading.index("fastadam") + len("fastadam")
-    for row, beginning in zip(rows, ("training loss", "test accuracy", "seconds of training", "seconds"), strict=True):
+    for row, beginning in zip(rows, ("training loss", "test accuracy", "seconds of training", "of these"), strict=True):
         assert row.startswith(beginning)
         assert row[end - 1].strip()
         assert not row[end : end + 1].strip()  # the column ends where its heading does

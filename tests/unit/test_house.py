@@ -65,7 +65,7 @@ EXPECTED = {
     "option sets kept by hand": (1, ["adapters.torch:2 lr, eps, rho"]),
     "files that name one optimizer": (4, ["__init__", "kernel._plan", "optimizers", "rules"]),
     "import circles": (1, ["groups ↔ optimizer"]),
-    "arrows upwards": (2, ["groups → optimizer", "rules → options"]),
+    "imports upwards": (2, ["groups → optimizer", "rules → options"]),
     "most decisions in one function": (4, ["adapters.torch:5 long 4", "kernel._plan:6 _count 3"]),
 }
 
@@ -110,6 +110,6 @@ def test_a_limit_that_is_broken(house, package, capsys, monkeypatch):
 
 
 @pytest.mark.skipif(not (ROOT / "fastadam").exists(), reason="the sources are not here")
-def test_rooms_of_this_tree():
-    printed = subprocess.run([sys.executable, TOOL, "--rooms"], capture_output=True, text=True, check=True).stdout
+def test_layers_of_this_tree():
+    printed = subprocess.run([sys.executable, TOOL, "--layers"], capture_output=True, text=True, check=True).stdout
     assert "| formulas | `rule` |  |" in printed

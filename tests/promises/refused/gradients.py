@@ -42,13 +42,13 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "text": (lambda w: "1234", TypeError, "expected real numbers, got <U4"),
     "function": (lambda w: ones, TypeError, "expected real numbers, got "),
     "ragged": (lambda w: [1.0, [2.0], 3.0, 4.0], TypeError, "expected real numbers, got [1.0, [2.0], 3.0, 4.0] of"),
-    "parameter": (lambda w: w.params[56], ValueError, "shares memory with a parameter or a state, which it changes; p"),
+    "parameter": (lambda w: w.params[56], ValueError, "shares memory with a parameter or a state, which the step ch"),
     "another's": (
         lambda w: w.params[6],
         ValueError,
-        "shares memory with a parameter or a state, which it changes; pas",
+        "shares memory with a parameter or a state, which the step changes; pas",
     ),
-    "state": (lambda w: w.opt.state["v"][6], ValueError, "shares memory with a parameter or a state, which it changes"),
+    "state": (lambda w: w.opt.state["v"][6], ValueError, "shares memory with a parameter or a state, which the st"),
 }  # fmt: skip
 #: likewise, where gradients are to be left zero
 NOT_ZEROED: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
