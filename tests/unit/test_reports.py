@@ -59,6 +59,10 @@ def test_pages_of_another_folder_leave_the_documentation_alone(reports, tmp_path
     [(path, text)] = pages.texts(Reports(tmp_path))
     assert path == tmp_path / "doors.md"
     assert "Machine and versions" in text
+    (tmp_path / "doors.json").rename(tmp_path / "used.json")
+    (tmp_path / "whole-runs.json").write_text((reports.folder / "whole-runs.json").read_text())
+    [(_, text)] = pages.texts(Reports(tmp_path))
+    assert 'src="pictures/whole-runs-light.svg"' in text  # not those of the documentation
 
 
 @pytest.mark.parametrize(
