@@ -18,7 +18,7 @@ PARTS = (steps, bits, runs, table_rows, losses, ranks, calls)
 PAGES: dict[str, Callable[[Reports, Path], str]] = {name: own for part in PARTS for name, own in part.PAGES.items()}
 PICTURES = {name: own for part in PARTS for name, own in part.PICTURES.items()}
 BLOCKS: dict[str, Callable[..., Lines]] = {name: own for part in PARTS for name, own in part.BLOCKS.items()}
-BLOCKS["picture"] = lambda reports, where, name, *alt: drawing.shown(where, name, " ".join(alt))
+BLOCKS["picture"] = lambda reports, where, name, *alt: drawing.shown(where, name, " ".join(alt), FOLDER / "pictures")
 
 BLOCK = re.compile(r"(<!-- reports: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.S)
 

@@ -215,8 +215,8 @@ OTHERS = {
     "RAdam": Run(fastadam.RAdam, {"lr": 0.03}),
     "ADOPT": Run(fastadam.ADOPT, {"lr": 0.3}),
     "AdEMAMix": Run(fastadam.AdEMAMix, {"lr": 0.1}),
-    "ScheduleFree": Run(fastadam.ScheduleFreeAdamW, {"lr": 0.3}, look="x"),
-    "Lion": Run(fastadam.Lion, {"lr": 0.01}),
+    "ScheduleFree": Run(fastadam.ScheduleFreeAdamW, {"lr": 0.2}, look="x"),
+    "Lion": Run(fastadam.Lion, {"lr": 0.007}),
     "ASGD": Run(fastadam.ASGD, {"lr": 0.01}),
     "Rprop": Run(fastadam.Rprop, {"lr": 0.1}),
 }

@@ -1,11 +1,17 @@
-"""torch.optim for NumPy arrays: Adam and its relatives. A step is one fused pass of compiled code over all arrays.
+"""torch.optim for NumPy arrays: Adam and its relatives. One call steps all arrays in place, in compiled code.
 This module holds the public names alone. Modules that need other packages are imported on first access.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import names, optimizers, schedules
+try:
+    from . import names, optimizers, schedules
+except ModuleNotFoundError as error:  # in the folder of the sources
+    if not str(error.name).startswith("fastadam.kernel._"):
+        raise
+    way_out = "run `pip install .` in its folder; if you have done so, start Python in another folder"
+    raise ImportError(f"fastadam is not compiled for this Python: {way_out}") from error
 from .average import Average
 from .base import Optimizer
 from .custom import optimizer

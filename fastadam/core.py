@@ -98,8 +98,9 @@ class Core(Follower):
         ]
         for k, own_hyper in enumerate(hyper):
             self.plan.set_hyper(k, own_hyper)
-        is_any = any(self.groups.frozen)  # mostly False; with a schedule this runs at every step
-        self.frozen = [k for k, is_out in enumerate(self.groups.frozen_params) if is_out] if is_any else []
+        is_any = any(own["frozen"] for own in values)  # mostly False; with a schedule this runs at every step
+        each = (own["frozen"] for own in values for _ in own["params"]) if is_any else ()
+        self.frozen = [k for k, is_out in enumerate(each) if is_out]
         self.follow_names()
         self.rates = t, numbers
         self.took = None if any(map(callable, rates)) else values

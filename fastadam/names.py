@@ -2,7 +2,6 @@
 `Strict` objects accept only the attributes that their class declares. The error for any other makes a suggestion.
 """
 
-import inspect
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -71,7 +70,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> Non
 
 def refuse_arguments(unknown: Iterable[str], function: Callable[..., Any]) -> None:
     """The same for the unknown keyword arguments that `function` has collected."""
-    own = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    own = [p.name for p in signature_of(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     refuse_unknown(unknown, own, f"argument of {function.__name__}()")
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import inside
 import numpy as np
 import pytest
-import safetensors.numpy
 from cases import arrays_of
 from places import TESTS
 
@@ -213,6 +212,8 @@ def tensors(change: Callable[[dict[str, Any], dict[str, str]], Any]) -> Change:
     """The same file with other arrays or texts."""
 
     def rewrite(path: Path) -> None:
+        import safetensors.numpy  # which has no wheel for Python without a GIL
+
         arrays = safetensors.numpy.load_file(path)
         with safetensors.safe_open(path, "np") as file:
             texts = file.metadata()

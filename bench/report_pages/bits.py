@@ -283,7 +283,7 @@ def draw_memory(measured: Found, theme: Theme) -> Figure:
     parts = {
         "parameters": (theme.greys[0], [sizes[name][0] for name in names]),
         "gradients": (theme.greys[1], [sizes[name][1] for name in names]),
-        "states": (theme.ours[0], [measured["costs"][name]["kept"] for name in names]),
+        "states, master weights": (theme.ours[0], [measured["costs"][name]["kept"] for name in names]),
     }
     left = np.zeros(len(names))
     for part, (colour, widths) in parts.items():

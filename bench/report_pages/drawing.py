@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter
 
 from fastadam.bench.plots import DARK, LIGHT, Theme, style
 
-from .source import FOLDER, Found, Lines, link
+from .source import Found, Lines, link
 
 WIDTH = 7.2  #: inches: with this size of text a picture is legible on a phone
 THEMES = {"light": LIGHT, "dark": DARK}
@@ -27,8 +27,9 @@ def save(draw: Draw, measured: Found, folder: Path, name: str) -> None:
             draw(measured, theme).savefig(folder / f"{name}-{suffix}.svg", metadata={"Date": None})
 
 
-def shown(where: Path, name: str, alt: str, folder: Path = FOLDER / "pictures") -> Lines:
-    """The picture within a page: the dark file where the reader's browser is dark."""
+def shown(where: Path, name: str, alt: str, folder: Path | None = None) -> Lines:
+    """The picture, beside the page or in `folder`, within a page: the dark file where the reader's browser is dark."""
+    folder = folder or where.parent / "pictures"
     light, dark = (link(where, folder / f"{name}-{suffix}.svg") for suffix in THEMES)
     return [
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">',

@@ -21,5 +21,6 @@ cdef class Parts:
     cdef int need_awaited(self, Py_ssize_t i) except -1
     cdef int step_held(self, Py_ssize_t i, g) except -1
     cdef int sweep(self, Py_ssize_t i, Segment* segment) except -1
+    cdef int end_unless_busy(self) except -1
     cdef bint end_if_free(self) except -1
     cdef int end_now(self) except -1

@@ -89,7 +89,7 @@ cdef class Parts:
             atomic_set(&self.is_busy, False)
             plan.release()
             atomic_fence()  # who asks for the end and who leaves here: at least one of the two sees the other
-            self.end_if_free()
+            self.end_unless_busy()
         return 0
 
     cdef int need_awaited(self, Py_ssize_t i) except -1:
@@ -149,9 +149,15 @@ cdef class Parts:
         """End the step: the parameters that were stepped have done it, and no other."""
         atomic_set(&self.ends, True)
         atomic_fence()
+        self.end_unless_busy()
+
+    cdef int end_unless_busy(self) except -1:
+        """End the step if that was asked for. If another thread is within a part, `hold_and_step` ends the step after it.
+        Any other thread that is inside of the plan is about to be refused: wait for it."""
         while not self.end_if_free():
             if atomic_get(&self.is_busy) or self.plan.is_of_parent():
-                return  # another thread is within a part, which is to be the last: `hold_and_step` ends the step then
+                break
+        return 0
 
     cdef bint end_if_free(self) except -1:
         """End the step if that was asked for. False where another thread is inside of the plan."""

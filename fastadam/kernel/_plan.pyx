@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from . cimport _cohorts, _flush, _gradients, _layout, _norms, _strips, _tiles
 from ._cohorts cimport SKIPPED, STEPS, T, UNDER_WAY
-from ._entry cimport Entry, atomic_announce, atomic_get, atomic_get_number, atomic_set, atomic_set_number
+from ._entry cimport Entry, atomic_announce, atomic_fence, atomic_get, atomic_get_number, atomic_set, atomic_set_number
 from ._extras cimport NO_NORM, OF_ALL, OF_EACH, PLAIN, Extras, read_named
 from ._layout cimport N_OF_THE_STEP, Layout
 from ._segments cimport Bundle, Squares
@@ -210,6 +210,7 @@ cdef class Plan(Entry):
     @property
     def changes(self):
         """How often arrays or counts were changed."""
+        atomic_fence()  # what was read before was read before this
         return atomic_get(&self.change)
 
     @property

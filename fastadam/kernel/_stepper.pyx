@@ -152,7 +152,7 @@ cdef class Steppers:
     ) except -1:
         cdef list waiting = self.waiting.setdefault(n_threads, [])
         cdef Stepper stepper = None
-        with cython.critical_section(self):
+        with cython.critical_section(self):  # as all changes of the list are: its own lock is free, and none is let go
             if waiting:
                 stepper = waiting.pop()
         if stepper is None:
@@ -160,7 +160,8 @@ cdef class Steppers:
         try:
             stepper.step_once(params, grads, states, names, t, hyper)
         finally:
-            waiting.append(stepper)
+            with cython.critical_section(self):
+                waiting.append(stepper)
         return 0
 
 

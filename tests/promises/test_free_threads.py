@@ -272,6 +272,21 @@ def test_options_are_those_of_all_groups_or_of_none():
     assert moves <= {1.0, 2.0}
 
 
+def test_an_assignment_between_the_options_of_a_step_holds_from_the_next_one_on():
+    """All of it: here a schedule assigns, where else another thread does."""
+    p = np.zeros(4)
+
+    def rate(t):
+        if t == 2:
+            opt.param_groups[0].update(frozen=True)
+        return 1.0
+
+    opt = fastadam.SGD(p, lr=rate)
+    for expected in (-1.0, -2.0, -2.0):
+        opt.step(np.ones(4))
+        assert (p == expected).all()
+
+
 def test_a_rate_that_follows_a_loss():
     rate = schedules.plateau(1.0, patience=0, factor=0.5)
     p = np.zeros(4)
@@ -417,6 +432,39 @@ def test_a_block_ends_while_others_bring_parts():
         opt.state_dict()  # nobody is inside
     for k, p in enumerate(params.values()):
         assert (p == -float(inside.plan(opt).steps[k])).all()
+
+
+def test_a_block_ends_while_others_try_to_come_in():
+    """Who is refused does not keep the one who leaves last from ending the step."""
+    params = {str(k): np.zeros(8) for k in range(8)}
+    opt = fastadam.SGD(params, lr=1.0)
+    plan = inside.plan(opt)
+
+    def visit():
+        with plan:
+            pass
+
+    look, _, refused = counting(visit, RuntimeError)
+
+    def bring(step, begun):
+        for key in params:
+            begun.set()
+            with contextlib.suppress(RuntimeError):
+                step(key, np.ones(8))
+
+    def block():
+        begun = threading.Event()
+        with contextlib.suppress(RuntimeError), opt.stepping() as step:  # a visitor may be inside
+            thread = threading.Thread(target=bring, args=(step, begun))
+            thread.start()
+            begun.wait()
+        if begun.is_set():
+            thread.join()
+            look()
+
+    against(block, trying(visit), trying(visit), trying(visit))
+    assert opt.t > 0
+    assert all("another thread is inside" in text for text in refused)  # and not: a step is made in parts
 
 
 # ---------------------------------------------------------------- structures that are changed meanwhile

@@ -95,6 +95,9 @@ class Noted(fastadam.Adam):
     def __init__(self, params, frame: Frame):
         super().__init__(params, lr=rate)
         self.frame = frame
+
+    def step(self, grads, frame: Frame = None, **more):
+        super().step(grads, **more)
 """
 
 
@@ -107,6 +110,8 @@ def test_annotations_whose_names_only_type_checkers_know():
     assert (opt.frame, opt.lr) == ("a frame", names["rate"])
     with pytest.raises(AttributeError, match="shared: Noted has no such attribute"):
         opt.shared = 1
+    with pytest.raises(TypeError, match="bound: unknown argument of step"):
+        opt.step(np.ones(2), bound=1)
 
 
 def test_methods_are_not_replaced_on_an_object():

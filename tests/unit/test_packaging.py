@@ -4,6 +4,7 @@ A mistake in these would be seen at a release, or by a user.
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -71,3 +72,10 @@ def test_extras_that_texts_name_exist():
     }
     assert named  # pip only warns of an extra that there is not
     assert {extra for extras in named for extra in extras.split(",")} <= set(METADATA["optional-dependencies"])
+
+
+def test_sources_that_are_not_compiled_say_so(tmp_path):
+    shutil.copytree(ROOT / "fastadam", tmp_path / "fastadam", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fastadam"]
+    said = subprocess.run(command, capture_output=True, text=True).stderr
+    assert "ImportError: fastadam is not compiled for this Python: run `pip install .`" in said

@@ -3,6 +3,7 @@
 import pages
 import pytest
 from report_pages.drawing import apart
+from report_pages.runs import WHY
 from report_pages.source import Reports, spelled
 
 PROGRAMS = {"steps", "rules", "bits", "whole-runs", "rows", "lowbit", "scaling", "doors", "stepping", "extras"}
@@ -31,6 +32,23 @@ def test_a_figure_that_was_typed_is_found(reports):
         assert pages.filled(f"{begin}\n12 ns\n{end}", reports, where) == block
 
 
+def test_runs_that_are_slower_have_a_reason(reports):
+    where, runs = pages.ROOT / "README.md", reports["whole-runs"]["runs"]
+    quick, slow, even = (
+        {"seconds": s, "low": s - spread, "high": s + spread} for s, spread in ((1, 0.1), (2, 0.1), (1.1, 0))
+    )
+    made = Reports()
+    made.read["whole-runs"] = {"runs": [{"case": "JAX, 64 hidden", "stock": quick, "fastadam": slow}]}
+    for case, ours in (("B", even), ("C", even), ("D", slow), ("E", quick)):
+        made.read["whole-runs"]["runs"].append({"case": case, "stock": quick, "fastadam": ours})
+    assert pages.BLOCKS["slower-runs"](made, where)[1:] == [
+        f"- JAX, 64 hidden (0.50×): {WHY['JAX']}.",
+        "- B (0.91×); C (0.91×): the quartiles of the two overlap, so it may be noise.",
+        "- D (0.50×): the reason is not known.",
+    ]
+    assert all(any(row["case"].startswith(start) for row in runs) for start in WHY)
+
+
 def test_a_block_that_is_not_known_is_refused(reports):
     with pytest.raises(ValueError, match="no block is called 'step'; there are around"):
         pages.filled("<!-- reports: step -->\n<!-- end -->", reports, pages.ROOT / "README.md")
@@ -41,6 +59,10 @@ def test_pages_of_another_folder_leave_the_documentation_alone(reports, tmp_path
     [(path, text)] = pages.texts(Reports(tmp_path))
     assert path == tmp_path / "doors.md"
     assert "Machine and versions" in text
+    (tmp_path / "doors.json").rename(tmp_path / "used.json")
+    (tmp_path / "whole-runs.json").write_text((reports.folder / "whole-runs.json").read_text())
+    [(_, text)] = pages.texts(Reports(tmp_path))
+    assert 'src="pictures/whole-runs-light.svg"' in text  # not those of the documentation
 
 
 @pytest.mark.parametrize(
