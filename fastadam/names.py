@@ -2,7 +2,6 @@
 `Strict` objects accept only the attributes that their class declares. The error for any other makes a suggestion.
 """
 
-import inspect
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
