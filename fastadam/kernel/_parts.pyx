@@ -152,7 +152,7 @@ cdef class Parts:
         self.end_unless_busy()
 
     cdef int end_unless_busy(self) except -1:
-        """End the step if that was asked for. If another thread is within a part, `hold_and_step` ends the step after it.
+        """End the step if that was asked for. If another thread is within a part, that thread ends the step after it.
         Any other thread that is inside of the plan is about to be refused: wait for it."""
         while not self.end_if_free():
             if atomic_get(&self.is_busy) or self.plan.is_of_parent():

@@ -413,7 +413,7 @@ def test_flush_of_a_lazy_optimizer_does_nothing() -> None:
     assert bits(inside.planned(opt)[0]) != before
     with pytest.raises(ValueError, match="rows: expected 'lazy' or 'exact', got 'all'"):
         make("adam", [start()], rows="all")
-    with pytest.raises(ValueError, match="chosen at construction"):
+    with pytest.raises(ValueError, match="choose it at construction"):
         opt.rows = "lazy"
 
 

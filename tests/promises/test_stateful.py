@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,8 @@ from fastadam.rule import Rule, finish, prepare
 #: a shape, and a dtype
 ARRAYS = [((3, 2), "f4"), ((), "f8"), ((4,), "f2"), ((0, 2), "f4"), ((5,), "f8")]
 ELEMENTS = [0.0, -0.0, 1.0, -2.0, 0.25, 3e-3, 700.0]
+#: the files that are written here; no suffix is `state_dict`
+SUFFIXES = [".npz", ".safetensors", ""] if find_spec("safetensors") else [".npz", ""]
 
 
 def per_t(t: int) -> float:
@@ -410,7 +413,7 @@ class Life(RuleBasedStateMachine):
 
     # ------------------------------------------------ what survives
 
-    @rule(target=saved, suffix=st.sampled_from([".npz", ".safetensors", ""]), params=st.booleans())
+    @rule(target=saved, suffix=st.sampled_from(SUFFIXES), params=st.booleans())
     def save(self, suffix: str, params: bool) -> Saved:
         model = copy.deepcopy(self.model)
         if not suffix:

@@ -12,6 +12,7 @@ from typing import Any
 
 import inside
 import numpy as np
+import pytest
 
 import fastadam
 from fastadam import functional
@@ -194,6 +195,7 @@ def files_of(cls: Any) -> tuple[dict[str, bytes], bytes, Any]:
 def saved(folder: Path, cls: Any = fastadam.Adam) -> SimpleNamespace:
     """An optimizer, and files of another one."""
     w = running(folder, cls=cls)
+    pytest.importorskip("safetensors")
     files, w.data, w.told = files_of(cls)
     for name, data in files.items():
         (folder / name).write_bytes(data)
