@@ -87,7 +87,8 @@ def slower(reports: Reports, where: Path) -> Lines:
             names.setdefault(reason(row), []).append(f"{spelled(row['case'])} ({faster(row)})")
     if not names:
         return ["No run is slower with fastadam."]
-    return ["Slower with fastadam; in brackets, how many times as fast as stock:\n", *(f"- {'; '.join(own)}: {why}." for why, own in names.items())]
+    head = "Slower with fastadam; in brackets, how many times as fast as stock:\n"
+    return [head, *(f"- {'; '.join(own)}: {why}." for why, own in names.items())]
 
 
 def reason(row: Found) -> str:
