@@ -66,6 +66,11 @@ class Build(build_ext):
     """Generates the sweeps, translates them to C and compiles all, in the build folder; then copies the modules
     beside the sources, so that Python started in the source folder finds them, too."""
 
+    def finalize_options(self) -> None:
+        """As many compilers at a time as there are processors, up to four: each needs up to half a GB."""
+        super().finalize_options()
+        self.parallel = self.parallel or min(os.cpu_count() or 1, 4)
+
     def build_extensions(self) -> None:
         """Write, translate and compile."""
         import numpy
