@@ -437,6 +437,7 @@ def test_a_block_ends_while_others_bring_parts():
 def test_a_block_ends_while_others_try_to_come_in():
     """Who is refused does not keep the one who leaves last from ending the step."""
     is_in, may_leave = threading.Event(), threading.Event()
+    may_leave.set()  # the rule is tried before the first step
 
     def update(p, g, lr):
         is_in.set()
