@@ -136,7 +136,8 @@ def peers(session: nox.Session) -> None:
     run(session, "pytest", f"--junit-xml={report}")
     skipped = [found for found in ElementTree.parse(report).iter("skipped") if found.get("type") != "pytest.xfail"]
     reasons = [f"{found.get('message')}: {found.text}" for found in skipped]
-    if wrong := [reason for reason in reasons if "pybop" not in reason]:  # which has a build of its own
+    elsewhere = ("pybop", "this Python has a GIL")  # .ci/builds has a build for each
+    if wrong := [reason for reason in reasons if not any(known in reason for known in elsewhere)]:
         session.error("skipped, where all that the tests can use is installed:\n" + "\n".join(wrong))
 
 

@@ -204,7 +204,7 @@ def test_refused_gradients(given, error, message):
 def test_no_derivative_goes_through_it():
     """autograd's own can be differentiated: by where they begin, and by what the gradient depends on."""
     assert grad(lambda x0: stock.adam(lambda x, i: 2 * x, x0, num_iters=2))(1.0) != 0
-    with pytest.raises(TypeError, match=r"x0: autograd is differentiating .* take the one of autograd\.misc"):
+    with pytest.raises(TypeError, match=r"x0: autograd is differentiating .* use that of autograd\.misc"):
         grad(lambda x0: adapter.adam(lambda x, i: 2 * x, x0, num_iters=2))(1.0)
     with pytest.raises(TypeError, match="gradient: autograd is differentiating"):
         grad(lambda a: adapter.adam(lambda x, i: a * x, 1.0, num_iters=2))(1.0)

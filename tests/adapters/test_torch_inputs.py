@@ -518,7 +518,7 @@ DIFFERENCES = {
         (lambda optim: optim.Adam([parameter()], capturable=True), ValueError, "counts of steps on a GPU"),
     ],
     "a tensor twice in a group": [(twice, ValueError, "is the same tensor as")],
-    "two tensors over one memory": [(over_one_memory, ValueError, "share memory")],
+    "two tensors that share memory": [(over_one_memory, ValueError, "share memory")],
     "a gradient in the memory of a parameter or state": [(gradient_in_its_parameter, ValueError, "shares memory with")],
     "a sparse gradient of whole rows": [
         (rows_of_a_table("Adam", eps=0.0), "refused", [0.0, 0.5, 0.372, 0.0]),

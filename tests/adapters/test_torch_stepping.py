@@ -301,7 +301,7 @@ def test_what_needs_all_gradients():
     model = model_of()
     optimizer = adapter.Adam(model.parameters())
     handle = optimizer.register_step_pre_hook(lambda *_: None)
-    with pytest.raises(RuntimeError, match="before steps"), optimizer.stepping():
+    with pytest.raises(RuntimeError, match="hook needs all gradients before the step"), optimizer.stepping():
         pass
     handle.remove()
     optimizer.found_inf = torch.zeros(())

@@ -125,7 +125,7 @@ def test_states_of_double_precision_are_rounded() -> None:
 def test_parameters_are_never_converted(suffix: str, tmp_path: Path) -> None:
     old, new = made("float32", "C", 1, "float64"), made("float32", "C")
     kept = snapshot(new)
-    with pytest.raises(ValueError, match=r"params/W: expected dtype float32, got float64$"):
+    with pytest.raises(ValueError, match=r"params/W: expected dtype float32, got float64; strict=False loads"):
         by_file(suffix)(old, new, tmp_path, convert=True)
     assert snapshot(new) == kept
 
