@@ -91,7 +91,12 @@ def options_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:
     names = [name for name in inspect.signature(cls).parameters if name in VALUES]
     own = {name: VALUES[name] for name in names} | OWN.get(cls, {})
     drawn = st.fixed_dictionaries({}, optional=own)
-    return drawn if cls is not fastadam.SGD else drawn | st.just({"momentum": 0.9, "nesterov": True})
+    if cls is not fastadam.SGD:
+        return drawn
+    # A group may inherit `nesterov`, which fits neither every momentum nor every dampening.
+    return drawn.map(lambda own: {"nesterov": False} | own if own else own) | st.just(
+        {"momentum": 0.9, "dampening": 0.0, "nesterov": True}
+    )
 
 
 # what a step is given beside its gradients
