@@ -154,7 +154,11 @@ def check_dict(number: int, payload: bytes, folder: Path) -> bool:
         return False
     found = {inside.entry_of(key, name): a for key, arrays in given["state"].items() for name, a in arrays.items()}
     check_arrays(opt, found)
-    check_again(number, opt, folder / "again.npz")
+    try:
+        check_again(number, opt, folder / "again.npz")
+    except TypeError as error:
+        if "cannot be stored as JSON" not in str(error):  # as `extra` of a group may be, which only a file refuses
+            raise
     return True
 
 
