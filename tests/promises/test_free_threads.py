@@ -338,10 +338,10 @@ def test_what_is_saved_is_of_one_step(kind):
         opt.save(io.BytesIO(), params=True)
 
     against(step, trying(save), trying(save))
+    save()  # with a GIL it may be that none came between two steps
     for t in range(1, len(done) + 1):
         other.step(np.ones(1))
         expected[t] = other.state["m"][0][0]
-    assert saved
     for t, m in saved.items():
         assert m == expected[t]
 
