@@ -87,6 +87,14 @@ def arrays_of(opt) -> list[np.ndarray]:
     return [*inside.planned(opt), *(array for arrays in opt.state.values() for array in arrays if array is not None)]
 
 
+def stepped_alone(steps: int) -> fastadam.Adam:
+    """Adam after so many steps of one element from 0 under gradients of 1: what many threads must have made of each."""
+    opt = fastadam.Adam(np.zeros(1))
+    for _ in range(steps):
+        opt.step(np.ones(1))
+    return opt
+
+
 def bits(array) -> bytes:
     """What an array holds, in C order; NaNs count as one value."""
     if array.dtype == np.uint8:  # codes
