@@ -36,7 +36,7 @@ Nesterov = fastadam.optimizer(nesterov, lambda t, lr, momentum: (lr, momentum), 
 def nadam(p, g, m, v, rate_g, rate_m, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
     """NAdam (Dozat, 2016), as in torch."""
     m = beta1 * m + one_minus_beta1 * g
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     return p - (rate_g * g + rate_m * m) / (sqrt(v) + eps), m, v
 
 

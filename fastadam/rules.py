@@ -57,14 +57,14 @@ def sgd_momentum_fading(lr, next_lr, next_momentum):
 
 def adam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
     m = beta1 * m + one_minus_beta1 * g
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     p = p - step_size * m / (sqrt(v) + eps)
     return p, m, v
 
 
 def amsgrad(p, g, m, v, v_max, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
     m = beta1 * m + one_minus_beta1 * g
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     v_max = maximum(v_max, v)
     p = p - step_size * m / (sqrt(v_max) + eps)
     return p, m, v, v_max
@@ -121,20 +121,20 @@ def adagrad_scalars(t, lr, lr_decay, eps):
 
 
 def rmsprop(p, g, v, lr, alpha, one_minus_alpha, eps_in, eps_out):
-    v = alpha * v + one_minus_alpha * (g * g)
+    v = alpha * v + one_minus_alpha * g * g
     p = p - lr * g / (sqrt(v + eps_in) + eps_out)
     return p, v
 
 
 def rmsprop_momentum(p, g, v, b, lr, alpha, one_minus_alpha, eps_in, eps_out, momentum):
-    v = alpha * v + one_minus_alpha * (g * g)
+    v = alpha * v + one_minus_alpha * g * g
     b = momentum * b + g / (sqrt(v + eps_in) + eps_out)
     p = p - lr * b
     return p, v, b
 
 
 def rmsprop_centered(p, g, v, m, lr, alpha, one_minus_alpha, eps_in, eps_out):
-    v = alpha * v + one_minus_alpha * (g * g)
+    v = alpha * v + one_minus_alpha * g * g
     m = alpha * m + one_minus_alpha * g
     variance = absolute(v - m * m)  # rounding can make the difference negative
     p = p - lr * g / (sqrt(variance + eps_in) + eps_out)
@@ -142,7 +142,7 @@ def rmsprop_centered(p, g, v, m, lr, alpha, one_minus_alpha, eps_in, eps_out):
 
 
 def rmsprop_centered_momentum(p, g, v, m, b, lr, alpha, one_minus_alpha, eps_in, eps_out, momentum):
-    v = alpha * v + one_minus_alpha * (g * g)
+    v = alpha * v + one_minus_alpha * g * g
     m = alpha * m + one_minus_alpha * g
     variance = absolute(v - m * m)
     b = momentum * b + g / (sqrt(variance + eps_in) + eps_out)
@@ -164,11 +164,11 @@ def rmsprop_momentum_scalars(t, lr, alpha, eps, eps_in_sqrt: bool, momentum):
 
 
 def adadelta(p, g, v, d, lr, accumulated, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     step = sqrt(d + eps) / sqrt(v + eps) * g
     p = p - lr * step
     step = accumulated * step
-    d = beta1 * d + one_minus_beta1 * (step * step)
+    d = beta1 * d + one_minus_beta1 * step * step
     return p, v, d
 
 
@@ -183,7 +183,7 @@ def adadelta_scalars(t, lr, beta1, beta2, eps, accumulate_lr: bool = False):
 
 def nadam(p, g, m, v, g_step, m_step, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
     m = beta1 * m + one_minus_beta1 * g
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     p = p - (g_step * g + m_step * m) / (sqrt(v) + eps)
     return p, m, v
 
@@ -210,7 +210,7 @@ def nadam_mu(t, beta1, momentum_decay):
 
 def radam(p, g, m, v, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, is_adaptive, eps):
     m = beta1 * m + one_minus_beta1 * g
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     p = p - step_size * m / (where(is_adaptive, sqrt(v), is_adaptive) + eps)
     return p, m, v
 
@@ -282,7 +282,7 @@ def ademamix(
     p, g, m, v, s, m_step, s_step, beta1, one_minus_beta1, beta2, one_minus_beta2, beta3, one_minus_beta3, eps
 ):
     m = beta1 * m + one_minus_beta1 * g
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     s = beta3 * s + one_minus_beta3 * g
     p = p - (m_step * m + s_step * s) / (sqrt(v) + eps)
     return p, m, v, s
@@ -309,7 +309,7 @@ def adopt(p, g, m, v, lr, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, c
     u = -minimum(clip, -u)
     m = beta1 * m + one_minus_beta1 * u
     p = p - lr * m
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     return p, m, v
 
 
@@ -326,7 +326,7 @@ def adopt_scalars(t, lr, beta1, beta2, eps, use_clipping: bool):
 
 def schedule_free(p, g, v, z, x, first, c, z_step, part, root, beta2, one_minus_beta2, eps, decay, low, high):
     z = where(first, p, z)
-    v = beta2 * v + one_minus_beta2 * (g * g)
+    v = beta2 * v + one_minus_beta2 * g * g
     u = root * g / (sqrt(v) + eps)
     if decay:
         u = u + decay * p

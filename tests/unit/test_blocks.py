@@ -195,7 +195,7 @@ def test_states_are_a_function_of_the_seed(how):
         for k, g in enumerate(grads):
             bits = [random_bits(g.size, seed, t, k, state) for state in (0, 1)]
             new_m = beta1 * m[k] + np.float32(1 - 0.9) * g
-            new_v = beta2 * v[k] + np.float32(1 - 0.999) * (g * g)
+            new_v = beta2 * v[k] + np.float32(1 - 0.999) * g * g
             states = [
                 encoded(new, sign, random) for new, sign, random in zip((new_m, new_v), (0, 1), bits, strict=True)
             ]

@@ -336,7 +336,7 @@ class LiteralAdam(Literal):
         self.beta1 = self.beta1 * self.beta_decay
         self.beta2 = self.beta2 * self.beta_decay
         self.m = self.beta1 * self.m + (1 - self.beta1) * g
-        self.v = self.beta2 * self.v + (1 - self.beta2) * (g * g)
+        self.v = self.beta2 * self.v + (1 - self.beta2) * g * g
         rate = self.alpha / np.sqrt(self.timestep) if self.alpha_decay else self.alpha
         rate = rate * np.sqrt(1 - self.beta2**self.timestep) / (1 - self.beta1**self.timestep)
         return theta - rate * self.m / (np.sqrt(self.v) + self.epsilon)
