@@ -120,7 +120,8 @@ class Ranks:
             raise ValueError("comm: is COMM_NULL: this rank is not in the communicator; make no optimizer on it")
         if not _is_up():
             raise RuntimeError("comm: MPI is not running; call MPI.Init() before, and MPI.Finalize() after")
-        ranks: Ranks = comm.Get_attr(_attribute()) or cls(comm, CAME)
+        found: Any = comm.Get_attr(_attribute())
+        ranks: Ranks = cls(comm, CAME) if found is None else found
         ranks.meet(comm)
         return ranks
 
