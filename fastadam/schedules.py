@@ -229,7 +229,7 @@ def step(t: int, lr: float, every: int, factor: float = 0.1) -> float:
     Notes
     -----
     Same as ``torch.optim.lr_scheduler.StepLR(step_size=every, gamma=factor)``, and as
-    ``optax.exponential_decay(lr, every, factor, staircase=True)``.
+    ``optax.exponential_decay(lr, every, factor, staircase=True)``. In optax a factor of 0 means no decay.
 
     Examples
     --------
@@ -318,8 +318,8 @@ def one_cycle(t: int, lr: float, steps: int, warmup: float = 0.3, div: float = 2
     Notes
     -----
     Same as ``torch.optim.lr_scheduler.OneCycleLR(max_lr=lr, total_steps=steps, …)``, but the momentum does not change,
-    and torch refuses steps after the last. ``optax.cosine_onecycle_schedule(steps, lr, …)`` rounds the peak to a whole
-    step, and is one step later at the peak and at the end. Source: Smith & Topin, arXiv:1708.07120.
+    and torch refuses steps after the last. ``optax.cosine_onecycle_schedule(n, lr, pct, div, final_div)`` is
+    ``one_cycle(lr, n + 1, (int(n * pct) + 1) / (n + 1), div, final_div)``. Source: Smith & Topin, arXiv:1708.07120.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .kernel.checks import counted, shown
+from .kernel.checks import counted, has_buffer, shown
 
 
 class HasParameters(Protocol):
@@ -26,6 +26,8 @@ Grads = np.ndarray | Iterable[Any] | Mapping[Any, Any]
 
 #: how a node holds its children: in a row, by key; or a single child: under a key, as an attribute, after its name
 SEQUENCE, MAPPING, ITEM, ATTRIBUTE, PAIR = range(5)
+#: an object with one of these is an array of some library, even if it can be iterated
+_OF_ARRAYS = ("__array__", "__array_interface__", "__dlpack__", "toarray")
 #: the most levels of a structure; a structure that contains itself has no end
 _DEEPEST = 50
 
@@ -315,9 +317,9 @@ def _all_keys(branches: Sequence[Branch]) -> list[str]:
 
 def _is_sequence(value: Any) -> bool:
     """Whether a value is a sequence of others. Arrays and models, of whatever library, are not."""
-    is_array = isinstance(value, np.ndarray) or any(hasattr(value, name) for name in ("__array__", "toarray"))
+    is_array = has_buffer(value) or any(hasattr(value, name) for name in _OF_ARRAYS)
     is_model = hasattr(value, "parameters")
-    is_other = isinstance(value, (Mapping, str, bytes, bytearray, memoryview, set, frozenset))
+    is_other = isinstance(value, (Mapping, str, set, frozenset))
     return isinstance(value, Iterable) and not (is_array or is_model or is_other)
 
 

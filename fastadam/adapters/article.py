@@ -111,8 +111,8 @@ def _gradient(grad: Any, p: np.ndarray) -> np.ndarray:
     """The gradient of `p`, in memory that it does not share with `p`."""
     if type(grad) is not np.ndarray or grad.dtype != p.dtype or grad.shape != p.shape:
         return _like(grad, p)
-    shares = grad is p or (grad.base is not None and np.may_share_memory(grad, p))
-    return grad.copy() if shares else grad
+    owns_all = grad.base is None and p.base is None and grad is not p
+    return grad if owns_all or not np.may_share_memory(grad, p) else grad.copy()
 
 
 def _like(value: Any, p: np.ndarray, name: str = "instance.grad") -> np.ndarray:

@@ -98,7 +98,8 @@ class Method:
         that converged. Otherwise it is the iterate with the lowest `fun` among those with finite `fun` and gradient,
         since these methods do not descend at every step. The notes below say what holds for averages. ``fun``, ``jac``
         and ``optimality`` (which is compared with `tol`) are those at ``x``. ``nit``, ``nfev`` and ``njev`` are the
-        numbers of steps and evaluations.
+        numbers of steps and evaluations. As in SciPy, ``jac`` is NaN where it was not computed: without `jac`, for
+        elements that the bounds fix. If they fix all elements, only `fun` is evaluated, once.
 
     Raises
     ------
@@ -238,7 +239,7 @@ def _descend(
         if not is_finite:
             status = NOT_FINITE
             break
-        if nit and tell(x, y, gradient, optimality, nit):
+        if nit and tell(x, y, objective.computed(gradient), optimality, nit):
             status = CALLED_OFF
             break
         if optimality <= tol and (end := objective.end(x, y, gradient, optimality))[-1] <= tol:
@@ -252,7 +253,8 @@ def _descend(
         _move_into(x, box)
     if status in (OUT_OF_STEPS, CALLED_OFF):
         best.take(*objective.end(best.x, best.fun, best.jac, best.optimality))
-    result = OptimizeResult(x=best.x, fun=best.fun, jac=best.jac, nit=nit, optimality=best.optimality)
+    jac = objective.computed(best.jac)
+    result = OptimizeResult(x=best.x, fun=best.fun, jac=jac, nit=nit, optimality=best.optimality)
     result.update(nfev=objective.nfev, njev=objective.njev, status=status, success=status == CONVERGED)
     result.message = _message(result, x, y, tol, falls, optimizer.lr)
     return result
@@ -289,6 +291,7 @@ class _Objective:
         self.rel_step = _rel_step(rel_step, n)
         self.low, self.high = (np.full(n, -np.inf), np.full(n, np.inf)) if box is None else box
         self.free = self.low < self.high
+        self.is_fixed = not self.free.any()
         self.average: Vector | None = None  # the optimizer's average, if it keeps one
         self.keeps_jac = False  # whether a gradient must outlive the next call
 
@@ -301,6 +304,8 @@ class _Objective:
         fun = self._value(x) if math.isfinite(self._largest(x)) else math.nan
         if not math.isfinite(fun):
             return fun, np.full(x.shape, np.nan), math.nan
+        if self.is_fixed:
+            return fun, np.full(x.shape, np.nan), 0.0
         jac = self._differences(x, fun) if self.jac is None else self._gradient(x)
         projected = jac if self.box is None else np.clip(jac, x - self.box[1], x - self.box[0])
         return fun, jac, self._largest(projected)
@@ -313,6 +318,10 @@ class _Objective:
             if math.isfinite(found[-1]):
                 return found
         return x, fun, jac, optimality
+
+    def computed(self, jac: Vector) -> Vector:
+        """The gradient as SciPy reports it: with NaN where no difference was computed."""
+        return np.where(self.free, jac, np.nan) if self.jac is None else jac
 
     def _largest(self, array: Vector) -> float:
         """The largest absolute value, or NaN if there is a NaN. 0 for no elements."""
@@ -343,7 +352,7 @@ class _Objective:
 
     def tells_nothing(self, gradient: Vector) -> bool:
         """Whether these are the first differences, and all are 0 though x is free to move."""
-        return self.jac is None and self.njev == 1 and not gradient.any() and bool(self.free.any())
+        return self.jac is None and self.njev == 1 and not gradient.any()
 
     def _differences(self, x: Vector, fun: float) -> Vector:
         """Forward differences. They are zero for elements that the bounds fix, where a difference has no room."""
@@ -355,10 +364,9 @@ class _Objective:
             whole[free] = part
             return self._value(whole)
 
-        if free.any():
-            sizes = self.rel_step * np.maximum(1.0, np.abs(x))  # as SciPy documents it for `minimize`
-            steps, bounds = np.where(x < 0, -sizes, sizes)[free], (self.low[free], self.high[free])
-            gradient[free] = approx_derivative(value, x[free], method="2-point", abs_step=steps, f0=fun, bounds=bounds)
+        sizes = self.rel_step * np.maximum(1.0, np.abs(x))  # as SciPy documents it for `minimize`
+        steps, bounds = np.where(x < 0, -sizes, sizes)[free], (self.low[free], self.high[free])
+        gradient[free] = approx_derivative(value, x[free], method="2-point", abs_step=steps, f0=fun, bounds=bounds)
         return gradient
 
 
@@ -456,6 +464,8 @@ def _teller(callback: Any) -> Callable[..., bool]:
 
 def _message(result: OptimizeResult, x: Vector, y: float, tol: float, falls: int, lr: Any) -> str:
     """The message: why the run stopped at x, where `fun` is y, and what that means for the result and the rate."""
+    if result.status == CONVERGED and not result.njev:
+        return "All independent variables were fixed by bounds."  # SciPy's words
     if result.status == CONVERGED:
         return f"Converged: no element of the projected gradient is larger than tol = {tol:g}."
     if result.status == OUT_OF_STEPS:

@@ -28,8 +28,9 @@ _OF_LIBRARY = {
     "model.set_weights(…)",
     "mlx": "; step a copy, numpy.array(x), and convert it back with mlx.core.array(…)",
     "cupy": "; it is in the memory of a GPU: step a copy, cupy.asnumpy(x), and write it back with x.set(…)",
-    "pandas": "; step the array from .to_numpy(copy=True)",
-    "polars": "; step the array from .to_numpy(writable=True)",
+    "pandas": "; step the array from .to_numpy(copy=True), and write it back with x[:] = …",
+    "polars": "; step the array from .to_numpy(writable=True), and make a new Series of it",
+    "xarray": "; pass its .values, which are its memory",
     "sklearn": "; train scikit-learn's MLPs within fastadam.adapters.sklearn.accelerated()",
     "fastadam": "; pass its .params",
     "thinc": "; train thinc's models with an optimizer of fastadam.adapters.thinc",
@@ -42,8 +43,12 @@ _OF_KIND: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "; put numbers into an array: numpy.array([1.0])",
     ),
     (lambda x: hasattr(x, "toarray"), "; pass .toarray()"),
-    (lambda x: isinstance(x, memoryview), "; pass numpy.asarray(…), which shares its memory"),
     (lambda x: hasattr(x, "__array__"), "; step a copy, numpy.array(x), and write it back"),
+    (
+        lambda x: hasattr(x, "__array_interface__") or (has_buffer(x) and not isinstance(x, bytes)),
+        "; pass numpy.asarray(…) or, if it holds bytes, numpy.frombuffer(…, dtype), which share its memory",
+    ),
+    (lambda x: hasattr(x, "__dlpack__"), "; step a copy, numpy.array(numpy.from_dlpack(x)), and write it back"),
     (lambda x: hasattr(x, "parameters"), "; an object needs arrays as .parameters and their gradients as .grad"),
 )
 
@@ -66,6 +71,15 @@ def came(value: Any) -> str:
     if isinstance(axes, int) and axes > 0:
         return f"an array of shape {tuple(value.shape)}"
     return f"{shown(value, 100)} of type {type(value).__name__}"
+
+
+def has_buffer(value: Any) -> bool:
+    """Whether a value gives access to its memory: bytes, array.array, an array of ctypes, mmap."""
+    try:
+        memoryview(value).release()
+    except (TypeError, ValueError, BufferError):
+        return False
+    return True
 
 
 def scalar(value: Any) -> Any:

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from functools import cache, partial
 from types import TracebackType
 from typing import Any
@@ -22,10 +22,12 @@ import numpy as np
 from mpi4py import MPI
 
 from ..kernel import threads
+from .roll import CAME, LEFT, Roll, limit
 
 #: the name of the act with which a rank leaves when its program ends
 _LEAVE = "leave"
-#: how many seconds a rank with an error that all have waits for the others to end, before it aborts the job
+#: how many seconds a rank waits for the others to end: with an error that all have, before it aborts the job; without
+#: an optimizer, before it leaves the waiting to MPI
 _PATIENCE = 5.0
 #: how many seconds mpiexec gets to show the output of the ranks, before one fails and mpiexec ends the job
 _LAST_WORDS = 0.3
@@ -34,13 +36,14 @@ _LAST_WORDS = 0.3
 Items = dict[str, Any] | Callable[[], dict[str, Any]]
 
 _yield = getattr(os, "sched_yield", lambda: None)
+_sleep = partial(time.sleep, 0.01)  # where others may need the processor for long
 
 
 class Disagreement(RuntimeError):
     """The ranks were not about to do the same, or one of them refused. Nothing has changed on any rank."""
 
 
-def wait(request: MPI.Request, patience: float = math.inf, rest: Callable[[], object] = _yield) -> None:
+def wait(request: "MPI.Request | Roll", patience: float = math.inf, rest: Callable[[], object] = _yield) -> None:
     """Wait until the request is done, at most `patience` seconds. Ranks that share this processor get their turn."""
     end = MPI.Wtime() + patience
     while not request.Test():
@@ -79,16 +82,32 @@ class Act:
 
 
 class Ranks:
-    """The ranks of a duplicate of a communicator."""
+    """The ranks of a duplicate of a communicator, which is there after `meet`."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
-        self.comm = comm.Dup()
-        self.rank, self.size = self.comm.rank, self.comm.size
+    def __init__(self, comm: MPI.Comm, word: int) -> None:
+        self.rank, self.size = comm.rank, comm.size
         self.n_made = 0  # the number of optimizers on this communicator
-        self.n_threads = self._n_threads()
+        self.roll = Roll(comm, word)
         self._ended = ""  # the reason why there are no more agreements
         self._inside = threading.Lock()
         self._process = os.getpid()
+        comm.Set_attr(_attribute(), self)
+
+    def meet(self, comm: MPI.Comm) -> None:
+        """Wait for the first optimizer of all ranks. It is an error if one has left without, and the end of the job if
+        one does not come in time."""
+        if self in _all:
+            return
+        seconds = limit()
+        try:
+            wait(self.roll, seconds, _sleep)
+        except TimeoutError:
+            missing = _named(self.roll.those(0))
+            _abort(f"waited {seconds} s for {missing} to make the first optimizer (see FASTADAM_MPI_TIMEOUT)")
+        if gone := self.roll.those(LEFT):
+            raise Disagreement(f"Sharded: {_named(gone)} left the job before; nothing has changed")
+        self.comm = comm.Dup()
+        self.n_threads = self._n_threads()
         _all.append(self)
 
     @classmethod
@@ -101,11 +120,9 @@ class Ranks:
             raise ValueError("comm: is COMM_NULL: this rank is not in the communicator; make no optimizer on it")
         if not _is_up():
             raise RuntimeError("comm: MPI is not running; call MPI.Init() before, and MPI.Finalize() after")
-        key = _attribute()
-        found: Any = comm.Get_attr(key)
-        ranks: Ranks = cls(comm) if found is None else found
-        if found is None:
-            comm.Set_attr(key, ranks)
+        found: Any = comm.Get_attr(_attribute())
+        ranks: Ranks = cls(comm, CAME) if found is None else found
+        ranks.meet(comm)
         return ranks
 
     def free(self) -> None:
@@ -156,7 +173,7 @@ class Ranks:
             raise Disagreement(f"{what}: {self._ended}") from error
         if self.size == 1 and (weight or error is not None):
             return [weight]
-        rest = partial(time.sleep, 0.01) if what == _LEAVE else _yield  # a finished rank leaves the processor to others
+        rest = _sleep if what == _LEAVE else _yield
         compared = repr((what, items)).encode() if values is None else marshal.dumps((what, values), 2)
         act = [_code(compared), float(error is not None)]
         rows: list[list[float]] = self.all_gather([*act, weight], patience, rest).tolist()
@@ -259,6 +276,9 @@ _all: list[Ranks] = []
 def _leave_all() -> None:
     for ranks in reversed(_all):
         ranks.leave()
+    if os.getpid() == _process and _is_up() and MPI.COMM_WORLD.Get_attr(_attribute()) is None:
+        with suppress(TimeoutError):
+            wait(Ranks(MPI.COMM_WORLD, LEFT).roll.request, _PATIENCE, _sleep)
 
 
 def _before_finalize(*_: object) -> None:
@@ -269,9 +289,8 @@ def _before_finalize(*_: object) -> None:
 
 @cache
 def _attribute() -> int:
-    """The key under which a communicator keeps its Ranks. The first call also arranges that ranks leave before MPI
-    ends: at the end of the program, or in ``MPI.Finalize()``, which first deletes the attributes of COMM_SELF."""
-    atexit.register(_leave_all)
+    """The key under which a communicator keeps its Ranks. The first call also arranges that ranks leave in
+    ``MPI.Finalize()``, which first deletes the attributes of COMM_SELF."""
     MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=_before_finalize), None)
     key: int = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, ranks: ranks.free())
     return key
@@ -279,6 +298,11 @@ def _attribute() -> int:
 
 def _is_up() -> bool:
     return MPI.Is_initialized() and not MPI.Is_finalized()
+
+
+atexit.register(_leave_all)  # before MPI ends with the program
+if _is_up():
+    _attribute()
 
 
 def _code(compared: bytes) -> float:

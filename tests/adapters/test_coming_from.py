@@ -126,6 +126,55 @@ def test_both_columns_give_the_same(there, library, ours, step):
     np.testing.assert_allclose(here(ours, step, **modules), expected, rtol=0, atol=STEPS * rounding)
 
 
+#: what the tables of defaults and of formulas say, with other arguments than the rows
+OTHERS = [
+    ("optax.sgd(0.1, momentum=0.5)", "fastadam.SGD(p, lr=0.1, momentum=0.5)"),
+    ("optax.sgd(0.1, momentum=0.5, nesterov=True)", "fastadam.SGD(p, lr=0.1, momentum=0.5, nesterov=True)"),
+    ("optax.nadam(0.01, b1=0.8)", "fastadam.NAdam(p, lr=0.01, betas=(0.8, 0.999), momentum_decay=1e6)"),
+    (
+        "optax.adagrad(0.1, initial_accumulator_value=0.5, eps=1e-3)",
+        "fastadam.Adagrad(p, lr=0.1, initial_accumulator_value=0.5 + 1e-3, eps=0)",
+    ),
+    (
+        "optax.rmsprop(0.1, decay=0.5, eps=1e-3, momentum=0.5, centered=True)",
+        "fastadam.RMSprop(p, lr=0.1, alpha=0.5, eps=1e-3, eps_in_sqrt=True, momentum=0.5, centered=True)",
+    ),
+    ("optax.rmsprop(0.1, decay=0.5, eps=1e-3, eps_in_sqrt=False)", "fastadam.RMSprop(p, lr=0.1, alpha=0.5, eps=1e-3)"),
+    ("optax.adadelta(0.5, rho=0.5, eps=1e-3)", "fastadam.Adadelta(p, lr=0.5, rho=0.5, eps=1e-3)"),
+    (
+        "optax.lion(0.1, b1=0.5, b2=0.6, weight_decay=0.1)",
+        "fastadam.Lion(p, lr=0.1, betas=(0.5, 0.6), weight_decay=0.1)",
+    ),
+    ("optax.adamax(0.1, b1=0.5, b2=0.6, eps=1e-3)", "fastadam.Adamax(p, lr=0.1, betas=(0.5, 0.6), eps=1e-3)"),
+    ("optax.adamw(0.1, weight_decay=0.3)", "fastadam.AdamW(p, lr=0.1, weight_decay=0.3)"),
+    (
+        "optax.contrib.ademamix(0.1, b1=0.5, b2=0.6, b3=0.7, alpha=2.0)",
+        "fastadam.AdEMAMix(p, lr=0.1, betas=(0.5, 0.6, 0.7), alpha=2.0)",
+    ),
+    ("optax.contrib.adopt(0.1, b1=0.5, b2=0.6)", "fastadam.ADOPT(p, lr=0.1, betas=(0.5, 0.6))"),
+    (
+        "keras.optimizers.Adagrad(0.1, initial_accumulator_value=0.5, epsilon=1e-3)",
+        "fastadam.Adagrad(p, lr=0.1, initial_accumulator_value=0.5 + 1e-3, eps=0)",
+    ),
+    (
+        "keras.optimizers.Nadam(0.01, beta_1=0.8)",
+        "fastadam.NAdam(p, lr=0.01, betas=(0.8, 0.999), eps=1e-7, momentum_decay=1)",
+    ),
+    ("keras.optimizers.Lion(0.1, beta_1=0.5, beta_2=0.6)", "fastadam.Lion(p, lr=0.1, betas=(0.5, 0.6))"),
+    ("keras.optimizers.Adadelta(0.5, rho=0.5, epsilon=1e-3)", "fastadam.Adadelta(p, lr=0.5, rho=0.5, eps=1e-3)"),
+    (
+        "keras.optimizers.RMSprop(0.1, rho=0.5, epsilon=1e-3, momentum=0.5, centered=True)",
+        "fastadam.RMSprop(p, lr=0.1, alpha=0.5, eps=1e-3, eps_in_sqrt=True, momentum=0.5, centered=True)",
+    ),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("there", "ours"), OTHERS)
+def test_other_arguments_give_the_same(there, ours):
+    np.testing.assert_allclose(here(ours, ""), THERE[there.partition(".")[0]](there), rtol=0, atol=1e-14)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("there", "ours"),

@@ -729,10 +729,56 @@ def test_the_projected_gradient_is_no_longer_than_the_way_to_the_bound():
         assert result.success == (left == 0)
 
 
-def test_an_array_of_fixed_elements_has_converged():
-    result = minimize(bowl, np.zeros(3), method=adam, bounds=[(1, 1)] * 3)
-    assert (result.success, result.nit, result.nfev) == (True, 0, 1)
-    np.testing.assert_array_equal(result.x, 1)
+@pytest.mark.parametrize("jac", [slope, True, None], ids=["gradient", "both", "differences"])
+@pytest.mark.parametrize("method", [adam, adapter.asgd])
+def test_fixed_elements_alone_as_in_scipy(method, jac):
+    options = {} if method is adam else {"lr": 0.1}
+    fun = both if jac is True else bowl
+    mine, scipys = (
+        minimize(fun, np.zeros(3), jac=jac, method=each, bounds=[(1, 1)] * 3, options=more)
+        for each, more in ((method, options), ("L-BFGS-B", None))
+    )
+    for name in ("success", "message", "nfev", "njev", "fun"):
+        assert mine[name] == scipys[name]
+    np.testing.assert_array_equal(mine.x, scipys.x)
+    assert np.isnan(mine.jac).all()
+    assert (mine.status, mine.nit, mine.optimality) == (0, 0, 0)
+    assert minimize(lambda x: np.nan, [0.0], jac=jac and slope, method=method, bounds=[(1, 1)]).status == 3
+
+
+@pytest.mark.parametrize("fixed", [[0], [1], [2], [0, 1], [0, 2], [1, 2], []])
+@pytest.mark.parametrize("maxiter", [None, 3])
+def test_gradient_of_a_fixed_element_as_in_scipy(fixed, maxiter):
+    """Where no difference was taken there is NaN: in the result and in what a callback gets."""
+    bounds = [(0.25, 0.25) if k in fixed else (-2, 2) for k in range(3)]
+    options, told = {"lr": 0.05, "maxiter": maxiter}, []
+
+    def callback(intermediate_result):
+        told.append(intermediate_result.jac)
+
+    mine = minimize(bowl, np.ones(3), method=adam, bounds=bounds, options=options, callback=callback, tol=1e-4)
+    scipys = minimize(bowl, np.ones(3), method="L-BFGS-B", bounds=bounds)
+    assert mine.success is (maxiter is None)
+    assert np.flatnonzero(np.isnan(mine.jac)).tolist() == fixed
+    np.testing.assert_array_equal(np.isnan(mine.jac), np.isnan(scipys.jac))
+    assert told
+    assert (np.isnan(told) == np.isnan(mine.jac)).all()
+    assert np.isfinite([mine.fun, mine.optimality]).all()
+    assert mine.nfev == (4 - len(fixed)) * (mine.nit + 1)
+    given = minimize(bowl, np.ones(3), jac=slope, method=adam, bounds=bounds, options=options, tol=1e-4)
+    np.testing.assert_array_equal(given.jac, slope(given.x))
+
+
+def test_a_last_point_that_is_not_finite_tells_what_it_knows():
+    seen = []
+
+    def fun(x):
+        seen.append(x)
+        return np.inf if len(seen) > 3 else bowl(x)
+
+    result = minimize(fun, np.ones(3), method=adam, bounds=[(1, 1), (-2, 2), (-2, 2)])
+    assert result.status == 3
+    assert np.isnan(result.jac).tolist() == [True, False, False]
 
 
 # ---------------------------------------------------------------- errors

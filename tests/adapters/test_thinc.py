@@ -641,18 +641,46 @@ def test_a_linear_layer_with_new_outputs():
     assert optimizer.nr_update == {(layer.id, "W"): 2, (layer.id, "b"): 2}
 
 
-@pytest.mark.parametrize("layout", [lambda g: g, lambda g: np.repeat(g, 2)[::2]], ids=["contiguous", "strided"])
-def test_a_gradient_in_another_shape_of_the_same_size(layout):
+OTHER_SHAPES = {
+    "flat": lambda g: g,
+    "strided": lambda g: np.repeat(g, 2)[::2],
+    "backwards": lambda g: g[::-1].copy()[::-1],
+    "a view": lambda g: np.concatenate([g, g])[12:].reshape(2, 6),
+    "Fortran order": lambda g: np.asfortranarray(g.reshape(2, 6)),
+    "transposed": lambda g: np.ascontiguousarray(g.reshape(3, 4).T).T,
+    "one axis more": lambda g: g.reshape(4, 3, 1),
+    "float64": lambda g: g.astype(float),
+}
+
+
+@pytest.mark.parametrize("L2_is_weight_decay", [True, False])
+@pytest.mark.parametrize("shape", OTHER_SHAPES)
+def test_a_gradient_in_another_shape_of_the_same_size(shape, L2_is_weight_decay):
     """thinc steps both flat."""
-    optimizer, given, expected = adapter.Adam(0.1), np.ones((4, 3), "f4"), np.ones((4, 3), "f4")
+    options = {"L2": 0.1, "grad_clip": 0.5, "L2_is_weight_decay": L2_is_weight_decay}
+    given, own = np.ones((4, 3), "f4"), np.ones((4, 3), "f4")
+    optimizer, thincs = adapter.Adam(0.1, **options), thinc.api.Adam(0.1, **options)
     g = np.linspace(-1, 1, 12, dtype="f4")
-    for _ in range(2):
-        w, zeros = optimizer(KEY, given, layout(g.copy()))
-        optimizer((2, "W"), expected, g.reshape(4, 3).copy())
+    own_shape = 12 if shape == "flat" and L2_is_weight_decay else (4, 3)  # else thinc cannot add the weights
+    for t in range(3):
+        laid = OTHER_SHAPES[shape](g.copy() + t)
+        w, zeros = optimizer(KEY, given, laid)
+        thincs(KEY, own, laid_out := (g + t).reshape(own_shape))
         assert w is given
-        assert zeros.shape == (12,)
+        assert zeros.shape == laid.shape
         assert not zeros.any()
-    np.testing.assert_array_equal(given, expected)
+        assert not laid_out.any()
+    np.testing.assert_allclose(given, own, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(11,), (13,), (4, 4), (3,), (4,), (1,), (4, 3, 2), (2, 5)])
+def test_a_gradient_of_another_size_is_refused(shape):
+    optimizer, w, g = adapter.Adam(0.1), np.ones((4, 3), "f4"), np.ones(shape, "f4")
+    with pytest.raises(ValueError, match=r"gradient of .*expected shape \(4, 3\) like the parameter, got \("):
+        optimizer(KEY, w, g)
+    assert (w == 1).all()
+    assert (g == 1).all()
+    assert not optimizer.mom1
 
 
 # ---------------------------------------------------------------- errors
@@ -738,6 +766,7 @@ LATER = {
     "clip": ({"grad_clip": [1.0, float("inf")]}, {}, "grad_clip: expected a number >= 0 and finite"),
     "scale": ({}, {"lr_scale": -1.0}, "lr_scale: expected a number >= 0"),
     "beta2": ({"beta2": [0.9, 0.0]}, {}, "beta2: 0 makes thinc's Adam a plain SGD.*use SGD, fastadam.SGD.v1"),
+    "decay of all": ({"L2": [0.1, 10.0], "learn_rate": 0.1}, {}, r"L2: expected learn_rate \* L2 below 1, got 1.0"),
     "decay": ({"L2": [0.1, 20.0], "learn_rate": 0.1}, {}, r"L2: expected learn_rate \* L2 below 1, got 2.0"),
 }
 
@@ -806,11 +835,13 @@ WRONG_AVERAGES = {
 }
 
 
+@pytest.mark.parametrize("n_steps", [1, 2])  # at the second the average is checked
 @pytest.mark.parametrize("case", WRONG_AVERAGES)
-def test_averages_that_cannot_be_written(case):
+def test_averages_that_cannot_be_written(case, n_steps):
     make, kind, message = WRONG_AVERAGES[case]
     optimizer, w = adapter.Adam(0.1), np.ones(3, "float32")
-    optimizer(KEY, w, np.ones(3, "float32"))
+    for _ in range(n_steps):
+        optimizer(KEY, w, np.ones(3, "float32"))
     before = copy.deepcopy([w, optimizer.mom1, optimizer.mom2, dict(optimizer.nr_update)])
     optimizer.averages[KEY] = make(optimizer.averages[KEY])
     with pytest.raises(kind, match=message):

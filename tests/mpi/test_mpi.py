@@ -202,6 +202,53 @@ def test_rank_that_leaves_is_named(scene, tmp_path):
     assert sorted(result["failure"] for result in results(tmp_path)) == ["rank 0 was told", "rank 2 was told"]
 
 
+@pytest.mark.parametrize("way", ["ended", "sys_exit", "finalize"])
+def test_rank_that_leaves_before_the_optimizer_is_named(way, tmp_path):
+    mpiexec(3, tmp_path, f"{way}_before_the_optimizer")
+    assert sorted(result["failure"] for result in results(tmp_path)) == ["rank 0 was told", "rank 2 was told"]
+
+
+def test_process_that_ends_before_the_optimizer_ends_the_job(tmp_path):
+    assert mpiexec(3, tmp_path, "end_of_the_process_before_the_optimizer").returncode != 0
+    assert not results(tmp_path)
+
+
+@pytest.mark.parametrize("scene", ["late_for_the_optimizer", "ended_before_the_optimizer_of_a_part"])
+def test_rank_that_does_not_come_to_the_optimizer_ends_the_job(scene, tmp_path):
+    job = mpiexec(3, tmp_path, scene, FASTADAM_MPI_TIMEOUT="2")
+    assert job.returncode != 0
+    assert "of 3 waited 2 s for rank 1 to make the first optimizer (see FASTADAM_MPI_TIMEOUT); the job" in job.stderr
+
+
+def test_rank_without_an_optimizer_ends_as_it_may(tmp_path):
+    job = mpiexec(3, tmp_path, "part_without_an_optimizer")
+    assert (job.returncode, job.stderr) == (0, "")
+
+
+UNSEEN = """
+from mpi4py import MPI
+if MPI.COMM_WORLD.rank:
+    import numpy as np, fastadam.mpi
+    part = MPI.COMM_WORLD if MAKES else MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Excl([0]))
+    fastadam.mpi.Sharded(fastadam.Adam, np.ones(9), part)
+"""
+
+
+def test_rank_that_does_not_import():
+    """It is waited for in vain, if it is to make an optimizer; else its job ends well, if a moment later."""
+    job = start(3, "-c", f"MAKES = True\n{UNSEEN}", FASTADAM_MPI_TIMEOUT="2")
+    assert job.returncode != 0
+    assert "waited 2 s for rank 0" in job.stderr
+    job = start(3, "-c", f"MAKES = False\n{UNSEEN}")
+    assert job.returncode == 0, job.stderr
+
+
+def test_time_limit_that_is_no_number():
+    job = start(2, "-c", f"MAKES = True\n{UNSEEN}", FASTADAM_MPI_TIMEOUT="2s")
+    assert job.returncode != 0
+    assert "TypeError: FASTADAM_MPI_TIMEOUT: expected a whole number >= 1, got '2s' of type str" in job.stderr
+
+
 BEFORE_AND_AFTER = """
 import mpi4py
 mpi4py.rc.initialize = False

@@ -1,7 +1,10 @@
 """Names: suggestions for unknown names, attributes of subclasses, submodules that are loaded on first access."""
 
+import array
 import copy
+import ctypes
 import pickle
+import re
 import subprocess
 import sys
 from typing import ClassVar
@@ -218,6 +221,12 @@ ADVICE = [
     (of_library("mine", __array__=None), "step a copy, numpy.array(x)"),
     (of_library("mine", parameters=None), "arrays as .parameters and their gradients as .grad"),
     (memoryview(b"1"), "numpy.asarray("),
+    (bytearray(8), "numpy.frombuffer("),
+    (array.array("d", [1.0]), "numpy.asarray("),
+    ((ctypes.c_double * 3)(), "numpy.asarray("),
+    (of_library("mine", __array_interface__=None), "numpy.asarray("),
+    (of_library("mine", __dlpack__=None), "numpy.from_dlpack(x)"),
+    (of_library("xarray.core.dataarray", __array__=None), "its .values"),
     (3.0, "put numbers into an array"),
     ([1.0], "put numbers into an array"),
 ]
@@ -228,6 +237,40 @@ def test_advice_knows_the_type(value, text):
     assert text in checks.advice(value)
     with pytest.raises(TypeError, match=r"^params: expected a numpy array, got \w+; "):
         checks.array("params", value)
+
+
+ITERABLE = {"__iter__": lambda self: iter([1.0]), "__len__": lambda self: 1, "__getitem__": lambda self, k: [1.0][k]}
+OF_ARRAYS = ("__array__", "__array_interface__", "__dlpack__")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        array.array("d", [1.0, 2.0]),
+        (ctypes.c_double * 2)(1.0, 2.0),
+        memoryview(np.ones(2)),
+        *(of_library("mine", **{name: None}, **ITERABLE) for name in OF_ARRAYS),
+        of_library("pandas.core.series", __array__=None, **ITERABLE),
+        of_library("polars.series.series", __array__=None, **ITERABLE),
+    ],
+    ids=lambda value: f"{type(value).__module__}.{type(value).__name__}",
+)
+def test_an_array_of_another_kind_is_named_itself_not_its_numbers(value):
+    kind = re.escape(type(value).__name__)
+    for params, place in ((value, "params"), ([value], r"params\[0\]"), ({"W": value}, r"params\['W'\]")):
+        with pytest.raises(TypeError, match=rf"^{place}: expected a numpy array, got {kind}; (step|pass) "):
+            fastadam.Adam(params)
+    with pytest.raises(TypeError, match=rf"^grads: expected a sequence like params, got {kind}$"):
+        fastadam.Adam([np.ones(2), np.ones(2)]).step(value)
+
+
+def test_the_way_out_shares_memory_where_it_says_so():
+    for held in (array.array("d", [1.0, 2.0]), (ctypes.c_double * 2)(1.0, 2.0), memoryview(np.ones(2))):
+        fastadam.SGD(np.asarray(held), lr=1.0).step(np.array(held))
+        assert list(held) == [0.0, 0.0]
+    held = bytearray(np.ones(2))
+    fastadam.SGD(np.frombuffer(held, "d"), lr=1.0).step(np.ones(2))
+    assert held == bytes(16)
 
 
 @pytest.mark.parametrize("value", [None, "text", b"bytes", len, lambda x: x, object(), {1}])

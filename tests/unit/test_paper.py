@@ -526,12 +526,23 @@ def test_a_number_may_be_reset_to_the_object_that_it_was() -> None:
     assert bowl.parameters == pytest.approx(2.5, rel=4 * EPS)
 
 
-@pytest.mark.parametrize(
-    "gradient", [lambda p: p, lambda p: p[:], lambda p: p[::-1]], ids=["itself", "view", "flipped"]
-)
-def test_gradient_may_be_the_parameters_own_memory(gradient: Any) -> None:
-    bowl, apart = Bowl(np.array([3.0, -4.0])), Bowl(np.array([3.0, -4.0]))
-    bowl.grad, apart.grad = gradient(bowl.parameters), gradient(apart.parameters).copy()
+SHARED = {  # the parameters and their gradient in the memory of an array
+    "itself": lambda x: (x, x),
+    "view": lambda x: (x, x[:]),
+    "flipped": lambda x: (x, x[::-1]),
+    "two views": lambda x: (x[:], x[::-1]),
+    "shifted": lambda x: (x[1:], x[:-1]),
+    "parameters that are a view of the gradient": lambda x: (x[::-1], x),
+    "a buffer": lambda x: (np.frombuffer(x.data), np.frombuffer(x.data)[::-1]),
+}
+
+
+@pytest.mark.parametrize("shared", SHARED)
+def test_gradient_may_be_the_parameters_own_memory(shared: str) -> None:
+    bowl, apart = Bowl(np.zeros(3)), Bowl(np.zeros(3))
+    for each in (bowl, apart):
+        each.parameters, each.grad = SHARED[shared](np.array([3.0, -4.0, 5.0]))
+    apart.grad = apart.grad.copy()
     for each in (bowl, apart):
         article.Adam(each, alpha=0.5).step()
     assert np.array_equal(bowl.parameters, apart.parameters)
@@ -546,6 +557,15 @@ def test_initialize_paras_forgets() -> None:
     assert (optimizer.timestep, optimizer.m, optimizer.v) == (0, 0.0, 0.0)
     optimizer.step()
     assert np.array_equal(optimizer.m, (1 - 0.9) * bowl.grad)
+
+
+def test_a_shallow_copy_has_states_of_its_own() -> None:
+    bowl = Bowl(np.array([3.0, -4.0]))
+    bowl.grad = np.array([1.0, 2.0])
+    optimizer = article.Adam(bowl, alpha=0.5)
+    optimizer.step()
+    copy.copy(optimizer).step()
+    assert np.array_equal(optimizer.m, (1 - 0.9) * bowl.grad)  # that of its one step
 
 
 def test_article_optimizer_can_be_copied() -> None:

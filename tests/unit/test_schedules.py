@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import pickle
+import re
 from itertools import groupby
 from math import inf, nan, pi, prod
 
@@ -319,6 +320,46 @@ def test_one_cycle_without_warm_up_is_torchs():
     np.testing.assert_allclose(rates(ours("one_cycle", **numbers), 50), torch_rates("one_cycle", **numbers))
 
 
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed; CI installs it")
+def test_one_cycle_is_torchs_wherever_the_peak_is():
+    rng = np.random.default_rng(0)
+    for steps in [*range(2, 12), *rng.integers(12, 200, 20).tolist()]:
+        for share in (*rng.uniform(0, 1, 5).tolist(), 1e-9, 1 - 1e-9):
+            numbers = random_numbers(steps) | {"warmup": share, "steps": steps}
+            if abs(share * steps - 1) > 1e-6:  # torch divides by zero
+                expected = torch_rates("one_cycle", **numbers)
+                np.testing.assert_allclose(rates(ours("one_cycle", **numbers), steps), expected)
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed; CI installs it")
+@each_seed
+def test_other_arguments_as_torchs(seed):
+    """Down instead of up, parts one after another to the end, restarts."""
+    lr, other, steps, factor, every, *_ = random_numbers(seed).values()
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+
+    def sequence():
+        line = lr_scheduler.LinearLR(optimizer, other, total_iters=every)
+        parts = [line, lr_scheduler.ExponentialLR(optimizer, factor), lr_scheduler.StepLR(optimizer, 10, other)]
+        return lr_scheduler.SequentialLR(optimizer, parts, [every, every + 50])
+
+    parts = [warmup(lr, every, start=other * lr), exponential(lr, factor), step(lr, 10, other)]
+    waves = join([cosine(lr, every, other * lr)] * (N // every + 1), [every * k for k in range(1, N // every + 1)])
+    for mine, make in [
+        (linear(lr, other * lr, steps), lambda: lr_scheduler.LinearLR(optimizer, 1.0, other, steps)),
+        (join(parts, [every, every + 50]), sequence),
+        (waves, lambda: lr_scheduler.CosineAnnealingWarmRestarts(optimizer, every, eta_min=other * lr)),
+    ]:
+        optimizer.param_groups[0].update(lr=lr)
+        optimizer.param_groups[0].pop("initial_lr", None)
+        scheduler, given = make(), []
+        for _ in range(N):
+            given.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        np.testing.assert_allclose(rates(mine), given, rtol=1e-9, atol=1e-12 * lr)
+
+
 # ---------------------------------------------------------------- optax
 
 
@@ -368,6 +409,47 @@ def test_rates_are_optaxs(name, case):
     with jax.enable_x64(True):
         expected = jax.vmap(optax_schedule(name, **numbers))(np.arange(float(N)))
         np.testing.assert_allclose(rates(rate), np.broadcast_to(expected, N), rtol=1e-9, atol=1e-12 * numbers["lr"])
+
+
+@pytest.mark.skipif(not HAS_OPTAX, reason="optax is not installed; CI installs it")
+def test_the_pages_way_to_optaxs_one_cycle():
+    """With the values that optax's own test has, at a peak anywhere, and after the end."""
+    theirs, way = re.search(r"`optax\.(cosine_onecycle\w+\(.*?\))`:\s+`(.*?)`", PAGE.read_text()).groups()
+    assert f"``{way}``" in one_cycle.__doc__
+    rng = np.random.default_rng(0)
+    drawn_cases = [(int(rng.integers(1, 100)), *rng.uniform((0, 1, 1), (1, 50, 1e4)).tolist()) for _ in range(8)]
+    for n, pct, div, final_div in [(5, 0.4, 10.0, 100.0), (5, 0.1, 10.0, 100.0), (1, 0.5, 25.0, 1e4), *drawn_cases]:
+        scope = {"n": n, "lr": 1000.0, "pct": pct, "div": div, "final_div": final_div}
+        found = rates(eval(way, vars(schedules) | scope), n + 3)
+        with jax.enable_x64(True):
+            expected = jax.vmap(eval(theirs, vars(optax) | scope))(np.arange(n + 3.0))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        if (n, pct) == (5, 0.4):
+            np.testing.assert_allclose(found, [100, 550, 1000, 750.25, 250.75, 1, 1, 1], rtol=1e-9)
+
+
+@pytest.mark.skipif(not HAS_OPTAX, reason="optax is not installed; CI installs it")
+@each_seed
+def test_other_arguments_as_optaxs(seed):
+    """Down instead of up, to another end than 0, stairs by the function that the page names, restarts."""
+    lr, other, steps, factor, every, power, *_ = random_numbers(seed).values()
+    ends = [steps, steps + every]
+    restarts = [{"init_value": 0.0, "peak_value": lr, "warmup_steps": every, "decay_steps": n} for n in ends]
+    sgdr = join([warmup(lr, every), cosine(lr, steps - every)] * 2, [every, steps, steps + every])
+    pairs = [
+        (linear(lr, other * lr, steps), optax.linear_schedule(lr, other * lr, steps)),
+        (polynomial(lr, steps, power, other * lr), optax.polynomial_schedule(lr, other * lr, power, steps)),
+        (step(lr, every, factor), optax.exponential_decay(lr, every, factor, staircase=True)),
+        (step(lr, every, 1.0), optax.exponential_decay(lr, every, 0.0, staircase=True)),
+        (exponential(lr, 1.0), optax.exponential_decay(lr, 1, 0.0)),
+    ]
+    if every < steps:
+        restarts[1]["decay_steps"] = steps
+        pairs.append((sgdr, optax.sgdr_schedule(restarts)))
+    for mine, theirs in pairs:
+        with jax.enable_x64(True):  # not compiled, see `optax_stair`
+            expected = [float(theirs(np.float64(k))) for k in range(0, N, 3)]
+        np.testing.assert_allclose(rates(mine)[::3], expected, rtol=1e-9, atol=1e-12 * lr)
 
 
 # ---------------------------------------------------------------- what a schedule is

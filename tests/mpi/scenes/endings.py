@@ -106,6 +106,57 @@ def left(comm, folder, leave):
 
 
 @ending
+def ended_before_the_optimizer(comm, folder):
+    absent_first(comm, comm, folder, lambda: None)
+
+
+@ending
+def sys_exit_before_the_optimizer(comm, folder):
+    absent_first(comm, comm, folder, lambda: sys.exit(3))
+
+
+@ending
+def finalize_before_the_optimizer(comm, folder):
+    absent_first(comm, comm, folder, MPI.Finalize)
+
+
+@ending
+def end_of_the_process_before_the_optimizer(comm, folder):
+    absent_first(comm, comm, folder, lambda: os._exit(0))
+
+
+@ending
+def late_for_the_optimizer(comm, folder):
+    absent_first(comm, comm, folder, lambda: time.sleep(100))
+
+
+@ending
+def ended_before_the_optimizer_of_a_part(comm, folder):
+    absent_first(comm, comm.Split(), folder, lambda: None)
+
+
+def absent_first(comm, of_optimizer, folder, leave):
+    """Rank 1 makes no optimizer. Some of the others wait when it leaves, others come later."""
+    if comm.rank == 1:
+        time.sleep(0.3)
+        return leave()
+    time.sleep(0.6 * (comm.rank > 1))
+    for _ in range(2):
+        with refused(comm, "Sharded: rank 1 left the job before; nothing has changed"):
+            Sharded(fastadam.Adam, np.ones(9), of_optimizer)
+    tell(folder.parent, folder.name, f"rank {comm.rank} was told")
+
+
+@ending
+def part_without_an_optimizer(comm, folder):
+    """Rank 1 ends as it may."""
+    part = comm.Split(comm.rank == 1)
+    if comm.rank != 1:
+        Sharded(fastadam.Adam, np.ones(9), part).step(np.ones(9))
+        time.sleep(0.3)
+
+
+@ending
 def one_step_more_on_one_rank(comm, folder):
     opt = Sharded(fastadam.Adam, np.ones(9), comm)
     for _ in range(3 + (comm.rank == 0)):
