@@ -24,7 +24,7 @@ from ..state.files import need_params
 from ..state.fitting import Slot
 from ..state.mismatch import mapping, need, need_same, reading
 from ..state.numbers import in_blocks
-from ..state.places import source
+from ..state.places import source, writing
 from ..state.snapshot import Check, Loaded, encoded, fit
 from .layout import Layout
 from .memory import Whole
@@ -76,8 +76,8 @@ def _write(shard: Shard, path: Path, name: str, params: bool) -> None:
     """Write this rank's file."""
     path.mkdir(parents=True, exist_ok=True)
     arrays = {entry: in_file(array) for entry, array in shard.own.arrays(params).items() if array.size}
-    with replacing(path / name) as temporary:
-        npz.write(temporary, json.dumps({"t": shard.own.t}).encode(), arrays)
+    with writing(path / name) as file:
+        npz.write(file, {"t": shard.own.t}, arrays)
 
 
 def _commit(path: Path, index: dict[str, Any]) -> None:

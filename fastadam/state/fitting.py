@@ -1,7 +1,6 @@
 """`Slot`: checks whether an incoming array has the storage of the optimizer's own array, and converts it if not."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +15,7 @@ def array_of(where: str, came: Any) -> np.ndarray:
     return came  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """An array of the optimizer, with what is needed to take over an incoming one.
 
     `p` is the parameter of the state `own`, or None if `own` is a parameter. `shape` and `order` are those of the
@@ -40,6 +38,9 @@ class Slot:
 
     def taken(self, source: str, entry: str, came: Any, way_out: str = "") -> np.ndarray:
         """The incoming array in the storage of the own array. Refuses an array that does not fit."""
+        own = self.own
+        if type(came) is np.ndarray and came.shape == own.shape and came.dtype == own.dtype != np.uint8:
+            return came  # most arrays; the rest is slow
         with saying(source):
             if numbers.in_blocks(array_of(f"{source}: {entry}", came)):
                 numbers.need_heads(entry, came)

@@ -316,13 +316,15 @@ def _fit_arrays(
     own: Snapshot, source: str, entries: Collection[str], fetch: Fetch, slots: Slots
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of the optimizer's arrays and the new ones, with the parameters if the entries include them."""
-    found = {entry_of(key, name): slot for key in own.params for name, slot in slots[key].items()}
-    arrays = own.arrays(params=has_params(entries))
-    need_names(source, entries, arrays)
-    for entry, array in arrays.items():
-        need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
+    without = () if has_params(entries) else ("params",)
+    named = ((key, name, slot) for key in own.params for name, slot in slots[key].items() if name not in without)
+    wanted = {entry_of(key, name): slot for key, name, slot in named}
+    need_names(source, entries, wanted)
+    for entry, slot in wanted.items():
+        need(slot.own.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
     way_out = "; strict=False loads the parameters that fit"
-    return [(array, found[entry].taken(source, entry, fetch(entry), way_out)) for entry, array in arrays.items()]
+    in_order = [(entry, wanted[entry]) for entry in entries]  # that of the file
+    return [(slot.own, slot.taken(source, entry, fetch(entry), way_out)) for entry, slot in in_order]
 
 
 def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Rates) -> list[dict[str, Any]]:
@@ -346,10 +348,12 @@ def _fit_steps(source: str, steps: Mapping[Any, Any], keys: Collection[str], t: 
     need_names(f"{source}: steps", steps, keys)
     found = {}
     for key in keys:
-        name = f"steps[{key!r}]"
-        with saying(source):
-            count = options.count(name, steps[key])
-        need(count <= t, f"{source}: {name}: expected a whole number >= 0 and <= t = {t}, got {count}")
+        count = steps[key]
+        if not (type(count) is int and 0 <= count <= t):  # rarely: the message is slow to make
+            name = f"steps[{key!r}]"
+            with saying(source):
+                count = options.count(name, count)
+            need(count <= t, f"{source}: {name}: expected a whole number >= 0 and <= t = {t}, got {count}")
         found[key] = count
     return found
 
