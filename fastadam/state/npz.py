@@ -52,7 +52,9 @@ def write(file: IO[bytes], meta: Mapping[str, Any], arrays: Mapping[str, np.ndar
             crc = zlib.crc32(piece, crc)
         file.write(_AFTER.pack(b"PK\7\10", crc, size, size))
         end = begin + len(before) + len(name) + _BEFORE_64.size + size + _AFTER.size
-        shown, where, more = (size, begin, b"") if end < _LARGE else (_MAX, _MAX, _LISTED_64.pack(1, 24, size, size, begin))
+        shown, where, more = (
+            (size, begin, b"") if end < _LARGE else (_MAX, _MAX, _LISTED_64.pack(1, 24, size, size, begin))
+        )
         listed = (_ZIP, _ZIP, _FLAGS, 0, 0, _DATE, crc, shown, shown, len(name), len(more), 0, 0, 0, 0, where)
         directory.append(_LISTED.pack(b"PK\1\2", *listed) + name + more)
         begin = end

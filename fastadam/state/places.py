@@ -136,7 +136,9 @@ def _all_of(file: Any, name: str, most: int) -> bytearray:
         data += piece
         if len(data) >= _HEAD:
             _need_known(name, data, if_empty)
-        need(len(data) <= most, f"{name}: more than {most} bytes, half of the memory; write it to a file, give its path")
+        need(
+            len(data) <= most, f"{name}: more than {most} bytes, half of the memory; write it to a file, give its path"
+        )
     _need_known(name, data, if_empty)
     return data
 

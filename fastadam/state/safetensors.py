@@ -41,7 +41,8 @@ def write(file: IO[bytes], meta: Mapping[str, Any], arrays: Mapping[str, np.ndar
         shape, dtype = (*array.shape, 2) if is_pair else array.shape, array.real.dtype if is_pair else array.dtype
         told[entry] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": (end, end + array.nbytes)}
         sums[entry], end = _crc(array), end + array.nbytes
-    header = json.dumps({"__metadata__": {META: text.decode(), _SUMS: json.dumps(sums)}, **told}).encode()
+    texts = {META: text.decode(), _SUMS: json.dumps(sums)}
+    header = json.dumps({"__metadata__": texts, **told}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     need(len(header) <= _MAX_HEADER, f"the names take {len(header)} bytes, more than a .safetensors file can have")
     file.write(len(header).to_bytes(8, "little") + header)
