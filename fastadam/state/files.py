@@ -9,7 +9,7 @@ from .. import options
 from . import npz, safetensors
 from .entries import in_file
 from .mismatch import mapping, need, reading
-from .places import Source, is_zip, place_of, source, suffix_of, writing
+from .places import is_zip, place_of, source, suffix_of, writing
 from .snapshot import Check, Fit, Snapshot, encoded, fit, has_params
 
 

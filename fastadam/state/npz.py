@@ -1,7 +1,7 @@
 """Checkpoints as ``.npz`` files: plain arrays in a zip, each with a checksum.
 
-`zipfile` and `numpy.save` take 25 µs and more for an array, and an optimizer may have 300,000. So the records of a zip are
-written and read here. `zipfile` and `numpy.load` read these files, and files that they write are read here.
+`zipfile` and `numpy.save` take 25 µs and more for an array, and an optimizer may have 300,000. So the records of a zip
+are written and read here. `zipfile` and `numpy.load` read these files, and files that they write are read here.
 """
 
 import io

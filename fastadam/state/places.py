@@ -92,8 +92,8 @@ def writing(place: Any) -> Iterator[IO[bytes]]:
 def source(value: Any) -> Iterator[Source]:
     """The source for a path, or for an open file from its present position to its end.
 
-    What is read is copied into memory, and checked there: if another process shortened a mapped file, the system would end
-    this process. A file is mapped only if it is larger than half of the memory, or if there is no memory for an array.
+    What is read is copied into memory, and checked there: if another process shortened a mapped file, the system would
+    end this process. A file is mapped only if it is larger than half of the memory, or if an array finds no memory.
     """
     place, most = place_of(value, "read"), _memory() // 2
     if not isinstance(place, Path):

@@ -1,7 +1,7 @@
 """Checkpoints as ``.safetensors`` files. The format has no checksums, so these are stored as metadata.
 
-The file is: the length of the header in 8 bytes, the header as JSON, and the arrays. It is written and read here, because
-the package safetensors ends the process if memory is short, or if another process shortens a file while it reads it.
+A file has the length of the header in 8 bytes, the header as JSON, and the arrays. It is written and read here, because
+the package safetensors ends the process if memory is short, or if another process shortens a file while it is read.
 """
 
 import json

@@ -256,7 +256,7 @@ def test_the_package_reads_what_is_written_here_and_writes_what_is_read(tmp_path
     path = tmp_path / "state.safetensors"
     made[0].save(path, params=True)
     with safetensors.safe_open(path, "np") as file:
-        texts, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+        texts, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name, array in inside.named_arrays(made[0], params=True).items():
         assert arrays[name].tobytes() == array.tobytes()
     safetensors.numpy.save_file(arrays, path, texts)  # in another order

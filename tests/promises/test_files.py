@@ -1,5 +1,5 @@
-"""Files of checkpoints and what other processes do to them: memory that is short, files that are cut while they are read,
-modes, devices, pipes, and very many arrays.
+"""Files of checkpoints and what other processes do to them: short memory, files that are cut while they are read, modes,
+devices, pipes, and very many arrays.
 """
 
 import errno
@@ -13,14 +13,13 @@ import sys
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import inside
 import numpy as np
 import pytest
-from checkpoint_files import SUFFIXES, built, each_suffix, run, snapshot, whole
+from checkpoint_files import built, each_suffix, run, snapshot, whole
 
 import fastadam
 
@@ -219,9 +218,8 @@ def test_a_loop_of_links_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     path.symlink_to(path)
     for call in (built().load, built().save):
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
             call(path)
-        assert raised.value.errno == errno.ELOOP
     assert path.is_symlink()
 
 
@@ -313,11 +311,9 @@ def test_messages_are_short_whatever_the_names(suffix: str, tmp_path: Path) -> N
     long, path = "x" * 60_000, tmp_path / f"state{suffix}"
     fastadam.Adam({f"{long}{k}": np.ones(2) for k in range(9)}).save(path, params=True)
     for other in ({f"{long}y": np.ones(2)}, {f"{long}{k}": np.ones(3) for k in range(9)}, np.ones(3)):
-        for strict in (True, False) if isinstance(other, dict) and len(other) == 9 else (True,):
-            if strict:
-                with pytest.raises(ValueError) as raised:
-                    fastadam.Adam(other).load(path, strict=strict)
-                assert len(str(raised.value)) < 2500
+        with pytest.raises(ValueError, match="expected") as raised:
+            fastadam.Adam(other).load(path)
+        assert len(str(raised.value)) < 2500
     whole(lambda data: data[:-1])(path)
     for wrong in (path, tmp_path / ("y" * 250)):
         with pytest.raises((ValueError, OSError)) as error:
