@@ -229,7 +229,7 @@ def set_pickled_states(state: dict[str, Any], param: int, arrays: Sequence[np.nd
 LOADERS = (
     *(
         "fastadam.state." + name
-        for name in ("entries", "files", "fitting", "folder", "mismatch", "npz", "safetensors", "snapshot")
+        for name in ("entries", "files", "fitting", "folder", "mismatch", "npz", "places", "safetensors", "snapshot")
     ),
     "fastadam.schedules",
     "fastadam.options",

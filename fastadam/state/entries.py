@@ -40,7 +40,7 @@ def pieces(array: np.ndarray, order: str = "K") -> Iterator[bytes]:
     flags = array.flags
     if not (flags.c_contiguous or (flags.f_contiguous and order == "K")):
         parts = np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], buffersize=_PIECE // 16, order="C")
-        yield from (part.tobytes() for part in parts)
+        yield from (np.asarray(part).tobytes() for part in parts)
     elif array.nbytes <= _PIECE:
         yield array.tobytes("A")
     else:

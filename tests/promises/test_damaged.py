@@ -462,5 +462,5 @@ def test_whole_inputs_are_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(fuzz_checkpoint.FOUND.iterdir()), ids=lambda path: path.name)
 def test_what_the_fuzzer_found(path: Path, tmp_path: Path) -> None:
-    """Named by what came of it; one that is refused here may be read by another Python's zipfile."""
+    """Named by what came of it when it was found."""
     assert fuzz_checkpoint.check(path.read_bytes(), tmp_path) or not path.name.startswith("loaded")

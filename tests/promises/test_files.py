@@ -1,5 +1,5 @@
-"""Files of checkpoints and what other processes do to them: short memory, files that are cut while they are read, modes,
-devices, pipes, and very many arrays.
+"""Files of checkpoints and what other processes do to them: short memory, files that are cut while they are read,
+modes, devices, pipes, and very many arrays.
 """
 
 import errno
