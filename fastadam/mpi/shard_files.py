@@ -175,7 +175,7 @@ def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: E
             need(came.shape == shape, f"{file}: {label}: expected shape {shape}, got {came.shape}")
             if in_blocks(came) and not in_blocks(own):
                 like = np.empty(size, own.dtype)
-                came = Slot(like, like, [size], [0], convert).taken(file, label, came)
+                came = Slot(like, like, (size,), (0,), convert).taken(file, label, came)
             begin, end = max(piece.begin, held.begin), min(piece.end, held.end)
             parts.append(came[stored(came, begin - held.begin, end - held.begin)])
         return np.concatenate(parts, dtype=parts[0].dtype, casting="no") if parts else in_file(own)

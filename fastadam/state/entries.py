@@ -49,11 +49,11 @@ def pieces(array: np.ndarray, order: str = "K") -> Iterator[bytes]:
 
 
 def array_in(
-    where: str, data: Any, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any], first: int = 0
+    where: str, entry: str, data: Any, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any], first: int = 0
 ) -> np.ndarray:
     """The array that takes all bytes of `data` from number `first` on. It is a view."""
     if len(data) != first + math.prod(shape) * dtype.itemsize or dtype.hasobject:  # the message is slow to make
-        need(False, f"{where}: {len(data)} bytes are not those of an array {shape} of {dtype}")
+        need(False, f"{where}: {entry}: {len(data)} bytes are not those of an array {shape} of {dtype}")
     return np.ndarray(shape, dtype, data, first, order="F" if is_fortran else "C")
 
 

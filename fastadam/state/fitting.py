@@ -1,5 +1,6 @@
 """`Slot`: checks whether an incoming array has the storage of the optimizer's own array, and converts it if not."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +26,8 @@ class Slot(NamedTuple):
 
     own: np.ndarray
     p: np.ndarray | None
-    shape: list[int]
-    order: list[int]
+    shape: tuple[int, ...]
+    order: Sequence[int]
     convert: bool
 
     def unlike(self, came: np.ndarray) -> str:
@@ -63,10 +64,10 @@ class Slot(NamedTuple):
         return self._other_blocks(came, self.p) if is_bytes and self.p is not None else ""
 
     def _other_blocks(self, came: np.ndarray, p: np.ndarray) -> str:
-        if self.shape != list(p.shape):
-            return f"expected 8-bit states of the shape {p.shape}, got those of {tuple(self.shape)}"
-        if self.order != numbers.order_of(p):
-            return f"expected 8-bit states in memory order {numbers.order_of(p)} of axes, got {self.order}"
+        if self.shape != p.shape:
+            return f"expected 8-bit states of the shape {p.shape}, got those of {self.shape}"
+        if list(self.order) != numbers.order_of(p):
+            return f"expected 8-bit states in memory order {numbers.order_of(p)} of axes, got {list(self.order)}"
         signs = [("signs", "no sign")[numbers.has_no_sign(state)] for state in (self.own, came)]
         return "" if signs[0] == signs[1] else f"expected 8-bit codes of {signs[0]}, got {signs[1]}"
 
@@ -75,7 +76,7 @@ class Slot(NamedTuple):
         if p is None:
             return False
         if numbers.in_blocks(came):
-            is_of_p = self.shape == list(p.shape) and len(self.order) == p.ndim
+            is_of_p = self.shape == p.shape and len(self.order) == p.ndim
             return is_of_p and came.shape == numbers.memory_of(p, came.dtype)[0]
         is_real = came.dtype.kind == "f" or in_file(came).dtype == np.uint16  # the bits of bfloat16
         return came.shape == p.shape and (came.dtype.kind == "c" if p.dtype.kind == "c" else is_real)

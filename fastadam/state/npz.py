@@ -82,13 +82,15 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
 
     def fetch(entry: str) -> np.ndarray:
         begin, size, crc, is_plain = places[entry]
-        need(is_plain, f"{where}: {entry}: is compressed or encrypted, which `save` never does")
+        if not is_plain:  # messages are slow to make
+            need(False, f"{where}: {entry}: is compressed or encrypted, which `save` never does")
         name, more = _LENGTHS.unpack(source.view(begin + _BEFORE.size - _LENGTHS.size, _LENGTHS.size))
         data = source.view(begin + _BEFORE.size + name + more, size)
-        need(zlib.crc32(data) == crc, f"{where}: {entry}: its checksum is wrong")
+        if zlib.crc32(data) != crc:
+            need(False, f"{where}: {entry}: its checksum is wrong")
         first = 10 if data[6:7] == b"\1" else 12  # after the length of the header, which has 4 bytes in version 2
         head = bytes(data[: first + int.from_bytes(data[8:first], "little")])
-        return array_in(f"{where}: {entry}", data, *_parsed(head), len(head))
+        return array_in(where, entry, data, *_parsed(head), len(head))
 
     need(places[META][1] <= MAX_META, f"{where}: a description of {places[META][1]} bytes is too long")
     meta, names = json.loads(fetch(META).tobytes()), [entry for entry in places if entry != META]
@@ -119,7 +121,8 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
             size, packed, begin = (next(wide) if number == _MAX else number for number in (size, packed, begin))
         first += more + note
         is_plain = not method and size == packed and not flags & ~_FLAGS
-        need(entry not in places, f"{where}: {entry}: has two entries of one name")
+        if entry in places:
+            need(False, f"{where}: {entry}: has two entries of one name")
         places[entry] = begin, size, crc, is_plain
     need(first == length, f"{where}: its directory has other entries than it counts")
     return places

@@ -306,7 +306,7 @@ def slots_of(
         )
     found = {}
     for key, p in params.items():
-        shape, order = shapes.get(key, list(p.shape)), orders.get(key, list(range(p.ndim)))
+        shape, order = tuple(shapes[key]) if key in shapes else p.shape, orders.get(key, range(p.ndim))
         states = {name: Slot(array, p, shape, order, convert) for name, array in state[key].items()}
         found[key] = {**states, "params": Slot(p, None, shape, order, convert)}
     return found
@@ -323,8 +323,7 @@ def _fit_arrays(
     for entry, slot in wanted.items():
         need(slot.own.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
     way_out = "; strict=False loads the parameters that fit"
-    in_order = [(entry, wanted[entry]) for entry in entries]  # that of the file
-    return [(slot.own, slot.taken(source, entry, fetch(entry), way_out)) for entry, slot in in_order]
+    return [(wanted[entry].own, wanted[entry].taken(source, entry, fetch(entry), way_out)) for entry in entries]
 
 
 def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Rates) -> list[dict[str, Any]]:
