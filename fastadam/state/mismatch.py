@@ -70,4 +70,6 @@ def reading(where: str) -> Iterator[None]:
 
 
 def _cut(message: str) -> str:
-    return message if len(message) <= _MAX_TEXT else f"{message[:_MAX_TEXT]}…"
+    """The message, or its beginning and its end: a long name in the middle must not hide the reason."""
+    half = _MAX_TEXT // 2
+    return message if len(message) <= _MAX_TEXT else f"{message[:half]}…{message[-half:]}"

@@ -311,7 +311,7 @@ def test_messages_are_short_whatever_the_names(suffix: str, tmp_path: Path) -> N
     long, path = "x" * 60_000, tmp_path / f"state{suffix}"
     fastadam.Adam({f"{long}{k}": np.ones(2) for k in range(9)}).save(path, params=True)
     for other in ({f"{long}y": np.ones(2)}, {f"{long}{k}": np.ones(3) for k in range(9)}, np.ones(3)):
-        with pytest.raises(ValueError, match="expected") as raised:
+        with pytest.raises(ValueError, match=r"expected|missing") as raised:
             fastadam.Adam(other).load(path)
         assert len(str(raised.value)) < 2500
     whole(lambda data: data[:-1])(path)
