@@ -19,7 +19,7 @@ from typing import Any
 import inside
 import numpy as np
 import pytest
-from checkpoint_files import built, each_suffix, run, snapshot, whole
+from checkpoint_files import built, directory_without, each_suffix, run, snapshot, whole
 
 import fastadam
 
@@ -136,6 +136,20 @@ def test_a_byte_behind_the_first_mebibyte(place: int, suffix: str, tmp_path: Pat
         file.write(bytes([byte ^ 1]))
     with pytest.raises(ValueError, match="its checksum is wrong"):
         opt.load(path)
+    assert snapshot(opt) == kept
+
+
+def test_an_entry_that_got_lost_is_missed_by_a_partial_load(tmp_path: Path) -> None:
+    """Without the list of entries it would pass for a parameter that does not fit."""
+    path, opt = tmp_path / "state.npz", built(steps=1)
+    built().save(path, params=True)
+    kept, good = snapshot(opt), path.read_bytes()
+    for lost in ("m/W", "params/"):
+        path.write_bytes(good)
+        directory_without(lost)(path)
+        for how in ({"strict": False}, {"params": False}, {"strict": False, "params": False}):
+            with pytest.raises(ValueError, match=f"missing: \\['{lost}"):
+                opt.load(path, **how)
     assert snapshot(opt) == kept
 
 
