@@ -61,11 +61,15 @@ class Saved:
     def save(self, path: Place, *, params: bool = False) -> None:
         """Write the contents of `state_dict` to a file; with `params` also the parameters.
 
+        Not in the file are: the parameters, unless `params` is True; gradients; a function as lr that is no schedule of
+        `fastadam.schedules`; and what only the constructor takes, such as ``n_threads``, ``backend`` and ``state_dir``.
+
         Parameters
         ----------
         path : path or open binary file
             A file at a path is written atomically: under another name, synced, and then renamed. A crash at any moment
-            leaves the old file or the new one, and perhaps a ``.fastadam-….tmp``. An open file (``io.BytesIO``,
+            leaves the old file or the new one, and perhaps a ``.fastadam-….tmp``. The mode of an old file stays, also
+            while the new one is written. An open file (``io.BytesIO``,
             ``gzip.open(…, "wb")``, anything with ``write``) is written from its present position, and stays open. If
             that fails, a part of the data remains in it.
         params : bool, default False
@@ -83,9 +87,8 @@ class Saved:
         -----
         The file is an ``.npz`` of plain arrays. The state ``m`` of the parameter ``W`` is the array ``m/W``; an 8-bit
         state is stored as its bytes (see `state_dict`). The states may be larger than memory. If the name of the file
-        ends in ``.safetensors``, the file has that format, with complex arrays as pairs of real numbers. Schedules of
-        `fastadam.schedules` are saved; any other function as lr is not. ``extra`` is saved as JSON, so a tuple becomes
-        a list.
+        ends in ``.safetensors``, the file has that format, with complex arrays as pairs of real numbers. ``extra`` is
+        saved as JSON, so a tuple becomes a list.
         """
         with self.core.held_whole():
             files.save(path, self.core.snapshot(), params)
@@ -96,8 +99,8 @@ class Saved:
         Parameters
         ----------
         path : path or open binary file
-            The format is recognized by the contents. An open file (anything with ``read``) is read into memory, from
-            its present position to its end, and stays open.
+            The format is recognized by the contents. A path must be that of a regular file. An open file (anything with
+            ``read``) is read into memory, from its present position to its end, and stays open.
         strict : bool, default True
             Refuse a file that does not fit. With False, a parameter is loaded if its key, shape, dtype and states are
             those in the file: all of its states, its step count, and its values if the file has them. Any other
@@ -105,8 +108,9 @@ class Saved:
             those that do not fit. If any parameter is loaded, ``t``, ``skipped`` and ``seed`` come from the file, with
             ``t`` at least the step count of every parameter. A damaged file, or one of another class, is refused.
         params : bool, optional
-            Whether to load the parameters themselves. By default they are loaded if the file has them; if not, there is
-            a warning. With False they are not loaded. With True a file without parameters is refused.
+            Whether to load the parameters themselves. By default they are loaded if the file has them, which they are
+            only after ``save(path, params=True)``; if not, there is a warning. With False they are not loaded. With
+            True a file without parameters is refused.
         convert : bool, default False
             Convert states between 8 bits, bfloat16, float32 and float64, rounded to nearest, to the dtype that the
             optimizer has. By default other dtypes are refused, and so are 8-bit states of a parameter with another
@@ -131,6 +135,9 @@ class Saved:
 
         Notes
         -----
+        The arrays are first read into memory and checked there. So a load needs memory for them. A file larger than
+        half of the memory is mapped instead; if another process shortens it meanwhile, the system ends this process.
+
         A schedule that follows a loss (`fastadam.schedules.plateau`) remains the same object, and takes the saved
         values. All code that reports to it, or shares it, continues to work. If the optimizer has another kind of
         rate, a new schedule is made.

@@ -171,6 +171,22 @@ def directory(place: int, format: str, value: int) -> Change:
     return whole(change)
 
 
+def directory_without(names: str) -> Change:
+    """The same file, whose directory lacks the entries that begin so. Their bytes remain in the file."""
+
+    def change(data: bytes) -> bytes:
+        begin = data.index(b"PK\1\2")
+        end = data.index(b"PK\6\6")
+        listed = [b"PK\1\2" + part for part in data[begin:end].split(b"PK\1\2")[1:]]
+        kept = [part for part in listed if not part[46:].startswith(names.encode())]
+        assert kept != listed
+        listing = b"".join(kept)
+        numbers = struct.pack("<4Q", len(kept), len(kept), len(listing), begin)
+        return data[:begin] + listing + data[end : end + 24] + numbers + data[end + 56 :]
+
+    return whole(change)
+
+
 def duplicate(path: Path) -> None:
     with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
         warnings.simplefilter("ignore", UserWarning)

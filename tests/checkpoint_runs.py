@@ -5,6 +5,7 @@ Each function is one process, called with its arguments as text. The test compar
 import os
 import signal
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def die(path: str, name: str, count: str) -> None:
     opt = make()
     opt.load(path)
     advance(opt, opt.t + 1)
-    of = {"write_array": np.lib.format, "fsync": os, "replace": os}[name]
+    of = {"crc32": zlib, "fsync": os, "replace": os}[name]
     real, calls = getattr(of, name), 0
 
     def deadly(*args: object, **kwargs: object) -> object:
@@ -126,6 +127,47 @@ def within_limit(folder: str) -> None:
     for _ in range(2):
         beginning.step(g[0].copy())
     print("loaded:", back.t, all((found == beginning.state["v"][0]).all() for found in back.state["v"][0]))
+
+
+def _limited(more: int) -> None:
+    """Allow this process so many bytes of addresses in addition to those that it has."""
+    import resource
+
+    (has,) = (
+        int(line.split()[1]) << 10
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmSize:")
+    )
+    resource.setrlimit(resource.RLIMIT_AS, (has + more, resource.RLIM_INFINITY))
+
+
+def _large(value: float) -> fastadam.Optimizer:
+    """An optimizer of two arrays of 64 MiB, the second in rows that are not contiguous."""
+    strided = np.full((1 << 10, 1 << 14), value, np.float32)[:, ::2][:, : 1 << 13]
+    return fastadam.SGD({"W": np.full((1 << 10, 1 << 14), value, np.float32), "s": strided}, lr=0.1, n_threads=1)
+
+
+def save_in_little_memory(path: str) -> None:
+    """Save where there is no memory for a copy of an array, and load the file afterwards."""
+    import resource
+
+    opt, again = _large(0.5), _large(0.0)
+    _limited(24 << 20)
+    opt.save(path, params=True)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    again.load(path)
+    print("right" if all((p == 0.5).all() for p in inside.params(again)) else "wrong")
+
+
+def load_in_little_memory(path: str) -> None:
+    """Load where there is no memory for an array: it fails, and nothing has changed."""
+    _large(0.5).save(path, params=True)
+    opt = _large(0.0)
+    _limited(24 << 20)
+    try:
+        opt.load(path)
+    except (MemoryError, OSError):
+        print("right" if all((p == 0.0).all() for p in inside.params(opt)) else "wrong")
 
 
 if __name__ == "__main__":

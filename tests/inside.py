@@ -20,7 +20,7 @@ from fastadam.kernel._segments import state_like
 from fastadam.kernel._signals import deferred_signals
 from fastadam.kernel._tiles import MAX_THREADS
 from fastadam.rule import Rule
-from fastadam.state import entries, folder, numbers, snapshot
+from fastadam.state import entries, folder, numbers, places, snapshot
 
 __all__ = [
     "BUILT_ISAS",
@@ -229,7 +229,7 @@ def set_pickled_states(state: dict[str, Any], param: int, arrays: Sequence[np.nd
 LOADERS = (
     *(
         "fastadam.state." + name
-        for name in ("entries", "files", "fitting", "folder", "mismatch", "npz", "safetensors", "snapshot")
+        for name in ("entries", "files", "fitting", "folder", "mismatch", "npz", "places", "safetensors", "snapshot")
     ),
     "fastadam.schedules",
     "fastadam.options",
@@ -243,11 +243,31 @@ def named_arrays(opt: Any, params: bool) -> dict[str, np.ndarray]:
     return opt.core.snapshot().arrays(params)
 
 
+def limit_memory(monkeypatch: Any, n_bytes: int) -> None:
+    """As if the machine had so much memory."""
+    monkeypatch.setattr(places, "_memory", lambda: n_bytes)
+
+
+def limit_zip(monkeypatch: Any, n_bytes: int) -> None:
+    """List entries of a zip in 64 bits if they end behind this byte."""
+    monkeypatch.setattr(importlib.import_module("fastadam.state.npz"), "_LARGE", n_bytes)
+
+
+def count_reads(monkeypatch: Any) -> list[int]:
+    """A list that gets the sizes of all reads of a `Source`."""
+    sizes, real = [], places.Source.__init__
+
+    def counting(self: Any, name: str, size: int, read: Callable[[int, int], Any]) -> None:
+        real(self, name, size, lambda first, count: (sizes.append(count), read(first, count))[1])
+
+    monkeypatch.setattr(places.Source, "__init__", counting)
+    return sizes
+
+
 def limit_description(monkeypatch: Any, n_bytes: int) -> None:
     """Let descriptions in files be at most so long."""
     for module in (
         entries,
-        importlib.import_module("fastadam.state.files"),
         importlib.import_module("fastadam.state.npz"),
     ):
         if hasattr(module, "MAX_META"):

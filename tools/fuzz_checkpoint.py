@@ -309,6 +309,8 @@ class Mutator:
         if not entries or self.random.random() < 0.15:
             return self.field(payload)
         self.entry(entries)
+        if self.random.random() < 0.5:
+            relist(entries)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of two entries of one name
             payload = zipped(entries, compression=self.random.choice([zipfile.ZIP_STORED] * 9 + [zipfile.ZIP_DEFLATED]))
@@ -316,7 +318,7 @@ class Mutator:
 
     def field(self, payload: bytes) -> bytes:
         """Change a number after one of a zip's signatures."""
-        places = [at for mark in (b"PK\1\2", b"PK\3\4", b"PK\5\6") for at in all_places(payload, mark)]
+        places = [at for mark in (b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6") for at in all_places(payload, mark)]
         if not places:
             return self.bytes_of(payload)
         at, size = self.random.choice(places) + self.random.randrange(4, 46), self.random.choice("BHI")
@@ -411,6 +413,16 @@ class Mutator:
             return self.bytes_of(text)
 
 
+def relist(entries: dict[str, bytes]) -> None:
+    """Let the description of an .npz file list the entries that it has."""
+    try:
+        told = json.loads(np.load(io.BytesIO(entries[f"{META}.npy"])).tobytes())
+        told["entries"] = [name.removesuffix(".npy") for name in entries if name != f"{META}.npy"]
+        entries[f"{META}.npy"] = npy(np.frombuffer(json.dumps(told).encode(), np.uint8))
+    except Exception:  # a folder's, or it was changed before: it is no such description any more
+        return
+
+
 def places_of(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every place in a tree of dicts and lists: the container, and the key or index."""
     for key in value if isinstance(value, dict) else range(len(value)):
@@ -451,7 +463,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="how long to look for findings")
     parser.add_argument("--corpus", type=Path, help="a folder to keep inputs of new ways through the code in")
     asked = parser.parse_args()
-    instrument(*inside.LOADERS, "zipfile", "json.decoder")
+    instrument(*inside.LOADERS, "json.decoder")
     instrument("numpy.lib._format_impl", "numpy.lib.format")
     refuse_pickles()
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # more is a MemoryError: a finding

@@ -24,7 +24,7 @@ from ..state.files import need_params
 from ..state.fitting import Slot
 from ..state.mismatch import mapping, need, need_same, reading
 from ..state.numbers import in_blocks
-from ..state.places import source
+from ..state.places import source, writing
 from ..state.snapshot import Check, Loaded, encoded, fit
 from .layout import Layout
 from .memory import Whole
@@ -76,8 +76,8 @@ def _write(shard: Shard, path: Path, name: str, params: bool) -> None:
     """Write this rank's file."""
     path.mkdir(parents=True, exist_ok=True)
     arrays = {entry: in_file(array) for entry, array in shard.own.arrays(params).items() if array.size}
-    with replacing(path / name) as temporary:
-        npz.write(temporary, json.dumps({"t": shard.own.t}).encode(), arrays)
+    with writing(path / name) as file:
+        npz.write(file, {"t": shard.own.t}, arrays)
 
 
 def _commit(path: Path, index: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ def _fetch_by_piece(shard: Shard, path: Path, index: Mapping[str, Any], files: E
             need(came.shape == shape, f"{file}: {label}: expected shape {shape}, got {came.shape}")
             if in_blocks(came) and not in_blocks(own):
                 like = np.empty(size, own.dtype)
-                came = Slot(like, like, [size], [0], convert).taken(file, label, came)
+                came = Slot(like, like, (size,), (0,), convert).taken(file, label, came)
             begin, end = max(piece.begin, held.begin), min(piece.end, held.end)
             parts.append(came[stored(came, begin - held.begin, end - held.begin)])
         return np.concatenate(parts, dtype=parts[0].dtype, casting="no") if parts else in_file(own)

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -21,25 +22,32 @@ def path_from(name: str, value: Any, allowed: str = "a path, str or os.PathLike"
     return Path(text)
 
 
-def need_file(path: Path, allowed: str) -> None:
-    """Refuse devices, pipes and sockets: reading one may never end. A folder fails later."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
+def need_regular(path: Path, allowed: str, mode: int) -> None:
+    """Refuse folders, and devices, pipes and sockets: reading one may never end."""
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, f"expected {allowed}, got a device, pipe or socket", str(path))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to. After the block the file is synced and renamed to `path`. It keeps
-    the mode of the old file."""
+    """A temporary path beside `path`, of an empty file to write to. After the block the file is synced and renamed to
+    `path`. It has the mode of the old file, if there is one, from its beginning."""
     path = Path(os.path.realpath(path))  # the target of a link
-    need_file(path, "a file or a new name")
-    temporary = path.with_name(f".fastadam-{secrets.token_hex(8)}.tmp")
+    temporary, mode = path.with_name(f".fastadam-{secrets.token_hex(8)}.tmp"), None
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        need_regular(path, "a file or a new name", os.stat(path).st_mode)
     try:
         with _synced(path.parent, os.O_RDONLY) if os.name == "posix" else nullcontext():  # Windows cannot open folders
+            # the owner must be able to write to it; the umask may take away more until the end
+            first = 0o666 if mode is None else mode & 0o777 | stat.S_IWUSR
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, first))
             yield temporary
             with _synced(temporary, os.O_RDWR):
-                if path.exists():
-                    temporary.chmod(path.stat().st_mode)
+                if mode is not None:
+                    temporary.chmod(mode)
             os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):  # the file may not exist

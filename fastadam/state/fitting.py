@@ -1,7 +1,7 @@
 """`Slot`: checks whether an incoming array has the storage of the optimizer's own array, and converts it if not."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ def array_of(where: str, came: Any) -> np.ndarray:
     return came  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """An array of the optimizer, with what is needed to take over an incoming one.
 
     `p` is the parameter of the state `own`, or None if `own` is a parameter. `shape` and `order` are those of the
@@ -27,8 +26,8 @@ class Slot:
 
     own: np.ndarray
     p: np.ndarray | None
-    shape: list[int]
-    order: list[int]
+    shape: tuple[int, ...]
+    order: Sequence[int]
     convert: bool
 
     def unlike(self, came: np.ndarray) -> str:
@@ -40,6 +39,9 @@ class Slot:
 
     def taken(self, source: str, entry: str, came: Any, way_out: str = "") -> np.ndarray:
         """The incoming array in the storage of the own array. Refuses an array that does not fit."""
+        own = self.own
+        if type(came) is np.ndarray and came.shape == own.shape and came.dtype == own.dtype != np.uint8:
+            return came  # most arrays; the rest is slow
         with saying(source):
             if numbers.in_blocks(array_of(f"{source}: {entry}", came)):
                 numbers.need_heads(entry, came)
@@ -62,10 +64,10 @@ class Slot:
         return self._other_blocks(came, self.p) if is_bytes and self.p is not None else ""
 
     def _other_blocks(self, came: np.ndarray, p: np.ndarray) -> str:
-        if self.shape != list(p.shape):
-            return f"expected 8-bit states of the shape {p.shape}, got those of {tuple(self.shape)}"
-        if self.order != numbers.order_of(p):
-            return f"expected 8-bit states in memory order {numbers.order_of(p)} of axes, got {self.order}"
+        if self.shape != p.shape:
+            return f"expected 8-bit states of the shape {p.shape}, got those of {self.shape}"
+        if list(self.order) != numbers.order_of(p):
+            return f"expected 8-bit states in memory order {numbers.order_of(p)} of axes, got {list(self.order)}"
         signs = [("signs", "no sign")[numbers.has_no_sign(state)] for state in (self.own, came)]
         return "" if signs[0] == signs[1] else f"expected 8-bit codes of {signs[0]}, got {signs[1]}"
 
@@ -74,7 +76,7 @@ class Slot:
         if p is None:
             return False
         if numbers.in_blocks(came):
-            is_of_p = self.shape == list(p.shape) and len(self.order) == p.ndim
+            is_of_p = self.shape == p.shape and len(self.order) == p.ndim
             return is_of_p and came.shape == numbers.memory_of(p, came.dtype)[0]
         is_real = came.dtype.kind == "f" or in_file(came).dtype == np.uint16  # the bits of bfloat16
         return came.shape == p.shape and (came.dtype.kind == "c" if p.dtype.kind == "c" else is_real)

@@ -26,6 +26,8 @@ def need_same(where: str, came: Any, own: Any) -> None:
 
 def need_names(where: str, came: Collection[Any], own: Collection[str]) -> None:
     """Refuse names that differ from the optimizer's own, and anything that is not a name."""
+    if set(came) == set(own) and all(isinstance(name, str) for name in came):
+        return  # sorting is slow
     missing = sorted(map(str, set(own) - set(came)))
     unknown = sorted(str(name) for name in came if name not in own or not isinstance(name, str))
     need(not missing and not unknown, f"{where}: missing: {missing[:5]}, unknown: {unknown[:5]}")
@@ -68,4 +70,6 @@ def reading(where: str) -> Iterator[None]:
 
 
 def _cut(message: str) -> str:
-    return message if len(message) <= _MAX_TEXT else f"{message[:_MAX_TEXT]}…"
+    """The message, or its beginning and its end: a long name in the middle must not hide the reason."""
+    half = _MAX_TEXT // 2
+    return message if len(message) <= _MAX_TEXT else f"{message[:half]}…{message[-half:]}"

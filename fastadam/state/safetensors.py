@@ -1,85 +1,95 @@
-"""Checkpoints as ``.safetensors`` files. The format has no checksums, so these are stored as metadata."""
+"""Checkpoints as ``.safetensors`` files. The format has no checksums, so these are stored as metadata.
 
-import errno
+A file has the length of the header in 8 bytes, the header as JSON, and the arrays. It is written and read here, because
+the package safetensors ends the process if memory is short, or if another process shortens a file while it is read.
+"""
+
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
 
-from .entries import META, Fetch
-from .mismatch import need, need_ours
+from .entries import META, Fetch, array_in, description, need_all, pieces
+from .mismatch import mapping, need, need_ours
 from .places import Source
 
 #: entry -> CRC-32, as JSON
 _SUMS = "fastadam.crc32"
-#: the entries of complex arrays, as JSON; the format has no complex128, so they are stored as pairs of real numbers
-_COMPLEX = "fastadam.complex"
+#: in the description: the entries of complex arrays, which are stored as pairs of real numbers
+_COMPLEX = "complex"
+#: dtypes, by their names in the format
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+#: the greatest length of a header that the package reads
+_MAX_HEADER = 100_000_000
 
 
-def write(place: Path | IO[bytes], meta: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+def write(file: IO[bytes], meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write the description `meta` and the arrays, by entry."""
-    # the package would corrupt arrays that are not in C order
-    plain = {entry: _real(np.asarray(array, order="C")) for entry, array in arrays.items()}
-    sums = {META: zlib.crc32(meta), **{entry: zlib.crc32(array.data) for entry, array in plain.items()}}
-    texts = {META: meta.decode(), _SUMS: json.dumps(sums)}
-    pairs = [entry for entry, array in arrays.items() if np.iscomplexobj(array)]
-    texts |= {_COMPLEX: json.dumps(pairs)} if pairs else {}
-    package = _package()
-    if not isinstance(place, Path):
-        place.write(package.numpy.save(plain, texts))
-        return
-    place.touch()  # so that a path that cannot be written raises Python's own OSError
-    try:
-        package.numpy.save_file(plain, place, texts)
-    except package.SafetensorError as error:
-        raise OSError(errno.EIO, str(error), str(place)) from error
+    arrays = dict(sorted(arrays.items(), key=lambda pair: -pair[1].itemsize))  # so that all are aligned
+    pairs = [entry for entry, array in arrays.items() if array.dtype.kind == "c"]
+    text = description({**meta, **({_COMPLEX: pairs} if pairs else {})}, arrays)
+    sums, told, end = {META: zlib.crc32(text)}, {}, 0
+    for entry, array in arrays.items():
+        is_pair = array.dtype.kind == "c"
+        shape, dtype = (*array.shape, 2) if is_pair else array.shape, array.real.dtype if is_pair else array.dtype
+        told[entry] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": (end, end + array.nbytes)}
+        sums[entry], end = _crc(array), end + array.nbytes
+    texts = {META: text.decode(), _SUMS: json.dumps(sums)}
+    header = json.dumps({"__metadata__": texts, **told}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    need(len(header) <= _MAX_HEADER, f"the names take {len(header)} bytes, more than a .safetensors file can have")
+    file.write(len(header).to_bytes(8, "little") + header)
+    for entry, array in arrays.items():
+        crc = 0
+        for piece in pieces(array, order="C"):
+            file.write(piece)
+            crc = zlib.crc32(piece, crc)
+        need(crc == sums[entry], f"{entry}: another thread changed the array while it was saved")
+
+
+def _crc(array: np.ndarray) -> int:
+    crc = 0
+    for piece in pieces(array, order="C"):
+        crc = zlib.crc32(piece, crc)
+    return crc
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[tuple[Any, set[str], Fetch]]:
-    """The description, the entries, and the function that returns the array of an entry."""
-    package, where = _package(), source.name
-    with ExitStack() as stack:
-        if source.path is None:
-            arrays = package.numpy.load(source.memory)
-            names, get = set(arrays), arrays.__getitem__
-        else:
-            file = stack.enter_context(package.safe_open(source.path, framework="numpy"))
-            names, get = set(file.keys()), file.get_tensor
-        size = int.from_bytes(source.memory[:8], "little")  # of the header; the package has checked it
-        texts = json.loads(source.memory[8 : 8 + size]).get("__metadata__") or {}
-        need_ours(META in texts, where, f"a .safetensors file without {META}")
-        sums, pairs = json.loads(texts[_SUMS]), json.loads(texts.get(_COMPLEX, "[]"))
+def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
+    """The description, the entries in their order, and the function that returns the array of an entry."""
+    where, length = source.name, int.from_bytes(source.view(0, 8), "little")
+    need(length <= _MAX_HEADER, f"{where}: a header of {length} bytes is too long")
+    told, first = json.loads(bytes(source.view(8, length))), 8 + length
+    texts = told.pop("__metadata__", None) or {}
+    need_ours(META in texts, where, f"a .safetensors file without {META}")
+    sums, end = json.loads(texts[_SUMS]), 0
+    for at in sorted(tensor["data_offsets"] for tensor in told.values()):
+        need(at[0] == end <= at[1], f"{where}: its arrays overlap, or have gaps between them")
+        end = at[1]
+    need(first + end == source.size, f"{where}: expected {first + end} bytes, got {source.size}")
 
-        def check(entry: str, data: Any) -> None:
-            need(zlib.crc32(data) == sums[entry], f"{where}: {entry}: its checksum is wrong")
+    def check(entry: str, data: Any) -> None:
+        if zlib.crc32(data) != sums[entry]:  # messages are slow to make
+            need(False, f"{where}: {entry}: its checksum is wrong")
 
-        def fetch(entry: str) -> np.ndarray:
-            array: np.ndarray = get(entry)
-            check(entry, array.data)
-            return _complex(array) if entry in pairs else array
+    def fetch(entry: str) -> np.ndarray:
+        begin, end = told[entry]["data_offsets"]
+        data, name = source.view(first + begin, end - begin), told[entry]["dtype"]
+        check(entry, data)
+        if name not in _DTYPES:
+            need(False, f"{where}: {entry}: not a dtype of NumPy: {name!r}")
+        array = array_in(where, entry, data, tuple(told[entry]["shape"]), False, np.dtype(_DTYPES[name]))
+        return array.view(np.result_type(array, np.complex64))[..., 0] if entry in pairs else array
 
-        check(META, texts[META].encode())
-        yield json.loads(texts[META]), names, fetch
-
-
-def _real(array: np.ndarray) -> np.ndarray:
-    """A complex array in C order, as its real and imaginary parts along a new last axis."""
-    return array[..., np.newaxis].view(array.real.dtype) if np.iscomplexobj(array) else array
-
-
-def _complex(array: np.ndarray) -> np.ndarray:
-    """The inverse of `_real`."""
-    return array.view(np.result_type(array, np.complex64))[..., 0]
-
-
-def _package() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError("a .safetensors file needs safetensors: pip install safetensors") from error
-    return safetensors
+    check(META, texts[META].encode())
+    meta = mapping(f"{where}: description", json.loads(texts[META]))
+    pairs = set(meta.get(_COMPLEX, ()))
+    need_all(where, meta, told)
+    yield meta, list(told), fetch

@@ -306,7 +306,7 @@ def slots_of(
         )
     found = {}
     for key, p in params.items():
-        shape, order = shapes.get(key, list(p.shape)), orders.get(key, list(range(p.ndim)))
+        shape, order = tuple(shapes[key]) if key in shapes else p.shape, orders.get(key, range(p.ndim))
         states = {name: Slot(array, p, shape, order, convert) for name, array in state[key].items()}
         found[key] = {**states, "params": Slot(p, None, shape, order, convert)}
     return found
@@ -316,13 +316,14 @@ def _fit_arrays(
     own: Snapshot, source: str, entries: Collection[str], fetch: Fetch, slots: Slots
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of the optimizer's arrays and the new ones, with the parameters if the entries include them."""
-    found = {entry_of(key, name): slot for key in own.params for name, slot in slots[key].items()}
-    arrays = own.arrays(params=has_params(entries))
-    need_names(source, entries, arrays)
-    for entry, array in arrays.items():
-        need(array.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
+    without = () if has_params(entries) else ("params",)
+    named = ((key, name, slot) for key in own.params for name, slot in slots[key].items() if name not in without)
+    wanted = {entry_of(key, name): slot for key, name, slot in named}
+    need_names(source, entries, wanted)
+    for entry, slot in wanted.items():
+        need(slot.own.flags.writeable, f"{source}: {entry}: the optimizer's array is read-only")
     way_out = "; strict=False loads the parameters that fit"
-    return [(array, found[entry].taken(source, entry, fetch(entry), way_out)) for entry, array in arrays.items()]
+    return [(wanted[entry].own, wanted[entry].taken(source, entry, fetch(entry), way_out)) for entry in entries]
 
 
 def _fit_groups(own: Snapshot, source: str, groups: Any, check: Check, rates: Rates) -> list[dict[str, Any]]:
@@ -346,10 +347,12 @@ def _fit_steps(source: str, steps: Mapping[Any, Any], keys: Collection[str], t: 
     need_names(f"{source}: steps", steps, keys)
     found = {}
     for key in keys:
-        name = f"steps[{key!r}]"
-        with saying(source):
-            count = options.count(name, steps[key])
-        need(count <= t, f"{source}: {name}: expected a whole number >= 0 and <= t = {t}, got {count}")
+        count = steps[key]
+        if not (type(count) is int and 0 <= count <= t):  # rarely: the message is slow to make
+            name = f"steps[{key!r}]"
+            with saying(source):
+                count = options.count(name, count)
+            need(count <= t, f"{source}: {name}: expected a whole number >= 0 and <= t = {t}, got {count}")
         found[key] = count
     return found
 

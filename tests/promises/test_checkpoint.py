@@ -248,16 +248,20 @@ def test_safetensors_is_plain_arrays_by_name(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    opt, path = fastadam.Adam(np.ones(2)), tmp_path / "state.safetensors"
-    opt.save(path)
-    good = path.read_bytes()
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    for call in (opt.save, opt.load):
-        with pytest.raises(ImportError, match=re.escape("pip install safetensors")):
-            call(path)
-    assert path.read_bytes() == good
-    assert os.listdir(tmp_path) == [path.name]
+def test_the_package_reads_what_is_written_here_and_writes_what_is_read(tmp_path: Path) -> None:
+    """Every dtype that a file can have, among them pairs for complex numbers."""
+    dtypes = ("f2", "f4", "f8", "c8", "c16", ml_dtypes.bfloat16)
+    made = [fastadam.Adam([np.ones((3, 2), dtype).T for dtype in dtypes], master_weights=True) for _ in range(2)]
+    made[0].step([np.full((2, 3), 0.5, dtype) for dtype in dtypes])
+    path = tmp_path / "state.safetensors"
+    made[0].save(path, params=True)
+    with safetensors.safe_open(path, "np") as file:
+        texts, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, array in inside.named_arrays(made[0], params=True).items():
+        assert arrays[name].tobytes() == array.tobytes()
+    safetensors.numpy.save_file(arrays, path, texts)  # in another order
+    made[1].load(path)
+    assert snapshot(made[1]) == snapshot(made[0])
 
 
 class Same:
@@ -499,11 +503,12 @@ def saved(tmp_path: Path, suffix: str) -> tuple[Path, bytes]:
 
 #: where in `save` a process ends: the call of which function it does not survive, and whether the new file is there
 DEATHS = [
-    (".npz", "write_array", 1, False),
-    (".npz", "write_array", 5, False),
+    (".npz", "crc32", 1, False),
+    (".npz", "crc32", 9, False),
     (".npz", "fsync", 1, False),
     (".npz", "replace", 1, False),
     (".npz", "fsync", 2, True),
+    (".safetensors", "crc32", 9, False),
     (".safetensors", "fsync", 1, False),
     (".safetensors", "replace", 1, False),
     (".safetensors", "fsync", 2, True),
@@ -590,7 +595,7 @@ def test_folders_that_cannot_be_written(suffix: str, tmp_path: Path) -> None:
     opt = fastadam.Adam(np.ones(3))
     (tmp_path / "file").touch()
     for folder, kind in ((tmp_path / "none", FileNotFoundError), (tmp_path / "file", NotADirectoryError)):
-        with pytest.raises((kind, safetensors.SafetensorError)):
+        with pytest.raises(kind):
             opt.save(folder / f"state{suffix}")
     with pytest.raises(OSError):  # noqa: PT011  IsADirectoryError, PermissionError: systems differ
         opt.save(tmp_path)
@@ -611,7 +616,7 @@ def test_folder_without_permission(suffix: str) -> None:
         if user == 0:
             os.seteuid(65534)
         try:
-            with pytest.raises((PermissionError, safetensors.SafetensorError), match="Permission denied"):
+            with pytest.raises(PermissionError, match="Permission denied"):
                 checkpoint_runs.make().save(path)
         finally:
             os.seteuid(user)

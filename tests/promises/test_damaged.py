@@ -28,6 +28,7 @@ from checkpoint_files import (
     deep_schedule,
     described,
     directory,
+    directory_without,
     duplicate,
     each_suffix,
     entry,
@@ -100,11 +101,18 @@ FOREIGN: list[tuple[str, Change, str]] = [
     ("a .pt file", whole(zipped({"archive/data.pkl": pickle.dumps(Evil()), "archive/version": b"3"})), NO_ZIP_OF_OURS),
     ("a .safetensors file", whole(safetensors.numpy.save({"W": W})), NO_TENSORS_OF_OURS),
 ]  # fmt: skip
+
+
+def renamed(data: bytes) -> bytes:
+    """With another name in the directory of a zip."""
+    return b"qarams/b".join(data.rsplit(b"params/b", 1))
+
+
 HUGE = npy(np.zeros(1 << 24, np.uint8))
 NPZ: list[tuple[str, Change, str]] = [
-    *((f"cut to {k} tenths", cut(k), "BadZipFile" if k else "") for k in range(10)),
-    ("last byte missing", whole(lambda data: data[:-1]), "BadZipFile"),
-    ("first bytes other", whole(lambda data: b"XX" + data[2:]), "Bad magic number for file header"),
+    *((f"cut to {k} tenths", cut(k), "not a complete zip" if k else "") for k in range(10)),
+    ("last byte missing", whole(lambda data: data[:-1]), "not a complete zip"),
+    ("first bytes other", whole(lambda data: b"XX" + data[2:]), NO_FILE_OF_OURS),
     *FOREIGN,
     # the description
     ("no description", entry("fastadam.json", None), NO_ZIP_OF_OURS),
@@ -197,20 +205,24 @@ NPZ: list[tuple[str, Change, str]] = [
     ("too few bytes", entry("m/W", npy(W)[:-4]), "172 bytes are not those"),
     ("too many bytes", entry("m/W", npy(W) + b"more"), "180 bytes are not those"),
     # the zip
-    ("compressed", rezip(lambda entries: None, compression=zipfile.ZIP_DEFLATED), "is compressed, which `save`"),
+    ("compressed", rezip(lambda entries: None, compression=zipfile.ZIP_DEFLATED), "is compressed or encrypted, which"),
     ("compressed by bzip2", rezip(lambda entries: None, compression=zipfile.ZIP_BZIP2), "is compressed"),
     ("bomb", whole(zipped({"fastadam.json.npy": HUGE}, compression=zipfile.ZIP_DEFLATED)), "is compressed"),
-    ("encrypted", directory(8, "<H", 1), "is encrypted"),
+    ("encrypted", directory(8, "<H", 1), "is compressed or encrypted"),
     ("unknown compression", directory(10, "<H", 99), "is compressed"),
-    ("checksum", directory(16, "<I", 0), "Bad CRC-32"),
-    ("size of nothing", directory(24, "<I", 0), "BadZipFile"),
-    ("size of more", directory(24, "<I", 2**31), "are not those"),
-    ("packed size of more", directory(20, "<I", 2**31), ""),  # by newer Pythons, as a zip bomb; by older ones, by us
-    ("place behind the end", directory(42, "<I", 2**32 - 2), "BadZipFile: Truncated file header"),
-    ("place of another", directory(42, "<I", 700), "BadZipFile"),
-    ("newer zip", directory(6, "<H", 99), "NotImplementedError: zip file version 9.9"),
+    ("checksum", directory(16, "<I", 0), "fastadam.json: its checksum is wrong"),
+    ("size of nothing", directory(24, "<I", 0), "is compressed"),
+    ("size of more", directory(24, "<I", 2**31), "a description of 2147483648 bytes is too long"),
+    ("packed size of more", directory(20, "<I", 2**31), "is compressed"),
+    ("place behind the end", directory(42, "<I", 2**32 - 2), "it ends too early"),
+    ("place of another", directory(42, "<I", 700), ""),
     ("name of another", directory(46, "<B", 0x46), NO_ZIP_OF_OURS),
     ("place before the file", whole(lambda data: data[400:]), ""),
+    ("behind other bytes", whole(lambda data: b"PK\n" + data), "not a zip from its first byte to its last"),
+    ("before other bytes", whole(lambda data: data + bytes(30)), "not a complete zip"),
+    ("one entry less", directory_without("params/b"), "missing: ['params/b']"),
+    ("no parameters", directory_without("params/"), "missing: ['params/W', 'params/b']"),
+    ("an entry of another name", whole(renamed), "unknown: ['qarams/b']"),
 ]  # fmt: skip
 
 
@@ -225,13 +237,14 @@ def test_npz_is_refused(change: Change, text: str, tmp_path: Path, monkeypatch: 
 
 
 SAFETENSORS: list[tuple[str, Change, str]] = [
-    *((f"cut to {k} tenths", cut(k), "SafetensorError" if k else "") for k in range(10)),
+    *((f"cut to {k} tenths", cut(k), "it ends too early" if k else "") for k in range(9)),
+    ("cut to 9 tenths", cut(9), "expected "),
     *FOREIGN,
-    ("more bytes", whole(lambda data: data + b"more"), "SafetensorError"),
-    *((f"header of {n}", length(n), "SafetensorError") for n in (0, 1, 2**30, 2**63, 2**64 - 1)),
+    ("more bytes", whole(lambda data: data + b"more"), "bytes, got"),
+    *((f"header of {n}", length(n), "") for n in (0, 1, 2**30, 2**63, 2**64 - 1)),
     ("header of another kind", whole(struct.pack("<Q", 2) + b"[]"), NO_FILE_OF_OURS),
     ("deeply nested header", whole(struct.pack("<Q", 200_000) + b"[" * 200_000), NO_FILE_OF_OURS),
-    ("deeply nested in its header", whole(struct.pack("<Q", 200_000) + b'{"a":' * 40_000), "SafetensorError"),
+    ("deeply nested in its header", whole(struct.pack("<Q", 200_000) + b'{"a":' * 40_000), "RecursionError"),
     ("no texts", tensors(lambda arrays, texts: texts.clear()), NO_TENSORS_OF_OURS),
     ("no description", tensors(lambda arrays, texts: texts.pop("fastadam.json")), NO_TENSORS_OF_OURS),
     ("no checksums", tensors(lambda arrays, texts: texts.pop("fastadam.crc32")), "KeyError: 'fastadam.crc32'"),
@@ -245,8 +258,11 @@ SAFETENSORS: list[tuple[str, Change, str]] = [
     ("another's array", tensors(lambda arrays, texts: arrays.update({"u/W": W})), "unknown: ['u/W']"),
     ("dtype", tensors(lambda arrays, texts: arrays.update({"m/W": W.astype("f8")})), "its checksum is wrong"),
     ("dtype in the header", header_of(b'"F64"', b'"I64"'), "expected dtype float64, got int64"),
-    ("dtype of no name", header_of(b'"F32"', b'"F33"'), "SafetensorError"),
-    ("overlapping", header_of(b'"data_offsets":[0,', b'"data_offsets":[8,'), "SafetensorError"),
+    ("dtype of no name", header_of(b'"F32"', b'"F33"'), "not a dtype of NumPy: 'F33'"),
+    ("overlapping", header_of(b'"data_offsets":[0,', b'"data_offsets":[8,'), "overlap, or have gaps"),
+    ("an array of another name", header_of(b'"params/b"', b'"qarams/b"'), "unknown: ['qarams/b']"),
+    ("shape", header_of(b'"shape":[3,4]', b'"shape":[3,5]'), "48 bytes are not those of an array (3, 5) of float32"),
+    ("flat", header_of(b'"shape":[3,4]', b'"shape":[12 ]'), "expected shape (3, 4), got (12,)"),
 ]  # fmt: skip
 
 
@@ -304,7 +320,7 @@ def test_description_without_bounds(suffix: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match="more than `load` would read"):
         victim.opt.save(victim.path)
     assert victim.path.read_bytes() == victim.good
-    if suffix == ".npz":  # safetensors has a bound of its own
+    if suffix == ".npz":  # safetensors has a bound for its header
         with pytest.raises(ValueError, match=r"a description of \d+ bytes is too long"):
             victim.opt.load(victim.path)
         assert snapshot(victim.opt) == victim.kept
@@ -314,14 +330,6 @@ def test_fortran_order_in_a_file_is_read_as_such(tmp_path: Path) -> None:
     victim = Victim(".npz", tmp_path)
     m = built().state["m"][0]
     entry("m/W", npy(np.asfortranarray(m)))(victim.path)
-    victim.opt.load(victim.path)
-    assert snapshot(victim.opt) == snapshot(built())
-
-
-def test_a_file_behind_other_bytes_is_whole(tmp_path: Path) -> None:
-    """As zips may be: in a self-extracting file, say."""
-    victim = Victim(".npz", tmp_path)
-    whole(lambda data: b"#!/bin/sh\nexit 0\n" + data)(victim.path)
     victim.opt.load(victim.path)
     assert snapshot(victim.opt) == snapshot(built())
 
@@ -337,10 +345,10 @@ OTHERS = {
     "expected 2 groups, got 1": lambda: fastadam.Adam([{"params": {"W": W.copy()}}, {"params": {"b": B.copy()}}]),
     "m/W: expected shape (4, 3), got (3, 4)": lambda: fastadam.Adam({"W": W.T.copy(), "b": B.copy()}),
     "m/b: expected dtype float32, got float64": lambda: fastadam.Adam({"W": W.copy(), "b": B.astype("f4")}),
-    "m/W: expected dtype bfloat16, got float32; convert=True": lambda: fastadam.Adam(
+    "expected dtype bfloat16, got float": lambda: fastadam.Adam(
         {"W": W.copy(), "b": B.astype("f4")}, state_dtype="bfloat16"
     ),
-    "m/W: expected dtype int8, in blocks, got float32; convert=True": lambda: fastadam.Adam(
+    "expected dtype int8, in blocks, got float": lambda: fastadam.Adam(
         {"W": W.copy(), "b": B.astype("f4")}, state_dtype="int8", min_8bit_size=1
     ),
     "missing: ['master/W', 'master/b']": lambda: fastadam.Adam(
@@ -454,5 +462,5 @@ def test_whole_inputs_are_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(fuzz_checkpoint.FOUND.iterdir()), ids=lambda path: path.name)
 def test_what_the_fuzzer_found(path: Path, tmp_path: Path) -> None:
-    """Named by what came of it; one that is refused here may be read by another Python's zipfile."""
+    """Named by what came of it when it was found."""
     assert fuzz_checkpoint.check(path.read_bytes(), tmp_path) or not path.name.startswith("loaded")

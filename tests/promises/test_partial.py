@@ -318,7 +318,7 @@ def test_two_in_one_file_are_refused() -> None:
     first = file.tell()
     opt.save(file, params=True)
     file.seek(0)
-    with pytest.raises(ValueError, match="holds another zip before this one"):
+    with pytest.raises(ValueError, match="give each checkpoint its own file"):
         opt.load(file)
     file.seek(first)
     opt.load(file)
