@@ -299,6 +299,11 @@ def count(name: str, value: Any, least: int = 0) -> int:
     return checks.whole(name, value, least, below=2**62)
 
 
+def steps_done(name: str, value: Any) -> int:
+    """A count in a checkpoint. It has all numbers that the 64 bits of a plan's counts can have."""
+    return checks.whole(name, value, below=2**63)
+
+
 def group_name(name: str, value: Any) -> str | None:
     """The name of a group in messages and checkpoints. It is not a number: those stand for groups without a name."""
     if value is not None and not isinstance(value, str):

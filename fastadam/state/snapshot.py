@@ -179,7 +179,7 @@ def fit(
     need_version(source, meta.get("version"))
     need_same(f"{source}: optimizer", meta.get("optimizer"), own.optimizer)
     with saying(source):
-        t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
+        t, skipped = (options.steps_done(name, meta.get(name)) for name in ("t", "skipped"))
         seed = options.seed("seed", meta.get("seed"))
     groups, steps, rates = meta.get("param_groups"), mapping(f"{source}: steps", meta.get("steps")), Rates()
     slots = slots_of(own.params, own.state, source, meta, convert)
@@ -348,7 +348,7 @@ def _fit_steps(source: str, steps: Mapping[Any, Any], keys: Collection[str], t: 
     for key in keys:
         name = f"steps[{key!r}]"
         with saying(source):
-            count = options.count(name, steps[key])
+            count = options.steps_done(name, steps[key])
         need(count <= t, f"{source}: {name}: expected a whole number >= 0 and <= t = {t}, got {count}")
         found[key] = count
     return found
