@@ -200,6 +200,8 @@ class Core(Follower):
             )
             initial, steps = _all_initial(self.kind, self.settings, self.groups, self.origins), plan.steps.copy()
             steps[numbers] = 0
+            for k in numbers:
+                self.store.need_writeable(k, self.tree.names[k])
             plan.begin_change()
             for k in numbers:
                 self.store.begin(k, plan.params[k], initial[k])
@@ -345,8 +347,9 @@ class Core(Follower):
 
     def partners(self) -> tuple[list[int], list[Any]]:
         """What `swapped` exchanges with the parameters: each group's operand number, and each parameter's array."""
-        for name, p in zip(self.tree.names, self.plan.params, strict=True):
+        for k, (name, p) in enumerate(zip(self.tree.names, self.plan.params, strict=True)):
             checks.writeable(name, p)
+            self.store.need_writeable(k, name)
         self.plan.make_up()
         name = self.kind.average
         places = [2 + rule.states.index(name) for rule in self.groups.rules]

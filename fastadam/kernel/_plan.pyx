@@ -282,6 +282,7 @@ cdef class Plan(Entry):
         """The same of all rows, or of those that the gradients that the layout has noted call for."""
         cdef Py_ssize_t i
         cdef int64_t under_way = self.count[UNDER_WAY]
+        _gradients.need_lagging_still(self.layout)
         self.layout.job.seed = _strips.mixed(self.seed)
         for i in range(self.layout.job.n_segments):
             self.layout.job.segments[i].done = self.count[STEPS + i]

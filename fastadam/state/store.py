@@ -120,6 +120,11 @@ class Store:
         """Whether any row may lag."""
         return any(visits[-1] for visits, _ in self._logs.values())
 
+    def need_writeable(self, place: int, label: str) -> None:
+        """Refuse states of a parameter that are read-only."""
+        for name, state in self.states[place].items():
+            checks.writeable(f"{name} of {label}", state)
+
     def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:
         """Set the states of one parameter to their first values."""
         for name, first in initial.items():
