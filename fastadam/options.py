@@ -133,7 +133,7 @@ class Declared(Strict):
     #: the signature of the constructor
     declared: ClassVar[inspect.Signature]
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
         fields = {name: f for base in reversed(cls.__mro__) for name, f in vars(base).items() if isinstance(f, Field)}
         fields = dict(sorted(fields.items(), key=lambda pair: pair[1].kw_only))
         cls.options = {name: field for name, field in fields.items() if isinstance(field, Option)}
@@ -146,6 +146,7 @@ class Declared(Strict):
             variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
             says_nothing = all(given.kind in variable for given in own.parameters.values())
             cls.__signature__ = cls.declared if says_nothing else own  # type: ignore[attr-defined]
+        super().__init_subclass__(**keywords)  # hooks of other bases, such as Generic's
 
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
