@@ -32,6 +32,9 @@ VERSION = 3
 #: the file of all arrays. Each begins at a multiple of ALIGNED bytes
 ARRAYS, ALIGNED = "states.bin", 64
 
+#: the most bytes of a description, and the most for each array, besides twice what the optimizer says
+_MOST_TOLD = 1 << 20, 2000
+
 _FORKED = (
     "its states are those of the process that this one was forked from; make the optimizer in the child, or "
     "copy.deepcopy it before the fork, which keeps the copy's states in memory"
@@ -115,7 +118,8 @@ class Folder:
         if self.is_new:
             self._meta = {"version": VERSION, **own, "arrays": [[*_told(slot), slot.order] for slot in slots]}
         else:
-            slots = _agreed(f"state_dir: {file}", _loads(file), own, slots)
+            most = _MOST_TOLD[0] + 2 * len(json.dumps(own)) + _MOST_TOLD[1] * len(slots)
+            slots = _agreed(f"state_dir: {file}", _loads(file, most), own, slots)
         *begins, size = accumulate((slot.room for slot in slots), initial=0)
         memory = self._mapped(size)
         self.arrays: list[np.ndarray] = [
@@ -285,9 +289,14 @@ def _agreed(where: str, found: Mapping[str, Any], own: Mapping[str, Any], slots:
     return [slot if slot.order == row[3] else slot._replace(order=row[3]) for slot, row in every]
 
 
-def _loads(path: Path) -> Mapping[str, Any]:
+def _loads(path: Path, most: int) -> Mapping[str, Any]:
+    """The description in a file of at most so many bytes."""
+    need(path.is_file(), f"state_dir: {path}: expected a file")
+    with open(path, "rb") as file:
+        text = file.read(most + 1)
+    need(len(text) <= most, f"state_dir: {path}: more than {most} bytes, which no description of these states takes")
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Mismatch(f"state_dir: {path}: not a description of states: {error}") from error
     return mapping(f"state_dir: {path}", found)

@@ -150,6 +150,7 @@ FOLDERS: list[tuple[str, Change, Any, str]] = [
     ("no order", told(lambda about: about["arrays"][1].pop()), ValueError, "an order, 'C' or 'F'"),
     ("arrays that are none", told(lambda about: about.update(arrays=7)), ValueError, "an order, 'C' or 'F'"),
     ("byte order", told(lambda about: about.update(byte_order="middle")), ValueError, "byte_order: expected"),
+    ("long description", file(META, b" " * (2 << 20)), ValueError, "bytes, which no description of these states takes"),
     ("empty description", file(META, b""), ValueError, "fastadam.json: not a description of states"),
     ("half a description", file(META, lambda data: data[:50]), ValueError, "fastadam.json: not a description"),
     ("description in no UTF-8", file(META, b'{"version": "\xff"}'), ValueError, "not a description of states"),
