@@ -26,9 +26,9 @@ class Algorithm(Declared):
     #: name of a rule -> for each of its hyper-parameters the option that sets it, and the index in a tuple
     _sources: ClassVar[dict[str, list[tuple[str | None, Any]]]]
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
+    def __init_subclass__(cls, **keywords: Any) -> None:
         cls._sources = {}
+        super().__init_subclass__(**keywords)
 
     @classmethod
     def rule(cls, values: Mapping[str, Any]) -> Rule:

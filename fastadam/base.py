@@ -69,9 +69,9 @@ class Optimizer(Stepping, Stepped):
     seed : int, default 0
         The seed of the stochastic rounding, in [0, 2**64). The same seed gives the same bits, with any `n_threads`.
     state_dir : path, optional
-        Keep the states in this folder, as memory-mapped ``.npy`` files, so that they may be larger than memory. If the
-        folder already has states of the same parameters, continue from these and their step counts, with the
-        parameters, options and seed given here. The folder is locked: one optimizer at a time may use it, and only in
+        Keep the states in this folder, in one memory-mapped file, so that they may be larger than memory. If the folder
+        already has states of the same parameters, continue from these and their step counts, with the parameters,
+        options and seed given here. The folder is locked: one optimizer at a time may use it, and only in
         the process that made the optimizer. The lock ends with the optimizer, or with `close`. The folder outlives the
         process. A folder whose process ended within a step is refused. After a power cut only a file of `save` is safe.
 

@@ -68,8 +68,8 @@ class Core(Follower):
         groups = checked_groups(kind, given, structure)
         _check_grads(structure, bound, structure.arrays, groups.frozen)
         initial = _all_initial(kind, settings, groups, origins)
-        exact = [said == "exact" for said in groups.of_params("rows")]
-        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial, exact)
+        lagging = _lagging(groups, structure.arrays)
+        store = Store.new(settings, kind.__name__, groups.rules, structure.keys, structure.arrays, initial, lagging)
         with store.undone_on_error():
             core = cls(kind, settings, structure, groups, store, origins)
             store.commit(core.plan)
@@ -200,6 +200,8 @@ class Core(Follower):
             )
             initial, steps = _all_initial(self.kind, self.settings, self.groups, self.origins), plan.steps.copy()
             steps[numbers] = 0
+            for k in numbers:
+                self.store.need_writeable(k, self.tree.names[k])
             plan.begin_change()
             for k in numbers:
                 self.store.begin(k, plan.params[k], initial[k])
@@ -345,8 +347,9 @@ class Core(Follower):
 
     def partners(self) -> tuple[list[int], list[Any]]:
         """What `swapped` exchanges with the parameters: each group's operand number, and each parameter's array."""
-        for name, p in zip(self.tree.names, self.plan.params, strict=True):
+        for k, (name, p) in enumerate(zip(self.tree.names, self.plan.params, strict=True)):
             checks.writeable(name, p)
+            self.store.need_writeable(k, name)
         self.plan.make_up()
         name = self.kind.average
         places = [2 + rule.states.index(name) for rule in self.groups.rules]
@@ -391,21 +394,13 @@ class Core(Follower):
             first = last
         hyper = [self.plan.hyper(k) for k in range(self.plan.n_groups)]
         origins = [origin[:2] for origin in self.origins] or None
-        self.plan.lay(parts, structure.names, counts, origins, self._logs(structure, arrays))
+        lagging = _lagging(self.groups, arrays)
+        self.is_lazy = all(n_scalars is None for n_scalars in lagging)
+        logs = [None if n is None else self.store.log(k, arrays[k], n) for k, n in enumerate(lagging)]
+        self.plan.lay(parts, structure.names, counts, origins, None if self.is_lazy else logs)
         for k, own_hyper in enumerate(hyper):  # the hyper-parameters of a new group follow before the next step
             self.plan.set_hyper(k, own_hyper)
         self.took = None
-
-    def _logs(self, structure: Tree, arrays: Sequence[np.ndarray]) -> list[Any] | None:
-        """The argument of `Plan.lay` for rows that lag, for each parameter; None if no row ever lags."""
-        every = zip(self.groups.rules, self.groups.values, structure.branches, strict=True)
-        said = [rule if own.get("rows") == "exact" else None for rule, own, branch in every for _ in branch.names]
-        self.is_lazy = not any(said)
-        logs = [
-            self.store.log(k, p, rule.n_scalars) if rule is not None and p.ndim else None
-            for k, (p, rule) in enumerate(zip(arrays, said, strict=True))
-        ]
-        return None if self.is_lazy else logs
 
 
 class Unchanged:
@@ -421,6 +416,13 @@ class Unchanged:
                 "another thread stepped or loaded the optimizer while it was copied; give each its own, or a lock"
             )
         return bool, ()
+
+
+def _lagging(groups: Groups, arrays: Sequence[Any]) -> list[int | None]:
+    """For each parameter, the number of its rule's scalars if its rows may lag, else None."""
+    rules = (rule for rule, own in zip(groups.rules, groups.values, strict=True) for _ in own["params"])
+    every = zip(rules, groups.of_params("rows"), arrays, strict=True)
+    return [rule.n_scalars if said == "exact" and p.ndim else None for rule, said, p in every]
 
 
 def checked_groups(kind: Any, given: Mapping[str, Any], structure: Tree) -> Groups:

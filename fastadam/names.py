@@ -3,7 +3,7 @@
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,19 @@ def modules(package: str, *loaded_late: str) -> tuple[Callable[[str], ModuleType
     return load, listed
 
 
+def attributes_of(thing: Any, *but: str) -> dict[str, Any]:
+    """Name -> value of all attributes of an object, with those in slots. Some may be left out."""
+    found: Any = object.__getstate__(thing)
+    plain, of_slots = found if isinstance(found, tuple) else (found, {})
+    return {name: value for name, value in {**(plain or {}), **of_slots}.items() if name not in but}
+
+
+def give_attributes(thing: Any, attributes: Mapping[str, Any]) -> None:
+    """Set these attributes, also those in slots."""
+    for name, value in attributes.items():
+        object.__setattr__(thing, name, value)
+
+
 class Strict:
     """An object that accepts only the attributes that its class declares. Setting any other is an AttributeError.
 
@@ -110,12 +123,6 @@ class Strict:
                 has = f"a subclass declares its own in its body, as `{name} = None`; it has"
                 raise AttributeError(f"{name}: {self._no_such(name, has)}", name=name, obj=self)
             super().__setattr__(name, value)
-
-    def _attributes(self) -> dict[str, Any]:
-        """Name -> value of all attributes of the object, with those in slots."""
-        found: Any = object.__getstate__(self)
-        plain, of_slots = found if isinstance(found, tuple) else (found, {})
-        return {**(plain or {}), **of_slots}
 
     def _no_such(self, name: str, has: str) -> str:
         """The message about an unknown attribute. `has` introduces the list of known ones."""

@@ -133,7 +133,7 @@ class Declared(Strict):
     #: the signature of the constructor
     declared: ClassVar[inspect.Signature]
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
         fields = {name: f for base in reversed(cls.__mro__) for name, f in vars(base).items() if isinstance(f, Field)}
         fields = dict(sorted(fields.items(), key=lambda pair: pair[1].kw_only))
         cls.options = {name: field for name, field in fields.items() if isinstance(field, Option)}
@@ -146,6 +146,7 @@ class Declared(Strict):
             variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
             says_nothing = all(given.kind in variable for given in own.parameters.values())
             cls.__signature__ = cls.declared if says_nothing else own  # type: ignore[attr-defined]
+        super().__init_subclass__(**keywords)  # hooks of other bases, such as Generic's
 
     @classmethod
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -297,6 +298,11 @@ def flag_or_none(name: str, value: Any) -> bool | None:
 def count(name: str, value: Any, least: int = 0) -> int:
     """A count of steps or elements."""
     return checks.whole(name, value, least, below=2**62)
+
+
+def steps_done(name: str, value: Any) -> int:
+    """A count in a checkpoint. It has all numbers that the 64 bits of a plan's counts can have."""
+    return checks.whole(name, value, below=2**63)
 
 
 def group_name(name: str, value: Any) -> str | None:

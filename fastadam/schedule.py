@@ -6,7 +6,7 @@ The formulas and the public names are in `fastadam.schedules`.
 import inspect
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from itertools import pairwise
 from numbers import Real
@@ -21,6 +21,8 @@ P = ParamSpec("P")
 
 #: the deepest nesting of compositions: far below Python's recursion limit, so that every schedule can be used
 DEEPEST = 32
+#: the most schedules in a composition, with all parts of its parts
+MOST = 4096
 #: the check of a reported loss: any number and NaN, since a run that diverged has such losses
 _loss = number("or NaN", lambda _: True)
 
@@ -52,16 +54,17 @@ class Schedule(Telling):
     linear(start=1.0, end=0.5, steps=2)
     """
 
-    __slots__ = ("depth", "factory", "values")
+    __slots__ = ("depth", "factory", "size", "values")
     __array_ufunc__ = None  # so that a NumPy number times a schedule calls `__rmul__`
 
     factory: "Factory[...]"
     values: tuple[Any, ...]
     depth: int  # of the nesting: 1 without parts, else 1 more than the deepest part
+    size: int  # the number of schedules: this one, its parts and their parts
     _changes = "a schedule is immutable"
 
-    def __init__(self, factory: "Factory[...]", values: tuple[Any, ...], depth: int) -> None:
-        for name, value in (("factory", factory), ("values", values), ("depth", depth)):
+    def __init__(self, factory: "Factory[...]", values: tuple[Any, ...], depth: int, size: int) -> None:
+        for name, value in (("factory", factory), ("values", values), ("depth", depth), ("size", size)):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -297,10 +300,13 @@ def _factory(formula: Callable[..., float], first: str, kind: type[Schedule], ch
             raise TypeError(f"{name}{signature}: {error}") from None
         bound.apply_defaults()
         values = {key: checks.get(key, _check)(key, value) for key, value in bound.arguments.items()}
-        depth = 1 + max((part.depth for part in values.get("schedules", ())), default=0)
+        parts = values.get("schedules", ())
+        depth, size = 1 + max((part.depth for part in parts), default=0), 1 + sum(part.size for part in parts)
         if depth > DEEPEST:
             raise ValueError(f"{name}: schedules may be nested {DEEPEST} deep, not {depth}")
-        made = kind(made_by, tuple(values.values()), depth)
+        if size > MOST:
+            raise ValueError(f"{name}: a schedule may consist of {MOST} schedules, not {size}; write a function of t")
+        made = kind(made_by, tuple(values.values()), depth, size)
         made(1)  # the formula itself may refuse its arguments; this shows it before any step
         return made
 
@@ -351,10 +357,13 @@ def from_json(data: dict[str, Any]) -> Schedule:
     """
     if not isinstance(data, dict):
         raise ValueError(f"schedule: expected a dict, as to_json() makes it, got {type(data).__name__}")
-    return _read_schedule("schedule", data, 1)
+    return _read_schedule("schedule", data, 1, iter(range(MOST)))
 
 
-def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
+def _read_schedule(place: str, data: dict[str, Any], depth: int, left: Iterator[int]) -> Schedule:
+    """A schedule. `left` has an item for each schedule that may still be read."""
+    if next(left, None) is None:
+        raise ValueError(f"{place}: a schedule may consist of {MOST} schedules, not more")
     name = data.get("schedule")
     if not isinstance(name, str) or name not in SCHEDULES:
         raise ValueError(f"{place}: expected one of {', '.join(SCHEDULES)}, got {reprlib.repr(name)}")
@@ -364,7 +373,7 @@ def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
         if key in factory.checks:  # such a check accepts any object
             given[key] = value
         elif key in known:
-            given[key] = _read(f"{place}[{key!r}]", value, depth + 1)
+            given[key] = _read(f"{place}[{key!r}]", value, depth + 1, left)
         elif key != "schedule":
             own = offer(key if isinstance(key, str) else "", known)
             raise ValueError(f"{place}: {name} has no argument {reprlib.repr(key)}; {own}")
@@ -374,14 +383,14 @@ def _read_schedule(place: str, data: dict[str, Any], depth: int) -> Schedule:
         raise ValueError(f"{place}: {error}") from None
 
 
-def _read(place: str, value: Any, depth: int) -> Any:
+def _read(place: str, value: Any, depth: int, left: Iterator[int]) -> Any:
     """An argument, or a part of one, read according to its type. The factory checks whether the type is right."""
     if depth > 2 * DEEPEST:  # lists and dicts alternate; without a limit a hostile text would exhaust Python's stack
         raise ValueError(f"{place}: schedules may be nested {DEEPEST} deep, not deeper")
     if isinstance(value, list):
-        return [_read(f"{place}[{k}]", part, depth + 1) for k, part in enumerate(value)]
+        return [_read(f"{place}[{k}]", part, depth + 1, left) for k, part in enumerate(value)]
     if isinstance(value, dict):
-        return _read_schedule(place, value, depth)
+        return _read_schedule(place, value, depth, left)
     if not isinstance(value, (int, float)):
         raise ValueError(f"{place}: expected a number or a schedule, got {type(value).__name__}")
     return value

@@ -9,6 +9,7 @@ from .core import Core, Unchanged
 from .groups import Groups
 from .kernel import backends, threads
 from .kernel._swapped import swapped
+from .names import attributes_of
 from .options import option, setting
 from .saved import Saved
 from .tree import Params
@@ -60,7 +61,7 @@ class Stepped(Saved, Algorithm):
 
     def __getstate__(self) -> dict[str, Any]:
         with self.core.held_whole() as plan:
-            return {**self._attributes(), "core": self.core.parts(), "unchanged": Unchanged(plan)}
+            return {**attributes_of(self, "core"), "core": self.core.parts(), "unchanged": Unchanged(plan)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name in state.keys() - {"core", "unchanged"}:

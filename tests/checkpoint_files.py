@@ -4,6 +4,7 @@ A `Change` rewrites a file (or a folder of states) in place, as damage or an att
 
 import io
 import json
+import mmap
 import os
 import struct
 import subprocess
@@ -66,10 +67,8 @@ def command(name: str, *args: Any) -> list[str]:
 def mapped(array: np.ndarray) -> bool:
     """Whether an array's memory is a file's."""
     while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
         array = array.base
-    return False
+    return isinstance(array, mmap.mmap)
 
 
 # ---------------------------------------------------------------- changes of files

@@ -90,6 +90,27 @@ def die_in_a_step(folder: str) -> None:
         opt.step(np.ones(5))
 
 
+def many_states(folder: str, n: str) -> None:
+    """Many parameters with states in a folder, under a limit of descriptors that is far below their number."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    params, others, grads = ([np.full(3, k, np.float32) for k in range(int(n))] for _ in range(3))
+    opt = None
+    for _ in range(2):
+        opt = None  # the folder is unlocked
+        before = len(os.listdir("/proc/self/fd"))
+        opt = fastadam.Adam(params, state_dir=folder)
+        print(f"{opt.t}: {len(os.listdir('/proc/self/fd')) - before} more")
+        opt.step(grads)
+        opt.step(grads)
+    twin = fastadam.Adam(others)
+    for _ in range(4):
+        twin.step(grads)
+    pairs = zip(opt.state["v"], twin.state["v"], strict=True)
+    print("right" if all((one == other).all() for one, other in pairs) else "wrong")
+
+
 def within_limit(folder: str) -> None:
     """Parameters mapped from a file, whose states do not fit in memory: in a folder they step, are saved and loaded."""
     import resource

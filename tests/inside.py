@@ -4,8 +4,10 @@ follow.
 """
 
 import importlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -272,6 +274,15 @@ def limit_description(monkeypatch: Any, n_bytes: int) -> None:
     ):
         if hasattr(module, "MAX_META"):
             monkeypatch.setattr(module, "MAX_META", n_bytes)
+
+
+def folder_arrays(path: Path, mode: Any = "r") -> dict[str, np.ndarray]:
+    """The arrays in a `state_dir`, by name, as docs/how-to/checkpoints.md says how to read them."""
+    whole, first, found = np.memmap(path / "states.bin", mode=mode), 0, {}
+    for name, dtype, shape, order in json.loads((path / "fastadam.json").read_bytes())["arrays"]:
+        found[name] = np.ndarray(shape, dtype, whole, first, order=order)
+        first += -(-found[name].nbytes // 64) * 64
+    return found
 
 
 def replace_lock(monkeypatch: Any, lock: Callable[..., Any]) -> None:

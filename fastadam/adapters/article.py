@@ -18,7 +18,7 @@ from ..kernel import checks, threads
 from ..kernel._segments import state_like
 from ..kernel._stepper import Stepper
 from ..kernel.arrived import make_writeable
-from ..names import Strict
+from ..names import Strict, attributes_of, give_attributes
 from ..rule import Rule
 from ..rules import RULES
 from .hyper import number
@@ -86,10 +86,10 @@ class _Article(Strict):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all attributes except the stepper, which the next step makes again."""
-        return {**vars(self), "_stepper": None, "_states_shown": True}
+        return {**attributes_of(self), "_stepper": None, "_states_shown": True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        give_attributes(self, state)
         make_writeable([getattr(self.instance, "__dict__", {}).get("parameters")])  # the states are copied anyway
 
     def _hyper(self, t: int) -> dict[str, float]:

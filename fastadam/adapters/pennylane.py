@@ -48,6 +48,7 @@ except ImportError as error:
 
 from ..kernel import checks
 from ..kernel._stepper import Stepper, are_same
+from ..names import attributes_of, give_attributes
 from ..optimizers import SGD, Adam, RMSprop
 from ..rule import Rule
 from ..rules import RULES
@@ -152,7 +153,9 @@ class _Stepped:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all attributes except the arrays of the last step."""
-        return {name: value for name, value in vars(self).items() if name not in ("_laid", "_told")}
+        return attributes_of(self, "_laid", "_told")
+
+    __setstate__ = give_attributes
 
 
 def _gradients(grad: Any, n: int) -> list[np.ndarray]:

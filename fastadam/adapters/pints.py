@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import optimizers
+from ..names import attributes_of, give_attributes
 
 try:
     import pints
@@ -91,8 +92,11 @@ class Told:
         """A deep copy: as in PINTS, steps of a copy must not change the original."""
         return copy.deepcopy(self)
 
+    def __getstate__(self: Any) -> dict[str, Any]:
+        return attributes_of(self)
+
     def __setstate__(self: Any, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        give_attributes(self, state)
         if self._optimizer is not None:
             self._link()
 

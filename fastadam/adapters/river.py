@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..kernel._segments import state_like
+from ..names import attributes_of, give_attributes
 from .rule_steps import RuleSteps
 
 try:
@@ -88,7 +89,10 @@ class _Stepped(optim.base.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: river's attributes, with copies of arrays. The rest is made again."""
-        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+        own = attributes_of(self, "_names", "_steps").items()
+        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in own}
+
+    __setstate__ = give_attributes
 
     @property
     def _factor(self) -> float:

@@ -60,7 +60,7 @@ from ..algorithm import Algorithm
 from ..kernel import checks, threads
 from ..kernel._stepper import Stepper
 from ..kernel.arrived import make_writeable
-from ..names import refuse_unknown
+from ..names import attributes_of, give_attributes, refuse_unknown
 from ..rule import own_clip_factor
 
 try:
@@ -337,12 +337,10 @@ class Optimizer(thinc.optimizers.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: all attributes except the steppers, which the next steps make again."""
-        _, state = super().__getstate__()  # Python's own method gives the slots
-        return {name: value for name, value in state.items() if name not in ("_stepped", "_given", "_hyper", "_rule")}
+        return attributes_of(self, "_stepped", "_given", "_hyper", "_rule")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        give_attributes(self, state)
         for held in (self.mom1, self.mom2, self.mom3, self.averages or {}):
             make_writeable(held.values())
         self._begin_anew()

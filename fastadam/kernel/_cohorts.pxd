@@ -8,6 +8,7 @@ cdef enum:                  # places of the counts
     SKIPPED = 2
     STEPS = 3
 
+cdef int need_room(const int64_t* count) except -1
 cdef int prepare_scalars(
     Layout layout, const int64_t* count, unsigned long long seed, double factor, double clip_value
 ) except -1

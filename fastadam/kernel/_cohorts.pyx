@@ -3,12 +3,19 @@
 
 from libc.float cimport FLT_MIN
 from libc.math cimport fabs
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, int64_t
 
 from . cimport _flush, _layout, _strips
 from ._entry cimport atomic_set
 from ._layout cimport CLIP_VALUE, FACTOR
 from ._segments cimport Bundle, Cohort, Segment
+
+
+cdef int need_room(const int64_t* count) except -1:
+    """Refuse a step after which a count would not fit into 64 bits."""
+    if count[T] == INT64_MAX or count[SKIPPED] == INT64_MAX:
+        raise OverflowError("t, skipped: expected counts of steps < 2**63; call reset(), or make a new optimizer")
+    return 0
 
 
 cdef int prepare_scalars(

@@ -17,6 +17,7 @@ from . import checks, sparse
 cnp.import_array()
 
 cdef extern from "Python.h":
+    PyObject* PyList_GET_ITEM(object, Py_ssize_t)  # borrowed
     PyObject* PySequence_Fast_GET_ITEM(object, Py_ssize_t)  # of a list or tuple, borrowed
     Py_ssize_t PySequence_Fast_GET_SIZE(object)
 
@@ -80,11 +81,7 @@ cdef int admit_each(Layout layout, grads, int n_threads) except -1:
 cdef inline int admit_gradient(Layout layout, Py_ssize_t i, g, int n_threads) except -1:
     """Admit one gradient; whether an array is to be gathered for it."""
     cdef Segment* segment = &layout.job.segments[i]
-    if not is_stepped_still(segment):
-        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p):
-            checks.parameter(layout.names[i], <cnp.ndarray> segment.p)
-        dtype = (<object> segment.p).dtype
-        raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
+    need_stepped_still(layout, i)
     if type(g) is Rows:
         expect((<Rows> g).n_values(), n_threads)
         admit_rows(layout, i, <Rows> g)
@@ -107,7 +104,7 @@ cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) e
         segment = &layout.job.segments[i]
         if segment.rows.n >= 0:
             return False
-        if not (is_stepped_still(segment) and check_address(layout, segment, <char*> <size_t> addresses[i])):
+        if not (is_stepped_still(layout, segment) and check_address(layout, segment, <char*> <size_t> addresses[i])):
             return False
         if segment.absent:
             segment.absent = layout.grads_apart = False
@@ -118,8 +115,32 @@ cdef bint admit_at(Layout layout, const int64_t[::1] addresses, int n_threads) e
     return True
 
 
-cdef inline bint is_stepped_still(Segment* segment) noexcept:
-    """Whether the parameter can be written, and has the dtype that it was laid out with."""
+cdef int need_stepped_still(Layout layout, Py_ssize_t i) except -1:
+    """Refuse a parameter that can no longer be stepped."""
+    cdef Segment* segment = &layout.job.segments[i]
+    if is_stepped_still(layout, segment):
+        return 0
+    for name, array in zip(layout.names + layout.state_names(), layout.written(), strict=True):
+        checks.writeable(name, array)
+    dtype = (<object> segment.p).dtype
+    raise TypeError(f"{layout.names[i]}: its dtype was changed to {dtype}; make a new optimizer")
+
+
+cdef int need_lagging_still(Layout layout) except -1:
+    """The same of all parameters that have rows that may lag."""
+    cdef Py_ssize_t i
+    for i in range(layout.job.n_segments):
+        if layout.job.segments[i].visits is not NULL and layout.job.segments[i].visits[layout.job.segments[i].n_rows]:
+            need_stepped_still(layout, i)
+    return 0
+
+
+cdef inline bint is_stepped_still(Layout layout, Segment* segment) noexcept:
+    """Whether the parameter and its states can be written, and it has the dtype that it was laid out with."""
+    cdef Py_ssize_t k
+    for k in range(segment.held + 1, segment.held + segment.n_operands - 1 + segment.has_master):
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> PyList_GET_ITEM(layout.held, k)):
+            return False
     return (
         cnp.PyArray_ISWRITEABLE(<cnp.ndarray> segment.p)
         and cnp.PyArray_TYPE(<cnp.ndarray> segment.p) == segment.p_typenum

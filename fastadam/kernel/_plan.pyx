@@ -282,6 +282,7 @@ cdef class Plan(Entry):
         """The same of all rows, or of those that the gradients that the layout has noted call for."""
         cdef Py_ssize_t i
         cdef int64_t under_way = self.count[UNDER_WAY]
+        _gradients.need_lagging_still(self.layout)
         self.layout.job.seed = _strips.mixed(self.seed)
         for i in range(self.layout.job.n_segments):
             self.layout.job.segments[i].done = self.count[STEPS + i]
@@ -466,6 +467,7 @@ cdef class Plan(Entry):
             _norms.measure(layout, self.n_threads, exchange, extras.clips_by == OF_EACH, &squares)
             norm = fabs(factor) * _norms.norm(&squares)
             if extras.skip_nonfinite and not isfinite(squares.high):
+                _cohorts.need_room(self.count)
                 self.norm_is(norm)
                 atomic_set(&self.count[SKIPPED], self.count[SKIPPED] + 1)
                 return 0
@@ -492,6 +494,7 @@ cdef class Plan(Entry):
 
     cdef int prepare_scalars(self, double factor, double clip_value) except -1:
         """Compute the scalars of the next step."""
+        _cohorts.need_room(self.count)
         return _cohorts.prepare_scalars(self.layout, self.count, self.seed, factor, clip_value)
 
     cdef void count_step(self) noexcept:

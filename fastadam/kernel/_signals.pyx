@@ -14,24 +14,33 @@ cdef extern from "signals.h":
 SIGNALS = sorted(_signal.valid_signals())
 
 
+cdef class Note:
+    """In place of a handler: within the block it notes the signal. After the block it is that handler, for code that
+    read it within the block and sets it later."""
+
+    cdef object handler
+    cdef dict came
+
+    def __call__(self, int number, frame):
+        if self.came is None:
+            return self.handler(number, frame)
+        self.came[self] = number, frame
+
+
 cdef class deferred_signals:
     """A context manager: signals that arrive within the block are handled after it.
 
     Python runs handlers only in the main thread, between two instructions. There, handlers that are Python functions
     are replaced within the block by one that notes the signal. At the end of the block they are restored and called.
-    If a handler then raises, for example KeyboardInterrupt, that is raised from the block's own error, if it has one.
-    In other threads and in sub-interpreters no handlers run, so nothing is done. Blocks may be nested. An object serves
-    one block.
+    A handler that code within the block has set stays. If a handler then raises, for example KeyboardInterrupt, that is
+    raised from the block's own error, if it has one. In other threads and in sub-interpreters no handlers run, so
+    nothing is done. Blocks may be nested. An object serves one block.
     """
 
     cdef dict aside, came
 
     def __cinit__(self):
         self.aside, self.came = {}, {}
-
-    def note(self, int number, frame):
-        """The handler that notes a signal."""
-        self.came[number] = frame
 
     def __enter__(self):
         if get_ident() != main_thread().ident:
@@ -56,13 +65,15 @@ cdef class deferred_signals:
         return 0
 
     cdef int stand_aside(self) except -1:
-        note = self.note
+        cdef Note note
         for number in SIGNALS:
             handler = _signal.getsignal(number)
             if callable(handler):
-                self.aside[number] = handler
+                note = Note.__new__(Note)
+                note.handler, note.came = handler, self.came
+                self.aside[number] = note
                 try:
-                    set_handler(number, note)
+                    replace(number, handler, note)
                 except ValueError:  # a sub-interpreter
                     del self.aside[number]
                     return 0
@@ -72,15 +83,18 @@ cdef class deferred_signals:
         """Restore the handlers, and call those whose signals have arrived. (Sending the signals again would also notify
         the reader of set_wakeup_fd.)"""
         cdef object raised = None
-        for number, handler in self.aside.items():
-            while _signal.getsignal(number) is not handler:
+        cdef Note note
+        for number, note in self.aside.items():
+            while _signal.getsignal(number) is note:
                 try:
-                    set_handler(number, handler)
+                    replace(number, note, note.handler)
                 except BaseException as error:  # of another signal's handler, which Python runs before it sets this one
                     raised = error
-        for number, frame in self.came.items():
+        for note in self.aside.values():
+            note.came = None
+        for note, (number, frame) in self.came.items():
             try:
-                self.aside[number](number, frame)
+                note.handler(number, frame)
             except BaseException as error:
                 raised = error
         if raised is not None:
@@ -88,10 +102,18 @@ cdef class deferred_signals:
         return 0
 
 
-cdef int set_handler(int number, handler) except -1:
-    """Set the Python function for a signal, and change nothing else of its disposition."""
+cdef int replace(int number, old, new) except -1:
+    """Set the Python function for a signal, and change nothing else of its disposition.
+
+    Python first runs the handlers of signals that have arrived. If one of them sets another function than `old`, that
+    one stays.
+    """
     cdef disposition_t kept
     disposition_read(number, &kept)
-    _signal.signal(number, handler)
-    disposition_restore(number, &kept)
+    found = _signal.signal(number, new)
+    if found is old:
+        disposition_restore(number, &kept)
+    while found is not old:
+        old, new = new, found
+        found = _signal.signal(number, new)
     return 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from .mismatch import Mismatch, mapping, need, need_names, need_same
 
-#: the version of files, folders and dicts: version 1 counted the steps of groups, version 2 counts those of parameters
+#: the version of files and dicts: version 1 counted the steps of groups, version 2 counts those of parameters
 VERSION = 2
 #: the entry with everything except the arrays, as JSON, and its greatest length in bytes
 META, MAX_META = "fastadam.json", 1 << 28

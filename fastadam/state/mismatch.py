@@ -21,7 +21,8 @@ def need(condition: bool, message: str) -> None:
 
 def need_same(where: str, came: Any, own: Any) -> None:
     """Refuse a value that differs from the optimizer's own."""
-    need(type(came) is type(own) and came == own, f"{where}: expected {own!r}, got {came!r}")
+    if type(came) is not type(own) or came != own:  # the text is made only when it is needed: it may be long
+        raise Mismatch(_cut(f"{where}: expected {own!r}, got {came!r}"))
 
 
 def need_names(where: str, came: Collection[Any], own: Collection[str]) -> None:

@@ -130,12 +130,8 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
 
 @lru_cache(4096)
 def _parsed(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """What the header of an ``.npy`` array says."""
-    return read_header(io.BytesIO(head))
-
-
-def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """The shape, whether it is in Fortran order, and the dtype of the ``.npy`` array that begins here."""
+    """The shape, whether it is in Fortran order, and the dtype that the header of an ``.npy`` array says."""
+    file = io.BytesIO(head)
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:

@@ -179,7 +179,7 @@ def fit(
     need_version(source, meta.get("version"))
     need_same(f"{source}: optimizer", meta.get("optimizer"), own.optimizer)
     with saying(source):
-        t, skipped = (options.count(name, meta.get(name)) for name in ("t", "skipped"))
+        t, skipped = (options.steps_done(name, meta.get(name)) for name in ("t", "skipped"))
         seed = options.seed("seed", meta.get("seed"))
     groups, steps, rates = meta.get("param_groups"), mapping(f"{source}: steps", meta.get("steps")), Rates()
     slots = slots_of(own.params, own.state, source, meta, convert)
@@ -351,7 +351,7 @@ def _fit_steps(source: str, steps: Mapping[Any, Any], keys: Collection[str], t: 
         if not (type(count) is int and 0 <= count <= t):  # rarely: the message is slow to make
             name = f"steps[{key!r}]"
             with saying(source):
-                count = options.count(name, count)
+                count = options.steps_done(name, count)
             need(count <= t, f"{source}: {name}: expected a whole number >= 0 and <= t = {t}, got {count}")
         found[key] = count
     return found

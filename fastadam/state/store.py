@@ -1,4 +1,4 @@
-"""`Store`: the states and counts of an optimizer as plain arrays, in memory or in a folder of memory-mapped files."""
+"""`Store`: the states and counts of an optimizer as plain arrays, in memory or in a memory-mapped file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from ..kernel._lag import HISTORY
 from ..kernel._plan import Plan
 from ..rule import Rule
 from . import numbers
-from .folder import Folder
+from .folder import Folder, Slot, name_of
 from .mismatch import need
 from .numbers import First
 
@@ -37,60 +37,72 @@ class Store:
         keys: Sequence[str],
         params: Sequence[Any],
         initial: Sequence[Mapping[str, First]],
-        exact: Sequence[bool],
+        lagging: Sequence[int | None],
     ) -> "Store":
         """A store with the states of these parameters. They are in the folder ``state_dir``, if one is given.
 
-        For each parameter, `initial` has the first values of its states, and `exact` says whether its rows may lag.
+        For each parameter, `initial` has the first values of its states. If its rows may lag, `lagging` has the number
+        of its rule's scalars, else None.
         """
-        folder = None
-        if settings["state_dir"] is not None:
-            named = dict(zip(keys, params, strict=True))
-            in_blocks = [any(first.in_blocks for first in values.values()) for values in initial]
-            description = {
-                "optimizer": optimizer,
-                "rules": [rule.name for rule in rules],
-                "params": [[key, list(p.shape), p.dtype.name] for key, p in named.items()],
-                "orders": numbers.orders(dict(compress(named.items(), in_blocks))),
-                "state_dtype": [{name: first.dtype.name for name, first in values.items()} for values in initial],
-                "master_weights": settings["master_weights"],
-                "exact_rows": list(compress(keys, exact)),
-            }
-            folder = Folder(settings["state_dir"], description, 3 + len(params))
-        counts = np.zeros(3 + len(params), np.int64) if folder is None else folder.counts
-        store = cls([], counts, folder)
-        with store.undone_on_error():
+        if settings["state_dir"] is None:
+            store = cls([], np.zeros(3 + len(params), np.int64))
             store.add(params, initial)
+            return store
+        named = dict(zip(keys, params, strict=True))
+        in_blocks = [any(first.in_blocks for first in values.values()) for values in initial]
+        description = {
+            "optimizer": optimizer,
+            "rules": [rule.name for rule in rules],
+            "params": [[key, list(p.shape), name_of(p.dtype)] for key, p in named.items()],
+            "orders": numbers.orders(dict(compress(named.items(), in_blocks))),
+            "state_dtype": [{name: name_of(first.dtype) for name, first in values.items()} for values in initial],
+            "master_weights": settings["master_weights"],
+            "exact_rows": [key for key, n_scalars in zip(keys, lagging, strict=True) if n_scalars is not None],
+        }
+        slots = [Slot("steps", np.dtype(np.int64), (3 + len(params),))]
+        for place, (p, values, n_scalars) in enumerate(zip(params, initial, lagging, strict=True)):
+            slots += [_slot(place, name, p, first) for name, first in values.items()]
+            slots += () if n_scalars is None else _log_slots(place, p, n_scalars)
+        folder = Folder(settings["state_dir"], description, slots)
+        store = cls([], folder.arrays[0], folder)
+        with store.undone_on_error():
+            store._take(folder, params, initial, lagging)
         return store
+
+    def _take(
+        self,
+        folder: Folder,
+        params: Sequence[np.ndarray],
+        initial: Sequence[Mapping[str, First]],
+        lagging: Sequence[int | None],
+    ) -> None:
+        """Take the arrays of the folder. In a new folder, states begin."""
+        rest = iter(folder.arrays[1:])
+        for place, (p, values, n_scalars) in enumerate(zip(params, initial, lagging, strict=True)):
+            self.states.append({name: next(rest) for name in values})
+            for (name, first), state in zip(values.items(), self.states[-1].values(), strict=True):
+                if folder.is_new:
+                    numbers.begin(state, p, first)
+                elif first.in_blocks and state.size:
+                    numbers.need_heads(f"state_dir: {folder.path}: {name} of parameter {place}", state, first)
+            if n_scalars is not None:
+                self._logs[place] = next(rest), next(rest)
+                self._need_visits(place, self._logs[place][0])
 
     def add(self, params: Sequence[np.ndarray], initial: Sequence[Mapping[str, First]]) -> None:
         """Add the states of these parameters."""
         for p, values in zip(params, initial, strict=True):
-            place = len(self.states)
-            self.states.append({name: self._new(place, p, name, first) for name, first in values.items()})
-
-    def _new(self, place: int, p: np.ndarray, name: str, first: First) -> np.ndarray:
-        if self.folder is None:
-            return numbers.new(p, first)
-        state = self.folder.array(place, name, p, first.dtype)
-        if self.folder.is_new:
-            numbers.begin(state, p, first)
-        elif first.in_blocks and state.size:
-            numbers.need_heads(f"state_dir: {self.folder.path}: {name} of parameter {place}", state, first)
-        return state
+            self.states.append({name: numbers.new(p, first) for name, first in values.items()})
 
     def log(self, place: int, p: np.ndarray, n_scalars: int) -> Log:
         """The log of the steps that rows of the parameter `p`, number `place`, have missed: the old one, if it fits."""
-        shapes = (len(p) + 1,), (HISTORY, n_scalars + 1)
-        dtypes = np.dtype(np.int64), np.dtype(np.float64 if p.dtype.char in "dD" else np.float32)
-        wanted = list(zip(shapes, dtypes, strict=True))
+        wanted = _log_slots(place, p, n_scalars)
         known = self._logs.get(place)
-        if known is None or [(array.shape, array.dtype) for array in known] != wanted:
-            visits, history = (
-                np.zeros(*own) if self.folder is None else self.folder.plain(place, name, *own)
-                for name, own in zip(("visits", "history"), wanted, strict=True)
-            )
-            self._need_visits(place, visits)
+        fits = known is not None and all(
+            a.shape == own.shape and a.dtype == own.dtype for a, own in zip(known, wanted, strict=True)
+        )
+        if known is None or not fits:
+            visits, history = (np.zeros(own.shape, own.dtype) for own in wanted)
             known = self._logs[place] = visits, history
         return known
 
@@ -108,6 +120,11 @@ class Store:
         """Whether any row may lag."""
         return any(visits[-1] for visits, _ in self._logs.values())
 
+    def need_writeable(self, place: int, label: str) -> None:
+        """Refuse states of a parameter that are read-only."""
+        for name, state in self.states[place].items():
+            checks.writeable(f"{name} of {label}", state)
+
     def begin(self, place: int, p: np.ndarray, initial: Mapping[str, First]) -> None:
         """Set the states of one parameter to their first values."""
         for name, first in initial.items():
@@ -118,7 +135,9 @@ class Store:
     ) -> dict[str, np.ndarray]:
         """States for the array `p` that replaces a parameter. Row i continues the old row ``rows[i]``, or is new."""
         if self.folder is not None:
-            raise ValueError("replace: states are kept in a folder, whose files are of one shape; make a new optimizer")
+            raise ValueError(
+                "replace: states are kept in a folder, whose arrays have fixed shapes; make a new optimizer"
+            )
         found, goes_on = {}, rows >= 0
         for name, first in initial.items():
             state = found[name] = numbers.new(p, first)
@@ -171,6 +190,19 @@ class Store:
         """Unlock the folder for another optimizer."""
         if self.folder is not None:
             self.folder.close()
+
+
+def _slot(place: int, name: str, p: np.ndarray, first: First) -> Slot:
+    """The slot of a state of the parameter `p`, number `place`. It is in C or Fortran order, like p."""
+    shape, dtype = numbers.memory_of(p, first.dtype)
+    return Slot(f"{place}.{name}", dtype, shape, "F" if np.isfortran(p) and not first.in_blocks else "C")
+
+
+def _log_slots(place: int, p: np.ndarray, n_scalars: int) -> tuple[Slot, Slot]:
+    """The slots of a log."""
+    real = np.dtype(np.float64 if p.dtype.char in "dD" else np.float32)
+    visits = Slot(f"{place}.visits", np.dtype(np.int64), (len(p) + 1,))
+    return visits, Slot(f"{place}.history", real, (HISTORY, n_scalars + 1))
 
 
 def continued_rows(name: str, rows: Any, new: np.ndarray, old: np.ndarray) -> np.ndarray | None:

@@ -99,6 +99,7 @@ class StateArrays(Telling, Sequence[np.ndarray | None]):
             raise TypeError(f"{where}: this parameter has no such state")
         if self._name == "master":
             raise TypeError(f"{where}: a master weight follows its parameter; write that")
+        checks.writeable(where, self._owner.store.states[k][self._name])
         new = checks.real(where, value, kinds="biufc" if own.dtype.kind == "c" else "biuf")
         if new.shape != own.shape:
             raise ValueError(f"{where}: expected the shape {own.shape} of the parameter, got {new.shape}")

@@ -337,7 +337,7 @@ def test_arrays_go_from_one_layout_to_another(tmp_path: Path) -> None:
         fastadam.Adam(one.copy(order="K"), state_dir=folder).step(np.cos(base))
         resumed = fastadam.Adam(inside.params(again)[0], state_dir=folder)
         assert_same_arrays(resumed, opt)
-        np.testing.assert_array_equal(np.load(folder / "0.m.npy"), opt.state["m"][0])
+        np.testing.assert_array_equal(inside.folder_arrays(folder)["0.m"], opt.state["m"][0])
 
 
 def test_saved_parameters_are_loaded_and_others_stay(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_counts_seed_and_options_are_kept(tmp_path: Path) -> None:
         assert (o.t, o.skipped, o.seed, o.lr, o.alpha) == (2, 2, 2**64 - 1, 0.25, 0.5)
 
 
-@pytest.mark.parametrize("count", [2**53 + 1, 2**62 - 1])
+@pytest.mark.parametrize("count", [2**53 + 1, 2**62, 2**63 - 1])
 def test_t_is_exact(count: int, tmp_path: Path) -> None:
     opt = fastadam.Adam(np.ones(2))
     inside.set_counts(opt, count, count)
@@ -379,6 +379,34 @@ def test_t_is_exact(count: int, tmp_path: Path) -> None:
         again = fastadam.Adam(np.ones(2))
         again.load(tmp_path / f"state{suffix}", params=False)
         assert (again.t, inside.steps(again, 0)) == (count, count)
+
+
+@pytest.mark.parametrize("options", [{}, {"backend": "numpy"}, {"in_parts": True}, {"skips": True}], ids=str)
+def test_the_last_step_that_can_be_counted(options: dict[str, Any]) -> None:
+    opt = fastadam.Adam([np.ones(2)], backend=options.get("backend", "cython"))
+    least = 0 if "skips" in options else 2**63 - 2
+    inside.set_counts(opt, least, least)
+    opt.load_state_dict({**opt.state_dict(), "skipped": 2**63 - 2 if "skips" in options else 0})
+    extras = {"skip_nonfinite": True} if "skips" in options else {}
+
+    def step() -> None:
+        if "in_parts" in options:
+            with opt.stepping() as arrived:
+                arrived("0", np.ones(2))
+        else:
+            opt.step([np.full(2, np.inf if extras else 1.0)], **extras)
+
+    step()
+    again = fastadam.Adam([np.ones(2)], backend=opt.backend)
+    again.load_state_dict(opt.state_dict())
+    assert max(again.t, again.skipped) == 2**63 - 1
+    before = opt.state_dict()
+    with pytest.raises(OverflowError, match=r"t, skipped: expected counts of steps < 2\*\*63; call reset\(\)"):
+        step()
+    np.testing.assert_equal(opt.state_dict(), before)
+    opt.reset()
+    step()
+    assert (opt.t, opt.skipped) == (("skips" not in options) * 1, ("skips" in options) * 1)
 
 
 @each_suffix

@@ -134,7 +134,7 @@ NPZ: list[tuple[str, Change, str]] = [
     # its counts
     *((f"version {v!r}", top("version", v), "version: expected 2") for v in (99, 0, -1, "2", 2.0, True, None, ..., 1)),
     *((f"optimizer {v!r}", top("optimizer", v), "expected 'Adam'") for v in ("AdamW", "adam", "", None, ["Adam"], ...)),
-    *((f"t {v!r:.9}", top("t", v), "t: expected a whole") for v in (-1, 3.5, "3", True, None, 2**62, 10**400, ...)),
+    *((f"t {v!r:.9}", top("t", v), "t: expected a whole") for v in (-1, 3.5, "3", True, None, 2**63, 10**400, ...)),
     *((f"skipped {v!r}", top("skipped", v), "skipped: expected a whole") for v in (-1, 0.5, "0", False, ...)),
     *((f"seed {v!r}", top("seed", v), "seed: expected a whole number") for v in (-1, 2**64, 1.5, "1", None, ...)),
     ("t before its parameters'", top("t", 2), "steps['W']: expected a whole number >= 0 and <= t = 2, got 3"),
@@ -394,11 +394,11 @@ M = ("state", "W", "m")
 DICTS = [
     ("version", put("version", 3), ValueError, "state_dict: version: expected 2, got 3"),
     ("optimizer", put("optimizer", "Adamax"), ValueError, "state_dict: optimizer: expected 'Adam', got 'Adamax'"),
-    ("no t", put("t", ...), TypeError, "state_dict: t: expected a whole number >= 0 and < 2**62, got None"),
+    ("no t", put("t", ...), TypeError, "state_dict: t: expected a whole number >= 0 and < 2**63, got None"),
     ("t", put("t", -1), ValueError, "state_dict: t: expected a whole number >= 0"),
-    ("t of type", put("t", 3.5), TypeError, "state_dict: t: expected a whole number >= 0 and < 2**62, got 3.5"),
+    ("t of type", put("t", 3.5), TypeError, "state_dict: t: expected a whole number >= 0 and < 2**63, got 3.5"),
     ("t of many characters", put("t", "1" * 10**4), TypeError, "1…"),
-    ("skipped", put("skipped", True), TypeError, "skipped: expected a whole number >= 0 and < 2**62, got True"),
+    ("skipped", put("skipped", True), TypeError, "skipped: expected a whole number >= 0 and < 2**63, got True"),
     ("seed", put("seed", 2**64), ValueError, "seed: expected a whole number"),
     ("no groups", put("param_groups", ...), ValueError, "expected 1 group, got None"),
     ("two groups", put("param_groups", [{}, {}]), ValueError, "expected 1 group, got 2"),

@@ -101,7 +101,7 @@ def test_step(options, in_folder, tmp_path):
             np.testing.assert_array_equal(now, then)
         assert not inside.is_torn(running)
         if in_folder:
-            assert np.load(tmp_path / "steps.npy").tolist() == [0, running.t, 0, running.t, running.t]
+            assert inside.folder_arrays(tmp_path)["steps"].tolist() == [0, running.t, 0, running.t, running.t]
 
     trials(lambda: ((lambda: running.step(grads)), check), TRIALS // 3)
 

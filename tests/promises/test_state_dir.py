@@ -5,6 +5,7 @@
 import copy
 import errno
 import itertools
+import json
 import os
 import pickle
 import re
@@ -20,12 +21,14 @@ from typing import Any
 import inside
 import numpy as np
 import pytest
-from checkpoint_files import B, Change, Evil, Raw, W, built, command, entry, header, mapped, npy, run
+from checkpoint_files import B, Change, W, built, command, entry, mapped, npy, run
 from places import ROOT
 
 import fastadam
 
 # ---------------------------------------------------------------- a folder of states
+
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows has other modes and links")
 
 
 def in_folder(folder: Path, cls: Any = fastadam.Adam, params: Any = None, **more: Any) -> fastadam.Optimizer:
@@ -47,10 +50,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_folder_holds_plain_arrays(folder: Path) -> None:
     opt = in_folder(str(folder))
-    arrays = ["0.m.npy", "0.v.npy", "1.m.npy", "1.v.npy"]
-    assert sorted(os.listdir(folder)) == [*arrays, "fastadam.json", "lock", "steps.npy"]
+    assert sorted(os.listdir(folder)) == ["fastadam.json", "lock", "states.bin"]
+    arrays = inside.folder_arrays(folder)
+    assert list(arrays) == ["steps", "0.m", "0.v", "1.m", "1.v"]
+    assert arrays["steps"].tolist() == [0, 2, 0, 2, 2]
     for k, name in itertools.product(range(2), "mv"):
-        array = np.load(folder / f"{k}.{name}.npy")
+        array = arrays[f"{k}.{name}"]
+        assert array.ctypes.data % 64 == opt.state[name][k].ctypes.data % 64 == 0
         np.testing.assert_array_equal(array, opt.state[name][k])
         assert array.dtype == inside.params(opt)[k].dtype
         assert array.any()
@@ -105,39 +111,55 @@ def file(name: str, data: bytes | Callable[[bytes], bytes] | None) -> Change:
 
 
 def counts(*values: int) -> Change:
-    return file("steps.npy", npy(np.array(values)))
+    def rewrite(folder: Path) -> None:
+        inside.folder_arrays(folder, "r+")["steps"][...] = values
+
+    return rewrite
+
+
+def told(change: Callable[[Any], Any]) -> Change:
+    """The same folder, its description changed."""
+
+    def rewrite(data: bytes) -> bytes:
+        change(description := json.loads(data))
+        return json.dumps(description).encode()
+
+    return file(META, rewrite)
+
+
+def row(place: int, value: Any) -> Change:
+    """The same folder, its first state described in another way."""
+    return told(lambda about: about["arrays"][1].__setitem__(place, value))
 
 
 META = "fastadam.json"
 FOLDERS: list[tuple[str, Change, Any, str]] = [
     ("within a step", counts(1, 2, 0, 2, 2), ValueError, "a process ended within step 3 or a load, so these"),
-    ("negative t", counts(0, -1, 0, -1, -1), ValueError, "steps.npy: not counts of steps: [-1, 0, -1, -1]"),
-    ("negative skipped", counts(0, 2, -1, 2, 2), ValueError, "steps.npy: not counts of steps: [2, -1, 2, 2]"),
-    ("parameter beyond t", counts(0, 2, 0, 2, 3), ValueError, "steps.npy: not counts of steps: [2, 0, 2, 3]"),
-    ("parameter before 0", counts(0, 2, 0, -1, 2), ValueError, "steps.npy: not counts of steps: [2, 0, -1, 2]"),
-    ("counts of three parameters", counts(0, 2, 0, 2, 2, 2), ValueError, "steps.npy: expected (5,) of int64, got (6,)"),
-    ("counts of another type", file("steps.npy", npy(np.array([0.0, 2, 0, 2, 2]))), ValueError, "of float64"),
-    ("no counts", file("steps.npy", None), FileNotFoundError, "steps.npy"),
-    ("no array", file("1.v.npy", None), FileNotFoundError, "1.v.npy"),
-    *((f"{k} tenths", file("0.m.npy", lambda m, k=k: m[: len(m) * k // 10]), ValueError, "0.m.npy") for k in range(10)),
-    ("array too long", file("0.m.npy", lambda data: data + b"x"), ValueError, "0.m.npy: expected 176 bytes, got 177"),
-    ("text for array", file("0.m.npy", b"import torch\n"), ValueError, "0.m.npy: no array"),
-    ("pickle for array", file("0.m.npy", pickle.dumps(Evil())), ValueError, "0.m.npy: no array"),
-    ("objects", file("0.m.npy", npy(np.full((3, 4), Evil()), allow_pickle=True)), ValueError, "of object"),
-    ("header of dashes", file("0.m.npy", header(Raw("-" * 9900), ())), ValueError, "0.m.npy: no array: the header"),
-    ("header of brackets", file("0.m.npy", header(Raw("(" * 9900), ())), ValueError, "0.m.npy: no array: "),
-    ("header without end", file("0.m.npy", header(Raw("(0L"), ())), ValueError, "0.m.npy: no array: the header"),
-    ("shape", file("0.m.npy", npy(W.T)), ValueError, "0.m.npy: expected (3, 4) of float32, got (4, 3)"),
-    ("dtype", file("0.m.npy", npy(W.astype("f8"))), ValueError, "got (3, 4) of float64"),
-    ("byte order", file("0.m.npy", npy(W.astype(">f4"))), ValueError, "got (3, 4) of >f4"),
-    ("shape beyond memory", file("0.m.npy", header("<f4", (2**40, 2**40))), ValueError, "got (1099511627776"),
+    ("negative t", counts(0, -1, 0, -1, -1), ValueError, "states.bin: not counts of steps: [-1, 0, -1, -1]"),
+    ("negative skipped", counts(0, 2, -1, 2, 2), ValueError, "states.bin: not counts of steps: [2, -1, 2, 2]"),
+    ("parameter beyond t", counts(0, 2, 0, 2, 3), ValueError, "states.bin: not counts of steps: [2, 0, 2, 3]"),
+    ("parameter before 0", counts(0, 2, 0, -1, 2), ValueError, "states.bin: not counts of steps: [2, 0, -1, 2]"),
+    ("no arrays", file("states.bin", None), FileNotFoundError, "states.bin"),
+    *((f"{k} tenths", file("states.bin", lambda m, k=k: m[: 32 * k]), ValueError, f"got {32 * k}") for k in range(10)),
+    ("too long", file("states.bin", lambda data: data + b"x"), ValueError, "states.bin: expected 320 bytes, got 321"),
+    ("another array", told(lambda about: about["arrays"].pop()), ValueError, "arrays: expected [['steps', "),
+    ("name", row(0, "0.x"), ValueError, "['0.x', 'float32', [3, 4]]"),
+    ("dtype", row(1, "float16"), ValueError, "['0.m', 'float16', [3, 4]]"),
+    ("shape", row(2, [2**40] * 2), ValueError, "['0.m', 'float32', [1099511627776, 1099511627776]]"),
+    ("order", row(3, "K"), ValueError, "an order, 'C' or 'F'"),
+    ("no order", told(lambda about: about["arrays"][1].pop()), ValueError, "an order, 'C' or 'F'"),
+    ("arrays that are none", told(lambda about: about.update(arrays=7)), ValueError, "an order, 'C' or 'F'"),
+    ("byte order", told(lambda about: about.update(byte_order="middle")), ValueError, "byte_order: expected"),
+    ("long description", file(META, b" " * (2 << 20)), ValueError, "bytes, which no description of these states takes"),
     ("empty description", file(META, b""), ValueError, "fastadam.json: not a description of states"),
     ("half a description", file(META, lambda data: data[:50]), ValueError, "fastadam.json: not a description"),
     ("description in no UTF-8", file(META, b'{"version": "\xff"}'), ValueError, "not a description of states"),
     ("deep description", file(META, b"[" * 100_000), ValueError, "fastadam.json: not a description of states"),
     ("description of another kind", file(META, b"[1, 2]"), ValueError, "fastadam.json: expected a dict, got list"),
-    ("nothing said", file(META, b"{}"), ValueError, "fastadam.json: version: expected 2, got None"),
-    ("version", file(META, lambda data: data.replace(b'version": 2', b'version": 99')), ValueError, "2, got 99"),
+    ("nothing said", file(META, b"{}"), ValueError, "fastadam.json: version: expected 3, got None"),
+    ("version", told(lambda about: about.update(version=99)), ValueError, "version: expected 3, got 99"),
+    ("old version", told(lambda about: about.update(version=2)), ValueError,
+     "expected 3, got 2; open the folder with the version of fastadam that wrote it and save()"),
 ]  # fmt: skip
 
 
@@ -225,10 +247,10 @@ def test_step_refused_within_a_step_leaves_that_ones_record(tmp_path: Path) -> N
     assert within.wait(10)
     with pytest.raises(RuntimeError, match="another thread is inside a step"):
         opt.step(np.ones(5))
-    assert np.load(tmp_path / "steps.npy")[0] == 1
+    assert inside.folder_arrays(tmp_path)["steps"][0] == 1
     refused.set()
     first.join()
-    np.testing.assert_array_equal(np.load(tmp_path / "steps.npy"), [0, 1, 0, 1])
+    np.testing.assert_array_equal(inside.folder_arrays(tmp_path)["steps"], [0, 1, 0, 1])
 
 
 def test_a_step_that_failed_within_is_not_forgotten(tmp_path: Path) -> None:
@@ -324,11 +346,63 @@ def test_full_disk_at_construction(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         kinds.append(errno.ENOSPC)
         with pytest.raises(OSError, match=f"No space left on device: '{re.escape(str(tmp_path))}"):
             in_folder(tmp_path)
+        assert os.listdir(tmp_path) == ["lock"]  # what was reserved is given back
         kinds.append(errno.EOPNOTSUPP)  # a file system that cannot reserve is used without
         in_folder(tmp_path / "other").step({"W": W, "b": B})
     opt = in_folder(tmp_path)
     assert opt.t == 0
-    assert os.stat(tmp_path / "0.m.npy").st_blocks * 512 >= W.nbytes
+    assert os.stat(tmp_path / "states.bin").st_blocks * 512 >= 2 * (W.nbytes + B.nbytes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the numbers of descriptors are read from /proc")
+def test_a_folder_needs_two_descriptors(tmp_path: Path) -> None:
+    """One for the lock, and one for the mapping of all arrays."""
+    assert run("many_states", tmp_path / "states", 20_000).stdout.splitlines() == ["0: 2 more", "2: 2 more", "right"]
+
+
+@posix
+def test_modes_are_those_of_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        in_folder(tmp_path / "private" / "states")
+    finally:
+        os.umask(old)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "private").rglob("*")}
+    assert modes == {"states": 0o700, META: 0o600, "lock": 0o600, "states.bin": 0o600}
+
+
+@posix
+def test_links_that_lead_nowhere(folder: Path, tmp_path: Path) -> None:
+    loop, dangling = tmp_path / "loop", tmp_path / "dangling"
+    loop.symlink_to("loop")
+    dangling.symlink_to("nothing")
+    for path in (loop, loop / "states"):
+        with pytest.raises(OSError, match=re.escape(str(path))) as raised:
+            in_folder(path)
+        assert raised.value.errno == errno.ELOOP
+    with pytest.raises(FileNotFoundError, match=re.escape(str(dangling))):
+        in_folder(dangling)
+    assert sorted(os.listdir(tmp_path)) == ["a", "dangling", "loop"]
+    data = (folder / "states.bin").read_bytes()
+    for name in (META, "states.bin", "lock"):
+        kept = (folder / name).rename(tmp_path / "kept")
+        (folder / name).symlink_to(name)
+        with pytest.raises(OSError, match="levels of symbolic links"):
+            in_folder(folder)
+        kept.replace(folder / name)
+    assert (folder / "states.bin").read_bytes() == data
+    assert in_folder(folder).t == 2
+
+
+def test_a_new_folder_leaves_arrays_that_are_still_mapped(folder: Path) -> None:
+    """Of an optimizer before it. If their file became shorter, to read them would end the process."""
+    opt = in_folder(folder)
+    opt.close()
+    (folder / META).unlink()
+    before = [array.copy() for array in opt.state["m"]]
+    in_folder(folder, params=np.ones(1)).step(np.ones(1))
+    for array, then in zip(opt.state["m"], before, strict=True):
+        np.testing.assert_array_equal(array, then)
 
 
 def test_copy_of_states_in_a_folder_is_in_memory(folder: Path) -> None:

@@ -339,8 +339,6 @@ def test_no_part_of_a_complex_state_is_below_zero():
 @pytest.mark.parametrize(("first", "wrong"), [(0, 254), (1, 0), (1, 5), (258, 255)])
 def test_a_folder_with_damaged_heads(tmp_path, first, wrong):
     fastadam.Adam(np.zeros(600, np.float32), state_dir=tmp_path, **INT8).close()
-    file = np.lib.format.open_memmap(tmp_path / "0.v.npy", "r+")
-    file[first] = wrong
-    file.flush()
+    inside.folder_arrays(tmp_path, "r+")["0.v"][first] = wrong
     with pytest.raises(ValueError, match=r"state_dir: .*: v of parameter 0: expected blocks of 8-bit codes"):
         fastadam.Adam(np.zeros(600, np.float32), state_dir=tmp_path, **INT8)

@@ -3,25 +3,35 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import inside
 import numpy as np
 import pytest
 
-from fastadam.state.folder import Folder
+from fastadam.state.folder import Folder, Slot
 
 W, B = np.ones((3, 4), np.float32), np.asfortranarray(np.ones((2, 5)))
 ABOUT = {"optimizer": "Adam", "params": [["W", [3, 4], "float32"], ["b", [2, 5], "float64"]], "master_weights": False}
 
 
-def opened(path: Path, about: Any = ABOUT, counts_len: int = 5) -> Folder:
-    return Folder(path, about, counts_len)
+SLOTS = [
+    Slot("steps", np.dtype(np.int64), (5,)),
+    Slot("0.m", W.dtype, W.shape),
+    Slot("1.m", B.dtype, B.shape, "F"),
+    Slot("2.m", W.dtype, (0, 3)),
+]
+
+
+def opened(path: Path, about: Any = ABOUT, slots: Any = SLOTS) -> Folder:
+    return Folder(path, about, slots)
 
 
 def arrays(folder: Folder) -> list[np.ndarray]:
-    return [folder.array(0, "m", W, W.dtype), folder.array(1, "m", B, B.dtype)]
+    return folder.arrays[1:3]
 
 
 @pytest.fixture
@@ -30,7 +40,7 @@ def path(tmp_path: Path) -> Path:
     folder = opened(tmp_path / "a" / "states")
     for array in arrays(folder):
         array[...] = 7
-    folder.counts[1:] = 2, 1, 1, 2
+    folder.arrays[0][1:] = 2, 1, 1, 2
     folder.commit()
     folder.close()
     return tmp_path / "a" / "states"
@@ -43,47 +53,65 @@ def contents(path: Path) -> dict[str, bytes]:
 def test_new_folder_is_zeros(tmp_path: Path) -> None:
     folder = opened(tmp_path / "new")
     assert folder.is_new
-    assert folder.counts.tolist() == [0] * 5
-    assert folder.counts.dtype == np.int64
+    assert folder.arrays[0].tolist() == [0] * 5
+    assert folder.arrays[0].dtype == np.int64
     m, other = arrays(folder)
     assert not m.any()
     assert (m.flags.c_contiguous, other.flags.f_contiguous) == (True, True)
-    assert folder.array(2, "m", np.ones((0, 3)), W.dtype).shape == (0, 3)
+    assert folder.arrays[3].shape == (0, 3)
+    assert all(array.ctypes.data % 64 == 0 for array in folder.arrays)
     assert not (tmp_path / "new" / "fastadam.json").exists()
     folder.commit()
     assert not folder.is_new
-    assert json.loads((tmp_path / "new" / "fastadam.json").read_bytes()) == {"version": 2, **ABOUT}
+    assert json.loads((tmp_path / "new" / "fastadam.json").read_bytes()) == {
+        "version": 3,
+        "byte_order": sys.byteorder,
+        **ABOUT,
+        "arrays": [
+            ["steps", "int64", [5], "C"],
+            ["0.m", "float32", [3, 4], "C"],
+            ["1.m", "float64", [2, 5], "F"],
+            ["2.m", "float32", [0, 3], "C"],
+        ],
+    }
 
 
 def test_states_outlive_who_made_them(path: Path) -> None:
     folder = opened(path)
     assert not folder.is_new
-    assert folder.counts.tolist() == [0, 2, 1, 1, 2]
+    assert folder.arrays[0].tolist() == [0, 2, 1, 1, 2]
     assert all((array == 7).all() for array in arrays(folder))
-    np.testing.assert_array_equal(np.load(path / "0.m.npy"), np.full((3, 4), 7))
+    seen = inside.folder_arrays(path)
+    np.testing.assert_array_equal(seen["1.m"], np.full((2, 5), 7))
     arrays(folder)[0][...] = 8
-    folder.counts[1] = 3
-    assert np.load(path / "0.m.npy").max() == 8
-    assert np.load(path / "steps.npy")[1] == 3
+    folder.arrays[0][1] = 3
+    assert seen["0.m"].max() == 8
+    assert seen["steps"][1] == 3
+
+
+def test_arrays_keep_the_order_with_which_they_were_made(path: Path) -> None:
+    other = [slot._replace(order="F" if slot.order == "C" else "C") for slot in SLOTS]
+    assert [array.flags.f_contiguous for array in arrays(opened(path, slots=other))] == [False, True]
 
 
 def test_states_in_bfloat16_are_their_bits(tmp_path: Path) -> None:
     bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-    folder = opened(tmp_path)
-    folder.array(0, "m", W, bfloat16)[...] = 1.5
+    slots = [SLOTS[0], Slot("0.m", bfloat16, (3, 4))]
+    folder = opened(tmp_path, slots=slots)
+    folder.arrays[1][...] = 1.5
     folder.commit()
     folder.close()
-    assert (opened(tmp_path).array(0, "m", W, bfloat16) == 1.5).all()
-    assert np.load(tmp_path / "0.m.npy").dtype == np.uint16
+    assert (opened(tmp_path, slots=slots).arrays[1] == 1.5).all()
+    assert inside.folder_arrays(tmp_path)["0.m"].dtype == bfloat16
 
 
 def test_uncommitted_folder_is_new_again(tmp_path: Path) -> None:
     folder = opened(tmp_path)
     arrays(folder)[0][...] = 3
     folder.close()
-    folder = opened(tmp_path, {"optimizer": "AdamW"}, 4)
+    folder = opened(tmp_path, {"optimizer": "AdamW"}, SLOTS[:2])
     assert folder.is_new
-    assert not arrays(folder)[0].any()
+    assert not folder.arrays[1].any()
     folder.commit()
     folder.undo()
     folder.close()
@@ -158,24 +186,21 @@ def file(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 
 def counts(*values: Any) -> Callable[[Path], None]:
-    return lambda path: np.save(path / "steps.npy", np.array(values))
+    return lambda path: inside.folder_arrays(path, "r+")["steps"].__setitem__(..., values)
 
 
 REFUSED = [
     ("under way", counts(1, 2, 0, 2, 2), "a process ended within step 3 or a load, so these states are of two steps"),
-    ("negative t", counts(0, -1, 0, 0, 0), "steps.npy: not counts of steps: [-1, 0, 0, 0]; expected"),
+    ("negative t", counts(0, -1, 0, 0, 0), "states.bin: not counts of steps: [-1, 0, 0, 0]; expected"),
     ("negative skipped", counts(0, 2, -1, 2, 2), "not counts of steps: [2, -1, 2, 2]"),
     ("beyond t", counts(0, 2, 0, 2, 3), "not counts of steps: [2, 0, 2, 3]"),
     ("below 0", counts(0, 2, 0, -1, 2), "not counts of steps: [2, 0, -1, 2]"),
-    ("counts of three", counts(0, 2, 0, 2, 2, 2), "steps.npy: expected (5,) of int64, got (6,) of int64"),
-    ("counts of another type", counts(0, 2, 0, 2, 2.0), "steps.npy: expected (5,) of int64, got (5,) of float64"),
     ("description that is none", file("fastadam.json", lambda data: data[:9]), "json: not a description of states"),
-    ("nothing said", file("fastadam.json", lambda data: b"{}"), "fastadam.json: version: expected 2, got None"),
-    ("version 1", file("fastadam.json", lambda data: data.replace(b": 2", b": 1")), "expected 2, got 1, which"),
+    ("nothing said", file("fastadam.json", lambda data: b"{}"), "fastadam.json: version: expected 3, got None"),
+    ("version 1", file("fastadam.json", lambda data: data.replace(b": 3", b": 2")), "expected 3, got 2; open"),
     ("master weights", file("fastadam.json", lambda data: data.replace(b"false", b"true")), "expected False, got True"),
-    ("text", file("0.m.npy", lambda data: b"import torch"), "0.m.npy: no array: "),
-    ("cut", file("0.m.npy", lambda data: data[:-1]), "0.m.npy: expected 176 bytes, got 175"),
-    ("shape", lambda path: np.save(path / "0.m.npy", W.T), "0.m.npy: expected (3, 4) of float32, got (4, 3)"),
+    ("shape", file("fastadam.json", lambda data: data.replace(b"[3, 4], ", b"[4, 3], ")), "expected [['W', [3, 4]"),
+    ("cut", file("states.bin", lambda data: data[:-1]), "states.bin: expected 256 bytes, got 255"),
 ]  # fmt: skip
 
 

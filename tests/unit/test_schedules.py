@@ -22,7 +22,7 @@ from places import ROOT
 import fastadam
 from fastadam import schedules
 from fastadam.optimizers import CLASSES
-from fastadam.schedule import DEEPEST, SCHEDULES
+from fastadam.schedule import DEEPEST, MOST, SCHEDULES
 from fastadam.schedules import (
     constant,
     cosine,
@@ -543,6 +543,34 @@ def test_the_deepest_composition_can_be_used():
         product([rate])
     with pytest.raises(ValueError, match=r"may be nested 32 deep, not deeper$"):
         from_json({"schedule": "product", "schedules": [rate.to_json()]})
+
+
+def test_the_largest_composition_can_be_used():
+    part = constant(1.0)
+    rate = product([part] * (MOST - 1))
+    assert (rate.size, rate(3)) == (MOST, 1.0)
+    assert pickle.loads(pickle.dumps(rate)) == from_json(rate.to_json()) == rate
+    with pytest.raises(ValueError, match=r"^product: a schedule may consist of 4096 schedules, not 4097; write a"):
+        product([part] * MOST)
+    doubled = part
+    for _ in range(11):
+        doubled = product([doubled, doubled])
+    assert doubled.size == MOST - 1
+    with pytest.raises(ValueError, match="4096 schedules, not 8191"):
+        product([doubled, doubled])
+
+
+def test_too_large_a_text_is_refused_before_most_of_it_is_read(monkeypatch):
+    """The work is limited, too: each schedule is evaluated once for each that holds it."""
+    calls = []
+    formula = SCHEDULES["constant"].formula
+    monkeypatch.setattr(SCHEDULES["constant"], "formula", lambda t, lr: calls.append(t) or formula(t, lr))
+    data = {"schedule": "product", "schedules": [{"schedule": "constant", "lr": 1.0}] * 60_000}
+    for _ in range(20):
+        data = {"schedule": "product", "schedules": [data]}
+    with pytest.raises(ValueError, match="a schedule may consist of 4096 schedules, not more"):
+        from_json(data)
+    assert len(calls) <= MOST
 
 
 # ---------------------------------------------------------------- a formula of one's own
