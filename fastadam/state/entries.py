@@ -12,8 +12,8 @@ from .mismatch import Mismatch, mapping, need, need_names, need_same
 
 #: the version of files and dicts: version 1 counted the steps of groups, version 2 counts those of parameters
 VERSION = 2
-#: the entry with everything except the arrays, as JSON, and its greatest length in bytes
-META, MAX_META = "fastadam.json", 1 << 28
+#: the entry with everything except the arrays, as JSON
+META = "fastadam.json"
 #: in the description: the names of all other entries, so that none can get lost without notice
 _LISTED = "entries"
 #: returns the array of an entry
@@ -60,8 +60,14 @@ def array_in(
 def description(meta: Mapping[str, Any], entries: Collection[str]) -> bytes:
     """The description of a file with these entries, as JSON."""
     text = json.dumps({**meta, _LISTED: list(entries)}).encode()
-    need(len(text) <= MAX_META, f"the names and options take {len(text)} bytes, more than `load` would read")
+    need_short("", len(text), len(entries))
     return text
+
+
+def need_short(where: str, length: int, n_entries: int) -> None:
+    """Refuse a description that is longer than the names and options of so many arrays can need."""
+    most = (1 << 24) + (n_entries << 11)
+    need(length <= most, f"{where}a description of {length} bytes is too long: {n_entries} arrays may have {most}")
 
 
 def need_all(where: str, meta: Any, entries: Collection[str]) -> None:

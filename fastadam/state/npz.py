@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .entries import MAX_META, META, Fetch, array_in, description, need_all, pieces
+from .entries import META, Fetch, array_in, description, need_all, need_short, pieces
 from .mismatch import need, need_ours
 from .places import Source
 
@@ -92,7 +92,7 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
         head = bytes(data[: first + int.from_bytes(data[8:first], "little")])
         return array_in(where, entry, data, *_parsed(head), len(head))
 
-    need(places[META][1] <= MAX_META, f"{where}: a description of {places[META][1]} bytes is too long")
+    need_short(f"{where}: ", places[META][1], len(places) - 1)
     meta, names = json.loads(fetch(META).tobytes()), [entry for entry in places if entry != META]
     need_all(where, meta, names)
     yield meta, names, fetch

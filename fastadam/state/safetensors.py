@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .entries import META, Fetch, array_in, description, need_all, pieces
+from .entries import META, Fetch, array_in, description, need_all, need_short, pieces
 from .mismatch import mapping, need, need_ours
 from .places import Source
 
@@ -88,6 +88,7 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
         array = array_in(where, entry, data, tuple(told[entry]["shape"]), False, np.dtype(_DTYPES[name]))
         return array.view(np.result_type(array, np.complex64))[..., 0] if entry in pairs else array
 
+    need_short(f"{where}: ", len(texts[META]), len(told))
     check(META, texts[META].encode())
     meta = mapping(f"{where}: description", json.loads(texts[META]))
     pairs = set(meta.get(_COMPLEX, ()))
