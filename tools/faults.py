@@ -221,7 +221,7 @@ class Places:
         return self.starts[line - 1] + len(self.lines[line - 1].encode()[:column].decode())
 
     def __call__(self, node: ast.AST) -> tuple[int, int]:
-        return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+        return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)
 
     def text(self, node: ast.AST) -> str:
         start, end = self(node)

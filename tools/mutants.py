@@ -9,9 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+#: by a system that is short of memory, or by a person: the tests run once more
+FROM_OUTSIDE = "ended from outside"
 #: a test hangs if it uses so many seconds of processors, or lasts so long: other programs may run beside
 HANGS, STANDS_STILL = 60, 300
 
@@ -63,6 +66,7 @@ def copy_tree(place: Path) -> bool:
 
 def restore(clean: Path, place: Path) -> None:
     """Make a copy as the clean tree is."""
+    place.mkdir(exist_ok=True)
     for path in clean.rglob("*"):
         own = place / path.relative_to(clean)
         if path.is_dir():
@@ -119,25 +123,34 @@ class Tests:
     def __init__(self, clean: Path) -> None:
         self.clean, self.lock, self.fails = clean, threading.Lock(), dict[str, bool]()
 
-    def failed(self, place: Path, arguments: list[str], limit: float) -> str:
-        """The first test that fails in a copy but not in the clean tree, or hangs; empty if none does."""
-        while True:
+    def failed(self, place: Path, calls: Iterable[list[str]], limit: float) -> str:
+        """The first test that fails in a copy but not in the clean tree, or hangs; empty if none does. All calls of
+        pytest together may use so many seconds of processors.
+        """
+        calls = [*calls]
+        while calls and limit > 0:
             unsound = [f"--deselect={test}" for test, fails in self.fails.items() if fails]
-            test = self.first(place, arguments + unsound, limit)
-            if not test or not self.fails_without(test):
+            test, used = self.first(place, calls[0] + unsound, limit)
+            if test == FROM_OUTSIDE:
+                test, used = self.first(place, calls[0] + unsound, limit)
+            limit -= used
+            if test and not self.fails_without(test):
                 return test
+            if not test:
+                del calls[0]
+        return ""
 
     def fails_without(self, test: str) -> bool:
         """Whether this test fails without a fault, too."""
         with self.lock:
-            if "::" in test and test not in self.fails:
-                self.fails[test] = bool(self.first(self.clean, [test.split(" ")[0]], 600))
+            if test.startswith("tests/") and test not in self.fails:
+                self.fails[test] = bool(self.first(self.clean, [re.sub(r" \(.*\)$", "", test)], 600)[0])
                 if self.fails[test]:
                     print(f"left out, since it fails without a fault: {test}", flush=True)
             return self.fails.get(test, False)
 
-    def first(self, place: Path, arguments: list[str], limit: float) -> str:
-        """The first test that fails or hangs; empty if none does within so many seconds of processors."""
+    def first(self, place: Path, arguments: list[str], limit: float) -> tuple[str, float]:
+        """The first test that fails or hangs, empty if none does, and the seconds of processors that it took."""
         log, kept = place.with_suffix(".log"), place.with_suffix(".tmp")
         shutil.rmtree(kept, ignore_errors=True)
         command = [sys.executable, "-m", "pytest", "-x", "-v", "-n", "0", "-p", "no:cacheprovider", "--tb=no"]
@@ -149,20 +162,22 @@ class Tests:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        ended = waited(run, log, limit)
+        ended, used = waited(run, log, limit)
         said = log.read_text(errors="replace")
         if found := re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", said, re.M):
-            return found[1]
+            return found[1], used
         started = re.findall(r"^tests/[^ ]+::.*?(?= PASSED| SKIPPED| XFAIL| *$)", said, re.M)
         last = started[-1] if started else "the collection of the tests"
         if ended == "hangs":
-            return f"{last} (hangs)"
-        return f"{last} (ends the process)" if ended == "by itself" and run.returncode not in (0, 5) else ""
+            return f"{last} (hangs)", used
+        if run.returncode in (-signal.SIGKILL, -signal.SIGTERM) and ended == "by itself":
+            return FROM_OUTSIDE, used
+        return f"{last} (ends the process)" if ended == "by itself" and run.returncode not in (0, 5) else "", used
 
 
-def waited(run: subprocess.Popen, log: Path, limit: float) -> str:
-    """Until the tests have ended; what hangs, or has had its time, is ended."""
-    size, since, spent_then = -1, time.monotonic(), 0.0
+def waited(run: subprocess.Popen, log: Path, limit: float) -> tuple[str, float]:
+    """Until the tests have ended; what hangs, or has had its time, is ended. How, and the seconds of processors."""
+    size, since, spent_then, used = -1, time.monotonic(), 0.0, 0.0
     while run.poll() is None:
         now, length, used = time.monotonic(), log.stat().st_size, spent(run.pid)
         if length != size:
@@ -176,9 +191,9 @@ def waited(run: subprocess.Popen, log: Path, limit: float) -> str:
                     break
                 except subprocess.TimeoutExpired:
                     continue
-            return "hangs" if hangs else "late"
+            return "hangs" if hangs else "late", used
         time.sleep(0.05)
-    return "by itself"
+    return "by itself", used
 
 
 def spent(process: int) -> float:

@@ -17,8 +17,8 @@ import fnmatch
 import importlib.util
 import json
 import random
-import re
 import resource
+import shlex
 import shutil
 import sys
 import threading
@@ -49,9 +49,9 @@ LIBRARIES = {"tensors": "torch", "lent": "jax", "qiskit": "qiskit_algorithms", "
 
 #: files -> what of tests/ sees a fault there first
 NEAR = {
-    "rule*.py": "unit/test_paper.py unit/test_recent.py unit/test_literals.py unit/test_errors.py",
+    "rule*.py": "unit/test_bits.py -k 'kept and cython'; unit/test_paper.py unit/test_recent.py unit/test_errors.py",
     "kernel/generate_c.py": "adapters/test_embedding.py",
-    "kernel/generate*": "unit/test_packed.py unit/test_paper.py unit/test_recent.py",
+    "kernel/generate.py": "unit/test_bits.py -k cython; unit/test_packed.py unit/test_literals.py",
     "state/snapshot.py": "unit/test_snapshot.py promises/test_checkpoint.py promises/test_damaged.py",
     "state/folder.py": "unit/test_folder.py promises/test_state_dir.py",
     "state/store.py": "promises/test_state_dir.py promises/test_checkpoint.py promises/test_partial.py",
@@ -62,7 +62,7 @@ NEAR = {
     "promises/test_converted.py",
     "saved.py": "promises/test_checkpoint.py promises/test_partial.py promises/test_converted.py",
     "mpi/layout.py": "mpi/test_mpi.py -k 'divide_all or buckets_without or holders'",
-    "mpi/*.py": "mpi/test_mpi.py -k '(2 and divided and test_scene)'",
+    "mpi/*.py": "mpi/test_mpi.py -k 2-divided",
     "adapters/torch_*.py": "adapters/{stem}.py adapters/test_torch_adapter.py adapters/test_torch_inputs.py",
     "adapters/torch.py": "adapters/test_torch_adapter.py adapters/test_torch_inputs.py adapters/test_torch_rows.py",
     "adapters/*tensors.py*": "adapters/test_torch_adapter.py adapters/test_torch_inputs.py adapters/test_jax.py",
@@ -74,15 +74,13 @@ NEAR = {
     "adapters/*.py": "adapters/{stem}.py",
     "kernel/*block*": "unit/test_blocks.py unit/test_eight_bits.py",
     "kernel/*bfloat*": "unit/test_precision.py unit/test_packed.py",
-    "kernel/_cpu*": "unit/test_cpu.py",
-    "kernel/cpu.h": "unit/test_cpu.py",
+    "kernel/*cpu*": "unit/test_cpu.py",
     "kernel/codecs.h": "unit/test_packed.py unit/test_precision.py unit/test_eight_bits.py unit/test_rows_steps.py",
-    "kernel/_signals*": "unit/test_signals.py promises/test_interrupts.py",
-    "kernel/signals.h": "unit/test_signals.py promises/test_interrupts.py",
-    "kernel/[ps][oy]*.h": "promises/test_threads.py promises/test_processes.py unit/test_plan.py",
+    "kernel/*signals*": "unit/test_signals.py promises/test_interrupts.py",
+    "kernel/pool.h kernel/system.h": "promises/test_threads.py promises/test_processes.py unit/test_plan.py",
     "kernel/atomics.h": "promises/test_threads.py promises/test_sharing.py",
-    "kernel/_[rlf][oal][wgu]*": "unit/test_rows.py unit/test_rows_steps.py promises/test_exact_rows.py "
-    "promises/test_lagging_rows.py unit/test_flush_rows.py promises/test_long_lags.py",
+    "kernel/_rows* kernel/_lag* kernel/_flush*": "unit/test_rows.py unit/test_rows_steps.py "
+    "promises/test_exact_rows.py promises/test_lagging_rows.py unit/test_flush_rows.py promises/test_long_lags.py",
     "kernel/_norms*": "unit/test_step_options.py unit/test_clip_each.py",
     "kernel/_extras*": "unit/test_step_options.py unit/test_clip_each.py unit/test_scalars.py",
     "kernel/_stepper*": "adapters/test_scipy.py adapters/test_embedding.py unit/test_scalars.py",
@@ -114,16 +112,18 @@ NEAR = {
 }
 #: files -> more that may see it: what is slow comes last, and is cut off by --limit
 WIDE = {
-    "mpi/*.py": ["mpi/test_mpi.py"],
+    "mpi/*.py": ["mpi/test_mpi.py -k 'not 2-divided'"],
     "adapters/*": [
         "adapters/test_torch*.py",
         "adapters",
         "unit/test_face.py promises/test_refused.py unit/test_docs.py",
     ],
-    "kernel/j*": ["unit promises {left_out}"],
-    "kernel/l*": ["unit promises {left_out}"],
     "*": ["unit promises {left_out}", "adapters", "unit/test_bits.py unit/test_docs.py"],
 }
+NUMBA = ["kernel/j*", "kernel/l*", "kernel/generate.py", "custom.py", "numba.py"]
+#: what Numba and JAX compile takes long: for the other files it comes last
+SLOW = "numba or optax or backends_agree or both_backends"
+FOLDERS = ("unit", "promises", "adapters", "mpi")
 #: tests of the repository, not of the package; and the slowest, which come last
 NOT_NOW = ["house", "reports", "mutate", "bench", "demo", "examples", "lowbit", "packaging", "memory", "bits", "docs"]
 
@@ -177,7 +177,7 @@ def shares(number: int, files: dict[str, list[str]]) -> Counter[str]:
     """How many faults each kind gets."""
     there = {kind: share for kind, (share, _) in KINDS.items() if files[kind]}
     counts = Counter({kind: int(number * share / sum(there.values())) for kind, share in there.items()})
-    for kind in sorted(there, key=there.get, reverse=True)[: number - counts.total()]:  # type: ignore[arg-type]
+    for kind in sorted(there, key=there.get, reverse=True)[: number - counts.total()]:
         counts[kind] += 1
     return counts
 
@@ -186,23 +186,29 @@ def shares(number: int, files: dict[str, list[str]]) -> Counter[str]:
 
 
 def stages(file: str) -> Iterator[list[str]]:
-    """What pytest is called with for a fault in this file, one after the other."""
-    stem = f"test_{Path(file).stem}"
+    """What pytest is called with for a fault in this file, one after the other; no file of tests twice."""
     left_out = " ".join(f"--ignore=tests/unit/test_{name}.py" for name in NOT_NOW)
-    near = next(tests for pattern, tests in NEAR.items() if fits(file, [pattern]))
-    wide = next(tests for pattern, tests in WIDE.items() if fits(file, [pattern]))
-    for tests in (near, *wide):
-        words = re.findall(r"'[^']*'|\S+", tests.format(stem=stem, left_out=left_out))
-        found: list[str] = []
-        for word in words:
-            if word.startswith(("unit", "promises", "adapters", "mpi")):
-                found += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob(word))
-            else:
-                found.append(word.strip("'"))
-        compiles = "-k" in found or fits(
-            file, ["kernel/j*", "kernel/l*", "kernel/generate.py", "custom.py", "numba.py"]
-        )
-        yield found if compiles else [*found, "-k", "not numba"]  # Numba takes long
+    near = next(tests for patterns, tests in NEAR.items() if fits(file, patterns.split()))
+    wide = next(tests for patterns, tests in WIDE.items() if fits(file, patterns.split()))
+    had: list[str] = []
+    slow: list[str] = []
+    for tests in (*near.split(";"), *wide):
+        words = shlex.split(tests.format(stem=f"test_{Path(file).stem}", left_out=left_out))
+        options = words[sum(word.startswith(FOLDERS) for word in words) :]
+        found = [
+            str(path.relative_to(ROOT))
+            for word in words
+            if word.startswith(FOLDERS)
+            for path in sorted((ROOT / "tests").glob(word))
+        ]
+        again = [f"--ignore={name}" for name in had if str(Path(name).parent) in found]
+        if "-k" not in options and not fits(file, NUMBA):
+            slow += found if tests in near else []
+            options += ["-k", f"not ({SLOW})"]
+        yield [*(name for name in found if name not in had), *options, *again]
+        had += [] if "-k" in words else found
+    if slow:
+        yield [*slow, "-k", SLOW]
 
 
 class Run:
@@ -291,10 +297,8 @@ class Run:
                 return ("killed", "the build") if is_generator else ("not compiled", "")
             if path.suffix != ".py" and same_modules(self.clean, place, modules):
                 return "the same machine code", ""
-        for arguments in stages(fault.file):
-            if test := self.tests.failed(place, arguments, self.given.limit):
-                return "killed", test
-        return "survived", ""
+        test = self.tests.failed(place, stages(fault.file), self.given.limit)
+        return "killed" if test else "survived", test
 
     def report(self) -> dict[str, object]:
         """The score of each kind, and the survivors."""
@@ -318,10 +322,10 @@ class Run:
 
 def show(report: dict[str, object]) -> None:
     """Print a report."""
-    for fault in report["survivors"]:  # type: ignore[attr-defined]
+    for fault in report["survivors"]:
         print(f"SURVIVED {fault}")
     print("| source | faults | killed |", "|---|---|---|", sep="\n")
-    for kind, found in report["kinds"].items():  # type: ignore[attr-defined]
+    for kind, found in report["kinds"].items():
         print(f"| {kind} | {sum(found.values())} | {found['killed']} |")
     print(f"| all, seed {report['seed']} | {report['faults']} | {report['killed']} ({report['score']:.1%}) |")
 
@@ -334,15 +338,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time")
     parser.add_argument("--only", default="*", help="files, such as 'fastadam/state/*'")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="after which no more faults are drawn")
-    parser.add_argument(
-        "--limit", type=float, default=120, help="seconds of processors for each of the calls of pytest"
-    )
+    parser.add_argument("--limit", type=float, default=120, help="seconds of processors for the tests of each fault")
     parser.add_argument("--again", action="store_true", help="try those that have survived once more")
     parser.add_argument("--equivalents", type=Path, default=ROOT / "tools/equivalents.json")
     parser.add_argument("--work", type=Path, default=ROOT / "build/mutants", help="where copies and results are kept")
     parser.add_argument("--write", type=Path, help="the report as JSON")
     given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))  # a fault may ask for any amount
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # which tests of a limit of memory need
+    resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, hard))  # a fault may ask for any amount
     run = Run(given)
     with ThreadPoolExecutor(given.jobs) as pool:
         for done in [pool.submit(run.work_off, run.work / f"worker-{k}") for k in range(given.jobs)]:
