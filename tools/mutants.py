@@ -151,19 +151,27 @@ class Tests:
 
     def first(self, place: Path, arguments: list[str], limit: float) -> tuple[str, float]:
         """The first test that fails or hangs, empty if none does, and the seconds of processors that it took."""
-        log, kept = place.with_suffix(".log"), place.with_suffix(".tmp")
+        kept = place.with_suffix(".tmp")
         shutil.rmtree(kept, ignore_errors=True)
         command = [sys.executable, "-m", "pytest", "-x", "-v", "-n", "0", "-p", "no:cacheprovider", "--tb=no"]
-        environment = os.environ | {"PYTHONPATH": str(place), "PYTHONUNBUFFERED": "1", "COLUMNS": "300"}
-        with log.open("w") as out:
-            run = subprocess.Popen(
-                [*command, f"--basetemp={kept}", *arguments],
-                **{"cwd": place, "env": environment, "stdout": out, "stderr": out},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        ended, used = waited(run, log, limit)
-        said = log.read_text(errors="replace")
+        run = subprocess.Popen(
+            [*command, f"--basetemp={kept}", *arguments],
+            cwd=place,
+            env=os.environ | {"PYTHONPATH": str(place), "PYTHONUNBUFFERED": "1", "COLUMNS": "300"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # no file: a test limits the size of files
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: [lines.append(line) for line in run.stdout], daemon=True)
+        reader.start()
+        ended, used = waited(run, lines, limit)
+        reader.join(5)
+        said = "".join(lines)
+        place.with_suffix(".log").write_text(said)
         if found := re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", said, re.M):
             return found[1], used
         started = re.findall(r"^tests/[^ ]+::.*?(?= PASSED| SKIPPED| XFAIL| *$)", said, re.M)
@@ -175,11 +183,11 @@ class Tests:
         return f"{last} (ends the process)" if ended == "by itself" and run.returncode not in (0, 5) else "", used
 
 
-def waited(run: subprocess.Popen, log: Path, limit: float) -> tuple[str, float]:
+def waited(run: subprocess.Popen, lines: list[str], limit: float) -> tuple[str, float]:
     """Until the tests have ended; what hangs, or has had its time, is ended. How, and the seconds of processors."""
     size, since, spent_then, used = -1, time.monotonic(), 0.0, 0.0
     while run.poll() is None:
-        now, length, used = time.monotonic(), log.stat().st_size, spent(run.pid)
+        now, length, used = time.monotonic(), len(lines), spent(run.pid)
         if length != size:
             size, since, spent_then = length, now, used
         hangs = used - spent_then > HANGS or now - since > STANDS_STILL

@@ -20,6 +20,7 @@ import random
 import resource
 import shlex
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -344,6 +345,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build/mutants", help="where copies and results are kept")
     parser.add_argument("--write", type=Path, help="the report as JSON")
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests need it, which a background job ignores
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # which tests of a limit of memory need
     resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, hard))  # a fault may ask for any amount
     run = Run(given)
