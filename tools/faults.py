@@ -77,6 +77,7 @@ class Fault:
     start: int
     end: int
     new: str
+    above: str  # the line above
     before: str  # the line, or the first of several
     after: str
 
@@ -108,7 +109,9 @@ def one(file: str, text: str, start: int, end: int, new: str) -> Fault:
     begin = text.rfind("\n", 0, start) + 1
     stop = text.find("\n", start) % (len(text) + 1)
     after = text[begin:start] + new + (text[end:stop] if end <= stop else "")
-    return Fault(file, text.count("\n", 0, start) + 1, start, end, new, text[begin:stop].strip(), after.strip())
+    above = text[text.rfind("\n", 0, max(begin - 1, 0)) + 1 : begin]
+    line = text.count("\n", 0, start) + 1
+    return Fault(file, line, start, end, new, above.strip(), text[begin:stop].strip(), after.strip())
 
 
 def is_python(text: str) -> bool:

@@ -157,10 +157,15 @@ def sources(root: Path, only: str) -> dict[str, list[str]]:
     return found
 
 
-def equivalents(path: Path) -> dict[tuple[str, str, str], str]:
-    """What is named by hand: (file, line before, line after) -> the reason."""
-    named = json.loads(path.read_text()) if path.exists() else []
-    return {(one["file"], one["before"], one["after"]): one["reason"] for one in named}
+def equivalents(path: Path) -> list[dict[str, str]]:
+    """What is named by hand: a file, a line before and after, a reason, and the line above where it is needed."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def is_named(fault: Fault, named: list[dict[str, str]]) -> bool:
+    """Whether these have a fault."""
+    said = vars(fault)
+    return any(all(said.get(name, value) == value for name, value in one.items()) for one in named)
 
 
 def drawn(root: Path, files: list[str], seed: str) -> Iterator[Fault]:
@@ -227,11 +232,7 @@ class Run:
         self.number = self.wanted.copy()
         named = equivalents(given.equivalents)
         self.queues = {
-            kind: (
-                f
-                for f in drawn(self.clean, files[kind], f"{given.seed} {kind}")
-                if (f.file, f.before, f.after) not in named
-            )
+            kind: (f for f in drawn(self.clean, files[kind], f"{given.seed} {kind}") if not is_named(f, named))
             for kind in self.wanted
         }
         self.known: dict[str, dict[str, str]] = {}
