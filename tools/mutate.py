@@ -53,17 +53,17 @@ NEAR = {
     "rule*.py": "unit/test_bits.py -k 'kept and cython'; unit/test_paper.py unit/test_recent.py unit/test_errors.py",
     "kernel/generate_c.py": "adapters/test_embedding.py",
     "kernel/generate.py": "unit/test_bits.py -k cython; unit/test_packed.py unit/test_literals.py",
-    "state/snapshot.py": "unit/test_snapshot.py promises/test_checkpoint.py promises/test_damaged.py",
+    "state/snapshot.py": "unit/test_snapshot.py promises/test_damaged.py promises/test_partial.py",
     "state/folder.py": "unit/test_folder.py promises/test_state_dir.py",
-    "state/store.py": "promises/test_state_dir.py promises/test_checkpoint.py promises/test_partial.py",
-    "state/rates.py": "unit/test_plateau.py promises/test_checkpoint.py promises/test_partial.py",
+    "state/store.py": "promises/test_followed.py promises/test_state_dir.py promises/test_refused.py",
+    "state/rates.py": "unit/test_plateau.py promises/test_partial.py",
     "state/view.py": "promises/test_partial.py unit/test_face.py unit/test_eight_bits.py promises/test_converted.py",
     "state/numbers.py": "promises/test_converted.py unit/test_eight_bits.py unit/test_precision.py",
-    "state/*.py": "promises/test_checkpoint.py promises/test_damaged.py promises/test_partial.py "
-    "promises/test_converted.py",
-    "saved.py": "promises/test_checkpoint.py promises/test_partial.py promises/test_converted.py",
+    "state/*.py": "promises/test_partial.py promises/test_converted.py promises/test_damaged.py "
+    "promises/test_refused.py promises/test_checkpoint.py",
+    "saved.py": "promises/test_partial.py promises/test_converted.py promises/test_refused.py",
     "mpi/layout.py": "mpi/test_mpi.py -k 'divide_all or buckets_without or holders'",
-    "mpi/*.py": "mpi/test_mpi.py -k 2-divided",
+    "mpi/*.py": "mpi/test_mpi.py -k '2-divided and (chance or checkpoint or disagree)'; mpi/test_mpi.py -k 2-divided",
     "adapters/torch_*.py": "adapters/{stem}.py adapters/test_torch_adapter.py adapters/test_torch_inputs.py",
     "adapters/torch.py": "adapters/test_torch_adapter.py adapters/test_torch_inputs.py adapters/test_torch_rows.py",
     "adapters/*tensors.py*": "adapters/test_torch_adapter.py adapters/test_torch_inputs.py adapters/test_jax.py",
@@ -123,7 +123,7 @@ WIDE = {
 }
 NUMBA = ["kernel/j*", "kernel/l*", "kernel/generate.py", "custom.py", "numba.py"]
 #: what Numba and JAX compile takes long: for the other files it comes last
-SLOW = "numba or optax or backends_agree or both_backends"
+SLOW = "numba or optax or backends_agree or both_backends or killed"
 FOLDERS = ("unit", "promises", "adapters", "mpi")
 #: tests of the repository, not of the package; and the slowest, which come last
 NOT_NOW = ["house", "reports", "mutate", "bench", "demo", "examples", "lowbit", "packaging", "memory", "bits", "docs"]
