@@ -252,37 +252,39 @@ class Run:
             self.clean.with_name("sources").write_text(stamp())
 
     def next(self) -> tuple[str, Fault] | None:
-        """A fault of the kind that lacks most."""
+        """A fault to try, of the kind that lacks most. What became of one before counts as it is."""
         with self.lock:
-            while time.monotonic() < self.end and (kinds := [kind for kind, n in self.wanted.items() if n > 0]):
+            while kinds := [kind for kind, n in self.wanted.items() if n > 0]:
                 kind = max(kinds, key=lambda kind: self.wanted[kind] / self.number[kind])
                 fault = next(self.queues[kind], None)
-                self.wanted[kind] = self.wanted[kind] - 1 if fault else 0
-                if fault:
+                known = self.known.get(fault.key) if fault else None
+                if known and not (self.given.again and known["became"] == "survived"):
+                    self.count(known)
+                elif fault and time.monotonic() < self.end:
+                    self.wanted[kind] -= 1
                     return kind, fault
+                else:
+                    self.wanted[kind] = 0
         return None
+
+    def count(self, one: dict[str, str]) -> None:
+        """Count a fault, if it says something about the tests."""
+        if one["became"] in ("killed", "survived"):
+            self.wanted[one["kind"]] -= 1
+            self.done.append(one)
 
     def work_off(self, place: Path) -> None:
         """Try one fault after the other, in a copy."""
         while found := self.next():
             kind, fault = found
-            known = self.known.get(fault.key)
-            if known and self.given.again and known["became"] == "survived":
-                known = None
             start = time.monotonic()
-            became, by = (known["became"], known["by"]) if known else self.tried(place, fault)
+            became, by = self.tried(place, fault)
             one = {"fault": fault.key, "kind": kind, "became": became, "by": by}
-            with self.lock:
-                if became not in ("killed", "survived"):
-                    self.wanted[kind] += 1
-                else:
-                    self.done.append(one)
-                if not known:
-                    with self.kept.open("a") as file:
-                        file.write(json.dumps(one) + "\n")
-                    print(
-                        f"{kind}: {fault.key}\n    {became.upper()} {by} {time.monotonic() - start:.0f} s", flush=True
-                    )
+            with self.lock, self.kept.open("a") as file:
+                self.wanted[kind] += 1
+                self.count(one)
+                file.write(json.dumps(one) + "\n")
+                print(f"{kind}: {fault.key}\n    {became.upper()} {by} {time.monotonic() - start:.0f} s", flush=True)
 
     def tried(self, place: Path, fault: Fault) -> tuple[str, str]:
         """What becomes of a fault, and by which test."""
@@ -339,7 +341,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="what draws them")
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time")
     parser.add_argument("--only", default="*", help="files, such as 'fastadam/state/*'")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="after which no more faults are drawn")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="after which no more faults are tried; 0: what is known"
+    )
     parser.add_argument("--limit", type=float, default=120, help="seconds of processors for the tests of each fault")
     parser.add_argument("--again", action="store_true", help="try those that have survived once more")
     parser.add_argument("--equivalents", type=Path, default=ROOT / "tools/equivalents.json")
