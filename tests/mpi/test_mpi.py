@@ -283,6 +283,12 @@ ARRAYS = st.lists(
 GROUPS = st.lists(ARRAYS, min_size=1, max_size=4)
 
 
+def test_default_size_is_that_of_the_page():
+    said = re.search(r"\*\*Default\.\*\* (\d+) MiB divided", (ROOT / "docs/how-to/scaling.md").read_text())
+    assert said
+    assert LAYOUT["REPLICATE_BELOW"] == int(said[1]) << 20
+
+
 @given(GROUPS, st.integers(1, 9), st.integers(1, 200))
 def test_ranks_divide_all_elements(groups, n_ranks, bucket_bytes):
     layout = LAYOUT["Layout"](groups, n_ranks, bucket_bytes)
