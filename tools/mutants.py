@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+#: a test, or a file of tests, in what pytest prints
+TEST = r"tests/[^\s:]+(?:::[^\s\[]+(?:\[.*?\])?(?=\s|$))?"
 #: by a system that is short of memory, or by a person: the tests run once more
 FROM_OUTSIDE = "ended from outside"
 #: a test hangs if it uses so many seconds of processors, or lasts so long: other programs may run beside
@@ -144,7 +146,8 @@ class Tests:
         """Whether this test fails without a fault, too."""
         with self.lock:
             if test.startswith("tests/") and test not in self.fails:
-                self.fails[test] = bool(self.first(self.clean, [re.sub(r" \(.*\)$", "", test)], 600)[0])
+                again, _ = self.first(self.clean, [re.sub(r" \((hangs|ends the process)\)$", "", test)], 600)
+                self.fails[test] = again.startswith("tests/")
                 if self.fails[test]:
                     print(f"left out, since it fails without a fault: {test}", flush=True)
             return self.fails.get(test, False)
@@ -172,9 +175,9 @@ class Tests:
         reader.join(5)
         said = "".join(lines)
         place.with_suffix(".log").write_text(said)
-        if found := re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", said, re.M):
+        if found := re.search(rf"^(?:FAILED|ERROR) ({TEST})", said, re.M):
             return found[1], used
-        started = re.findall(r"^tests/[^ ]+::.*?(?= PASSED| SKIPPED| XFAIL| *$)", said, re.M)
+        started = re.findall(rf"^{TEST}", said, re.M)
         last = started[-1] if started else "the collection of the tests"
         if ended == "hangs":
             return f"{last} (hangs)", used
