@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[1]
 #: a test, or a file of tests, in what pytest prints
@@ -172,7 +173,7 @@ class Tests:
             start_new_session=True,
         )
         lines: list[str] = []
-        reader = threading.Thread(target=lambda: [lines.append(line) for line in run.stdout], daemon=True)
+        reader = threading.Thread(target=collect, args=[run.stdout, lines], daemon=True)
         reader.start()
         ended, used = waited(run, lines, limit)
         reader.join(5)
@@ -187,6 +188,13 @@ class Tests:
         if run.returncode in (-signal.SIGKILL, -signal.SIGTERM) and ended == "by itself":
             return FROM_OUTSIDE, used
         return f"{last} (ends the process)" if ended == "by itself" and run.returncode not in (0, 5) else "", used
+
+
+def collect(stream: IO[str], lines: list[str]) -> None:
+    """Read lines until nobody writes any more."""
+    with stream:
+        for line in stream:
+            lines.append(line)  # noqa: PERF402  another thread counts them
 
 
 def waited(run: subprocess.Popen, lines: list[str], limit: float) -> tuple[str, float]:

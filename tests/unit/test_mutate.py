@@ -3,9 +3,11 @@
 import ast
 import io
 import itertools
+import sys
 import tokenize
 
 import faults
+import mutants
 import mutate
 import pytest
 from places import ROOT
@@ -124,3 +126,22 @@ def test_equivalents_are_faults_with_a_reason():
         drawn = faults.faults(one["file"], (ROOT / one["file"]).read_text())
         assert any(mutate.is_named(fault, [one]) for fault in drawn), one
         assert one["reason"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process has used")
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("pass", ""),
+        ("assert 0", "tests/test_it.py::test_it[a b]"),
+        ("__import__('os').abort()", "tests/test_it.py::test_it[a b] (ends the process)"),
+    ],
+)
+def test_what_kills_is_named_unless_it_fails_without_a_fault(body, found, tmp_path):
+    for place, text in (("clean", "pass"), ("worker", body)):
+        (tmp_path / place / "tests").mkdir(parents=True)
+        test = f"import pytest\n@pytest.mark.parametrize('x', ['a b'])\ndef test_it(x):\n    {text}\n"
+        (tmp_path / place / "tests/test_it.py").write_text(test)
+    calls = [["tests/test_it.py"]]
+    assert mutants.Tests(tmp_path / "clean").failed(tmp_path / "worker", calls, 60) == found
+    assert mutants.Tests(tmp_path / "worker").failed(tmp_path / "worker", calls, 60) == ""
