@@ -55,7 +55,7 @@ NEAR = {
     "kernel/generate.py": "unit/test_bits.py -k cython; unit/test_packed.py unit/test_literals.py",
     "state/snapshot.py": "unit/test_snapshot.py promises/test_damaged.py promises/test_partial.py",
     "state/folder.py": "unit/test_folder.py promises/test_state_dir.py",
-    "state/store.py": "promises/test_followed.py promises/test_state_dir.py promises/test_refused.py",
+    "state/store.py": "promises/test_followed.py promises/test_while_training.py promises/test_state_dir.py",
     "state/rates.py": "unit/test_plateau.py promises/test_partial.py",
     "state/view.py": "promises/test_partial.py unit/test_face.py unit/test_eight_bits.py promises/test_converted.py",
     "state/numbers.py": "promises/test_converted.py unit/test_eight_bits.py unit/test_precision.py",
@@ -101,13 +101,15 @@ NEAR = {
     "numba.py": "adapters/test_embedding.py",
     "embedded.py": "adapters/test_embedding.py",
     "stepping.py": "unit/test_stepping.py",
-    "schedule*.py": "unit/test_schedules.py unit/test_plateau.py",
+    "schedule*.py": "unit/test_documented_defaults.py unit/test_schedules.py unit/test_plateau.py",
     "tree.py": "unit/test_tree.py promises/test_followed.py unit/test_names.py",
     "names.py": "unit/test_names.py",
     "functional.py": "unit/test_scalars.py unit/test_bounds.py unit/test_rows.py promises/test_refused.py",
-    "optimizers/*.py": "unit/test_paper.py unit/test_recent.py unit/test_face.py unit/test_errors.py",
+    "optimizers/*.py": "unit/test_documented_defaults.py unit/test_paper.py unit/test_recent.py unit/test_face.py",
     "plain.py": "unit/test_objects.py",
     "__main__.py": "unit/test_bench.py unit/test_demo.py",
+    "options.py base.py": "unit/test_option_ends.py unit/test_documented_defaults.py unit/test_face.py "
+    "promises/test_refused.py unit/test_eight_bits.py",
     "*": "unit/test_face.py promises/test_followed.py promises/test_refused.py unit/test_errors.py unit/test_names.py "
     "promises/test_while_training.py",
 }
