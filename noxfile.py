@@ -10,6 +10,7 @@ docs, test and builds. Those with the tag test share one environment: `nox --no-
 
 import functools
 import os
+import random
 import shlex
 import shutil
 import sys
@@ -184,6 +185,13 @@ def soak(session: nox.Session) -> None:
 def large(session: nox.Session) -> None:
     """More elements than 32 bits count, as far as memory goes."""
     run(session, "python", "tools/large.py")
+
+
+@shared(allow_parallel=True)
+def mutate(session: nox.Session) -> None:
+    """How many of 40 small faults the tests notice, others each time. It reports; survivors fail nothing."""
+    sample = ["--number", "40", "--seconds", "600", "--seed", str(random.randrange(1_000_000))]
+    run(session, "python", "tools/mutate.py", *sample, "--work", session.create_tmp())
 
 
 if __name__ == "__main__":

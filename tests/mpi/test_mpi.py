@@ -115,13 +115,15 @@ def results(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="session")
-def played(tmp_path_factory):
-    """What became of each scene, by number of ranks and by way."""
+def played(request, tmp_path_factory):
+    """What became of each scene, by number of ranks and by way. Of the scenes, those are played whose tests run."""
     found = {}
+    calls = [item.callspec.params for item in request.session.items if getattr(item, "callspec", None)]
+    asked = [(call["n"], call["way"], call.get("scene")) for call in calls if "way" in call]
 
     def play(n: int, way: str) -> dict[str, str]:
         if (n, way) not in found:
-            scenes = BY_THREE if n == 3 else marked("scene", *["several"] * (n > 1))
+            scenes = [scene for *cast, scene in asked if cast == [n, way] and scene]
             folder = tmp_path_factory.mktemp(f"ranks-{n}-{way}")
             digits = load_digits()
             np.savez(folder / "digits.npz", x=digits.data, labels=digits.target)
@@ -326,6 +328,12 @@ ARRAYS = st.lists(
     max_size=6,
 )
 GROUPS = st.lists(ARRAYS, min_size=1, max_size=4)
+
+
+def test_default_size_is_that_of_the_page():
+    said = re.search(r"\*\*Default\.\*\* (\d+) MiB divided", (ROOT / "docs/how-to/scaling.md").read_text())
+    assert said
+    assert LAYOUT["REPLICATE_BELOW"] == int(said[1]) << 20
 
 
 @given(GROUPS, st.integers(1, 9), st.integers(1, 200))
