@@ -268,12 +268,8 @@ def count_reads(monkeypatch: Any) -> list[int]:
 
 def limit_description(monkeypatch: Any, n_bytes: int) -> None:
     """Let descriptions in files be at most so long."""
-    for module in (
-        entries,
-        importlib.import_module("fastadam.state.npz"),
-    ):
-        if hasattr(module, "MAX_META"):
-            monkeypatch.setattr(module, "MAX_META", n_bytes)
+    monkeypatch.setattr(entries, "_MOST", n_bytes)
+    monkeypatch.setattr(entries, "_MOST_EACH", 0)
 
 
 def folder_arrays(path: Path, mode: Any = "r") -> dict[str, np.ndarray]:

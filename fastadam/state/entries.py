@@ -14,6 +14,8 @@ from .mismatch import Mismatch, mapping, need, need_names, need_same
 VERSION = 2
 #: the entry with everything except the arrays, as JSON
 META = "fastadam.json"
+#: the most bytes of it: so many, and so many more for each array
+_MOST, _MOST_EACH = 1 << 24, 1 << 11
 #: in the description: the names of all other entries, so that none can get lost without notice
 _LISTED = "entries"
 #: returns the array of an entry
@@ -66,7 +68,7 @@ def description(meta: Mapping[str, Any], entries: Collection[str]) -> bytes:
 
 def need_short(where: str, length: int, n_entries: int) -> None:
     """Refuse a description that is longer than the names and options of so many arrays can need."""
-    most = (1 << 24) + (n_entries << 11)
+    most = _MOST + _MOST_EACH * n_entries
     need(length <= most, f"{where}a description of {length} bytes is too long: {n_entries} arrays may have {most}")
 
 
