@@ -116,7 +116,7 @@ def core(session: nox.Session) -> None:
 
 @nox.session(requires=["build"], default=False, allow_parallel=True)
 def environment(session: nox.Session) -> None:
-    """What the sessions with the tag test share: the wheel, what its tests import, and every library to compare with."""
+    """What the sessions with the tag test share: the wheel, what tests import, and every library to compare with."""
     [wheel] = DIST.glob("*.whl")
     session.install(f"{wheel}[test]", *group("peers", "fuzz"))
     with zipfile.ZipFile(wheel) as built:  # beside the sources, as an installation of them leaves the modules

@@ -222,7 +222,7 @@ def interrupted_steps(comm, folder):
         taken.append(time.perf_counter() - start)
     before, interrupted = signal.signal(signal.SIGALRM, handler), 0
     try:
-        while opt.t < 60 or comm.allreduce(interrupted) <= 5 and opt.t < 1000:  # timers of a busy machine come late
+        while opt.t < 60 or (comm.allreduce(interrupted) <= 5 and opt.t < 1000):  # a busy machine's timers come late
             t = opt.t
             while opt.t == t:
                 try:
