@@ -14,6 +14,7 @@ import random
 import shlex
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -114,10 +115,13 @@ def core(session: nox.Session) -> None:
 # ---------------------------------------------------------------- tests in the environment that they share
 
 
-@nox.session(default=False)
+@nox.session(requires=["build"], default=False, allow_parallel=True)
 def environment(session: nox.Session) -> None:
-    """What the sessions with the tag test share: the README's test command, and every library to compare with."""
-    session.install(".[test]", *group("peers", "fuzz"))
+    """What the sessions with the tag test share: the wheel, what tests import, and every library to compare with."""
+    [wheel] = DIST.glob("*.whl")
+    session.install(f"{wheel}[test]", *group("peers", "fuzz"))
+    with zipfile.ZipFile(wheel) as built:  # beside the sources, as an installation of them leaves the modules
+        built.extractall(members=[name for name in built.namelist() if name.endswith((".so", ".pyd"))])
 
 
 shared = functools.partial(nox.session, tags=["test"], requires=["environment"], venv_backend="none", default=False)

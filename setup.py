@@ -29,10 +29,10 @@ GCC_ISAS = {
 MSVC = ["/O2", "/fp:precise", "/utf-8"]
 MSVC_ISAS = {"base": [], "v3": ["/arch:AVX2"], "v4": ["/arch:AVX512"]}
 MINGW = ["-Wa,-muse-unaligned-vector-move"]  # gcc aligns no stack to a vector of AVX on Windows: its bug 54412
-ISAS = [*GCC_ISAS] if IS_X86 else ["base"]
+ISAS = os.environ.get("FASTADAM_ISAS", ",".join(GCC_ISAS)).split(",") if IS_X86 else ["base"]
 
 # Builds for checks. FASTADAM_SANITIZE=address,undefined or =thread: what gcc's and clang's -fsanitize= takes; the first
-# finding ends the process. FASTADAM_NO_THREADS=1: every step on its caller.
+# finding ends the process. FASTADAM_NO_THREADS=1: every step on its caller. FASTADAM_ISAS=base: fewer sets of sweeps.
 SANITIZE = os.environ.get("FASTADAM_SANITIZE")
 WATCHED = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
 MACROS = [("_GNU_SOURCE", None), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]

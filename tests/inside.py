@@ -3,8 +3,10 @@ A function takes an optimizer and returns a part of it, or does something that o
 follow.
 """
 
+import ctypes
 import importlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -197,6 +199,30 @@ def replace_kernel(opt: Any, python: tuple[Callable[..., Any], Callable[..., Any
     kernel = Kernel(rule_of(opt), python=python)
     states = [list(arrays.values()) for arrays in opt.core.store.states]
     opt.core.plan.lay([(kernel, opt.core.plan.params, states)], ["p"])
+
+
+def count_sweeps(monkeypatch: Any, rule: Rule) -> Counter[str]:
+    """How often the float32 sweeps of a built-in rule are called from now on: whole ones, and idle ones."""
+    calls: Counter[str] = Counter()
+    signature = ctypes.CFUNCTYPE(None, ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p)
+
+    def counted(name: str, address: int) -> int:
+        sweep = signature(address)
+
+        def call(*arguments: Any) -> None:
+            calls[name] += 1
+            sweep(*arguments)
+
+        calls_of[name] = signature(call)
+        return ctypes.cast(calls_of[name], ctypes.c_void_p).value or 0
+
+    calls_of: dict[str, Any] = {}
+    scalars, whole, float64 = backends.sweep_addresses(rule.name)
+    fading, idle, idle64 = importlib.import_module(SWEEPS.format(isa=backends.ISA)).IDLE[rule.name]
+    sweeps = {"float32": counted("whole", whole), "float64": float64}
+    kernel = Kernel(rule, sweeps, scalars, owner=calls_of, idle=(fading, counted("idle", idle), idle64))
+    monkeypatch.setitem(rule.kernels, "cython", kernel)
+    return calls
 
 
 def stepped_once(params: Sequence[np.ndarray], rule: Rule, python: tuple[Any, Any]) -> None:

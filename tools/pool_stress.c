@@ -14,7 +14,7 @@
 
 #include "pool.h"
 
-enum { CALLERS = 2, MOST_TILES = 3000, SECONDS = 300 };
+enum { CALLERS = 2, MOST_TILES = 3000, SECONDS = 1800 };
 
 #ifdef _WIN32
 static void pause_for(int64_t microseconds) { Sleep((DWORD)(microseconds / 1000 + 1)); }

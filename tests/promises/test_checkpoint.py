@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import pickle
-import random
 import re
 import resource
 import signal
@@ -555,27 +554,6 @@ def test_killed_within_a_save(suffix: str, name: str, count: int, is_new: bool, 
     assert_same_arrays(opt, expected)
     for left in tmp_path.iterdir():
         assert left == path or re.fullmatch(r"\.fastadam-\w{16}\.tmp", left.name)
-
-
-@each_suffix
-def test_killed_at_random_moments_again_and_again(suffix: str, tmp_path: Path) -> None:
-    """Each process goes on from what the last one left; together they are one uninterrupted run."""
-    path, moments = tmp_path / f"state{suffix}", random.Random(0)
-    expected = checkpoint_runs.make()
-    for _ in range(4):
-        with subprocess.Popen(command("run", path, 10**6), stdout=subprocess.PIPE) as process:
-            assert process.stdout
-            assert process.stdout.readline() == b"begins\n"
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.02 + moments.random() / 10)
-            process.kill()
-        if path.exists():  # else it was killed before its first save
-            opt = checkpoint_runs.make()
-            opt.load(path)
-            checkpoint_runs.advance(expected, opt.t)
-            assert expected.t == opt.t > 0
-            assert_same_arrays(opt, expected)
-    assert path.exists()
 
 
 @pytest.fixture

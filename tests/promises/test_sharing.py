@@ -177,7 +177,7 @@ def test_schedule_belongs_to_its_step() -> None:
     def lr(t: int) -> float:
         if threading.current_thread() is not threading.main_thread():
             asked.set()
-            assert go.wait(5)
+            assert go.wait(60)
         return 0.1 * t
 
     p, alone = np.ones(5), np.ones(5)
@@ -263,7 +263,7 @@ def test_options_of_all_groups_change_at_once(backend: str) -> None:
     done, rates = threading.Event(), set()
 
     def step() -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 300
         for k in itertools.count():
             before = params[0][0]
             opt.step([np.ones(3), np.ones(3)])

@@ -235,7 +235,7 @@ def test_step_refused_within_a_step_leaves_that_ones_record(tmp_path: Path) -> N
     def update(p: Any, g: Any, b: Any, lr: Any) -> Any:
         if armed:
             within.set()
-            assert refused.wait(10)
+            assert refused.wait(60)
         return p - lr * g, b + g
 
     armed = False
@@ -244,7 +244,7 @@ def test_step_refused_within_a_step_leaves_that_ones_record(tmp_path: Path) -> N
     armed = True
     first = threading.Thread(target=opt.step, args=(np.ones(5),))
     first.start()
-    assert within.wait(10)
+    assert within.wait(60)
     with pytest.raises(RuntimeError, match="another thread is inside a step"):
         opt.step(np.ones(5))
     assert inside.folder_arrays(tmp_path)["steps"][0] == 1

@@ -407,14 +407,14 @@ def test_a_block_that_is_left_while_a_part_is_stepped_ends_with_it():
 
     def sweep(scalars, *arrays):
         began.set()
-        assert may_end.wait(10)
+        assert may_end.wait(60)
         arrays[0][...] = 5.0
 
     inside.replace_kernel(opt, (sweep, lambda t, hyper: [0.0] * inside.rule_of(opt).n_scalars))
     with opt.stepping() as step:
         thread = threading.Thread(target=step, args=("p", np.ones(10)))
         thread.start()
-        assert began.wait(10)
+        assert began.wait(60)
         with pytest.raises(RuntimeError, match="another thread"):
             step("p", np.ones(10))
     assert opt.t == 0

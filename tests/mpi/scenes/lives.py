@@ -184,11 +184,11 @@ def optimizers_that_are_let_go(comm, folder):
 @scene
 def two_threads_of_a_rank(comm, folder):
     """One at a time: the second is refused at once, and the first does what it began."""
-    opt = Sharded(fastadam.Adam, np.ones(5), comm, lr=lambda t: (entered.set(), go_on.wait(10), 0.1)[2])
+    opt = Sharded(fastadam.Adam, np.ones(5), comm, lr=lambda t: (entered.set(), go_on.wait(60), 0.1)[2])
     entered, go_on = threading.Event(), threading.Event()
     thread = threading.Thread(target=opt.step, args=(np.ones(5),))
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     for call in (lambda: opt.step(np.ones(5)), opt.state_dict, lambda: opt.save(folder / "x")):
         try:
             call()
@@ -221,8 +221,9 @@ def interrupted_steps(comm, folder):
         taken.append(time.perf_counter() - start)
     before, interrupted = signal.signal(signal.SIGALRM, handler), 0
     try:
-        for t in range(11, 61):
-            while opt.t < t:
+        while opt.t < 60 or (comm.allreduce(interrupted) <= 5 and opt.t < 1000):  # a busy machine's timers come late
+            t = opt.t
+            while opt.t == t:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 2 * min(taken)))
                     opt.step(grads)
@@ -235,7 +236,7 @@ def interrupted_steps(comm, folder):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    for _ in range(60):
+    for _ in range(opt.t):
         twin.step(grads)
     for p, expected in zip(params.values(), twin_params.values(), strict=True):
         np.testing.assert_allclose(p, expected, rtol=0 if comm.size in (1, 2, 4) else 1e-5)
