@@ -76,9 +76,7 @@ def wheel(name: str, package: str, *files: str) -> Suite | None:
 def suites(torch_tests: Path | None) -> dict[str, Suite | None]:
     """All suites by name, None for those that are not there."""
     mlp = "sklearn/neural_network/tests/test_mlp.py"
-    layers = [
-        f"thinc/tests/{name}.py" for name in ("layers/test_linear", "layers/test_basic_tagger", "model/test_model")
-    ]
+    layers = [f"thinc/tests/layers/{name}.py" for name in ("test_sparse_linear", "test_basic_tagger")]
     torch = wheel("torch", "torch")
     found = {
         "sklearn": wheel("sklearn", "scikit-learn", mlp),
@@ -126,11 +124,22 @@ def play(suite: Suite, library: str, tests: Iterable[str]) -> Outcomes:
     with tempfile.TemporaryDirectory() as work:
         out = Path(work, "outcomes")
         out.touch()
-        paths = [str(TOOLS), str(TOOLS.parent), os.environ.get("PYTHONPATH", "")]
+        paths = [str(TOOLS), os.environ.get("PYTHONPATH", ""), str(TOOLS.parent)]
         # One thread: torch's threads wait for each other where processors are few.
         variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
         variables |= {"FASTADAM_PEERS": library, "FASTADAM_PEERS_OUT": str(out), "PYTHONDONTWRITEBYTECODE": "1"}
-        options = ["-q", "-p", "peers_plugin", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", os.devnull]
+        options = [
+            "-q",
+            "-p",
+            "peers_plugin",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-c",
+            os.devnull,
+            "--continue-on-collection-errors",
+        ]
         ended = subprocess.run(
             [sys.executable, "-m", "pytest", *options, f"--rootdir={suite.folder}", *tests],
             cwd=suite.folder,
@@ -196,7 +205,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 def measure(suite: Suite, expected: list[Expected]) -> dict[str, Any]:
     """The row of a suite. What needs attention is printed."""
     ours = play(suite, suite.library, suite.files)
-    failed = [test for test, (outcome, _) in ours.items() if outcome == "failed" and test != "pytest"]
+    # A module that cannot be imported, and pytest itself, have no "::": they fail whatever is replaced.
+    failed = [test for test, (outcome, _) in ours.items() if outcome == "failed" and "::" in test]
     found = judged(ours, play(suite, "", failed) if failed else {}, expected)
     for test, (outcome, text) in found.items():
         if outcome == "failed":

@@ -34,13 +34,32 @@ BY_DESIGN = peers.Expected("::test_by_design", "ours steps by 2")
 SOME = peers.Expected("::test_some[[]1]", "1 is not 2")
 
 
+def suite(folder, tests=TESTS):
+    """A suite of which pytest's version is shown."""
+    (folder / "tiny.py").write_text(LIBRARY)
+    (folder / "test_tiny.py").write_text(tests)
+    return peers.Suite("tiny", "tiny", "pytest", folder, ("test_tiny.py",))
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """The suite, and its outcomes with the replaced library and without."""
+    tiny = suite(tmp_path_factory.mktemp("tiny"))
+    return tiny, {library: peers.play(tiny, library, tiny.files) for library in ("tiny", "")}
+
+
 @pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """A suite of which torch's version is shown."""
-    (tmp_path / "tiny.py").write_text(LIBRARY)
-    (tmp_path / "test_tiny.py").write_text(TESTS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return peers.Suite("tiny", "tiny", "pytest", tmp_path, ("test_tiny.py",))
+def tiny(played, monkeypatch):
+    """The suite; it is not played again."""
+    found, outcomes = played
+    monkeypatch.setattr(
+        peers,
+        "play",
+        lambda _, library, tests: {
+            test: own for test, own in outcomes[library].items() if tests == found.files or test in tests
+        },
+    )
+    return found
 
 
 def counts(row):
@@ -58,7 +77,7 @@ def test_each_outcome_has_its_column(tiny, capsys):
 def test_what_is_not_expected_fails_and_is_shown(tiny, capsys):
     row = peers.measure(tiny, [BY_DESIGN])
     assert counts(row) == {"passed": 2, "idle": 1, "expected": 1, "theirs": 1, "failed": 1, "skipped": 1}
-    assert "tiny: FAILED test_tiny.py::test_some[1]: assert 2 == 1" in capsys.readouterr().out
+    assert "tiny: FAILED test_tiny.py::test_some[1]: AssertionError: assert 2 == 1" in capsys.readouterr().out
 
 
 def test_an_expected_difference_that_is_none_is_told(tiny, capsys):
@@ -70,9 +89,8 @@ def test_an_expected_difference_that_is_none_is_told(tiny, capsys):
 
 
 @pytest.mark.parametrize("text", ["import nowhere", "", "import os; os._exit(3)"])
-def test_a_suite_that_cannot_run_fails(tiny, text):
-    (tiny.folder / "test_tiny.py").write_text(text)
-    assert peers.measure(tiny, [])["failed"]
+def test_a_suite_that_cannot_run_fails(tmp_path, text):
+    assert counts(peers.measure(suite(tmp_path, text), [])).keys() == {"failed"}
 
 
 @pytest.mark.parametrize(("expected", "status"), [([BY_DESIGN, SOME], 0), ([BY_DESIGN], 1)])
