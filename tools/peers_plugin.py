@@ -10,12 +10,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 #: how often the tests made or stepped an optimizer of fastadam
 used: Counter[str] = Counter()
+until_the_end = ExitStack()
 
 
 def witness(cls: type, method: str) -> None:
@@ -62,7 +64,7 @@ def replace_sklearn() -> None:
     from fastadam.adapters import sklearn as adapter
 
     witness(adapter._Stepped, "update_params")
-    adapter.accelerated().__enter__()
+    until_the_end.enter_context(adapter.accelerated())
 
 
 def replace_thinc() -> None:
