@@ -41,7 +41,7 @@ COLUMNS = ("passed", "idle", "expected", "theirs", "failed", "skipped")
 #: what a test may end with, the gravest last
 GRAVER = ("skipped", "idle", "passed", "failed")
 #: files below the folder `test` of torch's sources; test_optim.py imports some of optim/
-TORCH_FILES = ("test_optim.py", "optim/test_*.py", "nn/test_lazy_modules.py", "test_functional_optim.py")
+TORCH_FILES = ("test_*optim.py", "optim/test_*.py", "nn/test_lazy_modules.py")
 
 
 class Suite(NamedTuple):
@@ -115,7 +115,7 @@ def fetch_torch(work: Path, release: str) -> Path:
         subprocess.run([*command, *arguments], cwd=apt, check=True, stdout=subprocess.DEVNULL)
     [archive] = apt.glob("pytorch_*.orig.tar.xz")
     unpack = ["tar", "-xJf", archive, "-C", tests, "--strip-components", "2", "--wildcards"]
-    subprocess.run([*unpack, *(f"*/test/{name.replace('test_*.py', '*')}" for name in TORCH_FILES)], check=True)
+    subprocess.run([*unpack, *(f"*/test/{name}" for name in TORCH_FILES)], check=True)
     return tests
 
 
@@ -229,7 +229,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the counts and reasons as JSON")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as work:
-        folder = fetch_torch(Path(work), given.fetch) if given.fetch else given.torch_tests
+        try:
+            folder = fetch_torch(Path(work), given.fetch) if given.fetch else given.torch_tests
+        except subprocess.CalledProcessError as error:
+            parser.error(
+                f"--fetch {given.fetch}: {error.cmd[0]} failed; another release of Debian may have the sources"
+            )
         known = suites(folder and folder.resolve())
         if unknown := set(given.suites) - known.keys():
             parser.error(f"{', '.join(sorted(unknown))}: no suite; there are {', '.join(known)}")

@@ -1,8 +1,7 @@
 """The cases that torch installs for tests of its optimizers, as tests: peers.py runs them with fastadam's classes.
 
 torch.testing has the options and the wrong arguments of each class, but no test. Here each case is stepped beside
-torch's own class; a wrong argument must raise what torch says (its
-warning, where torch only warns of a tensor that is given twice).
+torch's own class; a wrong argument must raise what torch says. Warnings are errors there.
 """
 
 import copy
