@@ -226,7 +226,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--torch-tests", type=Path, metavar="FOLDER", help="the folder `test` of torch's sources")
     parser.add_argument("--fetch", nargs="?", const="trixie", metavar="RELEASE", help="torch's sources, of Debian")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the counts and reasons as JSON")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write counts and reasons as JSON; rows of other suites stay"
+    )
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as work:
         try:
@@ -245,7 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows = [measure(suite, expected.get(suite.name, [])) for suite in chosen]
     print(table(rows))
     if given.write:
-        given.write.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        kept = json.loads(given.write.read_text(encoding="utf-8")) if given.write.exists() else []
+        by_name = {row["suite"]: row for row in (*kept, *rows)}
+        given.write.write_text(json.dumps([*by_name.values()], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return int(any(row["failed"] for row in rows) or bool(given.suites and missing) or not rows)
 
 
