@@ -4,13 +4,20 @@ from typing import Any
 
 from ..kernel._entry import Entry
 
-def read_by(capsule: Any, tensor: type[Any], parameter: type[Any]) -> None: ...
+def read_by(
+    capsule: Any, tensor: type[Any], parameter: type[Any], changed: Callable[[list[Any]], None]
+) -> None: ...
+
+class Lent:
+    def __init__(self, storage: Any) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Watch:
     def __init__(
         self,
         params: list[list[Any]],
         states: list[Any],
+        numbers: list[Any],
         counts: Any,
         steps: Any,
         read_options: set[str],
@@ -30,11 +37,13 @@ class Watch:
         state: Any,
         take: Callable[[list[dict[str, Any]]], bool],
     ) -> bool: ...
+    def finds_at(self, i: int) -> bool: ...
     def count(self) -> None: ...
+    def tell(self, is_whole: bool) -> None: ...
 
 class Arrival:
     def __init__(
-        self, parts: Any, place: int, read: Callable[[str, Any], Any], name: str, changed: Callable[[Any], None]
+        self, parts: Any, watch: Watch, place: int, places: list[int], read: Callable[[str, Any], Any], name: str
     ) -> None: ...
     def __call__(self, p: Any) -> None: ...
 
