@@ -4,9 +4,7 @@ from typing import Any
 
 from ..kernel._entry import Entry
 
-def read_by(
-    capsule: Any, tensor: type[Any], parameter: type[Any], changed: Callable[[list[Any]], None]
-) -> None: ...
+def read_by(capsule: Any, tensor: type[Any], parameter: type[Any], changed: Callable[[list[Any]], None]) -> None: ...
 
 class Lent:
     def __init__(self, storage: Any) -> None: ...
@@ -17,12 +15,10 @@ class Watch:
         self,
         params: list[list[Any]],
         states: list[Any],
-        numbers: list[Any],
-        counts: Any,
-        steps: Any,
+        counters: list[Any],
+        counts: tuple[Any, Any],
+        carried: tuple[Any, Any],
         read_options: set[str],
-        carried: Any,
-        following: Any,
     ) -> None: ...
     def note_options(self, groups: list[dict[str, Any]]) -> None: ...
     def note_states(self, state: Any) -> None: ...

@@ -81,7 +81,7 @@ cdef PyObject* parameter_type = NULL
 def read_by(capsule, tensor, parameter, changed):
     """Read tensors of exactly these two types by this table of functions, or by methods where it is no table.
 
-    `changed` is called with the tensors that a step has written, so that autograd knows.
+    `changed` is called with tensors that a step has written, so that autograd knows.
     """
     global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG, IS_CONJ, CHANGED
     kept_alive, CHANGED = (tensor, parameter), changed
@@ -148,8 +148,8 @@ cdef bint is_laid_out(Place* place, dl_tensor_t* found) noexcept:
 cdef class Lent:
     """The memory of a torch storage as a buffer, which keeps the storage alive.
 
-    ``Tensor.numpy()`` marks a storage, so that it cannot be resized ever after. This leaves no mark. So whoever uses the
-    buffer later must know that the storage still has this memory.
+    ``Tensor.numpy()`` marks a storage, so that it cannot be resized ever after. This leaves no mark. So whoever uses
+    the buffer later must know that the storage still has this memory.
     """
 
     cdef object storage
@@ -166,17 +166,18 @@ cdef class Lent:
         PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
 
 
+@cython.final
 cdef class Watch:
     """The tensors, options and states of a torch optimizer at its last step.
 
     `params` has the parameters with gradients, a list for each group, in the plan's order. `states` has the tensors of
-    their states. `counts` are torch's step counts, and `steps` is the plan's array of counts. `read_options` has the
-    names of the options that a step reads. `carried` are the other numbers that a step reads and changes, one row for
-    each. Before the step, the caller writes their next values into `following`. `numbers` are torch's tensors over the
-    memory of `counts` and `carried`.
+    their states, and then those of torch's numbers. `counters` are tensors with the version counters of all of them:
+    the last has that of the numbers. `counts` are two arrays of step counts, torch's and the plan's. `carried` are the
+    other numbers that a step reads and changes, one row for each, and an array into which the caller writes their next
+    values before the step. `read_options` has the names of the options that a step reads.
     """
 
-    cdef list params, noted_options, noted_states, grads, written, numbers, strides, shapes
+    cdef list params, noted_options, noted_states, grads, written, counters, strides, shapes
     cdef object addresses, counts, steps, read_options, carried, following
     cdef int64_t[::1] at        # the addresses
     cdef bytes counted
@@ -187,16 +188,17 @@ cdef class Watch:
     cdef bint carries           # whether there are numbers that change with each step
     cdef Py_ssize_t n
 
-    def __init__(self, list params, list states, list numbers, counts, steps, read_options, carried, following):
+    def __init__(self, list params, list states, list counters, tuple counts, tuple carried, read_options):
         cdef Py_ssize_t i
         cdef dl_tensor_t found
-        self.params, self.steps, self.read_options = params, steps, read_options
+        self.params, self.counters, self.read_options = params, counters, read_options
         self.n = sum(map(len, params))
         self.at = self.addresses = array("q", bytes(8 * self.n))
         self.noted_options, self.noted_states, self.grads = [], [], [None] * self.n
-        self.counts, self.carried, self.following, self.carries = counts, carried, following, len(carried)
+        (self.counts, self.steps), (self.carried, self.following) = counts, carried
+        self.carries = len(self.carried)
         self.counted = self.counted_now()
-        self.numbers, self.written = numbers, [p for group in params for p in group] + states + numbers
+        self.written = [p for group in params for p in group] + states
         self.strides = [p.stride() for group in params for p in group]
         self.shapes = [p.shape for group in params for p in group]
         self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
@@ -372,7 +374,7 @@ cdef class Watch:
             if not (self.finds_gradients() and plan.step_at(self.addresses)):
                 return False
             self.count()
-            CHANGED(self.written)
+            CHANGED(self.counters)
             return True
         finally:
             for i in range(self.n):
@@ -388,7 +390,7 @@ cdef class Watch:
 
     def tell(self, is_whole):
         """Tell autograd that a step has written the tensors; only the numbers unless it `is_whole`."""
-        CHANGED(self.written if is_whole else self.numbers)
+        CHANGED(self.counters if is_whole else self.counters[-1:])
 
     cdef bytes counted_now(self):
         return self.counts.tobytes() + self.carried.tobytes() if self.carries else self.counts.tobytes()

@@ -52,13 +52,11 @@ def view(what: str, tensor: Any) -> np.ndarray:
         return np.empty(tuple(tensor.shape), dtype)
     strides = [dtype.itemsize * stride for stride in tensor.stride()]
     try:
-        return np.ndarray(
-            tuple(tensor.shape), dtype, Lent(storage), dtype.itemsize * tensor.storage_offset(), strides
-        )
+        return np.ndarray(tuple(tensor.shape), dtype, Lent(storage), dtype.itemsize * tensor.storage_offset(), strides)
     except (BufferError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{what}: its storage has {storage.nbytes()} bytes, less than its shape {tuple(tensor.shape)} needs: it was "
-            "freed or shrunk; resize it back before the step, or set the gradient to None"
+            f"{what}: its storage has {storage.nbytes()} bytes, less than its shape {tuple(tensor.shape)} needs: it "
+            "was freed or shrunk; resize it back before the step, or set the gradient to None"
         ) from error
 
 
@@ -71,6 +69,13 @@ def _is_memory(tensor: Any) -> bool:
 def _is_lazy(tensor: torch.Tensor) -> bool:
     """Whether the memory does not have the values yet."""
     return tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor()
+
+
+def with_counter(counter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, with the version counter of `counter`: `changed` is then told of that for any number of tensors."""
+    found = counter.detach()
+    found.data = tensor
+    return found
 
 
 def computed(tensor: torch.Tensor) -> torch.Tensor:

@@ -59,7 +59,7 @@ from ..kernel._rows import Rows
 from ..kernel._signals import deferred_signals
 from ..rule import Rule
 from ._tensors import Watch, read_by
-from .tensors import changed, computed, gradient, steppable, view
+from .tensors import changed, computed, gradient, steppable, view, with_counter
 from .torch_average import Average as Average
 from .torch_scalars import Carried, Scalar, plain_value, scalars_of, steps_done
 from .torch_state import export_state, import_state, torch_classes, torch_defaults
@@ -249,9 +249,10 @@ class _TensorPlan:
         self.parts: list[_Part] = []
         self.states: list[dict[str, torch.Tensor]] = []  # of each tensor, by torch's names
         planned: list[Any] = []
+        counter = torch.empty(0, device="cpu")  # has the version counter of all tensors that are made here
         for (k, _), run in groupby(found, key=lambda own: (group_of[own.p], own.steps_like)):
             part, rule = list(run), self.rule_of(groups[k])
-            states = [own.states(rule) for own in part]
+            states = [own.states(rule, counter) for own in part]
             views = [own.views(tensors) for own, tensors in zip(part, states, strict=True)]
             planned.append((backends.kernel(rule), [own.array for own in part], views))
             self.parts.append(_Part(k, rule, slice(len(self.states), len(self.states) + len(part)), values[k]))
@@ -267,11 +268,21 @@ class _TensorPlan:
         kept = {"step": counts} if "step" in ours.torch_scalars else {}
         kept |= dict(zip(self.carried.scalars, self.carried.now, strict=True))
         #: torch's name of a number that it keeps -> the numbers of all tensors, each a tensor with a storage of its own
-        self.numbers = {name: [torch.from_numpy(row[k, ...]) for k in range(len(done))] for name, row in kept.items()}
+        self.numbers = {
+            name: [with_counter(counter, torch.from_numpy(row[k, ...])) for k in range(len(done))]
+            for name, row in kept.items()
+        }
         states = [tensor for own in self.states for tensor in own.values()]
-        numbers, carried = list(chain(*self.numbers.values())), self.carried
+        # those that torch's optimizer had may have counters of their own
+        had = [state.get(p, {}).keys() & own.keys() for p, own in zip(self.params, self.states, strict=True)]
+        counters = [own[key] for own, keys in zip(self.states, had, strict=True) for key in sorted(keys)]
         self.watch = Watch(
-            stepped, states, numbers, counts, self.plan.steps, self.read, carried.now, carried.following
+            stepped,
+            states + list(chain(*self.numbers.values())),
+            [*self.params, *counters, counter],
+            (counts, self.plan.steps),
+            (self.carried.now, self.carried.following),
+            self.read,
         )
 
     def hand_over(self, state: Any, left_out: Container[int] = ()) -> None:
@@ -401,7 +412,7 @@ class _Found:
         found = scalar.check(f"{self.name}: {key!r}", plain_value(had))
         return np.float64(found) if getattr(had, "dtype", None) == torch.float64 else dtype.type(found)
 
-    def states(self, rule: Rule) -> dict[str, torch.Tensor]:
+    def states(self, rule: Rule, counter: torch.Tensor) -> dict[str, torch.Tensor]:
         """The tensors of the state in the rule's order, in the dtype in which p is computed. Missing ones are made."""
         found = {}
         dtype = torch.float32 if self.p.dtype in _HALVES else self.p.dtype
@@ -411,6 +422,7 @@ class _Found:
             if tensor is None:
                 tensor = torch.empty_like(self.p, dtype=dtype, memory_format=torch.preserve_format)
                 view(self.name, tensor)[...] = first
+                tensor = with_counter(counter, tensor)
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"{self.name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
             if tensor.is_complex() != self.p.is_complex():

@@ -119,7 +119,7 @@ def test_a_refused_step_and_a_parameter_without_gradient_are_not_marked():
     optimizer.step()
     after = versions(optimizer, params)
     assert all_raised(before[:2], after[:2])
-    assert before[2] == after[2]
+    assert before[2][0] == after[2][0]  # states that were made at once have one counter
     optimizer.param_groups[0]["lr"] = -1.0
     with pytest.raises(ValueError, match="lr"):
         optimizer.step()
@@ -137,7 +137,7 @@ def test_stepping_marks_what_it_has_stepped():
         (params[0] ** 2).sum().backward()
     after = versions(optimizer, params)
     assert all_raised(before[:1], after[:1])
-    assert before[1][:3] == after[1][:3]  # without the count, of which there may be one for all
+    assert before[1][0] == after[1][0]
 
 
 def test_inference_tensors_are_stepped_without_a_version():
@@ -184,7 +184,9 @@ def test_averages_and_the_exchange_are_seen(tmp_path):
     assert before == [p._version for p in model.parameters()]
     other = copy.deepcopy(average)
     other.update()
-    assert all(np.shares_memory(t.numpy(), a) for t, a in zip(other.params.values(), other.core.plan.params, strict=True))
+    assert all(
+        np.shares_memory(t.numpy(), a) for t, a in zip(other.params.values(), other.core.plan.params, strict=True)
+    )
 
 
 def test_an_average_within_a_graph_is_refused_after_the_exchange():
@@ -406,7 +408,10 @@ def distributed():
 
 NO_MEMORY = {
     "a DTensor": (distributed, r"is a DTensor, which stands for other tensors.*use \.to_local\(\), or torch.optim"),
-    "two tensors": (lambda: TwoTensor(torch.ones(3), torch.ones(3)), r"is a TwoTensor, which stands for.*use those, or"),
+    "two tensors": (
+        lambda: TwoTensor(torch.ones(3), torch.ones(3)),
+        r"is a TwoTensor, which stands for.*use those, or",
+    ),
     "a fake": (fake, r"is a FakeTensor.*use a tensor with memory"),
     "a class": (lambda: torch.Tensor._make_subclass(Logging, torch.ones(3)), r"is a Logging, which stands for other"),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]), r"is nested;.*use \.values\(\)"),
@@ -468,7 +473,9 @@ def test_denormals_count_as_zero_whatever_torch_says(flushes):
             p.grad, q.grad = torch.zeros(4), torch.full((4,), 1e-39)
             module.SGD([p, q], lr=1.0).step()
             found[module] = [bool((x.detach().view(torch.int32) != 0).any()) for x in (p, q)]
-            assert bool((torch.full((4,), 1e-30) * 1e-9).view(torch.int32).any()) is not flushes  # the mode is as before
+            assert (
+                bool((torch.full((4,), 1e-30) * 1e-9).view(torch.int32).any()) is not flushes
+            )  # the mode is as before
         assert found == {torch.optim: [not flushes, not flushes], adapter: [False, False]}
     finally:
         torch.set_flush_denormal(False)
