@@ -290,7 +290,7 @@ def test_lazy_modules_in_groups_that_come_late(name):
         stepped(p, optimizer, 2)
         optimizer.add_param_group({"params": [*late.parameters()], "weight_decay": 0.1})
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        assert len(optimizer.state_dict()["state"]) == len(optimizer.state) == 1
+        assert optimizer.state.keys() <= {p}
         for module, batch in ((early, torch.ones(1, 3)), (late, torch.ones(1, 2, 3))):
             for _ in range(3):
                 optimizer.zero_grad()
