@@ -52,7 +52,9 @@ def view(what: str, tensor: Any) -> np.ndarray:
         return np.empty(tuple(tensor.shape), dtype)
     strides = [dtype.itemsize * stride for stride in tensor.stride()]
     try:
-        return np.ndarray(tuple(tensor.shape), dtype, Lent(storage), dtype.itemsize * tensor.storage_offset(), strides)
+        return np.ndarray(
+            tuple(tensor.shape), dtype, memoryview(Lent(storage)), dtype.itemsize * tensor.storage_offset(), strides
+        )
     except (BufferError, TypeError, ValueError) as error:
         raise ValueError(
             f"{what}: its storage has {storage.nbytes()} bytes, less than its shape {tuple(tensor.shape)} needs: it "
@@ -63,12 +65,12 @@ def view(what: str, tensor: Any) -> np.ndarray:
 def _is_memory(tensor: Any) -> bool:
     """Whether a tensor is dense memory of this machine. A class with operations of its own may be anything."""
     is_dense = type(tensor).__torch_dispatch__ is _IS_MEMORY and tensor.layout == torch.strided
-    return is_dense and tensor.device.type == "cpu" and not tensor.is_nested
+    return bool(is_dense and tensor.device.type == "cpu" and not tensor.is_nested)
 
 
 def _is_lazy(tensor: torch.Tensor) -> bool:
     """Whether the memory does not have the values yet."""
-    return tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor()
+    return bool(tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor())
 
 
 def with_counter(counter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

@@ -86,8 +86,9 @@ class Stepping:
         RuntimeError
             For anything that needs all gradients at once: a hook before steps, or a GradScaler. In the block, for
             steps, loads and copies of the optimizer. From autograd, if it still needs the old value of a parameter, as
-            with ``weight.detach()`` in the loss. At the end, for a tensor that needed no gradient when the block began,
-            and has one now; the other tensors have then done the step.
+            with ``weight.detach()`` in the loss. For a parameter whose memory moved or was freed in the block. At the
+            end, for a tensor that needed no gradient when the block began, and has one now; the other tensors have then
+            done the step.
         ValueError, RuntimeError
             For a second backward pass in the block. Do all passes except the last before the block: their sum is
             stepped.
