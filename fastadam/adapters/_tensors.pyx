@@ -6,6 +6,7 @@ torch has from 2.10 on. Without the table, and for tensors of other types, their
 """
 
 cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.dict cimport PyDict_Next
 from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -61,6 +62,8 @@ cdef enum:
     COMPLEX = 5     # DLPack's code of complex dtypes
     MAX_NDIM = 8    # tensors of more axes are read by their methods
 
+cdef size_t MAX_OFFSET = 0xffffffff  # few systems allocate memory at lower addresses
+
 cdef struct Place:          # how a tensor lies in memory
     dl_dtype_t dtype
     int ndim                        # -1: it is not known
@@ -70,14 +73,18 @@ cdef object ANY = object()  # in place of what is not compared
 cdef dl_table_t* table = NULL
 cdef object kept_alive = None
 cdef object DATA_PTR = None, STRIDE = None, IS_NEG = None, IS_CONJ = None  # torch.Tensor's methods
+cdef object CHANGED = None  # tells autograd that tensors were written
 cdef PyObject* tensor_type = NULL
 cdef PyObject* parameter_type = NULL
 
 
-def read_by(capsule, tensor, parameter):
-    """Read tensors of exactly these two types by this table of functions, or by methods where it is no table."""
-    global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG, IS_CONJ
-    kept_alive = tensor, parameter
+def read_by(capsule, tensor, parameter, changed):
+    """Read tensors of exactly these two types by this table of functions, or by methods where it is no table.
+
+    `changed` is called with tensors that a step has written, so that autograd knows.
+    """
+    global table, kept_alive, tensor_type, parameter_type, DATA_PTR, STRIDE, IS_NEG, IS_CONJ, CHANGED
+    kept_alive, CHANGED = (tensor, parameter), changed
     DATA_PTR, STRIDE, IS_NEG, IS_CONJ = tensor.data_ptr, tensor.stride, tensor.is_neg, tensor.is_conj
     tensor_type, parameter_type = <PyObject*> tensor, <PyObject*> parameter
     table = NULL
@@ -107,6 +114,17 @@ cdef inline char* address(dl_tensor_t* found) noexcept:
     return <char*> found.data + found.byte_offset
 
 
+cdef bint has_memory(tensor, dl_tensor_t* found) except -1:
+    """Whether there is memory at the address. In a freed storage it is an offset from 0."""
+    cdef int k
+    if <size_t> address(found) > MAX_OFFSET:
+        return True
+    for k in range(found.ndim):
+        if found.shape[k] == 0:
+            return True
+    return tensor.untyped_storage().nbytes() != 0
+
+
 cdef void keep(Place* place, dl_tensor_t* found) noexcept:
     cdef int k
     place.dtype = found.dtype
@@ -127,16 +145,39 @@ cdef bint is_laid_out(Place* place, dl_tensor_t* found) noexcept:
     )
 
 
+cdef class Lent:
+    """The memory of a torch storage as a buffer, which keeps the storage alive.
+
+    ``Tensor.numpy()`` marks a storage, so that it cannot be resized ever after. This leaves no mark. So whoever uses
+    the buffer later must know that the storage still has this memory.
+    """
+
+    cdef object storage
+    cdef void* data
+    cdef Py_ssize_t size
+
+    def __init__(self, storage):
+        self.storage, self.size = storage, storage.nbytes()
+        self.data = <void*> <size_t> storage.data_ptr()
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        if self.data is NULL or not self.size:  # NumPy would not look at the size, or allocate memory
+            raise BufferError("the storage has no memory")
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
+
+
+@cython.final
 cdef class Watch:
     """The tensors, options and states of a torch optimizer at its last step.
 
     `params` has the parameters with gradients, a list for each group, in the plan's order. `states` has the tensors of
-    their states. `counts` is the tensor of torch's step counts, and `steps` is the plan's array of counts.
-    `read_options` has the names of the options that a step reads. `carried` is the tensor of other numbers that a step
-    reads and changes, one row for each. Before the step, the caller writes their next values into `following`.
+    their states, and then those of torch's numbers. `counters` are tensors with the version counters of all of them:
+    the last has that of the numbers. `counts` are two arrays of step counts, torch's and the plan's. `carried` are the
+    other numbers that a step reads and changes, one row for each, and an array into which the caller writes their next
+    values before the step. `read_options` has the names of the options that a step reads.
     """
 
-    cdef list params, noted_options, noted_states, grads, written, strides, shapes
+    cdef list params, noted_options, noted_states, grads, written, counters, strides, shapes
     cdef object addresses, counts, steps, read_options, carried, following
     cdef int64_t[::1] at        # the addresses
     cdef bytes counted
@@ -147,17 +188,17 @@ cdef class Watch:
     cdef bint carries           # whether there are numbers that change with each step
     cdef Py_ssize_t n
 
-    def __init__(self, list params, list states, counts, steps, read_options, carried, following):
+    def __init__(self, list params, list states, list counters, tuple counts, tuple carried, read_options):
         cdef Py_ssize_t i
         cdef dl_tensor_t found
-        self.params, self.steps, self.read_options = params, steps, read_options
+        self.params, self.counters, self.read_options = params, counters, read_options
         self.n = sum(map(len, params))
         self.at = self.addresses = array("q", bytes(8 * self.n))
         self.noted_options, self.noted_states, self.grads = [], [], [None] * self.n
-        self.counts = counts.numpy()
-        self.carried, self.following, self.carries = carried.numpy(), following, len(carried)
-        self.counted = self.numbers()
-        self.written = [p for group in params for p in group] + states + [counts, carried]
+        (self.counts, self.steps), (self.carried, self.following) = counts, carried
+        self.carries = len(self.carried)
+        self.counted = self.counted_now()
+        self.written = [p for group in params for p in group] + states
         self.strides = [p.stride() for group in params for p in group]
         self.shapes = [p.shape for group in params for p in group]
         self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
@@ -198,7 +239,7 @@ cdef class Watch:
             for name, value in own.items():
                 noted += [name, value]
         self.noted_states = noted
-        self.counted = self.numbers()
+        self.counted = self.counted_now()
 
     def note_gradient(self, Py_ssize_t i, grad, size_t data):
         """Note a gradient that the plan has admitted, and read at `data`. None stands for rows, which have no place."""
@@ -261,7 +302,7 @@ cdef class Watch:
         cdef PyObject* own
         cdef PyObject* name
         cdef PyObject* value
-        if not isinstance(state, dict) or self.numbers() != self.counted:
+        if not isinstance(state, dict) or self.counted_now() != self.counted:
             return False
         with cython.critical_section(state):  # other threads may change these
             while PyDict_Next(state, &at, &p, &own):
@@ -283,17 +324,20 @@ cdef class Watch:
         """Whether the tensors have moved: assigning to ``.data`` gives a tensor another memory, shape or strides, and
         sharing a tensor moves it."""
         cdef Py_ssize_t i
-        cdef dl_tensor_t found
         for i in range(len(self.written)):
-            tensor = self.written[i]
-            if self.written_places[i].ndim >= 0:
-                if not read(tensor, &found) or not is_laid_out(&self.written_places[i], &found):
-                    return False
-                if <size_t> address(&found) != self.memory[i] or is_conjugate(tensor, &found):
-                    return False
-            elif not self.finds_by_methods(tensor, i):
+            if not self.finds_at(i):
                 return False
         return True
+
+    cpdef bint finds_at(self, Py_ssize_t i) except -1:
+        """Whether number `i` of the tensors that a step writes (parameters, states, numbers) has not moved."""
+        cdef dl_tensor_t found
+        tensor = self.written[i]
+        if self.written_places[i].ndim < 0:
+            return self.finds_by_methods(tensor, i)
+        if not read(tensor, &found) or not is_laid_out(&self.written_places[i], &found):
+            return False
+        return <size_t> address(&found) == self.memory[i] and not is_conjugate(tensor, &found)
 
     cdef bint finds_by_methods(self, tensor, Py_ssize_t i) except -1:
         if <size_t> DATA_PTR(tensor) != self.memory[i]:
@@ -310,7 +354,7 @@ cdef class Watch:
                 return False
             if not is_laid_out(&self.grad_places[i], &found) or IS_NEG(grad):
                 return False
-            if is_conjugate(grad, &found):
+            if is_conjugate(grad, &found) or not has_memory(grad, &found):
                 return False
             self.at[i] = <int64_t> <size_t> address(&found)
         return True
@@ -330,6 +374,7 @@ cdef class Watch:
             if not (self.finds_gradients() and plan.step_at(self.addresses)):
                 return False
             self.count()
+            CHANGED(self.counters)
             return True
         finally:
             for i in range(self.n):
@@ -341,9 +386,13 @@ cdef class Watch:
         self.counts[:] = self.steps
         if self.carries:
             self.carried[:] = self.following
-        self.counted = self.numbers()
+        self.counted = self.counted_now()
 
-    cdef bytes numbers(self):
+    def tell(self, is_whole):
+        """Tell autograd that a step has written the tensors; only the numbers unless it `is_whole`."""
+        CHANGED(self.counters if is_whole else self.counters[-1:])
+
+    cdef bytes counted_now(self):
         return self.counts.tobytes() + self.carried.tobytes() if self.carries else self.counts.tobytes()
 
 
@@ -391,16 +440,19 @@ cdef class Block:
 
 cdef class Arrival:
     """A hook of torch's: steps tensor number `place` of a plan by its gradient, lets go of that, and tells autograd
-    by `changed` that what it saved of the tensor is another.
+    that the tensor and its states are others. `places` are their numbers among all that `watch` knows.
 
-    It is compiled, so no signal's handler runs between the first two.
+    It is compiled, so no signal's handler runs meanwhile.
     """
 
-    cdef object parts, read, name, changed
+    cdef object parts, read, name
+    cdef Watch watch
+    cdef list places, written
     cdef Py_ssize_t place
 
-    def __init__(self, parts, Py_ssize_t place, read, name, changed):
-        self.parts, self.place, self.read, self.name, self.changed = parts, place, read, name, changed
+    def __init__(self, parts, Watch watch not None, Py_ssize_t place, list places, read, name):
+        self.parts, self.watch, self.place, self.places = parts, watch, place, places
+        self.read, self.name, self.written = read, name, [watch.written[i] for i in places]
 
     def __call__(self, p):
         grad = p.grad
@@ -409,9 +461,15 @@ cdef class Arrival:
                 f"{self.name}: expected a tensor, got None; another hook took it, as a second optimizer's block does: "
                 "step one optimizer in a block, the other by step()"
             )
+        for i in self.places:
+            if not self.watch.finds_at(i):
+                raise RuntimeError(
+                    f"{self.name}: its parameter, or a state of it, has other memory than when the block of stepping() "
+                    "began; change .data and storages before or after the block"
+                )
         self.parts.step(self.place, self.read(self.name, grad))
         grad = p.grad = None
-        self.changed(p)
+        CHANGED(self.written)
 
 
 cdef inline PyObject* same(list noted, Py_ssize_t i):

@@ -59,7 +59,7 @@ from ..kernel._rows import Rows
 from ..kernel._signals import deferred_signals
 from ..rule import Rule
 from ._tensors import Watch, read_by
-from .tensors import computed, gradient, steppable
+from .tensors import changed, computed, gradient, steppable, view, with_counter
 from .torch_average import Average as Average
 from .torch_scalars import Carried, Scalar, plain_value, scalars_of, steps_done
 from .torch_state import export_state, import_state, torch_classes, torch_defaults
@@ -249,9 +249,10 @@ class _TensorPlan:
         self.parts: list[_Part] = []
         self.states: list[dict[str, torch.Tensor]] = []  # of each tensor, by torch's names
         planned: list[Any] = []
+        counter = torch.empty(0, device="cpu")  # has the version counter of all tensors that are made here
         for (k, _), run in groupby(found, key=lambda own: (group_of[own.p], own.steps_like)):
             part, rule = list(run), self.rule_of(groups[k])
-            states = [own.states(rule) for own in part]
+            states = [own.states(rule, counter) for own in part]
             views = [own.views(tensors) for own, tensors in zip(part, states, strict=True)]
             planned.append((backends.kernel(rule), [own.array for own in part], views))
             self.parts.append(_Part(k, rule, slice(len(self.states), len(self.states) + len(part)), values[k]))
@@ -262,19 +263,32 @@ class _TensorPlan:
         self.plan = Plan(n_threads)
         self.plan.lay(planned, names)
         self.plan.set_counts(max(done), 0, done)
-        counts = torch.tensor(np.array(done, _count_dtype()), device="cpu")
-        carried = torch.tensor(np.array([own.numbers for own in found]).T, device="cpu")
-        self.carried = Carried(ours, carried.numpy(), _count_dtype())
-        #: torch's name of a number that it keeps -> the numbers of all tensors
-        self.numbers = {"step": counts} if "step" in ours.torch_scalars else {}
-        self.numbers |= dict(zip(self.carried.scalars, carried, strict=True))
-        tensors = [tensor for states in self.states for tensor in states.values()]
-        self.watch = Watch(stepped, tensors, counts, self.plan.steps, self.read, carried, self.carried.following)
+        counts = np.array(done, _count_dtype())
+        self.carried = Carried(ours, np.array([own.numbers for own in found]).T, _count_dtype())
+        kept = {"step": counts} if "step" in ours.torch_scalars else {}
+        kept |= dict(zip(self.carried.scalars, self.carried.now, strict=True))
+        #: torch's name of a number that it keeps -> the numbers of all tensors, each a tensor with a storage of its own
+        self.numbers = {
+            name: [with_counter(counter, torch.from_numpy(row[k, ...])) for k in range(len(done))]
+            for name, row in kept.items()
+        }
+        states = [tensor for own in self.states for tensor in own.values()]
+        # those that torch's optimizer had may have counters of their own
+        had = [state.get(p, {}).keys() & own.keys() for p, own in zip(self.params, self.states, strict=True)]
+        counters = [own[key] for own, keys in zip(self.states, had, strict=True) for key in sorted(keys)]
+        self.watch = Watch(
+            stepped,
+            states + list(chain(*self.numbers.values())),
+            [*self.params, *counters, counter],
+            (counts, self.plan.steps),
+            (self.carried.now, self.carried.following),
+            self.read,
+        )
 
     def hand_over(self, state: Any, left_out: Container[int] = ()) -> None:
         """Give the states to the torch optimizer. This happens after the first step with them."""
         for place, (p, states) in enumerate(zip(self.params, self.states, strict=True)):
-            numbers = {name: every[place] for name, every in self.numbers.items()}  # views, which a step updates
+            numbers = {name: every[place] for name, every in self.numbers.items()}  # which a step updates
             if place not in left_out and (states or numbers):
                 state.setdefault(p, {}).update(states, **numbers)
         self.watch.note_states(state)
@@ -283,6 +297,7 @@ class _TensorPlan:
         """Update torch's numbers after a step of all tensors except these."""
         self.carried.following[:, left_out] = self.carried.now[:, left_out]
         self.watch.count()
+        self.watch.tell(is_whole=False)
 
     def holds(self, groups: list[dict[str, Any]], stepped: list[list[torch.Tensor]], state: Any) -> bool:
         """Whether the rules, the tensors, their memory, states and counts are still those of the plan."""
@@ -342,6 +357,7 @@ class _TensorPlan:
         taken = [gradient(name, grad) for name, grad in zip(self.grad_names, grads, strict=True)]
         self.plan.step(taken)
         self.watch.count()
+        self.watch.tell(is_whole=True)
         for place, (grad, own) in enumerate(zip(grads, taken, strict=True)):
             if isinstance(own, Rows):
                 self.watch.note_gradient(place, None, 0)
@@ -396,7 +412,7 @@ class _Found:
         found = scalar.check(f"{self.name}: {key!r}", plain_value(had))
         return np.float64(found) if getattr(had, "dtype", None) == torch.float64 else dtype.type(found)
 
-    def states(self, rule: Rule) -> dict[str, torch.Tensor]:
+    def states(self, rule: Rule, counter: torch.Tensor) -> dict[str, torch.Tensor]:
         """The tensors of the state in the rule's order, in the dtype in which p is computed. Missing ones are made."""
         found = {}
         dtype = torch.float32 if self.p.dtype in _HALVES else self.p.dtype
@@ -405,7 +421,8 @@ class _Found:
             tensor = self.had(key)
             if tensor is None:
                 tensor = torch.empty_like(self.p, dtype=dtype, memory_format=torch.preserve_format)
-                tensor.numpy()[...] = first
+                view(self.name, tensor)[...] = first
+                tensor = with_counter(counter, tensor)
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"{self.name}: {key!r}: expected a tensor, got {type(tensor).__name__}")
             if tensor.is_complex() != self.p.is_complex():
@@ -452,7 +469,7 @@ def _stepped_by(ours: type[Optimizer]) -> type[Any]:
 
 
 globals().update({name: _stepped_by(cls) for name, cls in torch_classes().items()})
-read_by(getattr(torch.Tensor, "__dlpack_c_exchange_api__", None), torch.Tensor, torch.nn.Parameter)
+read_by(getattr(torch.Tensor, "__dlpack_c_exchange_api__", None), torch.Tensor, torch.nn.Parameter, changed)
 
 if TYPE_CHECKING:
 

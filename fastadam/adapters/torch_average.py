@@ -6,7 +6,24 @@ import torch
 
 from .. import average, tree
 from ..kernel._swapped import swapped
-from .tensors import steppable
+from ..state.snapshot import Loaded
+from .tensors import changed, steppable
+
+
+class _Swapped(swapped):
+    """The block of `Average.swapped`. It tells autograd that the tensors were written, before and after."""
+
+    tensors: list[torch.Tensor]
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        changed(self.tensors)
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            changed(self.tensors)
 
 
 class Average(average.Average):
@@ -47,26 +64,52 @@ class Average(average.Average):
             raise TypeError("params: expected tensors without groups; groups have no options of their own here")
         super().__init__(_views(tensors, tensors.arrays), *args, **kwargs)
         self._tensors: tree.Tree = tensors.without_arrays()
+        self._given: list[torch.Tensor] = []  # tensors over the averages, as `params` has them
 
     @property  # type: ignore[misc]
     def params(self) -> Any:  # type: ignore[override]
         """The averages, in the structure of the tensors."""
-        return self._tensors.unflatten(map(torch.from_numpy, self.core.plan.params))
+        arrays = self.core.plan.params
+        if [tensor.data_ptr() for tensor in self._given] != [array.ctypes.data for array in arrays]:  # a copy's are not
+            self._given = [torch.from_numpy(array) for array in arrays]
+        return self._tensors.unflatten(self._given)
 
     def update(self) -> None:
         """Update the averages with the present values of the tensors; see `fastadam.Average.update`."""
         self._look()
         super().update()
+        changed(self._given)
 
     def swapped(self) -> swapped:
-        """Within a block, the tensors hold the averages; see `fastadam.Average.swapped`."""
+        """Within a block, the tensors hold the averages; see `fastadam.Average.swapped`.
+
+        The tensors' storages cannot be resized from then on: the end of the block writes to them.
+        """
         self._look()
-        return super().swapped()
+        tensors = [tensor for tensor in self._tensors.read_again() if tensor is not None]
+        for tensor in tensors:
+            torch.empty(0, dtype=torch.uint8, device="cpu").set_(tensor.untyped_storage()).numpy()  # marks the storage
+        block = _Swapped(self.core)
+        block.tensors = tensors + self._given
+        return block
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Loaded:
+        """Continue from a dict; see `fastadam.Average.load_state_dict`."""
+        found = super().load_state_dict(*args, **kwargs)
+        changed(self._given)
+        return found
+
+    def load(self, *args: Any, **kwargs: Any) -> Loaded:
+        """Continue from a file; see `fastadam.Average.load`."""
+        found = super().load(*args, **kwargs)
+        changed(self._given)
+        return found
 
     def reset(self, names: Any = None) -> None:
         """Restart, with copies of the tensors; see `fastadam.Average.reset`."""
         self._look()
         super().reset(names)
+        changed(self._given)
 
     def replace(self, name: str, array: Any, rows: Any = None) -> None:
         """Average another tensor in place of an old one; see `fastadam.Average.replace`."""

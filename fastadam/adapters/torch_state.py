@@ -251,6 +251,8 @@ def _converted(
 def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
     """A tensor as an array, in the dtype of `like` if that can hold all of its values."""
     torch = _torch()
+    from .tensors import computed, view
+
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{where}: expected a tensor, got {type(tensor).__name__}")
     if tensor.layout != torch.strided:
@@ -260,8 +262,8 @@ def _array(where: str, tensor: Any, like: np.ndarray | None) -> np.ndarray:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in checks.DTYPES:
         raise ValueError(f"{where}: expected dtype {', '.join(checks.DTYPES)}, got {tensor.dtype}")
-    tensor = tensor.detach().resolve_conj().resolve_neg()
-    array: np.ndarray = (tensor.float() if dtype == "bfloat16" else tensor).numpy()
+    tensor = tensor.detach()
+    array = view(where, computed(tensor.float() if dtype == "bfloat16" else tensor))
     if like is None:
         return array
     is_alike = tensor.is_complex() == np.iscomplexobj(like)

@@ -23,8 +23,11 @@ class _Waiting:
 
     def __init__(self, plan: Any) -> None:
         self.plan, self.parts = plan, Parts(plan.plan)
-        changed = torch.autograd.graph.increment_version
-        self.hooks = [Arrival(self.parts, i, gradient, name, changed) for i, name in enumerate(plan.grad_names)]
+        self.hooks: list[Arrival] = []
+        first = len(plan.params)  # the watch knows the parameters, then the states of each
+        for i, (name, states) in enumerate(zip(plan.grad_names, plan.states, strict=True)):
+            places = [i, *range(first, first := first + len(states))]
+            self.hooks.append(Arrival(self.parts, plan.watch, i, places, gradient, name))
         self.done = plan.plan.steps  #: the steps that each tensor had done when the block began
         #: for each tensor that needs a gradient: its dict of hooks, and the number and the hook to put into it
         self.places: list[tuple[Any, int, Arrival]] = []
@@ -83,8 +86,9 @@ class Stepping:
         RuntimeError
             For anything that needs all gradients at once: a hook before steps, or a GradScaler. In the block, for
             steps, loads and copies of the optimizer. From autograd, if it still needs the old value of a parameter, as
-            with ``weight.detach()`` in the loss. At the end, for a tensor that needed no gradient when the block began,
-            and has one now; the other tensors have then done the step.
+            with ``weight.detach()`` in the loss. For a parameter whose memory moved or was freed in the block. At the
+            end, for a tensor that needed no gradient when the block began, and has one now; the other tensors have then
+            done the step.
         ValueError, RuntimeError
             For a second backward pass in the block. Do all passes except the last before the block: their sum is
             stepped.

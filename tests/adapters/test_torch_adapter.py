@@ -21,6 +21,7 @@ import torch
 
 from fastadam.adapters import _tensors
 from fastadam.adapters import torch as adapter
+from fastadam.adapters.tensors import changed
 
 VARIANTS = [
     ("Adam", {}),
@@ -614,13 +615,13 @@ def table_of_functions():
 def torch_without(request, monkeypatch):
     """torch as it is, and without one of the names that make a step quick."""
     if request.param == "no table":
-        _tensors.read_by(None, torch.Tensor, torch.nn.Parameter)
+        _tensors.read_by(None, torch.Tensor, torch.nn.Parameter, changed)
     elif request.param == "no global hooks":
         monkeypatch.setattr(adapter._Unlooked, "before", None)
     elif request.param == "no profiler":
         monkeypatch.setattr(adapter._Unlooked, "profiler", None)
     yield request.param
-    _tensors.read_by(table_of_functions(), torch.Tensor, torch.nn.Parameter)
+    _tensors.read_by(table_of_functions(), torch.Tensor, torch.nn.Parameter, changed)
 
 
 @each_variant

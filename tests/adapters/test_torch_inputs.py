@@ -278,6 +278,37 @@ def test_lazy_modules(name, late):
     torch.testing.assert_close(results[0], results[-1])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Adagrad"])
+def test_lazy_modules_in_groups_that_come_late(name):
+    """Steps and states before the first call, whose parameters then begin their own count, as in torch."""
+    results = []
+    for optim in (adapter, torch.optim):
+        torch.manual_seed(0)
+        p, early, late = parameter(), torch.nn.LazyLinear(2), torch.nn.LazyConv1d(2, 1)
+        optimizer = getattr(optim, name)([{"params": [p]}, {"params": [*early.parameters()], "lr": 0.5}])
+        optimizer.step()  # no tensor has a gradient
+        stepped(p, optimizer, 2)
+        optimizer.add_param_group({"params": [*late.parameters()], "weight_decay": 0.1})
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        assert optimizer.state.keys() <= {p}
+        for module, batch in ((early, torch.ones(1, 3)), (late, torch.ones(1, 2, 3))):
+            for _ in range(3):
+                optimizer.zero_grad()
+                module(batch).sum().backward()
+                stepped(p, optimizer, 1)
+        weights = [w for module in (early, late) for w in module.parameters()]
+        results.append([w.detach() for w in (p, *weights)] + [s for w in (p, *weights) for s in held(optimizer, w)])
+    torch.testing.assert_close(*results)
+
+
+def test_an_average_of_a_lazy_module_is_refused_by_name():
+    model = torch.nn.LazyLinear(2)
+    with pytest.raises(ValueError, match=r"params\['weight'\]: has no shape before the first call of its lazy module"):
+        adapter.Average(model)
+    model(torch.ones(1, 3))
+    adapter.Average(model).update()
+
+
 # ---------------------------------------------------------------- complex tensors
 
 
