@@ -91,11 +91,12 @@ class Averages(Core):
                 new[numbers >= 0] = old[numbers[numbers >= 0]]
             model, before = self.model.with_array(k, array), self.tree.flatten(self.bound)[k]
             try:
+                kept = model.without_arrays()
                 self._replace_held(k, new, rows)
             except BaseException:
                 model.with_array(k, before)
                 raise
-            self.tree.model = model.without_arrays()
+            self.tree.model = kept
             self.bound = self.settings["grads"] = model.source
 
     def snapshot(self) -> Snapshot:
