@@ -198,6 +198,8 @@ def one_more(kind: str, around: str) -> list[Case]:
             {"params": {"W": ones(2)}, "grads": make({"W": ones(2), "more": ones(2)})}
         ),
     }
+    if (kind, around) not in (("dict", "alone"), ("pairs", "in a group")):  # two doors tell of all kinds and places
+        doors = {door: doors[door] for door in ("step", "bound")}
     made = []
     for door, call in doors.items():
         own = text if door != "new group" else f"grads[{2 if around == 'in a group' else 1}]: expected the keys of pa"
