@@ -28,12 +28,14 @@ class Short(MemoryError):
 
 
 def fails_at(call: int, work: Callable[[], None]) -> int:
-    """Let work fail at its so many-th call of a Python function of the package; how many it made."""
+    """Let work fail at its so many-th call of a Python function of the package; how many it made. Generators, which
+    are also called to be closed, do not count."""
     calls = 0
 
     def count(frame: FrameType, event: str, _: Any) -> None:
         nonlocal calls
-        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(PACKAGE) and not code.co_flags & inspect.CO_GENERATOR:
             calls += 1
             if calls == call:
                 sys.setprofile(None)
