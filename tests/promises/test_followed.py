@@ -204,6 +204,64 @@ def test_a_master_follows_its_parameter_however_that_is_changed(change, step, dt
         np.testing.assert_array_equal(params["W"], master.astype(dtype))
 
 
+def loaded(opt, params):
+    file = io.BytesIO()
+    fastadam.ScheduleFreeAdamW({"W": np.full(3, 7.0)}).save(file, params=True)
+    file.seek(0)
+    opt.load(file)
+    params["W"] -= 2.0
+    return params["W"]
+
+
+def saved(opt, params):
+    again, file = {"W": np.zeros(3)}, io.BytesIO()
+    opt.save(file, params=True)
+    file.seek(0)
+    fastadam.ScheduleFreeAdamW(again).load(file)
+    return again["W"]
+
+
+def reset(opt, params):
+    opt.reset()
+    return opt.state["z"][0]
+
+
+def grown(opt, params):
+    opt.add_param_group({"params": np.ones(1)})
+    assert opt.param_groups[0]["params"][0] is params["W"]
+    return params["W"]
+
+
+def flushed(opt, params):
+    opt.flush()
+    return params["W"]
+
+
+READ = {
+    "copied": lambda opt, params: copy.deepcopy(opt).param_groups[0]["params"][0],
+    "pickled": lambda opt, params: pickle.loads(pickle.dumps(opt)).param_groups[0]["params"][0],
+    "saved": saved,
+    "loaded": loaded,
+    "reset": reset,
+    "grown": grown,
+    "flushed": flushed,
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_whatever_reads_an_optimizer_follows_an_array_first(name):
+    params = {"W": np.ones(3)}
+    opt = fastadam.ScheduleFreeAdamW(params, lr=0.1)
+    opt.step({"W": np.ones(3)})
+    old, params["W"] = params["W"], np.full(3, 5.0)
+    kept = old.copy()
+    assert READ[name](opt, params).tolist() == [5.0] * 3
+    assert old.tolist() == kept.tolist()
+    opt.step({"W": np.ones(3)} if name != "grown" else [{"W": np.ones(3)}, np.ones(1)])
+    assert params["W"].tolist() != [5.0] * 3
+    assert old.tolist() == kept.tolist()
+
+
 def test_groups_are_followed():
     inner = {"W": np.ones(2)}
     group = {"params": [np.ones(2)], "lr": 0.25}

@@ -551,6 +551,18 @@ def test_the_rate_of_the_last_step():
     assert plain.rate == copy.deepcopy(plain).rate == 0.125
 
 
+@pytest.mark.parametrize("lr", [0.5, lambda t: 0.5 * t])
+def test_the_rate_of_a_loaded_step_is_that_of_its_options(lr):
+    opt, other = fastadam.Adam(np.ones(2), lr=lambda t: 0.125 / t), fastadam.Adam(np.ones(2), lr=lr)
+    other.step(np.ones(2))
+    for _ in range(3):
+        opt.step(np.ones(2))
+    opt.load_state_dict(other.state_dict())
+    assert (opt.t, opt.rate) == (1, 0.5)
+    opt.reset()
+    assert opt.rate is None
+
+
 @pytest.mark.parametrize("layout", ["C", "F", "strided", "reversed"])
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 @pytest.mark.parametrize("case", BY_RULE)

@@ -383,6 +383,31 @@ def test_axes_of_one_element(shape, order):
         opt.step(g.reshape(*shape, 1))
 
 
+@pytest.mark.parametrize("zero_before", [True, False])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda base: [base[:4], base[3:7]],
+        lambda base: [base[:8:2], base[2:10:2]],
+        lambda base: [base[3::-1], base[:4]],
+        lambda base: [base[:4], base.view(np.float32)[6:10]],
+        lambda base: [fastadam.Rows([0, 1], base[:2]), fastadam.Rows([0, 1], base[1:3])],
+        lambda base: [base[:4], fastadam.Rows([3], base[2:3])],
+    ],
+)
+def test_gradients_of_any_layout_that_share_memory_are_not_zeroed(bad, zero_before):
+    """Those before them lay apart."""
+    params, base = [np.ones(4), np.ones(4)], np.arange(1.0, 13.0)
+    opt = fastadam.SGD(params)
+    for _ in range(2):
+        opt.step([np.ones(4), np.ones(4)], zero_grads=zero_before)
+    opt.step(bad(base))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="share memory"):
+            opt.step(bad(base), zero_grads=True)
+    assert (opt.t, base.tolist()) == (3, [*range(1, 13)])
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_overlaps_are_seen_after_good_gradients(stride):
     params = [np.ones(4), np.ones(4)]
