@@ -483,6 +483,18 @@ def test_reset_begins_anew(case):
     assert everything(opt) == everything(fresh)
 
 
+def test_reset_of_all_counts_and_of_some():
+    opt = fastadam.Adam({"a": np.ones(2), "b": np.ones(2)})
+    good, bad = ({"a": np.full(2, value), "b": np.ones(2)} for value in (1.0, np.inf))
+    for names, expected in ((["a"], (1, 1, [0, 1])), ([], (2, 2, [1, 2])), (None, (0, 0, [0, 0]))):
+        opt.step(good)
+        opt.step(bad, skip_nonfinite=True)
+        opt.reset(names)
+        assert (opt.t, opt.skipped, inside.plan(opt).steps.tolist()) == expected
+    with pytest.raises(ValueError, match="no parameter is called 'c'"):
+        opt.reset(["a", "c"])
+
+
 def test_reset_of_some_parameters():
     params = {"layers": [{"W": np.ones(2, np.float16)}, {"W": np.ones(2)}]}
     opt = fastadam.Adam(params, lr=0.1, master_weights=True)
@@ -529,19 +541,19 @@ def test_a_master_weight_follows_what_others_write(dtype, backend):
 
 
 def test_the_rate_of_the_last_step():
-    opt = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=2))
+    opt = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=4))
     assert opt.rate is None
     rates = []
     for _ in range(4):
+        with pytest.raises(ValueError, match="shape"):  # asks for the rate of a step that is not done
+            opt.step(np.ones(3))
+        assert opt.rate == (rates[-1] if rates else None)
         opt.step(np.ones(2))
         rates.append(opt.rate)
-    assert rates == [1.0, 0.75, 0.5, 0.5]
-    with pytest.raises(ValueError, match="shape"):
-        opt.step(np.ones(3))
-    assert opt.rate == 0.5
-    again = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=2))
+    assert rates == [1.0, 0.875, 0.75, 0.625]
+    again = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=4))
     again.load_state_dict(opt.state_dict())
-    assert again.rate == 0.5
+    assert again.rate == 0.625
     plain = fastadam.Adam(np.ones(2), lr=0.25)
     for _ in range(3):
         plain.step(np.ones(2))
