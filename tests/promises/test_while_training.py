@@ -563,14 +563,17 @@ def test_the_rate_of_the_last_step():
     assert plain.rate == copy.deepcopy(plain).rate == 0.125
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("mine", [0.25, lambda t: 0.125 / t])
 @pytest.mark.parametrize("lr", [0.5, lambda t: 0.5 * t])
-def test_the_rate_of_a_loaded_step_is_that_of_its_options(lr):
-    opt, other = fastadam.Adam(np.ones(2), lr=lambda t: 0.125 / t), fastadam.Adam(np.ones(2), lr=lr)
-    other.step(np.ones(2))
+def test_the_rate_of_a_loaded_step_is_that_of_its_options(lr, mine, steps):
+    opt, other = fastadam.Adam(np.ones(2), lr=mine), fastadam.Adam(np.ones(2), lr=lr)
+    for _ in range(steps):
+        other.step(np.ones(2))
     for _ in range(3):
         opt.step(np.ones(2))
     opt.load_state_dict(other.state_dict())
-    assert (opt.t, opt.rate) == (1, 0.5)
+    assert (opt.t, opt.rate) == (steps, lr(steps) if callable(lr) else lr)
     opt.reset()
     assert opt.rate is None
 
