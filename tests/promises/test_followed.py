@@ -89,17 +89,31 @@ def test_an_array_that_does_not_fit_is_refused(new, message):
     opt.step(grads)
 
 
-def test_a_name_that_is_gone_or_new_is_refused():
-    params = {"W": np.ones(3), "b": np.zeros(2)}
-    opt = fastadam.Adam(params)
-    grads = {"W": np.ones(3), "b": np.ones(2)}
-    params["c"] = np.ones(1)
-    with pytest.raises(ValueError, match=r"unknown: \['c'\]"):
-        opt.step(grads)
-    del params["c"], params["b"]
-    with pytest.raises(ValueError, match=r"missing: \['b'\]"):
-        opt.step(grads)
+@pytest.mark.parametrize("nest", NESTS)
+@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_name_that_is_gone_or_new_is_refused(is_first, kind, nest):
+    wrap, _ = NESTS[nest]
+    params, arrays = kind(), {"W": np.ones(3), "b": np.zeros(2)}
+    params.update(arrays)
+    opt = fastadam.Adam(wrap(params))
+    grads = wrap({"W": np.ones(3), "b": np.ones(2)})
+    for names, text in (
+        ("cWb" if is_first else "Wbc", r"unknown: \['c'\]"),
+        ("cW" if is_first else "Wc", r"missing: \['b'\], unknown: \['c'\]"),
+        ("b" if is_first else "W", r"missing: \['"),
+        ("", r"missing: \['W', 'b'\]"),
+    ):
+        params.clear()
+        params.update({name: arrays.get(name, np.ones(1)) for name in names})
+        for read in (lambda: opt.step(grads), opt.state_dict, lambda: copy.deepcopy(opt), opt.stepping().__enter__):
+            with pytest.raises(ValueError, match=text):
+                read()
     assert opt.t == 0
+    params.clear()
+    params.update(reversed(arrays.items()) if is_first else arrays)
+    opt.step(grads)
+    assert arrays["b"].tolist() != [0, 0]
 
 
 def test_one_array_in_two_places_is_refused():
