@@ -1,7 +1,7 @@
 """Gradients that do not fit: one of three, the 57th of a hundred in every structure, and other structures."""
 
 import itertools
-from collections import OrderedDict, UserDict
+from collections import OrderedDict, UserDict, UserList
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -207,10 +207,26 @@ def one_more(kind: str, around: str) -> list[Case]:
     return made
 
 
+def parts_around() -> list[Case]:
+    """A list of parts that has more of them, or fewer, than the parameters have."""
+    world, made = partial(worlds.of_names, wrap=AROUND["in a list"][0], make=dict), []
+    for name, change, came in (
+        ("one more part", lambda parts: [*parts, ones(1)], 3),
+        ("a part that is None more", lambda parts: [*parts, None], 3),
+        ("a part fewer", lambda parts: parts[:1], 1),
+    ):
+        for kind in (list, tuple, UserList):
+            call = partial(lambda w, change, kind: w.opt.step(kind(change(w.given()))), change=change, kind=kind)
+            text = f"grads: expected 2 gradients, one for each parameter, got {came}"
+            made.append(Case(f"{name} in a {kind.__name__}", world, call, ValueError, text))
+    return made
+
+
 FIFTY_SEVENTH = fifty_seventh()
 ONE_MORE = [case for kind, around in itertools.product(KINDS, AROUND) for case in one_more(kind, around)]
 CASES = [
     *ONE_MORE,
+    *parts_around(),
     *(
         Case(f"grads {name}", partial(running, give=give), lambda w: w.opt.step(w.given, **ALL), error, text)
         for name, give, error, text in GRADIENTS
