@@ -104,6 +104,7 @@ NOT_FINITE = [
     (np.nan, {"max_norm": np.inf}, (np.nan, np.nan, np.nan)),
     (np.inf, {"max_norm": 1.0}, (np.nan, 0.0, 0.0)),
     (-np.inf, {"max_norm": 1.0}, (np.nan, 0.0, 0.0)),
+    (-np.inf, {"max_norm": np.inf}, (np.inf, 1.0, 1.0)),  # no limit, where torch has NaN
     (np.nan, {"max_norm_each": 1.0}, (np.nan, np.nan, 1.0)),
     (np.nan, {"max_norm_each": np.inf}, (np.nan, np.nan, 1.0)),
     (np.inf, {"max_norm_each": 1.0}, (np.nan, 0.0, 1.0)),
