@@ -116,6 +116,31 @@ def test_a_change_that_fails_is_whole_or_none(name: str) -> None:
         assert gone_on(w) in allowed, call
 
 
+def test_a_group_that_was_refused_leaves_nothing_to_the_next() -> None:
+    opt = fastadam.Adam([np.ones(3)])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="share memory"):  # which is seen when all else is done
+            opt.add_param_group({"params": opt.state["m"][0], "lr": 0.5, "name": "refused"})
+    opt.add_param_group({"params": np.ones(2)})
+    with pytest.raises(ValueError, match=r"^lr: expected a number"):
+        opt.param_groups[1]["lr"] = -1
+    opt.add_param_group({"params": np.ones(2), "name": "refused"})
+    assert [(group["lr"], group["name"]) for group in opt.param_groups] == [(1e-3, None)] * 2 + [(1e-3, "refused")]
+
+
+def test_an_option_that_is_assigned_in_the_midst_of_another_is_kept() -> None:
+    opt = fastadam.Adam([np.ones(3)])
+
+    class Changes(dict[int, Any]):
+        def get(self, key: int, default: Any = None) -> Any:
+            if opt.eps != 0.5:
+                opt.eps = 0.5
+            return super().get(key, default)
+
+    opt.param_groups.assign(Changes({0: {"lr": 0.25}}))
+    assert (opt.lr, opt.eps) == (0.25, 0.5)
+
+
 # ---------------------------------------------------------------- what comes in the midst of a change
 
 

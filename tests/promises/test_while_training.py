@@ -219,6 +219,41 @@ def test_counts_and_groups_survive_copies_and_checkpoints(copied):
 # ---------------------------------------------------------------- groups: names, data, none
 
 
+def test_a_frozen_group_is_added_with_gradients_that_are_not_read():
+    a, g = np.ones(2), [np.ones(2)]
+    opt = fastadam.Adam([{"params": a}], grads=g)
+    opt.add_param_group({"params": {"b": np.ones(2)}, "frozen": True, "grads": "unread"})
+    opt.step()
+    assert a.tolist() != [1, 1]
+    with pytest.raises(TypeError, match="expected real numbers"):
+        opt.add_param_group({"params": {"c": np.ones(2)}, "grads": "unread"})
+    opt.param_groups[1]["frozen"] = False
+    with pytest.raises(TypeError, match="expected real numbers"):
+        opt.step()
+
+
+def test_a_group_may_be_given_its_own_name_again():
+    opt = fastadam.Adam([{"params": np.ones(2), "name": "a"}, {"params": np.ones(2), "name": "b"}])
+    for k, name in enumerate("ab"):
+        opt.param_groups[k]["name"] = name
+    for k, name in enumerate("ba"):
+        with pytest.raises(ValueError, match="another group is called"):
+            opt.param_groups[k]["name"] = name
+    opt.param_groups[0].update(name=None)
+    opt.param_groups[1]["name"] = "a"
+    assert [group["name"] for group in opt.param_groups] == [None, "a"]
+
+
+def test_groups_are_equal_if_their_arrays_are_the_same():
+    p = np.ones(2)
+    opt, same, other, more = (fastadam.Adam([{"params": own}]) for own in ([p], [p], [p.copy()], [p, np.ones(1)]))
+    assert opt.param_groups == same.param_groups
+    assert opt.param_groups != other.param_groups
+    assert opt.param_groups != more.param_groups
+    same.lr = 0.5
+    assert opt.param_groups != same.param_groups
+
+
 def test_groups_are_called_by_their_names():
     opt = fastadam.Adam([{"params": np.ones(2), "name": "body"}, {"params": {"W": np.ones(2)}}])
     assert inside.keys(opt) == ["body.0", "1.W"]
@@ -408,6 +443,21 @@ def test_a_replacement_that_does_not_fit_changes_nothing(array, rows, error, mes
     assert all(params[key] is had[key] for key in had)
     opt.step({"E": np.ones((2, 3)), "b": np.ones(2)})
     assert opt.t == 2
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, AttributeError, KeyError, IndexError, OSError])
+def test_a_structure_that_fails_refuses_a_replacement(error):
+    class Kept(dict):
+        def __setitem__(self, key, value):
+            raise error("kept")
+
+    params = Kept(W=np.ones(2))
+    opt, expected = fastadam.Adam(params), OSError if error is OSError else TypeError
+    for _ in range(2):
+        with pytest.raises(expected, match="kept" if error is OSError else "cannot be put into the structure"):
+            opt.replace("W", np.zeros(2))
+    opt.step({"W": np.ones(2)})
+    assert params["W"].tolist() != [1, 1]
 
 
 def test_a_structure_that_cannot_be_written_refuses_a_replacement():
