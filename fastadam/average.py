@@ -89,7 +89,8 @@ class Averages(Core):
                 new[...] = old
             elif (numbers >= 0).any():
                 new[numbers >= 0] = old[numbers[numbers >= 0]]
-            model, before = self.model.with_array(k, array), self.tree.flatten(self.bound)[k]
+            before = self.tree.flatten(self.bound)[k]
+            model = self.model.with_array(k, array)
             try:
                 kept = model.without_arrays()
                 self._replace_held(k, new, rows)

@@ -100,20 +100,40 @@ def gone_on(w: SimpleNamespace) -> Any:
     return [*(p.tolist() for p in stepped), repr(w.opt), repr(w.opt.state_dict())]
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_that_fails_is_whole_or_none(name: str) -> None:
-    """It fails at each of its last calls, and at every 13th before: nothing is touched there."""
-    change, is_bound = CHANGES[name], "gradients" in name
-    before, after, counted = (world(is_bound) for _ in range(3))
+def check(make: Callable[[], Any], change: Callable[[Any], None], go_on: Callable[[Any], Any], *allowed: Any) -> None:
+    """A change fails at each of its last calls, and at every 13th before: nothing is touched there."""
+    before, after, counted = make(), make(), make()
     change(after)
-    allowed = [gone_on(before), gone_on(after), *([None] if name in ("a loaded dict", "a new beginning") else [])]
+    allowed = (go_on(before), go_on(after), *allowed)
     assert allowed[0] != allowed[1]
     total = fails_at(0, lambda: change(counted))
     assert total > 10
     for call in {*range(1, total, 13), *range(max(1, total - 60), total + 1)}:
-        w = world(is_bound)
+        w = make()
         assert fails_at(call, lambda w=w: change(w)) == call
-        assert gone_on(w) in allowed, call
+        assert go_on(w) in allowed, call
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_that_fails_is_whole_or_none(name: str) -> None:
+    torn = [None] if name in ("a loaded dict", "a new beginning") else []
+    check(lambda: world("gradients" in name), CHANGES[name], gone_on, *torn)
+
+
+def test_a_replacement_among_averages_that_fails_is_whole_or_none() -> None:
+    def made() -> SimpleNamespace:
+        w = SimpleNamespace(params={"W": np.ones((3, 2)), "b": np.zeros(2)})
+        w.avg = fastadam.Average(w.params, decay=0.5)
+        w.params["W"] += 1
+        w.avg.update()
+        return w
+
+    def updated(w: SimpleNamespace) -> Any:
+        w.params["b"] += 1
+        w.avg.update()
+        return [(p.tolist(), a.tolist()) for p, a in zip(w.params.values(), w.avg.params.values(), strict=True)]
+
+    check(made, lambda w: w.avg.replace("W", np.full((4, 2), 3.0), rows=[0, 2, -1, 1]), updated)
 
 
 def test_a_group_that_was_refused_leaves_nothing_to_the_next() -> None:
