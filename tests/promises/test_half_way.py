@@ -12,7 +12,7 @@ from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import inside
 import numpy as np
@@ -146,6 +146,47 @@ def test_a_group_that_was_refused_leaves_nothing_to_the_next() -> None:
         opt.param_groups[1]["lr"] = -1
     opt.add_param_group({"params": np.ones(2), "name": "refused"})
     assert [(group["lr"], group["name"]) for group in opt.param_groups] == [(1e-3, None)] * 2 + [(1e-3, "refused")]
+
+
+class Failing(fastadam.Adam):
+    """Adam whose hyper-parameters fail while they are asked for."""
+
+    fails: ClassVar[list[int]] = []
+
+    @classmethod
+    def hyper_values(cls, rule: Any, values: Any, rate: float) -> Any:
+        if cls.fails:
+            raise ZeroDivisionError
+        return super().hyper_values(rule, values, rate)
+
+
+@pytest.mark.parametrize("where", [0, 1, "hyper"])
+@pytest.mark.parametrize("step", ["step", "stepping"])
+def test_options_that_a_refused_step_did_not_take_are_taken_by_the_next(where: Any, step: str) -> None:
+    """Some groups were told of theirs, when it was refused."""
+    fails: list[int] = []
+    rates = [(lambda t: 1 / 0 if fails else 0.25) if where == k else 0.25 for k in range(2)]
+    opts = [
+        kind([{"params": np.ones(2), "lr": 0.5}, {"params": np.ones(3), "lr": 0.5}])
+        for kind in (Failing, fastadam.Adam)
+    ]
+    grads = [np.ones(2), np.ones(3)]
+    for opt in opts:
+        opt.step(grads)
+        opt.weight_decay = 0.5
+        opt.param_groups[0]["lr"], opt.param_groups[1]["lr"] = rates
+        opt.param_groups[1]["eps"] = 0.125
+    calls = {"step": lambda: opts[0].step(grads), "stepping": lambda: opts[0].stepping().__enter__()}
+    for fail in (fails, Failing.fails) if where == "hyper" else (fails,):
+        fail.append(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            calls[step]()
+    fails.clear()
+    Failing.fails.clear()
+    for opt in opts:
+        opt.step(grads)
+    assert [p.tolist() for p in inside.planned(opts[0])] == [p.tolist() for p in inside.planned(opts[1])]
 
 
 def test_an_option_that_is_assigned_in_the_midst_of_another_is_kept() -> None:

@@ -384,6 +384,15 @@ def test_axes_of_one_element(shape, order):
         opt.step(g.reshape(*shape, 1))
 
 
+@pytest.mark.parametrize("strides", [(0, 16), (8, 16), (-8, 16), (16, 0), (4, 16)])
+def test_the_stride_of_an_axis_of_one_element_means_nothing(strides):
+    base = np.zeros(6)
+    shape = (3, 1) if strides == (16, 0) else (1, 3)
+    p = np.lib.stride_tricks.as_strided(base, shape, strides)
+    fastadam.SGD(p, lr=1.0).step(np.ones(shape))
+    assert base.tolist() == [-1, 0] * 3
+
+
 @pytest.mark.parametrize("zero_before", [True, False])
 @pytest.mark.parametrize(
     "bad",
