@@ -89,13 +89,15 @@ class Averages(Core):
                 new[...] = old
             elif (numbers >= 0).any():
                 new[numbers >= 0] = old[numbers[numbers >= 0]]
-            model, before = self.model.with_array(k, array), self.tree.flatten(self.bound)[k]
+            before = self.tree.flatten(self.bound)[k]
+            model = self.model.with_array(k, array)
             try:
+                kept = model.without_arrays()
                 self._replace_held(k, new, rows)
             except BaseException:
                 model.with_array(k, before)
                 raise
-            self.tree.model = model.without_arrays()
+            self.tree.model = kept
             self.bound = self.settings["grads"] = model.source
 
     def snapshot(self) -> Snapshot:

@@ -149,11 +149,14 @@ class Core(Follower):
 
     def _take_arrays(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
         """Step these arrays from now on."""
-        self._lay(structure, arrays, states, counts)
+        rest, before = iter(arrays), [values["params"] for values in self.groups.values]
+        self.groups.assign({k: {"params": tuple(islice(rest, len(old)))} for k, old in enumerate(before)})
+        try:
+            self._lay(structure, arrays, states, counts)
+        except BaseException:
+            self.groups.assign({k: {"params": old} for k, old in enumerate(before)})
+            raise
         self.store.states = states
-        rest = iter(arrays)
-        cut = [tuple(islice(rest, len(values["params"]))) for values in self.groups.values]
-        self.groups.assign({k: {"params": params} for k, params in enumerate(cut)})
 
     def bind(self, grads: Any) -> None:
         """Read the gradients from this structure at each step without arguments."""
@@ -240,11 +243,12 @@ class Core(Follower):
         try:
             if structure.read_again()[k] is not array:
                 raise TypeError(f"{structure.names[k]}: the structure that was given does not keep another array")
+            for_steps = structure.for_steps()
             self._take_arrays(structure, arrays, states, counts)
         except BaseException:
             structure.with_array(k, before)
             raise
-        self.set_tree(structure)
+        self.tree, self.source, self.source_node, self.grads_node = for_steps
         if self.owner is None and not structure.is_grouped:
             self.settings["params"] = structure.source
 
@@ -305,16 +309,17 @@ class Core(Follower):
         _check_grads(structure, bound, arrays, [*groups.frozen, values["frozen"]])
         new = Store([], self.plan.counts)
         new.add(branch.arrays, [_initial(self.kind, self.settings, rules[-1], values, p) for p in branch.arrays])
+        counts = np.concatenate([self.plan.counts, np.zeros(len(branch.arrays), np.int64)])
+        for_steps = structure.for_steps()
         groups.add(label, values)
         try:
-            counts = np.concatenate([self.plan.counts, np.zeros(len(branch.arrays), np.int64)])
             self._lay(structure, arrays, [*self.store.states, *new.states], counts)
         except BaseException:
             groups.drop_last()
             raise
         self.store.states += new.states
         is_followed = self.tree.is_grouped and type(self.bound) is list
-        self.set_tree(structure)
+        self.tree, self.source, self.source_node, self.grads_node = for_steps  # nothing can fail any more
         if is_followed and bound is not None and len(bound) == len(self.bound) + 1:
             self.bound.append(bound[-1])  # the caller's list, which each step reads
         else:
@@ -380,10 +385,7 @@ class Core(Follower):
 
     def set_tree(self, structure: Tree) -> None:
         """Use this structure from now on."""
-        self.tree = structure.without_arrays()
-        self.source = structure.source
-        self.source_node = structure.source_node and structure.source_node.plain()
-        self.grads_node = structure.grads_node and structure.grads_node.plain()
+        self.tree, self.source, self.source_node, self.grads_node = structure.for_steps()
 
     def _lay(self, structure: Tree, arrays: Sequence[np.ndarray], states: States, counts: np.ndarray) -> None:
         parts, first = [], 0

@@ -102,9 +102,13 @@ class Groups(Telling, Sequence["Group"]):
 
     def add(self, label: str, values: Values) -> None:
         """Add a group whose values were `checked`."""
-        self.labels = [*self.labels, label]
-        self.rules = [*self.rules, self.declaration.rule(values)]
-        self._replace(lambda old: (*old, values))
+        before = self.labels, self.rules
+        self.labels, self.rules = [*self.labels, label], [*self.rules, self.declaration.rule(values)]
+        try:
+            self._replace(lambda old: (*old, values))
+        except BaseException:
+            self.labels, self.rules = before
+            raise
 
     def drop_last(self) -> None:
         """Remove the last group."""

@@ -128,6 +128,11 @@ class Tree:
         """The same structure without references to arrays: a tree must not keep replaced arrays alive."""
         return self._of([branch._replace(arrays=[]) for branch in self.branches])
 
+    def for_steps(self) -> tuple["Tree", Any, Any, Any]:
+        """What a `Follower` keeps of this structure: all but the arrays, the source, and the nodes as plain tuples."""
+        source_node, grads_node = (node and node.plain() for node in (self.source_node, self.grads_node))
+        return self.without_arrays(), self.source, source_node, grads_node
+
     def of_averages(self, arrays: Iterable[np.ndarray], options: Sequence[dict[str, Any] | None]) -> "Tree":
         """The structure of the averages of these parameters, built of dicts and lists. At each step the arrays in this
         tree take the place of the gradients. `options` are those of each group."""

@@ -10,7 +10,6 @@ import inside
 import numpy as np
 
 import fastadam
-from fastadam.rule import clip_factor, own_clip_factor
 
 
 class Averaging(fastadam.Optimizer):
@@ -128,10 +127,20 @@ def norm_of(g: np.ndarray) -> float:
         return float(np.ldexp(math.sqrt(math.fsum(np.ldexp(values, -exponent) ** 2)), exponent))
 
 
+def torchs_factor(norm: float, max_norm: float) -> float:
+    """What ``clip_grad_norm_`` of torch multiplies gradients of this norm by: NaN, if the norm is NaN."""
+    return norm if math.isnan(norm) else min(1.0, max_norm / (norm + 1e-6))
+
+
+def keras_factor(norm: float, max_norm: float) -> float:
+    """The same for one gradient, of Keras's ``clipnorm``."""
+    return 1.0 if norm <= max_norm else max_norm / norm
+
+
 def factors(grads: Sequence[np.ndarray], norm: float | None, extras: dict[str, Any]) -> list[float]:
     """What a step that is given `extras` multiplies each gradient by; `norm` is that over all."""
     factor = 1.0 / extras.get("grad_scale", 1.0)
     if "max_norm" in extras:
-        factor *= clip_factor(norm, extras["max_norm"])
+        factor *= torchs_factor(norm, extras["max_norm"])
     most = extras.get("max_norm_each", math.inf)
-    return [factor * own_clip_factor(factor * norm_of(g), most) if "max_norm_each" in extras else factor for g in grads]
+    return [factor * keras_factor(factor * norm_of(g), most) if "max_norm_each" in extras else factor for g in grads]

@@ -3,6 +3,7 @@ A new array is stepped with the states of the array that it replaced, or refused
 """
 
 import copy
+import io
 import pickle
 import weakref
 from collections import OrderedDict, UserDict, UserList, namedtuple
@@ -88,17 +89,31 @@ def test_an_array_that_does_not_fit_is_refused(new, message):
     opt.step(grads)
 
 
-def test_a_name_that_is_gone_or_new_is_refused():
-    params = {"W": np.ones(3), "b": np.zeros(2)}
-    opt = fastadam.Adam(params)
-    grads = {"W": np.ones(3), "b": np.ones(2)}
-    params["c"] = np.ones(1)
-    with pytest.raises(ValueError, match=r"unknown: \['c'\]"):
-        opt.step(grads)
-    del params["c"], params["b"]
-    with pytest.raises(ValueError, match=r"missing: \['b'\]"):
-        opt.step(grads)
+@pytest.mark.parametrize("nest", NESTS)
+@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_name_that_is_gone_or_new_is_refused(is_first, kind, nest):
+    wrap, _ = NESTS[nest]
+    params, arrays = kind(), {"W": np.ones(3), "b": np.zeros(2)}
+    params.update(arrays)
+    opt = fastadam.Adam(wrap(params))
+    grads = wrap({"W": np.ones(3), "b": np.ones(2)})
+    for names, text in (
+        ("cWb" if is_first else "Wbc", r"unknown: \['c'\]"),
+        ("cW" if is_first else "Wc", r"missing: \['b'\], unknown: \['c'\]"),
+        ("b" if is_first else "W", r"missing: \['"),
+        ("", r"missing: \['W', 'b'\]"),
+    ):
+        params.clear()
+        params.update({name: arrays.get(name, np.ones(1)) for name in names})
+        for read in (lambda: opt.step(grads), opt.state_dict, lambda: copy.deepcopy(opt), opt.stepping().__enter__):
+            with pytest.raises(ValueError, match=text):
+                read()
     assert opt.t == 0
+    params.clear()
+    params.update(reversed(arrays.items()) if is_first else arrays)
+    opt.step(grads)
+    assert arrays["b"].tolist() != [0, 0]
 
 
 def test_one_array_in_two_places_is_refused():
@@ -132,14 +147,133 @@ def test_bound_gradients_are_read_anew():
     assert opt.t == 1
 
 
-def test_a_master_follows_its_new_parameter():
-    params = {"W": np.ones(2, np.float16)}
-    opt = fastadam.Adam(params, lr=2.0**-14, master_weights=True)
-    opt.step({"W": np.ones(2, np.float16)})
-    params["W"] = np.full(2, 8.0, np.float16)
-    opt.step({"W": np.zeros(2, np.float16)})
-    assert np.allclose(opt.state["master"][0], 8.0, atol=1e-3)
-    assert np.array_equal(params["W"], [8, 8])
+def write(opt, params, new):
+    params["W"][...] = new
+
+
+def rebind(opt, params, new):
+    params["W"] = new
+
+
+def replace(opt, params, new):
+    opt.replace("W", new)
+
+
+def load(opt, params, new):
+    """A file whose parameters are others, and whose masters are theirs."""
+    file = io.BytesIO()
+    fastadam.SGD({"W": new, "b": params["b"].copy()}, lr=1.0, master_weights=True).save(file, params=True)
+    file.seek(0)
+    opt.load(file)
+
+
+def read(opt, params, new):
+    """Rebound, and read before the next step."""
+    params["W"] = new
+    copy.deepcopy(opt).state_dict()
+
+
+def whole(opt, grads):
+    opt.step(grads)
+
+
+def in_parts(opt, grads):
+    with opt.stepping() as step:
+        for key in ("b", "W"):
+            step(key, grads[key])
+
+
+def by_rows(opt, grads):
+    opt.step(grads | {"W": fastadam.Rows(np.arange(len(grads["W"])), grads["W"])})
+
+
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+@pytest.mark.parametrize("order", ["C", "F", "strided"])
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+@pytest.mark.parametrize("step", [whole, in_parts, by_rows])
+@pytest.mark.parametrize("change", [write, rebind, replace, load, read])
+def test_a_master_follows_its_parameter_however_that_is_changed(change, step, dtype, order, backend):
+    """It begins anew from each element that is another, to the bit, and goes on from what is the same."""
+
+    def laid_out(values):
+        made = np.zeros((70, 86), dtype, "F" if order == "F" else "C")[:, :: 2 if order == "strided" else 1][:, :43]
+        made[...] = values
+        return made
+
+    ulp = 2.0**-12 if dtype == "float16" else 2.0**-10  # steps that the parameter alone would never see
+    params = {"W": laid_out(1.0), "b": np.zeros(2)}
+    opt = fastadam.SGD(params, lr=1.0, master_weights=True, backend=backend, rows="exact")
+    grads = {"W": np.full((70, 43), ulp, np.float32), "b": np.ones(2)}
+    for _ in range(2):
+        step(opt, grads)
+    values = np.where(np.arange(43) % 3 == 0, 2.0, np.asarray(params["W"], float))
+    change(opt, params, laid_out(values))
+    for k in (1, 2):
+        step(opt, grads)
+        expected = np.where(np.arange(43) % 3 == 0, 2.0 - k * ulp, 1.0 - (2 + k) * ulp)
+        if change is load:  # its masters are new ones
+            expected = values - k * ulp
+        master = opt.state["master"][0]
+        np.testing.assert_array_equal(master, np.broadcast_to(expected, (70, 43)))
+        np.testing.assert_array_equal(params["W"], master.astype(dtype))
+
+
+def loaded(opt, params):
+    file = io.BytesIO()
+    fastadam.ScheduleFreeAdamW({"W": np.full(3, 7.0)}).save(file, params=True)
+    file.seek(0)
+    opt.load(file)
+    params["W"] -= 2.0
+    return params["W"]
+
+
+def saved(opt, params):
+    again, file = {"W": np.zeros(3)}, io.BytesIO()
+    opt.save(file, params=True)
+    file.seek(0)
+    fastadam.ScheduleFreeAdamW(again).load(file)
+    return again["W"]
+
+
+def reset(opt, params):
+    opt.reset()
+    return opt.state["z"][0]
+
+
+def grown(opt, params):
+    opt.add_param_group({"params": np.ones(1)})
+    assert opt.param_groups[0]["params"][0] is params["W"]
+    return params["W"]
+
+
+def flushed(opt, params):
+    opt.flush()
+    return params["W"]
+
+
+READ = {
+    "copied": lambda opt, params: copy.deepcopy(opt).param_groups[0]["params"][0],
+    "pickled": lambda opt, params: pickle.loads(pickle.dumps(opt)).param_groups[0]["params"][0],
+    "saved": saved,
+    "loaded": loaded,
+    "reset": reset,
+    "grown": grown,
+    "flushed": flushed,
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_whatever_reads_an_optimizer_follows_an_array_first(name):
+    params = {"W": np.ones(3)}
+    opt = fastadam.ScheduleFreeAdamW(params, lr=0.1)
+    opt.step({"W": np.ones(3)})
+    old, params["W"] = params["W"], np.full(3, 5.0)
+    kept = old.copy()
+    assert READ[name](opt, params).tolist() == [5.0] * 3
+    assert old.tolist() == kept.tolist()
+    opt.step({"W": np.ones(3)} if name != "grown" else [{"W": np.ones(3)}, np.ones(1)])
+    assert params["W"].tolist() != [5.0] * 3
+    assert old.tolist() == kept.tolist()
 
 
 def test_groups_are_followed():

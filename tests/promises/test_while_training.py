@@ -219,6 +219,41 @@ def test_counts_and_groups_survive_copies_and_checkpoints(copied):
 # ---------------------------------------------------------------- groups: names, data, none
 
 
+def test_a_frozen_group_is_added_with_gradients_that_are_not_read():
+    a, g = np.ones(2), [np.ones(2)]
+    opt = fastadam.Adam([{"params": a}], grads=g)
+    opt.add_param_group({"params": {"b": np.ones(2)}, "frozen": True, "grads": "unread"})
+    opt.step()
+    assert a.tolist() != [1, 1]
+    with pytest.raises(TypeError, match="expected real numbers"):
+        opt.add_param_group({"params": {"c": np.ones(2)}, "grads": "unread"})
+    opt.param_groups[1]["frozen"] = False
+    with pytest.raises(TypeError, match="expected real numbers"):
+        opt.step()
+
+
+def test_a_group_may_be_given_its_own_name_again():
+    opt = fastadam.Adam([{"params": np.ones(2), "name": "a"}, {"params": np.ones(2), "name": "b"}])
+    for k, name in enumerate("ab"):
+        opt.param_groups[k]["name"] = name
+    for k, name in enumerate("ba"):
+        with pytest.raises(ValueError, match="another group is called"):
+            opt.param_groups[k]["name"] = name
+    opt.param_groups[0].update(name=None)
+    opt.param_groups[1]["name"] = "a"
+    assert [group["name"] for group in opt.param_groups] == [None, "a"]
+
+
+def test_groups_are_equal_if_their_arrays_are_the_same():
+    p = np.ones(2)
+    opt, same, other, more = (fastadam.Adam([{"params": own}]) for own in ([p], [p], [p.copy()], [p, np.ones(1)]))
+    assert opt.param_groups == same.param_groups
+    assert opt.param_groups != other.param_groups
+    assert opt.param_groups != more.param_groups
+    same.lr = 0.5
+    assert opt.param_groups != same.param_groups
+
+
 def test_groups_are_called_by_their_names():
     opt = fastadam.Adam([{"params": np.ones(2), "name": "body"}, {"params": {"W": np.ones(2)}}])
     assert inside.keys(opt) == ["body.0", "1.W"]
@@ -410,6 +445,21 @@ def test_a_replacement_that_does_not_fit_changes_nothing(array, rows, error, mes
     assert opt.t == 2
 
 
+@pytest.mark.parametrize("error", [TypeError, ValueError, AttributeError, KeyError, IndexError, OSError])
+def test_a_structure_that_fails_refuses_a_replacement(error):
+    class Kept(dict):
+        def __setitem__(self, key, value):
+            raise error("kept")
+
+    params = Kept(W=np.ones(2))
+    opt, expected = fastadam.Adam(params), OSError if error is OSError else TypeError
+    for _ in range(2):
+        with pytest.raises(expected, match="kept" if error is OSError else "cannot be put into the structure"):
+            opt.replace("W", np.zeros(2))
+    opt.step({"W": np.ones(2)})
+    assert params["W"].tolist() != [1, 1]
+
+
 def test_a_structure_that_cannot_be_written_refuses_a_replacement():
     class Model:
         grad = None
@@ -483,6 +533,18 @@ def test_reset_begins_anew(case):
     assert everything(opt) == everything(fresh)
 
 
+def test_reset_of_all_counts_and_of_some():
+    opt = fastadam.Adam({"a": np.ones(2), "b": np.ones(2)})
+    good, bad = ({"a": np.full(2, value), "b": np.ones(2)} for value in (1.0, np.inf))
+    for names, expected in ((["a"], (1, 1, [0, 1])), ([], (2, 2, [1, 2])), (None, (0, 0, [0, 0]))):
+        opt.step(good)
+        opt.step(bad, skip_nonfinite=True)
+        opt.reset(names)
+        assert (opt.t, opt.skipped, inside.plan(opt).steps.tolist()) == expected
+    with pytest.raises(ValueError, match="no parameter is called 'c'"):
+        opt.reset(["a", "c"])
+
+
 def test_reset_of_some_parameters():
     params = {"layers": [{"W": np.ones(2, np.float16)}, {"W": np.ones(2)}]}
     opt = fastadam.Adam(params, lr=0.1, master_weights=True)
@@ -529,19 +591,19 @@ def test_a_master_weight_follows_what_others_write(dtype, backend):
 
 
 def test_the_rate_of_the_last_step():
-    opt = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=2))
+    opt = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=4))
     assert opt.rate is None
     rates = []
     for _ in range(4):
+        with pytest.raises(ValueError, match="shape"):  # asks for the rate of a step that is not done
+            opt.step(np.ones(3))
+        assert opt.rate == (rates[-1] if rates else None)
         opt.step(np.ones(2))
         rates.append(opt.rate)
-    assert rates == [1.0, 0.75, 0.5, 0.5]
-    with pytest.raises(ValueError, match="shape"):
-        opt.step(np.ones(3))
-    assert opt.rate == 0.5
-    again = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=2))
+    assert rates == [1.0, 0.875, 0.75, 0.625]
+    again = fastadam.Adam(np.ones(2), lr=fastadam.schedules.linear(1.0, 0.5, steps=4))
     again.load_state_dict(opt.state_dict())
-    assert again.rate == 0.5
+    assert again.rate == 0.625
     plain = fastadam.Adam(np.ones(2), lr=0.25)
     for _ in range(3):
         plain.step(np.ones(2))
@@ -549,6 +611,21 @@ def test_the_rate_of_the_last_step():
     assert plain.rate == 0.25
     plain.step(np.ones(2))
     assert plain.rate == copy.deepcopy(plain).rate == 0.125
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("mine", [0.25, lambda t: 0.125 / t])
+@pytest.mark.parametrize("lr", [0.5, lambda t: 0.5 * t])
+def test_the_rate_of_a_loaded_step_is_that_of_its_options(lr, mine, steps):
+    opt, other = fastadam.Adam(np.ones(2), lr=mine), fastadam.Adam(np.ones(2), lr=lr)
+    for _ in range(steps):
+        other.step(np.ones(2))
+    for _ in range(3):
+        opt.step(np.ones(2))
+    opt.load_state_dict(other.state_dict())
+    assert (opt.t, opt.rate) == (steps, lr(steps) if callable(lr) else lr)
+    opt.reset()
+    assert opt.rate is None
 
 
 @pytest.mark.parametrize("layout", ["C", "F", "strided", "reversed"])

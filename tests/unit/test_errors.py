@@ -24,6 +24,24 @@ def test_gradient_that_is_another_parameter():
     opt.step([b.copy(), a.copy()])
 
 
+@pytest.mark.parametrize("count", [2, 64, 65, 150])
+def test_gradients_among_interleaved_parameters(count):
+    """Their addresses overlap, all of them with one another, whether few are compared or many by a mask."""
+    base = np.ones((4, 2 * count))
+    opt = fastadam.SGD([base[:, k] for k in range(count)], lr=1.0)
+    grads = [base[:, count + k] for k in range(count)]
+    opt.step(grads)
+    assert base.tolist() == [[0.0] * count + [1.0] * count] * 4
+    for bad in (base[:, 1], base[::-1, 0], base[0, :4] if count > 4 else base[:, 0]):
+        new = fastadam.SGD([base[:, k] for k in range(count)])  # looks at all gradients closely, not at one
+        for stepped in (opt, opt, new, new):
+            with pytest.raises(ValueError, match=rf"gradient of params\[{count - 1}\]: shares memory"):
+                stepped.step([*grads[:-1], bad])
+    with pytest.raises(ValueError, match="share memory"):
+        opt.add_param_group({"params": base[2:, 1]})
+    assert opt.t == 1
+
+
 def test_parameter_changed_under_way():
     a = np.ones((50, 2))
     opt = fastadam.Adam(a)

@@ -120,6 +120,14 @@ def test_object_with_parameters_and_grad():
     assert x.zeroed == 1
 
 
+@pytest.mark.parametrize("zero_grad", [None, True, "zero"])
+def test_object_whose_zero_grad_is_no_method(zero_grad):
+    x = Instance([A.copy()], [np.ones_like(A)])
+    x.zero_grad = zero_grad
+    fastadam.Adam(x).zero_grad()
+    assert not x.grad[0].any()
+
+
 def test_object_that_is_refused_is_as_before():
     x = Instance([np.ones(3)], [np.ones(3)])
     opt = fastadam.Adam(x)

@@ -153,3 +153,23 @@ def test_refused_before_anything_is_touched(rows, error, text):
     assert (table == before).all()
     opt.flush([1])
     assert (table[1] != before[1]).all()
+
+
+def test_rows_of_two_steps_are_not_flushed():
+    fails = []
+
+    def update(p, g, lr):
+        if fails:
+            raise ArithmeticError
+        return (p - lr * g,)
+
+    p = np.ones((4, 2))
+    opt = fastadam.optimizer(update, lambda t, lr: (lr,), (), lr=0.5)(p, backend="numpy", rows="exact")
+    opt.step(fastadam.Rows([1], np.ones((1, 2))))
+    fails.append(1)
+    with pytest.raises(ArithmeticError):
+        opt.step(fastadam.Rows([2], np.ones((1, 2))))
+    fails.clear()
+    for flush in (opt.flush, lambda: opt.flush([0, 2]), lambda: opt.flush([])):
+        with pytest.raises(RuntimeError, match="a step failed half-way"):
+            flush()

@@ -3,6 +3,7 @@ as arguments of a step and of schedules, and as results of a schedule, they beco
 Other values are refused: tests/promises/refused/.
 """
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -150,3 +151,36 @@ def test_any_function_of_t_is_a_rate():
         x = np.ones(1)
         fastadam.Adam(x, lr=rate, eps=0.0).step(np.ones(1))
         assert x == 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (fastadam.Adam, {"lr": 0.0, "betas": (0.0, 0.0), "eps": 0.0, "weight_decay": 0.0}),
+        (fastadam.Adam, {"bounds": (0.5, 0.5), "seed": 2**64 - 1, "min_8bit_size": 0, "n_threads": 1}),
+        (fastadam.Adam, {"bounds": (-math.inf, math.inf), "seed": 0, "min_8bit_size": 2**62 - 1}),
+        (fastadam.ScheduleFreeAdamW, {"r": 0.0, "weight_lr_power": 10.0, "warmup_steps": 0}),
+        (fastadam.ScheduleFreeAdamW, {"r": 10.0, "weight_lr_power": 0.0}),
+        (fastadam.Rprop, {"step_sizes": (0.5, 0.5)}),
+        (fastadam.Average, {"decay": 0.0, "first": 1}),
+        (fastadam.Average, {"decay": 1.0}),
+    ],
+)
+def test_the_ends_of_ranges_belong_to_them(make, options):
+    opt = make([np.ones(3)], **options)
+    assert {name: getattr(opt, name) for name in options} == options
+
+
+@pytest.mark.parametrize("scale", [2.0**-126, 2.0**126])
+@pytest.mark.parametrize("limit", [5e-324, math.inf])
+@pytest.mark.parametrize("name", ["max_norm", "max_norm_each", "clip_value"])
+def test_the_ends_of_what_a_step_takes(name, limit, scale):
+    opt = fastadam.SGD(np.zeros(1), lr=1.0)
+    opt.step(np.ones(1), grad_scale=scale, **{name: limit})
+    for beyond in (scale * 2.0, scale / 2.0):
+        if not 2.0**-126 <= beyond <= 2.0**126:
+            with pytest.raises(ValueError, match="grad_scale"):
+                opt.step(np.ones(1), grad_scale=beyond, **{name: limit})
+    with pytest.raises(ValueError, match=name):
+        opt.step(np.ones(1), grad_scale=scale, **{name: 0.0})
+    assert opt.t == 1

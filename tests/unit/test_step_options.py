@@ -10,12 +10,12 @@ import inside
 import ml_dtypes
 import numpy as np
 import pytest
-from cases import CASES, DTYPES, arrays_of, make
+from cases import CASES, DTYPES, arrays_of, keras_factor, make, torchs_factor
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastadam
-from fastadam.rule import Rule, clip_factor
+from fastadam.rule import Rule
 
 SHAPES = [(7,), (3, 5), (), (0,), (20_003,), (2, 3, 4)]
 BACKENDS = ["cython", "numba", "numpy"]
@@ -72,7 +72,7 @@ def test_clipped_to_a_norm(max_norm, dtype):
     opt, other = fastadam.Adam(copies(params)), fastadam.Adam(copies(params))
     for _ in range(3):
         opt.step(grads, max_norm=max_norm, grad_scale=3.0)
-        factor = clip_factor(norm_of(grads) / 3, max_norm) / 3
+        factor = torchs_factor(norm_of(grads) / 3, max_norm) / 3
         inside.plain_step(other, grads, factor=factor)
     assert opt.grad_norm == pytest.approx(norm_of(grads) / 3, rel=1e-15)
     equal(grads, before)
@@ -80,6 +80,64 @@ def test_clipped_to_a_norm(max_norm, dtype):
         np.testing.assert_allclose(one, another, rtol=1e-6 if dtype == "float32" else 1e-14)
     opt.step(grads)
     assert opt.grad_norm is None
+
+
+@pytest.mark.parametrize("of_norm", [1e-9, 0.5, 1.0, 1.0 + 1e-6, 1.0 + 1e-3, 4.0])
+@pytest.mark.parametrize("norm", [0.0, 1e-300, 1e-9, 1e-7, 1e-6, 2e-6, 1e-3, 1.0, 1e200])
+@pytest.mark.parametrize(("how", "convention"), [("max_norm", torchs_factor), ("max_norm_each", keras_factor)])
+def test_norms_of_every_size_are_limited_by_their_convention(how, convention, norm, of_norm):
+    """To the last bits, where torch's 1e-6 is most of the sum, and where it is nothing."""
+    limit = max(norm * of_norm, 1e-305)
+    p, rest = np.zeros(4), np.zeros(3)
+    opt = fastadam.SGD([{"params": [p]}, {"params": [rest]}], lr=1.0)
+    opt.step([[np.array([0.6, 0.0, -0.8, 0.0]) * norm * 8], [np.zeros(3)]], grad_scale=8.0, **{how: limit})
+    expected = np.array([-0.6, 0.0, 0.8, 0.0]) * norm * convention(opt.grad_norm, limit)
+    np.testing.assert_allclose(p, expected, rtol=1e-15, atol=3e-308)
+    assert opt.grad_norm == pytest.approx(norm, rel=1e-15)
+    assert not rest.any()
+
+
+#: a gradient that is not finite, the limit -> what becomes of (its element, its neighbour, another parameter), all
+#: stepped by -1: torch's clip_grad_norm_ scales all by NaN, or by zero; Keras's clipnorm those of its parameter
+NOT_FINITE = [
+    (np.nan, {"max_norm": 1.0}, (np.nan, np.nan, np.nan)),
+    (np.nan, {"max_norm": np.inf}, (np.nan, np.nan, np.nan)),
+    (np.inf, {"max_norm": 1.0}, (np.nan, 0.0, 0.0)),
+    (-np.inf, {"max_norm": 1.0}, (np.nan, 0.0, 0.0)),
+    (-np.inf, {"max_norm": np.inf}, (np.inf, 1.0, 1.0)),  # no limit, where torch has NaN
+    (np.nan, {"max_norm_each": 1.0}, (np.nan, np.nan, 1.0)),
+    (np.nan, {"max_norm_each": np.inf}, (np.nan, np.nan, 1.0)),
+    (np.inf, {"max_norm_each": 1.0}, (np.nan, 0.0, 1.0)),
+    (-np.inf, {"max_norm_each": np.inf}, (np.inf, 1.0, 1.0)),
+    (np.nan, {}, (np.nan, 1.0, 1.0)),
+    (np.inf, {"clip_value": 0.5}, (-0.5, 0.5, 0.5)),
+    (np.nan, {"clip_value": 0.5}, (np.nan, 0.5, 0.5)),
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("bad", "extras", "expected"), NOT_FINITE)
+def test_what_a_gradient_that_is_not_finite_makes_of_the_others(bad, extras, expected, dtype, backend):
+    def grads():
+        return {"a": np.array([bad, -1.0], dtype), "b": np.array([-1.0], dtype)}
+
+    def step(opt):
+        opt.step(grads(), grad_scale=1.0, **extras)
+
+    def step_in_parts(opt):
+        with opt.stepping(**extras) as step:
+            for key, g in grads().items():
+                step(key, g)
+
+    for way in (step, *([] if "max_norm" in extras else [step_in_parts])):
+        params = {"a": np.zeros(2, dtype), "b": np.zeros(1, dtype)}
+        opt = fastadam.SGD(params, lr=1.0, backend=backend)
+        way(opt)
+        np.testing.assert_array_equal([*params["a"], *params["b"]], expected)
+        norm = opt.grad_norm
+        assert norm is None if extras.keys() <= {"clip_value"} else str(norm) == str(abs(bad))
+        assert (opt.t, opt.skipped) == (1, 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -324,6 +382,40 @@ def test_axes_of_one_element(shape, order):
     np.testing.assert_array_equal(p, expected)
     with pytest.raises(ValueError, match="expected shape"):
         opt.step(g.reshape(*shape, 1))
+
+
+@pytest.mark.parametrize("strides", [(0, 16), (8, 16), (-8, 16), (16, 0), (4, 16)])
+def test_the_stride_of_an_axis_of_one_element_means_nothing(strides):
+    base = np.zeros(6)
+    shape = (3, 1) if strides == (16, 0) else (1, 3)
+    p = np.lib.stride_tricks.as_strided(base, shape, strides)
+    fastadam.SGD(p, lr=1.0).step(np.ones(shape))
+    assert base.tolist() == [-1, 0] * 3
+
+
+@pytest.mark.parametrize("zero_before", [True, False])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda base: [base[:4], base[3:7]],
+        lambda base: [base[:8:2], base[2:10:2]],
+        lambda base: [base[3::-1], base[:4]],
+        lambda base: [base[:4], base.view(np.float32)[6:10]],
+        lambda base: [fastadam.Rows([0, 1], base[:2]), fastadam.Rows([0, 1], base[1:3])],
+        lambda base: [base[:4], fastadam.Rows([3], base[2:3])],
+    ],
+)
+def test_gradients_of_any_layout_that_share_memory_are_not_zeroed(bad, zero_before):
+    """Those before them lay apart."""
+    params, base = [np.ones(4), np.ones(4)], np.arange(1.0, 13.0)
+    opt = fastadam.SGD(params)
+    for _ in range(2):
+        opt.step([np.ones(4), np.ones(4)], zero_grads=zero_before)
+    opt.step(bad(base))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="share memory"):
+            opt.step(bad(base), zero_grads=True)
+    assert (opt.t, base.tolist()) == (3, [*range(1, 13)])
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -8,6 +8,13 @@ from fastadam import tree
 A, B, C = np.ones(1), np.ones(2), np.ones(3)
 
 
+class Alike:
+    """Keys that differ, with one repr."""
+
+    def __repr__(self):
+        return "alike"
+
+
 @pytest.mark.parametrize(
     ("given", "keys", "names"),
     [
@@ -22,6 +29,10 @@ A, B, C = np.ones(1), np.ones(2), np.ones(3)
         ([{"W": A}, {"W": B}], ["0.W", "1.W"], ["params[0]['W']", "params[1]['W']"]),
         ([{"params": A}, {"params": [B]}], ["0.0", "1.0"], ["params[0]['params']", "params[1]['params'][0]"]),
         ([{"params": {"W": A}, "lr": 1}], ["W"], ["params[0]['params']['W']"]),
+        ({Alike(): A, Alike(): B}, ["0", "1"], ["params[alike]", "params[alike]"]),
+        ({"a": {Alike(): A, Alike(): B}, "b": C}, ["0", "1", "2"], None),
+        ([{"params": {"b.c": A}, "name": "a"}, {"params": {"c": B}, "name": "a.b"}], ["0.b.c", "1.c"], None),
+        ([{"params": [A], "name": "a"}, {"params": [B]}], ["a.0", "1.0"], None),
     ],
 )
 def test_names_and_keys(given, keys, names):

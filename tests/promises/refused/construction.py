@@ -87,6 +87,72 @@ CONSTRUCTION: list[tuple[str, Callable[[Any], Any], Any, str]] = [
      "params[0]['min_8bit_size']: expected a whole number >= 0 and < 2**62, got -1"),
 ]  # fmt: skip
 
+
+def model(**members: Any) -> Any:
+    """An object of a class with these members, and with gradients."""
+    return type("Model", (), {"grad": ones(3), **members})()
+
+
+def failing(self: Any) -> Any:
+    raise OSError("the disk is gone")
+
+
+OF_OBJECT = "; an object needs arrays as .parameters and their gradients as .grad"
+#: what is no pair of a name and an array, or no object of the protocol
+LIKE_OTHERS: list[tuple[str, Callable[[Any], Any], Any, str]] = [
+    *(
+        (f"{what} as a name, {where}", partial(lambda w, key, wrap: Adam(wrap([(key, w.p)])), key=key, wrap=wrap),
+         TypeError, f"params{place}[0][0]: {ARRAY}{kind}")
+        for what, key, kind in (
+            ("a number", 1, "int"), ("bytes", b"W", "bytes"), ("None", None, "NoneType"), ("a flag", True, "bool"),
+        )
+        for where, wrap, place in (
+            ("alone", list, ""), ("in a dict", lambda own: {"layer": own}, "['layer']"),
+            ("in a group", lambda own: [{"params": own}], "[0]['params']"),
+        )
+    ),
+    ("a name and a number", lambda w: Adam([("W", w.p), (1, w.g)]), TypeError, f"params[0][0]: {ARRAY}str"),
+    ("a number and a name", lambda w: Adam([(1, w.p), ("W", w.g)]), TypeError, f"params[0][0]: {ARRAY}int"),
+    ("a pair and an array", lambda w: Adam([("W", w.p), w.g]), TypeError, f"params[0][0]: {ARRAY}str"),
+    ("a name alone", lambda w: Adam([("W",), ("b",)]), TypeError, f"params[0][0]: {ARRAY}str"),
+    ("three entries", lambda w: Adam([("W", w.p, w.g)]), TypeError, f"params[0][0]: {ARRAY}str"),
+    ("a pair as a list", lambda w: Adam([["W", w.p]]), TypeError, f"params[0][0]: {ARRAY}str"),
+    ("a pair whose array is none", lambda w: Adam([("W", 1.0)]), TypeError, f"params['W']: {ARRAY}float"),
+    ("numbers for names, of gradients", lambda w: Adam({1: w.p}, grads=[(1, w.g)]), TypeError,
+     "grads: expected a mapping like params, got list"),
+    ("bytes for names, of gradients", lambda w: Adam({b"W": w.p}).step([(b"W", w.g)]), TypeError,
+     "grads: expected a mapping like params, got list"),
+    ("three entries, of gradients", lambda w: Adam({"W": w.p}).step([("W", w.g, w.g)]), TypeError,
+     "grads: expected a mapping like params, got list"),
+    *(
+        (f"object whose parameters are {name}", partial(lambda w, give: Adam(give(w)), give=give), error, text)
+        for name, give, error, text in (
+            ("a method", lambda w: model(parameters=lambda self: [w.p]), TypeError, f"params: {ARRAY}Model{OF_OBJECT}"),
+            ("a class's method", lambda w: model(parameters=classmethod(lambda cls: [w.p])), TypeError,
+             f"params: {ARRAY}Model{OF_OBJECT}"),
+            ("a generator's method", lambda w: model(parameters=lambda self: (yield w.p)), TypeError,
+             f"params: {ARRAY}Model{OF_OBJECT}"),
+            ("a method that fails", lambda w: model(parameters=failing), TypeError, f"params: {ARRAY}Model{OF_OBJECT}"),
+            ("a method of a class", lambda w: type(model(parameters=lambda self: [w.p])), TypeError,
+             f"params: {ARRAY}type{OF_OBJECT}"),
+            ("a method, of a list", lambda w: type("Model", (list,), {"parameters": failing})([w.p]), TypeError,
+             f"params: {ARRAY}Model; "),
+            ("a method, of what is read once", lambda w: type("Model", (), {"parameters": failing,
+             "__iter__": lambda self: iter([w.p])})(), TypeError, f"params: {ARRAY}Model{OF_OBJECT}"),
+            ("a property that fails", lambda w: model(parameters=property(failing)), OSError, "the disk is gone"),
+            ("None", lambda w: model(parameters=None), TypeError, f"params: {ARRAY}NoneType"),
+            ("no arrays", lambda w: model(parameters=()), ValueError, "params: expected at least one array, got an em"),
+            ("a number", lambda w: model(parameters=property(lambda self: 1.0)), TypeError, f"params: {ARRAY}float"),
+            ("in a list", lambda w: [model(parameters=lambda self: [w.p])], TypeError,
+             f"params[0]: {ARRAY}Model{OF_OBJECT}"),
+            ("those of an object in a list", lambda w: [Instance(w.p, w.g)], TypeError,
+             f"params[0]: {ARRAY}Instance{OF_OBJECT}"),
+            ("arrays, without gradients", lambda w: type("Model", (), {"parameters": [w.p]})(), TypeError,
+             f"params: {ARRAY}Model{OF_OBJECT}"),
+        )
+    ),
+]  # fmt: skip
+
 SEED = "a whole number >= 0 and < 2**64"
 #: how a step is made: the argument, the value, the error, what is allowed
 HOW: list[tuple[str, Any, Any, str]] = [
@@ -127,4 +193,4 @@ def of_arguments() -> list[Case]:
     return made
 
 
-CASES = [*of_arguments(), *of_rows("params", fresh, CONSTRUCTION)]
+CASES = [*of_arguments(), *of_rows("params", fresh, CONSTRUCTION + LIKE_OTHERS)]

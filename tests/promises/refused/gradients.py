@@ -1,6 +1,7 @@
 """Gradients that do not fit: one of three, the 57th of a hundred in every structure, and other structures."""
 
 import itertools
+from collections import OrderedDict, UserDict, UserList
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 import scipy.sparse
 from numpy import ones
 from numpy.lib.stride_tricks import as_strided
+
+from fastadam import Adam, Rows
 
 from . import worlds
 from .case import ALL, DTYPE, Case
@@ -161,8 +164,69 @@ STRUCTURES = [
      "add_param_group: this optimizer's parameters are those of an object; make a new one with all of its groups"),
 ]  # fmt: skip
 
+#: how a mapping may be given
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "dict": dict,
+    "ordered dict": OrderedDict,
+    "user dict": UserDict,
+    "pairs": lambda named: list(named.items()),
+}
+#: where it may stand: the structure around it, its place in messages
+AROUND: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "alone": (lambda own: own, ""),
+    "in a list": (lambda own: [own, ones(1)], "[0]"),
+    "in a dict": (lambda own: {"rest": ones(1), "layer": own}, "['layer']"),
+    "in a group": (lambda own: [{"params": own}, {"params": [ones(1)]}], "[0]"),
+}
+
+
+def one_more(kind: str, around: str) -> list[Case]:
+    """A mapping of gradients, or of rows, with a key more than the parameters have, at every door."""
+    make, (wrap, place) = KINDS[kind], AROUND[around]
+    world = partial(worlds.of_names, wrap=wrap, make=make)
+    text = f"grads{place}: expected the keys of params; missing: [], unknown: ['more']"
+    doors: dict[str, Callable[[Any], Any]] = {
+        "step": lambda w: w.opt.step(w.given(more=ones(2)), **ALL),
+        "plain step": lambda w: w.opt.step(w.given(more=ones(2))),
+        "None": lambda w: w.opt.step(w.given(more=None)),
+        "rows": lambda w: w.opt.step(w.given(W=Rows([1], ones((1, 2))), more=Rows([0], ones((1, 2))))),
+        "bound": lambda w: w.with_more(w.opt.step),
+        "bound, zeroed": lambda w: w.with_more(w.opt.zero_grad),
+        "construction": lambda w: Adam(w.fresh, grads=w.given(more=ones(2))),
+        "flush": lambda w: w.opt.flush(w.given(W=[0], b=None, more=[0])),
+        "new group": lambda w: w.opt.add_param_group(
+            {"params": {"W": ones(2)}, "grads": make({"W": ones(2), "more": ones(2)})}
+        ),
+    }
+    if (kind, around) not in (("dict", "alone"), ("pairs", "in a group")):  # two doors tell of all kinds and places
+        doors = {door: doors[door] for door in ("step", "bound")}
+    made = []
+    for door, call in doors.items():
+        own = text if door != "new group" else f"grads[{2 if around == 'in a group' else 1}]: expected the keys of pa"
+        made.append(Case(f"one more, {kind} {around}, {door}", world, call, ValueError, own))
+    return made
+
+
+def parts_around() -> list[Case]:
+    """A list of parts that has more of them, or fewer, than the parameters have."""
+    world, made = partial(worlds.of_names, wrap=AROUND["in a list"][0], make=dict), []
+    for name, change, came in (
+        ("one more part", lambda parts: [*parts, ones(1)], 3),
+        ("a part that is None more", lambda parts: [*parts, None], 3),
+        ("a part fewer", lambda parts: parts[:1], 1),
+    ):
+        for kind in (list, tuple, UserList):
+            call = partial(lambda w, change, kind: w.opt.step(kind(change(w.given()))), change=change, kind=kind)
+            text = f"grads: expected 2 gradients, one for each parameter, got {came}"
+            made.append(Case(f"{name} in a {kind.__name__}", world, call, ValueError, text))
+    return made
+
+
 FIFTY_SEVENTH = fifty_seventh()
+ONE_MORE = [case for kind, around in itertools.product(KINDS, AROUND) for case in one_more(kind, around)]
 CASES = [
+    *ONE_MORE,
+    *parts_around(),
     *(
         Case(f"grads {name}", partial(running, give=give), lambda w: w.opt.step(w.given, **ALL), error, text)
         for name, give, error, text in GRADIENTS

@@ -33,6 +33,8 @@ ADDED: list[tuple[str, Callable[[Any], Any], Any, str]] = [
     ("name of 3", lambda w: {"params": ones(2), "name": 3}, TypeError, "params[1]['name']: expected text or None, got"),
     ("name as number", lambda w: {"params": ones(2), "name": "3"}, ValueError,
      "params[1]['name']: expected text that is not a number, got '3'"),
+    ("name of nothing", lambda w: {"params": ones(2), "name": ""}, ValueError,
+     "params[1]['name']: expected text that is not a number, got ''"),
     ("integers", lambda w: {"params": ones(2, int)}, TypeError, f"params[1]['params']: {DTYPE}int64"),
     ("unknown", lambda w: {"params": ones(2), "rate": 1}, ValueError,
      "params[1]['rate']: unknown option; did you mean lr?"),

@@ -117,6 +117,29 @@ def bound(folder: Path) -> SimpleNamespace:
     return w
 
 
+def of_names(folder: Path, wrap: Callable[[Any], Any], make: Callable[[Any], Any]) -> SimpleNamespace:
+    """Parameters by name within a structure, with bound gradients in mappings that `make` makes, and rows that lag.
+    `given` makes gradients with other items; `with_more` calls something while the bound ones have a key more."""
+    w, bound = SimpleNamespace(folder=folder), make({"W": np.full((3, 2), 0.5), "b": np.ones(2)})
+    w.params, w.fresh = (wrap({"W": np.ones((3, 2)), "b": np.ones(2)}) for _ in range(2))
+    w.bound, w.rest = wrap(bound), np.ones(1)
+    w.given = lambda **items: wrap(make({"W": np.ones((3, 2)), "b": np.ones(2), **items}))
+    w.opt = fastadam.Adam(w.params, grads=w.bound, rows="exact")
+    w.opt.step(w.given(W=fastadam.Rows([1], np.ones((1, 2)))))
+
+    def with_more(call: Callable[[], None]) -> None:
+        is_list = isinstance(bound, list)
+        bound.append(("more", np.ones(2))) if is_list else bound.update(more=np.ones(2))
+        try:
+            call()
+        finally:
+            bound.pop() if is_list else bound.pop("more")
+
+    w.with_more, w.look = with_more, lambda: [w.opt, bound]
+    w.go_on = w.opt.step
+    return w
+
+
 class Instance:
     """An object of the article's protocol."""
 
