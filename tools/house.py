@@ -36,7 +36,7 @@ LAYERS = {
 LIMITS = {
     "lines of the optimizer's module": 280,
     "lines of the longest module": 505,
-    "lines in all": 24_100,
+    "lines in all": 24_400,
     "methods of Optimizer": 25,
     "attributes of Optimizer": 6,
     "private names read elsewhere": 0,
