@@ -13,17 +13,26 @@ from .tensors import changed, steppable
 class _Swapped(swapped):
     """The block of `Average.swapped`. It tells autograd that the tensors were written, before and after."""
 
-    tensors: list[torch.Tensor]
+    average: "Average"
+    held: tuple[tuple[int, torch.Tensor, int], ...] = ()  # number, a tensor over the same memory, and its address
 
     def __enter__(self) -> None:
+        held = self.average._hold()
         super().__enter__()
-        changed(self.tensors)
+        self.held = held
+        self._tell()
 
     def __exit__(self, *error: object) -> None:
+        for k, tensor, address in self.held:
+            if tensor.data_ptr() != address:  # it was shared with other processes
+                self.moved(k, steppable("params", tensor))
         try:
             super().__exit__(*error)
         finally:
-            changed(self.tensors)
+            self._tell()
+
+    def _tell(self) -> None:
+        changed([tensor for _, tensor, _ in self.held] + self.average._given)
 
 
 class Average(average.Average):
@@ -70,7 +79,8 @@ class Average(average.Average):
     def params(self) -> Any:  # type: ignore[override]
         """The averages, in the structure of the tensors."""
         arrays = self.core.plan.params
-        if [tensor.data_ptr() for tensor in self._given] != [array.ctypes.data for array in arrays]:  # a copy's are not
+        # a copy has none, and others after `replace`; torch has no address of an empty array
+        if [t.data_ptr() for t in self._given] != [array.ctypes.data if array.size else 0 for array in arrays]:
             self._given = [torch.from_numpy(array) for array in arrays]
         return self._tensors.unflatten(self._given)
 
@@ -85,13 +95,21 @@ class Average(average.Average):
 
         The tensors' storages cannot be resized from then on: the end of the block writes to them.
         """
-        self._look()
-        tensors = [tensor for tensor in self._tensors.read_again() if tensor is not None]
-        for tensor in tensors:
-            torch.empty(0, dtype=torch.uint8, device="cpu").set_(tensor.untyped_storage()).numpy()  # marks the storage
         block = _Swapped(self.core)
-        block.tensors = tensors + self._given
+        block.average = self
         return block
+
+    def _hold(self) -> tuple[tuple[int, torch.Tensor, int], ...]:
+        """See `_Swapped.held`. Marks the storages, so that nobody resizes them before the block ends."""
+        self._look()
+        held = [(k, tensor.detach()) for k, tensor in enumerate(self._tensors.read_again()) if tensor is not None]
+        for _, tensor in held:
+            torch.empty(0, dtype=torch.uint8, device="cpu").set_(tensor.untyped_storage()).numpy()
+        return tuple((k, tensor, tensor.data_ptr()) for k, tensor in held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._look()  # a copy reads them
+        return super().__getstate__() | {"_given": []}
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Loaded:
         """Continue from a dict; see `fastadam.Average.load_state_dict`."""

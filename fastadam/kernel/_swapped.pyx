@@ -1,6 +1,7 @@
 # cython: language_level=3
 """`swapped`: the exchange of parameters and averages for the duration of a block."""
 
+cimport numpy as cnp
 from libc.stdint cimport int64_t
 
 from . cimport _gradients, _tiles
@@ -105,6 +106,12 @@ cdef class swapped:
             _tiles.exchange(layout, layout.bundles[k].begin, layout.bundles[k].end, self.places[k], plan.n_threads)
         self.exchanged = not self.exchanged
         return 0
+
+    def moved(self, Py_ssize_t i, cnp.ndarray array):
+        """Exchange number `i` of the others back in this array, laid out as the one whose memory is gone."""
+        self.aside = [(array if own is self.others[i] else own, kept, average) for own, kept, average in self.aside]
+        self.others[i] = array
+        self.follower.plan.layout.job.segments[i].operands[1].data = cnp.PyArray_BYTES(array)
 
     cdef int leave(self) except -1:
         """Undo the exchange, and restore copied arrays. An error (an array was made read-only) is raised at the end."""
