@@ -65,8 +65,9 @@ cdef enum:
 cdef size_t MAX_OFFSET = 0xffffffff  # few systems allocate memory at lower addresses
 
 cdef struct Place:          # how a tensor lies in memory
+    size_t address
     dl_dtype_t dtype
-    int ndim                        # -1: it is not known
+    int ndim                        # -1: only its methods tell more than the address
     int64_t sizes[2 * MAX_NDIM]     # its shape, then its strides
 
 cdef object ANY = object()  # in place of what is not compared
@@ -115,18 +116,15 @@ cdef inline char* address(dl_tensor_t* found) noexcept:
 
 
 cdef bint has_memory(tensor, dl_tensor_t* found) except -1:
-    """Whether there is memory at the address. In a freed storage it is an offset from 0."""
-    cdef int k
-    if <size_t> address(found) > MAX_OFFSET:
+    """Whether there is memory at the address. In a freed storage, and of zeros not computed, it is an offset."""
+    if <size_t> address(found) > MAX_OFFSET or not tensor.numel():
         return True
-    for k in range(found.ndim):
-        if found.shape[k] == 0:
-            return True
-    return tensor.untyped_storage().nbytes() != 0
+    return tensor.untyped_storage().nbytes() != 0 and not tensor._is_zerotensor()
 
 
 cdef void keep(Place* place, dl_tensor_t* found) noexcept:
     cdef int k
+    place.address = <size_t> address(found)
     place.dtype = found.dtype
     place.ndim = found.ndim
     for k in range(found.ndim):
@@ -177,12 +175,11 @@ cdef class Watch:
     values before the step. `read_options` has the names of the options that a step reads.
     """
 
-    cdef list params, noted_options, noted_states, grads, written, counters, strides, shapes
+    cdef list params, noted_options, noted_states, grads, written, counters, layouts
     cdef object addresses, counts, steps, read_options, carried, following
     cdef int64_t[::1] at        # the addresses
     cdef bytes counted
-    cdef size_t* memory         # the addresses of the tensors that a step writes
-    cdef Place* written_places  # their places; with unknown dimensions if only methods can tell
+    cdef Place* written_places  # the places of the tensors that a step writes
     cdef Place* grad_places     # the places of the gradients that the plan has admitted last
     cdef bint plain             # whether the options are numbers and the like, which do not change in place
     cdef bint carries           # whether there are numbers that change with each step
@@ -199,25 +196,20 @@ cdef class Watch:
         self.carries = len(self.carried)
         self.counted = self.counted_now()
         self.written = [p for group in params for p in group] + states
-        self.strides = [p.stride() for group in params for p in group]
-        self.shapes = [p.shape for group in params for p in group]
-        self.memory = <size_t*> PyMem_Calloc(len(self.written), sizeof(size_t))
+        self.layouts = [(p.stride(), p.shape) for group in params for p in group]
         self.grad_places = <Place*> PyMem_Calloc(self.n, sizeof(Place))
         self.written_places = <Place*> PyMem_Calloc(len(self.written), sizeof(Place))
-        if self.memory is NULL or self.grad_places is NULL or self.written_places is NULL:
+        if self.grad_places is NULL or self.written_places is NULL:
             raise MemoryError
         for i in range(self.n):
             self.grad_places[i].ndim = -1
         for i, tensor in enumerate(self.written):
             if read(tensor, &found):
                 keep(&self.written_places[i], &found)
-                self.memory[i] = <size_t> address(&found)
             else:
-                self.written_places[i].ndim = -1
-                self.memory[i] = DATA_PTR(tensor)
+                self.written_places[i].ndim, self.written_places[i].address = -1, DATA_PTR(tensor)
 
     def __dealloc__(self):
-        PyMem_Free(self.memory)
         PyMem_Free(self.grad_places)
         PyMem_Free(self.written_places)
 
@@ -337,12 +329,12 @@ cdef class Watch:
             return self.finds_by_methods(tensor, i)
         if not read(tensor, &found) or not is_laid_out(&self.written_places[i], &found):
             return False
-        return <size_t> address(&found) == self.memory[i] and not is_conjugate(tensor, &found)
+        return <size_t> address(&found) == self.written_places[i].address and not is_conjugate(tensor, &found)
 
     cdef bint finds_by_methods(self, tensor, Py_ssize_t i) except -1:
-        if <size_t> DATA_PTR(tensor) != self.memory[i]:
+        if <size_t> DATA_PTR(tensor) != self.written_places[i].address:
             return False
-        return i >= self.n or (STRIDE(tensor) == self.strides[i] and tensor.shape == self.shapes[i])
+        return i >= self.n or (STRIDE(tensor), tensor.shape) == self.layouts[i]
 
     cdef bint finds_gradients(self) except -1:
         """Whether each gradient has the layout of the last one. Notes its address."""
@@ -373,24 +365,21 @@ cdef class Watch:
                 return False
             if not (self.finds_gradients() and plan.step_at(self.addresses)):
                 return False
-            self.count()
-            CHANGED(self.counters)
+            self.count(True)
             return True
         finally:
             for i in range(self.n):
                 self.grads[i] = None
             door.release()
 
-    cpdef count(self):
-        """Update torch's numbers: all these parameters have done a step."""
+    cpdef count(self, bint is_whole):
+        """Update torch's numbers: all these parameters have done a step. Tell autograd that it has written the tensors;
+        only the numbers unless the step `is_whole`."""
         self.counts[:] = self.steps
         if self.carries:
             self.carried[:] = self.following
         self.counted = self.counted_now()
-
-    def tell(self, is_whole):
-        """Tell autograd that a step has written the tensors; only the numbers unless it `is_whole`."""
-        CHANGED(self.counters if is_whole else self.counters[-1:])
+        tell_autograd(self.counters if is_whole else self.counters[-1:])
 
     cdef bytes counted_now(self):
         return self.counts.tobytes() + self.carried.tobytes() if self.carries else self.counts.tobytes()
@@ -442,7 +431,7 @@ cdef class Arrival:
     """A hook of torch's: steps tensor number `place` of a plan by its gradient, lets go of that, and tells autograd
     that the tensor and its states are others. `places` are their numbers among all that `watch` knows.
 
-    It is compiled, so no signal's handler runs meanwhile.
+    It is compiled, so no signal's handler runs between the first two.
     """
 
     cdef object parts, read, name
@@ -469,7 +458,17 @@ cdef class Arrival:
                 )
         self.parts.step(self.place, self.read(self.name, grad))
         grad = p.grad = None
-        CHANGED(self.written)
+        tell_autograd(self.written)
+
+
+cdef int tell_autograd(list tensors) except -1:
+    """Tell it that these tensors were written, also where a signal's handler raises meanwhile."""
+    try:
+        CHANGED(tensors)
+    except BaseException:
+        CHANGED(tensors)
+        raise
+    return 0
 
 
 cdef inline PyObject* same(list noted, Py_ssize_t i):

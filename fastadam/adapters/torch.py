@@ -296,13 +296,11 @@ class _TensorPlan:
     def count(self, left_out: Any) -> None:
         """Update torch's numbers after a step of all tensors except these."""
         self.carried.following[:, left_out] = self.carried.now[:, left_out]
-        self.watch.count()
-        self.watch.tell(is_whole=False)
+        self.watch.count(is_whole=False)
 
     def holds(self, groups: list[dict[str, Any]], stepped: list[list[torch.Tensor]], state: Any) -> bool:
         """Whether the rules, the tensors, their memory, states and counts are still those of the plan."""
-        shapes = (p.shape == array.shape for p, array in zip(self.params, self.plan.params, strict=True))
-        return self.has_rules(groups) and self.watch.finds(stepped, state) and all(shapes)
+        return self.has_rules(groups) and self.watch.finds(stepped, state)
 
     def rule_of(self, group: dict[str, Any]) -> Rule:
         """The rule that a group's options choose."""
@@ -356,8 +354,7 @@ class _TensorPlan:
         grads = [p.grad for p in self.params]
         taken = [gradient(name, grad) for name, grad in zip(self.grad_names, grads, strict=True)]
         self.plan.step(taken)
-        self.watch.count()
-        self.watch.tell(is_whole=True)
+        self.watch.count(is_whole=True)
         for place, (grad, own) in enumerate(zip(grads, taken, strict=True)):
             if isinstance(own, Rows):
                 self.watch.note_gradient(place, None, 0)
