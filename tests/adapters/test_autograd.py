@@ -117,7 +117,8 @@ def test_training_through_autograd(name):
         (w1, b1), (w2, b2) = params
         return anp.mean((anp.tanh(anp.dot(inputs, w1) + b1) @ w2 + b2 - targets) ** 2)
 
-    found = [getattr(module, name)(grad(loss), params, num_iters=50) for module in (adapter, stock)]
+    # with autograd's own step size of 0.1, training by rmsprop amplifies an error of 1e-15 to 4e-3
+    found = [getattr(module, name)(grad(loss), params, num_iters=50, step_size=0.01) for module in (adapter, stock)]
     agree(*found, 1e-9, 1e-10)
 
 

@@ -119,7 +119,7 @@ def played(request, tmp_path_factory):
     """What became of each scene, by number of ranks and by way. Of the scenes, those are played whose tests run."""
     found = {}
     calls = [item.callspec.params for item in request.session.items if getattr(item, "callspec", None)]
-    asked = [(call["n"], call["way"], call.get("scene")) for call in calls if "way" in call]
+    asked = [(call["n"], call["way"], call.get("scene")) for call in calls if {"n", "way"} <= set(call)]
 
     def play(n: int, way: str) -> dict[str, str]:
         if (n, way) not in found:
