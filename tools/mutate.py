@@ -196,11 +196,11 @@ def shares(number: int, files: dict[str, list[str]]) -> Counter[str]:
 def stages(file: str) -> Iterator[list[str]]:
     """What pytest is called with for a fault in this file, one after the other; no file of tests twice."""
     left_out = " ".join(f"--ignore=tests/unit/test_{name}.py" for name in NOT_NOW)
-    near = next(tests for patterns, tests in NEAR.items() if fits(file, patterns.split()))
+    near = next(tests.split(";") for patterns, tests in NEAR.items() if fits(file, patterns.split()))
     wide = next(tests for patterns, tests in WIDE.items() if fits(file, patterns.split()))
     had: list[str] = []
     slow: list[str] = []
-    for tests in (*near.split(";"), *wide):
+    for tests in (*near, *wide):
         words = shlex.split(tests.format(stem=f"test_{Path(file).stem}", left_out=left_out))
         options = words[sum(word.startswith(FOLDERS) for word in words) :]
         found = [

@@ -32,7 +32,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ class Expected(NamedTuple):
     reason: str
 
 
-Outcomes = dict[str, tuple[str, str]]  # test -> outcome, and what went wrong
+Outcomes = dict[str, tuple[str, str]]  # test -> outcome or column, and what went wrong or why it is expected
 
 
 def wheel(name: str, package: str, *files: str) -> Suite | None:
@@ -128,20 +128,9 @@ def play(suite: Suite, library: str, tests: Iterable[str]) -> Outcomes:
         # One thread: torch's threads wait for each other where processors are few.
         variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
         variables |= {"FASTADAM_PEERS": library, "FASTADAM_PEERS_OUT": str(out), "PYTHONDONTWRITEBYTECODE": "1"}
-        options = [
-            "-q",
-            "-p",
-            "peers_plugin",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            "-c",
-            os.devnull,
-            "--continue-on-collection-errors",
-        ]
+        options = ["-q", "-ppeers_plugin", "-pno:cacheprovider", "-pno:xdist", "--continue-on-collection-errors"]
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, f"--rootdir={suite.folder}", *tests],
+            [sys.executable, "-m", "pytest", *options, "-c", os.devnull, f"--rootdir={suite.folder}", *tests],
             cwd=suite.folder,
             env=os.environ | variables,
             capture_output=True,
@@ -158,7 +147,7 @@ def play(suite: Suite, library: str, tests: Iterable[str]) -> Outcomes:
         return found
 
 
-def judged(ours: Outcomes, theirs: Outcomes, expected: Iterable[Expected]) -> dict[str, tuple[str, str]]:
+def judged(ours: Outcomes, theirs: Outcomes, expected: Iterable[Expected]) -> Outcomes:
     """Test -> its column in the table, with the reason or the error."""
     found = {}
     for test, (outcome, text) in ours.items():
@@ -176,7 +165,7 @@ def matches(expected: Expected, test: str) -> bool:
     return fnmatch.fnmatchcase(test, f"*{expected.pattern}")
 
 
-def stale(found: Mapping[str, tuple[str, str]], expected: Iterable[Expected]) -> list[str]:
+def stale(found: Outcomes, expected: Iterable[Expected]) -> list[str]:
     """The expected differences that are none, each with what is wrong about it."""
     wrong = []
     for own in expected:
