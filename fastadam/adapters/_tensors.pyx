@@ -321,20 +321,17 @@ cdef class Watch:
                 return False
         return True
 
-    cpdef bint finds_at(self, Py_ssize_t i) except -1:
+    cdef bint finds_at(self, Py_ssize_t i) except -1:
         """Whether number `i` of the tensors that a step writes (parameters, states, numbers) has not moved."""
         cdef dl_tensor_t found
+        cdef Place* place = &self.written_places[i]
         tensor = self.written[i]
-        if self.written_places[i].ndim < 0:
-            return self.finds_by_methods(tensor, i)
-        if not read(tensor, &found) or not is_laid_out(&self.written_places[i], &found):
+        if place.ndim < 0:
+            is_there = <size_t> DATA_PTR(tensor) == place.address
+            return is_there and (i >= self.n or (STRIDE(tensor), tensor.shape) == self.layouts[i])
+        if not read(tensor, &found) or not is_laid_out(place, &found):
             return False
-        return <size_t> address(&found) == self.written_places[i].address and not is_conjugate(tensor, &found)
-
-    cdef bint finds_by_methods(self, tensor, Py_ssize_t i) except -1:
-        if <size_t> DATA_PTR(tensor) != self.written_places[i].address:
-            return False
-        return i >= self.n or (STRIDE(tensor), tensor.shape) == self.layouts[i]
+        return <size_t> address(&found) == place.address and not is_conjugate(tensor, &found)
 
     cdef bint finds_gradients(self) except -1:
         """Whether each gradient has the layout of the last one. Notes its address."""

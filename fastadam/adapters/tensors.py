@@ -43,7 +43,7 @@ def view(what: str, tensor: Any) -> np.ndarray:
     """The tensor's memory as an array, which does not hinder that the storage is resized later; see `Lent`."""
     if is_lazy(tensor):
         raise ValueError(f"{what}: has no shape before the first call of its lazy module; call that first")
-    if not _is_memory(tensor) or tensor.dtype not in _DTYPES or _is_lazy(tensor):
+    if not _is_memory(tensor) or tensor.dtype not in _DTYPES or _is_pending(tensor):
         raise unfit(what, tensor)
     if tensor.dtype == torch.bfloat16:
         import ml_dtypes as ml_dtypes  # which gives NumPy this dtype
@@ -68,7 +68,7 @@ def _is_memory(tensor: Any) -> bool:
     return bool(is_dense and tensor.device.type == "cpu" and not tensor.is_nested)
 
 
-def _is_lazy(tensor: torch.Tensor) -> bool:
+def _is_pending(tensor: torch.Tensor) -> bool:
     """Whether the memory does not have the values yet."""
     return bool(tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor())
 
@@ -106,7 +106,7 @@ def unfit(what: str, tensor: torch.Tensor) -> TypeError:
         why, way = f"is sparse ({tensor.layout})", ".to_dense(), or torch.optim"
     elif tensor.device.type != "cpu":
         why, way = f"lies on {tensor.device}", ".cpu(), or torch.optim"
-    elif _is_lazy(tensor):
+    elif _is_pending(tensor):
         why, way = "has values that are not computed yet", ".resolve_conj()" if tensor.is_conj() else ".clone()"
     elif tensor.is_quantized:
         why, way = f"is quantized ({tensor.dtype})", ".dequantize()"
