@@ -135,8 +135,8 @@ class Saved:
 
         Notes
         -----
-        The arrays are first read into memory and checked there. So a load needs memory for them. A file larger than
-        half of the memory is mapped instead; if another process shortens it meanwhile, the system ends this process.
+        The arrays are first read into memory, and checked there. A file larger than half of the memory, or than what is
+        left of it, is mapped instead. If another process shortens it meanwhile, the system ends this process.
 
         A schedule that follows a loss (`fastadam.schedules.plateau`) remains the same object, and takes the saved
         values. All code that reports to it, or shares it, continues to work. If the optimizer has another kind of

@@ -19,6 +19,7 @@ The columns of the table:
 - **skipped**: by the suite itself, for example because it needs a GPU.
 
 There is no network call without `--fetch`. The suites need pytest; those of torch need expecttest, too.
+The extra `test` and the dependency group `peers` of pyproject.toml bring all.
 """
 
 import argparse

@@ -127,8 +127,9 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def last_line(report: Any) -> str:
-    """What went wrong, in a line; empty if nothing did."""
+    """What went wrong, in a short line; empty if nothing did."""
     if report.outcome == "passed":
         return ""
     crash = getattr(getattr(report.longrepr, "reprcrash", None), "message", None) or str(report.longrepr)
-    return " ".join(crash.split())[:300]
+    text = " ".join(crash.split())
+    return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"  # which module is missing stands at the end

@@ -21,7 +21,7 @@ _WAYS = {"DTensor": ".to_local()", "NestedTensor": ".values(), or .unbind()", "F
 
 
 def changed(tensors: list[torch.Tensor]) -> None:
-    """Tell autograd that the memory of these tensors was written: what it has saved of them is not theirs any more."""
+    """Tell autograd that the memory of these tensors was written. It then refuses what it has saved of them."""
     try:
         _increment(tensors)
     except TypeError:  # older versions of torch take one tensor
@@ -40,7 +40,7 @@ def steppable(what: str, tensor: Any) -> np.ndarray:
 
 
 def view(what: str, tensor: Any) -> np.ndarray:
-    """The tensor's memory as an array, which does not hinder that the storage is resized later; see `Lent`."""
+    """The tensor's memory as an array. The storage can still be resized later; see `Lent`."""
     if is_lazy(tensor):
         raise ValueError(f"{what}: has no shape before the first call of its lazy module; call that first")
     if not _is_memory(tensor) or tensor.dtype not in _DTYPES or _is_pending(tensor):
@@ -74,7 +74,7 @@ def _is_pending(tensor: torch.Tensor) -> bool:
 
 
 def with_counter(counter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, with the version counter of `counter`: `changed` is then told of that for any number of tensors."""
+    """The tensor, with the version counter of `counter`. `changed([counter])` then counts for any number of tensors."""
     found = counter.detach()
     found.data = tensor
     return found

@@ -407,7 +407,7 @@ _ADAM = """``fastadam.Adam.v1``: the results, arguments and defaults of thinc's 
     --------
     >>> import numpy as np
     >>> optimizer = Adam(0.5, eps=0.0, grad_clip=0.0)
-    >>> W, dW = np.ones(2, "float32"), np.array([3.0, -4.0], "float32")
+    >>> W, dW = np.ones(2, "float32"), np.array([2.0, -4.0], "float32")
     >>> W, dW = optimizer((1, "W"), W, dW)
     >>> W, dW
     (array([0.5, 1.5], dtype=float32), array([0., 0.], dtype=float32))

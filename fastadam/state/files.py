@@ -26,8 +26,8 @@ def save(path: Any, snapshot: Snapshot, params: bool) -> None:
 def load(
     path: Any, own: Snapshot, check: Check, strict: bool = True, params: bool | None = None, convert: bool = False
 ) -> Iterator[Fit]:
-    """The contents of the file that fit the snapshot `own` of live arrays. Arrays may be views of the file, if it is
-    larger than memory: copy them within the block.
+    """The contents of the file that fit the snapshot `own` of live arrays. Arrays may be views of the file, if
+    it is mapped: copy them within the block.
 
     `check(k, name, value)` returns the value to keep for option `name` of group `k`, or raises. For `strict` and
     `convert` see `fit`; for `params` see `Optimizer.load`.

@@ -62,7 +62,7 @@ def reading(where: str) -> Iterator[None]:
         yield
     except (MemoryError, ImportError, Mismatch):
         raise
-    except Exception as error:  # a damaged or hostile file can fail anywhere in zipfile, json or NumPy
+    except Exception as error:  # a damaged or hostile file can fail anywhere: in its records, in json, in NumPy
         # EINVAL is the fault of the file: it names a position before its start. Other OSErrors come from the system.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise

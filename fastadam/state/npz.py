@@ -33,7 +33,7 @@ _BEFORE_64, _LISTED_64 = struct.Struct("<2H2Q"), struct.Struct("<2H3Q")
 _FLAGS = 0x808
 #: 1980-01-01, so that the same state makes the same file
 _DATE = 33
-#: of the zip that is needed to read the file
+#: the version of zip that is needed to read the file, times 10
 _ZIP = 45
 
 

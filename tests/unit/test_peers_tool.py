@@ -97,8 +97,9 @@ def test_an_expected_difference_that_is_none_is_told(tiny, capsys):
 
 
 @pytest.mark.parametrize("text", ["import nowhere", "", "import os; os._exit(3)"])
-def test_a_suite_that_cannot_run_fails(tmp_path, text):
+def test_a_suite_that_cannot_run_fails(tmp_path, text, capsys):
     assert counts(peers.measure(suite(tmp_path, text), [])).keys() == {"failed"}
+    assert ("No module named 'nowhere'" in capsys.readouterr().out) == (text == "import nowhere")
 
 
 @pytest.mark.parametrize(("expected", "status"), [([BY_DESIGN, SOME], 0), ([BY_DESIGN], 1)])
