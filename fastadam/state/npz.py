@@ -94,6 +94,7 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
 
     need_short(f"{where}: ", places[META][1], len(places) - 1)
     meta, names = json.loads(fetch(META).tobytes()), [entry for entry in places if entry != META]
+    need(sum(place[1] for place in places.values()) <= source.size, f"{where}: its entries overlap")
     need_all(where, meta, names)
     yield meta, names, fetch
 
@@ -125,7 +126,7 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
             need(False, f"{where}: {entry}: has two entries of one name")
         places[entry] = begin, size, crc, is_plain
     need(first == length, f"{where}: its directory has other entries than it counts")
-    return places
+    return dict(sorted(places.items(), key=lambda pair: pair[1]))  # so that the file is read from front to back
 
 
 @lru_cache(4096)
