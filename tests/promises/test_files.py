@@ -10,10 +10,12 @@ import os
 import re
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -261,6 +263,21 @@ def test_open_files_are_read_to_a_bound(first: bytes, monkeypatch: pytest.Monkey
     assert file.count < (17 * MIB if first else MIB)
 
 
+class Broken:
+    """An open file on a disk that fails."""
+
+    def read(self, n: int) -> bytes:
+        if n == 0:
+            return b""
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_read_that_fails_names_the_file() -> None:
+    with pytest.raises(OSError, match="Broken object") as raised:
+        built().load(Broken())  # type: ignore[arg-type]
+    assert raised.value.errno == errno.EIO
+
+
 def test_a_checkpoint_through_a_pipe(tmp_path: Path) -> None:
     path, opt = tmp_path / "a.npz", large()
     large(2.0).save(path, params=True)
@@ -327,6 +344,22 @@ def test_another_order_of_the_directory_costs_nothing(
     opts[1].load(path)
     assert snapshot(opts[1]) == snapshot(opts[0])
     assert len(reads) < 40
+
+
+def test_a_large_directory_is_read_once(tmp_path: Path) -> None:
+    """A directory of nothing, such as a sparse file has, takes the memory of the file and no more."""
+    path, length, opt = tmp_path / "state.npz", 16 * MIB, built()
+    end = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 9, 9, length, 2)
+    end += struct.pack("<4sIQI", b"PK\6\7", 0, 2 + length, 1)
+    end += struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    path.write_bytes(b"PK" + bytes(length) + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="two entries of one name"):
+            opt.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 24 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_entries_of_one_place_are_refused(tmp_path: Path) -> None:
