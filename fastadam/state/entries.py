@@ -22,6 +22,8 @@ _LISTED = "entries"
 Fetch = Callable[[str], Any]
 #: not possible in an entry's name: a zip ends it at NUL, Windows reads a backslash as a slash, UTF-8 has no surrogates
 _ODD = re.compile("[%\0\\\\\ud800-\udfff]")
+#: the most axes of an array of NumPy
+_MOST_AXES = 64
 #: the most bytes of an array that are copied at a time
 _PIECE = 1 << 20
 
@@ -54,7 +56,8 @@ def array_in(
     where: str, entry: str, data: Any, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any], first: int = 0
 ) -> np.ndarray:
     """The array that takes all bytes of `data` from number `first` on. It is a view."""
-    if len(data) != first + math.prod(shape) * dtype.itemsize or dtype.hasobject:  # the message is slow to make
+    is_long = len(shape) > _MOST_AXES  # a product of many numbers is slow
+    if is_long or len(data) != first + math.prod(shape) * dtype.itemsize or dtype.hasobject:  # so is the message
         need(False, f"{where}: {entry}: {len(data)} bytes are not those of an array {shape} of {dtype}")
     return np.ndarray(shape, dtype, data, first, order="F" if is_fortran else "C")
 

@@ -203,7 +203,7 @@ class Folder:
         try:
             if self.is_new:
                 path.unlink(missing_ok=True)
-            with open(path, "x+b" if self.is_new else "r+b") as file:
+            with open(path, "x+b" if self.is_new else "r+b", buffering=0) as file:
                 if self.is_new:
                     file.truncate(size)
                     _reserve(file, size)

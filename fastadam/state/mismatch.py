@@ -65,6 +65,8 @@ def reading(where: str) -> Iterator[None]:
     except Exception as error:  # a damaged or hostile file can fail anywhere: in its records, in json, in NumPy
         # EINVAL is the fault of the file: it names a position before its start. Other OSErrors come from the system.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            if error.errno and error.filename is None:  # of a read, or of a mapping
+                error.filename = where
             raise
         what = f"{type(error).__name__}: {error}"
         raise ValueError(_cut(f"{where}: not a complete checkpoint of this optimizer: {what}")) from error

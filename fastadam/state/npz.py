@@ -94,6 +94,7 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
 
     need_short(f"{where}: ", places[META][1], len(places) - 1)
     meta, names = json.loads(fetch(META).tobytes()), [entry for entry in places if entry != META]
+    need(sum(place[1] for place in places.values()) <= source.size, f"{where}: its entries overlap")
     need_all(where, meta, names)
     yield meta, names, fetch
 
@@ -108,14 +109,14 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
         signature, *_, count, length, begin = _END64.unpack(source.view(at, _END64.size))
         need(signature == b"PK\6\6", f"{where}: not a complete zip: its end says less than it should")
     need(begin + length == at, f"{where}: not a zip from its first byte to its last; give each checkpoint its own file")
-    listing, first = bytes(source.view(begin, length)), 0
+    listing, first = source.view(begin, length), 0
     places: dict[str, tuple[int, int, int, bool]] = {}
     for _ in range(count):
         signature, _, _, flags, method, _, _, crc, packed, size, n, more, note, _, _, _, begin = _LISTED.unpack_from(
             listing, first
         )
         first += _LISTED.size + n
-        entry = listing[first - n : first].decode().removesuffix(".npy")
+        entry = str(listing[first - n : first], "utf-8").removesuffix(".npy")
         if _MAX in (size, packed, begin):  # those that are _MAX stand in the next field, in this order
             wide = iter(struct.unpack_from(f"<{(size, packed, begin).count(_MAX)}Q", listing, first + 4))
             size, packed, begin = (next(wide) if number == _MAX else number for number in (size, packed, begin))
@@ -125,7 +126,7 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
             need(False, f"{where}: {entry}: has two entries of one name")
         places[entry] = begin, size, crc, is_plain
     need(first == length, f"{where}: its directory has other entries than it counts")
-    return places
+    return dict(sorted(places.items(), key=lambda pair: pair[1]))  # so that the file is read from front to back
 
 
 @lru_cache(4096)

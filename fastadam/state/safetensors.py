@@ -70,7 +70,8 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
     texts = told.pop("__metadata__", None) or {}
     need_ours(META in texts, where, f"a .safetensors file without {META}")
     sums, end = json.loads(texts[_SUMS]), 0
-    for at in sorted(tensor["data_offsets"] for tensor in told.values()):
+    told = dict(sorted(told.items(), key=lambda pair: pair[1]["data_offsets"]))  # read from front to back
+    for at in (tensor["data_offsets"] for tensor in told.values()):
         need(at[0] == end <= at[1], f"{where}: its arrays overlap, or have gaps between them")
         end = at[1]
     need(first + end == source.size, f"{where}: expected {first + end} bytes, got {source.size}")

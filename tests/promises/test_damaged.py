@@ -188,7 +188,7 @@ NPZ: list[tuple[str, Change, str]] = [
     ("shape beyond numbers", entry("m/W", header("<f4", (2**70, 2**70))), "are not those of an array"),
     ("shape below zero", entry("m/W", header("<f4", (-3, -4), W.tobytes())), "ValueError: negative dimensions"),
     ("shape in words", entry("m/W", header("<f4", ("3", "4"), W.tobytes())), "ValueError"),
-    ("many dimensions", entry("m/W", header("<f4", (1,) * 100, bytes(4))), "ValueError: maximum supported dim"),
+    ("many dimensions", entry("m/W", header("<f4", (1,) * 100, bytes(4))), "not those of an array (1, 1, "),
     ("dtype of no name", entry("m/W", header("float33", (3, 4), W.tobytes())), "ValueError"),
     ("dtype of no size", entry("m/W", header("|S0", (3, 4))), "m/W: expected dtype float32"),
     ("order in words", entry("m/W", header("<f4", (3, 4), W.tobytes(), order="F")), "ValueError"),
@@ -207,7 +207,7 @@ NPZ: list[tuple[str, Change, str]] = [
     # the zip
     ("compressed", rezip(lambda entries: None, compression=zipfile.ZIP_DEFLATED), "is compressed or encrypted, which"),
     ("compressed by bzip2", rezip(lambda entries: None, compression=zipfile.ZIP_BZIP2), "is compressed"),
-    ("bomb", whole(zipped({"fastadam.json.npy": HUGE}, compression=zipfile.ZIP_DEFLATED)), "is compressed"),
+    ("bomb", whole(zipped({"fastadam.json.npy": HUGE}, compression=zipfile.ZIP_DEFLATED)), "is too long"),
     ("encrypted", directory(8, "<H", 1), "is compressed or encrypted"),
     ("unknown compression", directory(10, "<H", 99), "is compressed"),
     ("checksum", directory(16, "<I", 0), "fastadam.json: its checksum is wrong"),

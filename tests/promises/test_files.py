@@ -2,15 +2,20 @@
 modes, devices, pipes, and very many arrays.
 """
 
+import copy
 import errno
 import io
+import json
 import os
 import re
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
+import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -258,6 +263,21 @@ def test_open_files_are_read_to_a_bound(first: bytes, monkeypatch: pytest.Monkey
     assert file.count < (17 * MIB if first else MIB)
 
 
+class Broken:
+    """An open file on a disk that fails."""
+
+    def read(self, n: int) -> bytes:
+        if n == 0:
+            return b""
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_read_that_fails_names_the_file() -> None:
+    with pytest.raises(OSError, match="Broken object") as raised:
+        built().load(Broken())  # type: ignore[arg-type]
+    assert raised.value.errno == errno.EIO
+
+
 def test_a_checkpoint_through_a_pipe(tmp_path: Path) -> None:
     path, opt = tmp_path / "a.npz", large()
     large(2.0).save(path, params=True)
@@ -292,6 +312,80 @@ def test_many_arrays_cost_no_header_and_no_read_each(
     assert snapshot(opts[1]) == snapshot(opts[0])
     assert calls <= 3
     assert len(reads) < 40
+
+
+def dealt(items: list[Any]) -> list[Any]:
+    """The same items, by turns of the first and of the second half."""
+    half = len(items) // 2
+    return [item for pair in zip(items[:half], items[half:], strict=False) for item in pair] + items[2 * half :]
+
+
+def with_other_order(data: bytes) -> bytes:
+    """The same file, whose directory (or header) has another order than its arrays."""
+    if data[:2] == b"PK":
+        begin, end = data.index(b"PK\1\2"), data.index(b"PK\6\6")
+        listed = [b"PK\1\2" + part for part in data[begin:end].split(b"PK\1\2")[1:]]
+        return data[:begin] + b"".join(dealt(listed)) + data[end:]
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(dict(dealt(list(json.loads(data[8 : 8 + length]).items()))), separators=(",", ":"))
+    return data[:8] + header.encode().ljust(length) + data[8 + length :]
+
+
+@each_suffix
+def test_another_order_of_the_directory_costs_nothing(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small arrays are read in large parts, which they keep alive: one part for each would be a gibibyte here."""
+    opts = [fastadam.Adam([np.full(100, value) for _ in range(1200)]) for value in (1.0, 2.0)]
+    path = tmp_path / f"state{suffix}"
+    opts[0].save(path, params=True)
+    whole(with_other_order)(path)
+    reads = inside.count_reads(monkeypatch)
+    opts[1].load(path)
+    assert snapshot(opts[1]) == snapshot(opts[0])
+    assert len(reads) < 40
+
+
+def test_a_large_directory_is_read_once(tmp_path: Path) -> None:
+    """A directory of nothing, such as a sparse file has, takes the memory of the file and no more."""
+    path, length, opt = tmp_path / "state.npz", 16 * MIB, built()
+    end = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 9, 9, length, 2)
+    end += struct.pack("<4sIQI", b"PK\6\7", 0, 2 + length, 1)
+    end += struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    path.write_bytes(b"PK" + bytes(length) + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="two entries of one name"):
+            opt.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 24 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_entries_of_one_place_are_refused(tmp_path: Path) -> None:
+    """A small file could else be a large load."""
+    path = tmp_path / "state.npz"
+    large().save(path, params=True)
+    with zipfile.ZipFile(path, "a") as archive:
+        info = archive.getinfo("m/W.npy")
+        archive.filelist += [other := copy.copy(info)]
+        other.filename = "m/X.npy"
+        archive._didModify = True  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="its entries overlap"):
+        large().load(path, strict=False)
+
+
+def test_a_shape_of_very_many_numbers_is_refused_without_their_product(tmp_path: Path) -> None:
+    path, opt = tmp_path / "state.safetensors", built()
+    opt.save(path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(b"[3,4]", str([10**4000] * 2000).encode())  # its product takes a minute
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="48 bytes are not those of an array"):
+        opt.load(path)
+    assert time.process_time() - begin < 10
 
 
 def test_entries_beyond_four_gibibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,3 +220,11 @@ def test_refused(change: Any, text: str, path: Path) -> None:
         use()
     assert str(raised.value).startswith(f"state_dir: {path}")
     assert contents(path) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_refused_by_name(path: Path) -> None:
+    (path / "states.bin").unlink()
+    os.mkfifo(path / "states.bin")
+    with pytest.raises(ValueError, match="states.bin: expected 256 bytes, got 0"):
+        opened(path)
