@@ -67,13 +67,15 @@ cdef class deferred_signals:
     cdef int stand_aside(self) except -1:
         cdef Note note
         for number in SIGNALS:
-            handler = _signal.getsignal(number)
-            if callable(handler):
+            found = handler = _signal.getsignal(number)
+            if callable(found):
+                while type(handler) is Note and (<Note> handler).came is None:  # of an earlier block: no chain of them
+                    handler = (<Note> handler).handler
                 note = Note.__new__(Note)
                 note.handler, note.came = handler, self.came
                 self.aside[number] = note
                 try:
-                    replace(number, handler, note)
+                    replace(number, found, note)
                 except ValueError:  # a sub-interpreter
                     del self.aside[number]
                     return 0

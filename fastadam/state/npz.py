@@ -104,7 +104,7 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
     where, at = source.name, source.size - _END.size
     signature, *_, count, length, begin, comment = _END.unpack(source.view(at, _END.size))
     need(signature == b"PK\5\6" and not comment, f"{where}: not a complete zip: it has no end")
-    if _MAX in (length, begin) or count == 2**16 - 1:
+    if _MAX in (length, begin) or (count == 2**16 - 1 and begin + length != at):  # zipfile has so many without more
         at -= _LOCATOR.size + _END64.size
         signature, *_, count, length, begin = _END64.unpack(source.view(at, _END64.size))
         need(signature == b"PK\6\6", f"{where}: not a complete zip: its end says less than it should")

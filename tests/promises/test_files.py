@@ -24,7 +24,7 @@ from typing import Any
 import inside
 import numpy as np
 import pytest
-from checkpoint_files import built, directory_without, each_suffix, run, snapshot, whole
+from checkpoint_files import built, directory_without, each_suffix, run, snapshot, whole, zipped
 
 import fastadam
 
@@ -412,6 +412,18 @@ def test_what_numpy_writes_anew_is_read(tmp_path: Path) -> None:
         np.savez(tmp_path / "edited.npz", **{**file, "params/b": np.full(5, 7.0)})
     opt.load(tmp_path / "edited.npz")
     np.testing.assert_array_equal(opt.params["b"], np.full(5, 7.0))
+
+
+def test_a_zip_of_65535_entries_needs_no_wide_end(tmp_path: Path) -> None:
+    """For `zipfile` it is the greatest number that has no field of 64 bits."""
+    path, opt = tmp_path / "state.npz", built()
+    opt.save(path, params=True)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    entries |= {f"x/{k}": b"" for k in range(2**16 - 1 - len(entries))}
+    path.write_bytes(zipped(entries))
+    with pytest.raises(ValueError, match=r"unknown: \['x/0', 'x/1'"):
+        opt.load(path)
 
 
 @each_suffix

@@ -94,6 +94,17 @@ def test_the_last_of_several_handlers_errors_is_raised(came):
     assert came == [signal.SIGUSR1]
 
 
+def test_a_handler_that_is_set_aside_in_one_block_and_set_in_the_next_makes_no_chain(came):
+    """Such a chain grew by one with each pair of blocks, until the handler failed: it called itself too deeply."""
+    for _ in range(2000):
+        with deferred_signals():
+            handler = signal.signal(signal.SIGUSR1, lambda *_: None)
+        with deferred_signals():
+            signal.signal(signal.SIGUSR1, handler)
+    signal.raise_signal(signal.SIGUSR1)
+    assert came == [signal.SIGUSR1]
+
+
 def test_other_threads_are_left_alone(came):
     handler, seen = signal.getsignal(signal.SIGUSR1), []
 
