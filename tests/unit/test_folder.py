@@ -226,5 +226,5 @@ def test_refused(change: Any, text: str, path: Path) -> None:
 def test_a_pipe_is_refused_by_name(path: Path) -> None:
     (path / "states.bin").unlink()
     os.mkfifo(path / "states.bin")
-    with pytest.raises(ValueError, match="states.bin: expected 256 bytes, got 0"):
+    with pytest.raises(ValueError, match=r"states\.bin: expected 256 bytes, got 0"):
         opened(path)
