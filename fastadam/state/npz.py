@@ -84,8 +84,11 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
         begin, size, crc, is_plain = places[entry]
         if not is_plain:  # messages are slow to make
             need(False, f"{where}: {entry}: is compressed or encrypted, which `save` never does")
-        name, more = _LENGTHS.unpack(source.view(begin + _BEFORE.size - _LENGTHS.size, _LENGTHS.size))
-        data = source.view(begin + _BEFORE.size + name + more, size)
+        at, name = begin + _BEFORE.size, f"{entry}.npy".encode()
+        length, more = _LENGTHS.unpack(source.view(at - _LENGTHS.size, _LENGTHS.size))
+        if source.view(at, length) != name:
+            need(False, f"{where}: {entry}: has another name in the directory of the zip")
+        data = source.view(at + length + more, size)
         if zlib.crc32(data) != crc:
             need(False, f"{where}: {entry}: its checksum is wrong")
         first = 10 if data[6:7] == b"\1" else 12  # after the length of the header, which has 4 bytes in version 2
