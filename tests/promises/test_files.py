@@ -58,12 +58,12 @@ def test_short_memory_is_an_error_and_nothing_is_lost(name: str, suffix: str, tm
 def test_a_file_that_is_cut_while_it_is_read(
     at: float, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the moment when the first array has been read, and at each later one: an error, or all of it."""
+    """When the description has been read, the first array, or a later one: an error, or all of it."""
     path, opt = tmp_path / f"state{suffix}", large()
     large(2.0).save(path, params=True)
     good, kept = path.read_bytes(), snapshot(opt)
     real, calls = zlib.crc32, 0
-    for moment in range(1, 9):
+    for moment in (1, 2, 7):
         calls = 0
 
         def cutting(*args: Any) -> int:

@@ -14,7 +14,7 @@ import inside
 import numpy as np
 import pytest
 from cases import bits, factors, gradients
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from ml_dtypes import bfloat16
@@ -391,6 +391,7 @@ def test_any_step_is_the_numpy_rule(problem: Problem) -> None:
     check(problem)
 
 
+@settings(max_examples=settings().max_examples // 4)  # each compiles
 @given(problems(["numba"]))
 def test_any_step_of_numba_is_the_numpy_rule(problem: Problem) -> None:
     check(problem)
