@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from typing import IO, Any
 
 import numpy as np
@@ -55,10 +56,7 @@ def write(file: IO[bytes], meta: Mapping[str, Any], arrays: Mapping[str, np.ndar
 
 
 def _crc(array: np.ndarray) -> int:
-    crc = 0
-    for piece in pieces(array, order="C"):
-        crc = zlib.crc32(piece, crc)
-    return crc
+    return reduce(lambda crc, piece: zlib.crc32(piece, crc), pieces(array, order="C"), 0)
 
 
 @contextmanager
