@@ -414,7 +414,7 @@ def test_rates_are_optaxs(name, case):
 @pytest.mark.skipif(not HAS_OPTAX, reason="optax is not installed; CI installs it")
 def test_the_pages_way_to_optaxs_one_cycle():
     """With the values that optax's own test has, at a peak anywhere, and after the end."""
-    theirs, way = re.search(r"`optax\.(cosine_onecycle\w+\(.*?\))`:\s+`(.*?)`", PAGE.read_text()).groups()
+    way, theirs = re.search(r"`(one_\w+\(.*?\))` has the numbers of\s+`optax\.(.*?)`", PAGE.read_text()).groups()
     assert f"``{way}``" in one_cycle.__doc__
     rng = np.random.default_rng(0)
     drawn_cases = [(int(rng.integers(1, 100)), *rng.uniform((0, 1, 1), (1, 50, 1e4)).tolist()) for _ in range(8)]
