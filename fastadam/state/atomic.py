@@ -37,8 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # the target of a link
     temporary, mode = path.with_name(f".fastadam-{secrets.token_hex(8)}.tmp"), None
     with suppress(FileNotFoundError):
-        mode = stat.S_IMODE(os.stat(path).st_mode)
-        need_regular(path, "a file or a new name", os.stat(path).st_mode)
+        old = os.stat(path).st_mode
+        need_regular(path, "a file or a new name", old)
+        mode = stat.S_IMODE(old)
     try:
         with _synced(path.parent, os.O_RDONLY) if os.name == "posix" else nullcontext():  # Windows cannot open folders
             # the owner must be able to write to it; the umask may take away more until the end
