@@ -36,6 +36,8 @@ OPERATORS = {
     "or": ("and",),
 }
 WORDS = {"True": "False", "False": "True", "break": "continue", "continue": "break"}
+#: arguments that assert: no correct program depends on them
+ASSERTS = ("strict", "frozen")
 #: functions of the same arguments
 CALLED = {"min": "max", "maximum": "minimum", "any": "all", "floor": "ceil", "zeros": "ones", "isfinite": "isnan"}
 CALLED |= {new: old for old, new in CALLED.items()}
@@ -143,7 +145,8 @@ def in_tokens(text: str, language: str) -> Iterator[Change]:
             if word == "!":
                 yield *token.span(), ""
         elif word in WORDS:
-            yield *token.span(), WORDS[word]
+            if tokens[k - 2][0] not in ASSERTS:
+                yield *token.span(), WORDS[word]
         elif word == "for":
             loops += 1
         elif word == "in" and loops:

@@ -179,6 +179,8 @@ class Tests:
         reader.join(5)
         said = "".join(lines)
         place.with_suffix(".log").write_text(said)
+        if ended == "late":  # what fails then, fails because it was interrupted
+            return "", used
         if found := re.search(rf"^(?:FAILED|ERROR) ({TEST})", said, re.M):
             return found[1], used
         started = re.findall(rf"^{TEST}", said, re.M)
