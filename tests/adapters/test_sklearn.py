@@ -186,7 +186,9 @@ import sys, pytest
 from fastadam.adapters.sklearn import accelerated
 with accelerated():
     of_its_own = "sklearn.neural_network.tests.test_mlp"
-    sys.exit(pytest.main(["-qW", "ignore", "-k", "not lbfgs", "-p", "no:cacheprovider", "--pyargs", of_its_own]))
+    # the regressor of two dtypes: tools/peers.toml says why
+    wanted = "not lbfgs and not regressor_dtypes_casting"
+    sys.exit(pytest.main(["-qW", "ignore", "-k", wanted, "-p", "no:cacheprovider", "--pyargs", of_its_own]))
 """
 
 
