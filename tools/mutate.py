@@ -102,7 +102,7 @@ NEAR = {
     "embedded.py": "adapters/test_embedding.py",
     "stepping.py": "unit/test_stepping.py",
     "schedule*.py": "unit/test_documented_defaults.py unit/test_schedules.py unit/test_plateau.py",
-    "tree.py": "unit/test_tree.py promises/test_followed.py unit/test_names.py",
+    "tree.py": "unit/test_tree.py promises/test_followed.py promises/test_while_training.py unit/test_names.py",
     "names.py": "unit/test_names.py",
     "functional.py": "unit/test_scalars.py unit/test_bounds.py unit/test_rows.py promises/test_refused.py",
     "optimizers/*.py": "unit/test_documented_defaults.py unit/test_paper.py unit/test_recent.py unit/test_face.py",
@@ -121,14 +121,17 @@ WIDE = {
         "adapters",
         "unit/test_face.py promises/test_refused.py unit/test_docs.py",
     ],
-    "*": ["unit promises {left_out}", "adapters", "unit/test_bits.py unit/test_docs.py"],
+    "*": ["unit promises {left_out}", "adapters", "{last}"],
 }
 NUMBA = ["kernel/j*", "kernel/l*", "kernel/generate.py", "custom.py", "numba.py"]
 #: what Numba and JAX compile takes long: for the other files it comes last
 SLOW = "numba or optax or backends_agree or both_backends or killed"
 FOLDERS = ("unit", "promises", "adapters", "mpi")
+#: the slowest
+LAST = ["unit/test_bits.py", "unit/test_docs.py", "promises/test_new_optimizer.py"]
 #: tests of the repository, not of the package; and the slowest, which come last
-NOT_NOW = ["house", "reports", "mutate", "bench", "demo", "examples", "lowbit", "packaging", "memory", "bits", "docs"]
+NOT_NOW = [f"unit/test_{name}.py" for name in "house reports mutate bench demo examples lowbit packaging memory".split()]
+NOT_NOW += LAST
 
 # ---------------------------------------------------------------- what is drawn
 
@@ -195,13 +198,14 @@ def shares(number: int, files: dict[str, list[str]]) -> Counter[str]:
 
 def stages(file: str) -> Iterator[list[str]]:
     """What pytest is called with for a fault in this file, one after the other; no file of tests twice."""
-    left_out = " ".join(f"--ignore=tests/unit/test_{name}.py" for name in NOT_NOW)
+    names = {"stem": f"test_{Path(file).stem}", "last": " ".join(LAST)}
+    names["left_out"] = " ".join(f"--ignore=tests/{name}" for name in NOT_NOW)
     near = next(tests.split(";") for patterns, tests in NEAR.items() if fits(file, patterns.split()))
     wide = next(tests for patterns, tests in WIDE.items() if fits(file, patterns.split()))
     had: list[str] = []
     slow: list[str] = []
     for tests in (*near, *wide):
-        words = shlex.split(tests.format(stem=f"test_{Path(file).stem}", left_out=left_out))
+        words = shlex.split(tests.format_map(names))
         options = words[sum(word.startswith(FOLDERS) for word in words) :]
         found = [
             str(path.relative_to(ROOT))

@@ -129,7 +129,7 @@ setup(name="client", py_modules=[], ext_modules=cythonize(modules, quiet=True))
 
 def python(*arguments, cwd, path) -> str:
     """Run another Python, which imports from `path` first."""
-    environment = os.environ | {"PYTHONPATH": str(path)}
+    environment = os.environ | {"PYTHONPATH": str(path), "FASTADAM_ISAS": "base"}
     run = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
@@ -150,7 +150,7 @@ def tree(tmp_path_factory):
         shutil.copy2(ROOT / name, folder)
     for name in ("fastadam", "build"):
         if (ROOT / name).exists():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*_v[34].*"))
     insert(folder / "fastadam/rules.py", RULE, "^# -+ the registry")
     insert(folder / "fastadam/rules.py", REGISTERED, r"^    \)\n\}")
     insert(folder / "fastadam/optimizers/descent.py", CLASS, "^class Rprop")
