@@ -95,7 +95,7 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
         head = bytes(data[: first + int.from_bytes(data[8:first], "little")])
         return array_in(where, entry, data, *_parsed(head), len(head))
 
-    need_short(f"{where}: ", places[META][1], len(places) - 1)
+    need_short(f"{where}: ", places[META][1] - len(_header((1,), np.dtype("u1"), False)), len(places) - 1)
     meta, names = json.loads(fetch(META).tobytes()), [entry for entry in places if entry != META]
     need(sum(place[1] for place in places.values()) <= source.size, f"{where}: its entries overlap")
     need_all(where, meta, names)

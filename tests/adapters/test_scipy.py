@@ -407,6 +407,13 @@ def test_a_rate_is_not_blamed_for_another_reason(f, x0, method, options, status)
     assert "rate" not in result.message
 
 
+@pytest.mark.parametrize(("rises", "is_blamed"), [(0, True), (1, True), (2, False)])
+def test_a_rate_is_blamed_where_nineteen_of_twenty_steps_fell(rises, is_blamed):
+    values = iter([100, *[200] * rises, *range(99, 0, -1)])
+    result = minimize(lambda x: next(values), np.ones(1), jac=np.ones_like, method=adam, options={"maxiter": 20})
+    assert ("rate is too small" in result.message) == is_blamed, result.message
+
+
 def test_no_steps_evaluate_the_first_point():
     result = minimize(both, np.ones(3), jac=True, method=adam, options={"maxiter": 0})
     assert (result.status, result.nit, result.nfev, result.njev) == (1, 0, 1, 1)

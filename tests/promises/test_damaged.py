@@ -108,7 +108,7 @@ def renamed(data: bytes) -> bytes:
     return b"qarams/b".join(data.rsplit(b"params/b", 1))
 
 
-HUGE = npy(np.zeros(1 << 24, np.uint8))
+HUGE = npy(np.zeros((1 << 24) + 1, np.uint8))
 NPZ: list[tuple[str, Change, str]] = [
     *((f"cut to {k} tenths", cut(k), "not a complete zip" if k else "") for k in range(10)),
     ("last byte missing", whole(lambda data: data[:-1]), "not a complete zip"),
@@ -212,7 +212,7 @@ NPZ: list[tuple[str, Change, str]] = [
     ("unknown compression", directory(10, "<H", 99), "is compressed"),
     ("checksum", directory(16, "<I", 0), "fastadam.json: its checksum is wrong"),
     ("size of nothing", directory(24, "<I", 0), "is compressed"),
-    ("size of more", directory(24, "<I", 2**31), "a description of 2147483648 bytes is too long"),
+    ("size of more", directory(24, "<I", 2**31), "a description of 2147483520 bytes is too long"),
     ("packed size of more", directory(20, "<I", 2**31), "is compressed"),
     ("place behind the end", directory(42, "<I", 2**32 - 2), "it ends too early"),
     ("place of another", directory(42, "<I", 700), ""),
@@ -323,6 +323,22 @@ def test_description_without_bounds(suffix: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match=r"a description of \d+ bytes is too long"):
         victim.opt.load(victim.path)
     assert snapshot(victim.opt) == victim.kept
+
+
+@each_suffix
+def test_description_at_its_bound(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = Victim(suffix, tmp_path)
+    inside.limit_description(monkeypatch, 1)
+    with pytest.raises(ValueError, match="is too long") as error:
+        victim.opt.save(victim.path)
+    [length] = map(int, re.findall(r"a description of (\d+)", str(error.value)))
+    inside.limit_description(monkeypatch, length)
+    victim.opt.save(victim.path)
+    victim.opt.load(victim.path, params=False)
+    inside.limit_description(monkeypatch, length - 1)
+    for call in (victim.opt.save, victim.opt.load):
+        with pytest.raises(ValueError, match="is too long"):
+            call(victim.path)
 
 
 def test_fortran_order_in_a_file_is_read_as_such(tmp_path: Path) -> None:
