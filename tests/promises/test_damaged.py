@@ -108,7 +108,7 @@ def renamed(data: bytes) -> bytes:
     return b"qarams/b".join(data.rsplit(b"params/b", 1))
 
 
-HUGE = npy(np.zeros((1 << 24) + 1, np.uint8))
+HUGE, TOO_HUGE = (npy(np.zeros((1 << 24) + more, np.uint8)) for more in (0, 1))
 NPZ: list[tuple[str, Change, str]] = [
     *((f"cut to {k} tenths", cut(k), "not a complete zip" if k else "") for k in range(10)),
     ("last byte missing", whole(lambda data: data[:-1]), "not a complete zip"),
@@ -207,7 +207,7 @@ NPZ: list[tuple[str, Change, str]] = [
     # the zip
     ("compressed", rezip(lambda entries: None, compression=zipfile.ZIP_DEFLATED), "is compressed or encrypted, which"),
     ("compressed by bzip2", rezip(lambda entries: None, compression=zipfile.ZIP_BZIP2), "is compressed"),
-    ("bomb", whole(zipped({"fastadam.json.npy": HUGE}, compression=zipfile.ZIP_DEFLATED)), "is too long"),
+    ("bomb", whole(zipped({"fastadam.json.npy": TOO_HUGE}, compression=zipfile.ZIP_DEFLATED)), "is too long"),
     ("encrypted", directory(8, "<H", 1), "is compressed or encrypted"),
     ("unknown compression", directory(10, "<H", 99), "is compressed"),
     ("checksum", directory(16, "<I", 0), "fastadam.json: its checksum is wrong"),
@@ -244,7 +244,7 @@ SAFETENSORS: list[tuple[str, Change, str]] = [
     *((f"header of {n}", length(n), "") for n in (0, 1, 2**30, 2**63, 2**64 - 1)),
     ("header of another kind", whole(struct.pack("<Q", 2) + b"[]"), NO_FILE_OF_OURS),
     ("deeply nested header", whole(struct.pack("<Q", 200_000) + b"[" * 200_000), NO_FILE_OF_OURS),
-    ("deeply nested in its header", whole(struct.pack("<Q", 200_000) + b'{"a":' * 40_000), "RecursionError"),
+    ("deeply nested in its header", whole(struct.pack("<Q", 2_000_000) + b'{"a":' * 400_000), "RecursionError"),
     ("no texts", tensors(lambda arrays, texts: texts.clear()), NO_TENSORS_OF_OURS),
     ("no description", tensors(lambda arrays, texts: texts.pop("fastadam.json")), NO_TENSORS_OF_OURS),
     ("no checksums", tensors(lambda arrays, texts: texts.pop("fastadam.crc32")), "KeyError: 'fastadam.crc32'"),

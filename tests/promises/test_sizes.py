@@ -4,6 +4,7 @@ More elements than 32 bits can count are in `large.py`, which needs much memory.
 
 import faulthandler
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ MANY = 100_000
 @pytest.fixture
 def endless() -> Iterator[None]:
     """Work that grows with the square of the number of arrays takes hours: it is ended, and shows where it is."""
-    faulthandler.dump_traceback_later(1800, exit=True)
+    faulthandler.dump_traceback_later(1800, exit=True, file=sys.__stderr__)  # what pytest puts there is no file
     yield
     faulthandler.cancel_dump_traceback_later()
 
