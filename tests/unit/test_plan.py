@@ -17,7 +17,7 @@ from fastadam.rule import Rule
 from fastadam.rules import RULES
 
 ADAM = backends.kernel(RULES["adam"])
-VALUES = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "beta_decay": 1.0}
+VALUES = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "beta_decay": 1.0, "low": -math.inf, "high": math.inf}
 HYPER = [VALUES.get(name, 0.0) for name in RULES["adam"].hyper]
 
 
