@@ -65,7 +65,8 @@ NEAR = {
     "mpi/layout.py": "mpi/test_mpi.py -k 'divide_all or buckets_without or holders or default_size'",
     "mpi/*.py": "mpi/test_mpi.py -k '2-divided and (chance or checkpoint or disagree)'; mpi/test_mpi.py -k 2-divided",
     "adapters/torch_*.py": "adapters/{stem}.py adapters/test_torch_adapter.py adapters/test_torch_inputs.py",
-    "adapters/torch.py": "adapters/test_torch_adapter.py adapters/test_torch_inputs.py adapters/test_torch_rows.py",
+    "adapters/torch.py": "adapters/test_torch_memory.py adapters/test_torch_inputs.py adapters/test_torch_adapter.py "
+    "adapters/test_torch_rows.py",
     "adapters/*tensors.py*": "adapters/test_torch_adapter.py adapters/test_torch_inputs.py adapters/test_jax.py",
     "adapters/_lent.pyx": "adapters/test_jax.py",
     "adapters/thinc*.py": "adapters/test_thinc.py",
