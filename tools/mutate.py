@@ -63,6 +63,7 @@ NEAR = {
     "promises/test_refused.py promises/test_checkpoint.py",
     "saved.py": "promises/test_partial.py promises/test_converted.py promises/test_refused.py",
     "mpi/layout.py": "mpi/test_mpi.py -k 'divide_all or buckets_without or holders or default_size'",
+    "mpi/ra*.py mpi/ro*.py": "mpi/test_mpi.py -k 'not scene and not killed'; mpi/test_mpi.py -k 2-divided",
     "mpi/*.py": "mpi/test_mpi.py -k '2-divided and (chance or checkpoint or disagree)'; mpi/test_mpi.py -k 2-divided",
     "adapters/torch_*.py": "adapters/{stem}.py adapters/test_torch_adapter.py adapters/test_torch_inputs.py",
     "adapters/torch.py": "adapters/test_torch_memory.py adapters/test_torch_inputs.py adapters/test_torch_adapter.py "

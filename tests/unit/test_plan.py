@@ -14,7 +14,7 @@ from fastadam.kernel import backends
 from fastadam.kernel._plan import Plan
 from fastadam.kernel._segments import state_like
 from fastadam.rule import Rule
-from fastadam.rules import RULES
+from fastadam.rules import RULES, STREAMS
 
 ADAM = backends.kernel(RULES["adam"])
 VALUES = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "beta_decay": 1.0, "low": -math.inf, "high": math.inf}
@@ -240,6 +240,20 @@ def test_two_counts_in_a_group_give_the_bits_of_two_plans(backend, dtype):
         late.step([g[1]])
     assert same(together, [a, b, c])
     assert plan.steps.tolist() == [7, 12, 7]
+
+
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+@pytest.mark.parametrize("rule", STREAMS, ids=lambda rule: rule.name)
+def test_benchmarks_of_memory_add_the_gradient(rule, backend):
+    shapes = [5] * (2 + len(rule.states))
+    own, expected = arrays(*shapes), arrays(*shapes)
+    p, g, *states = own
+    plan = Plan()
+    plan.lay([(backends.kernel(rule, backend), [p], [states])], ["p"])
+    plan.set_hyper(0, [VALUES.get(name, 0.0) for name in rule.hyper])
+    plan.step([g])
+    for array, before in zip([p, *states], [expected[0], *expected[2:]], strict=True):
+        np.testing.assert_array_equal(array, before + g)
 
 
 def test_a_failed_python_sweep_leaves_the_plan_torn():
