@@ -166,9 +166,8 @@ class Adam(_Article):
     def step(self) -> None:
         """Do one step of ``instance.parameters``."""
         super().step()
-        if self.beta_decay != 1:
-            self.beta1 *= self.beta_decay
-            self.beta2 *= self.beta_decay
+        self.beta1 *= self.beta_decay
+        self.beta2 *= self.beta_decay
 
     def _hyper(self, t: int) -> dict[str, float]:
         lr = self.alpha / math.sqrt(t) if self.alpha_decay else self.alpha

@@ -55,14 +55,15 @@ def test_rows_that_were_never_brought_hold_what_a_dense_step_leaves(case: str) -
                 assert (np.signbit(p) == np.signbit(q))[~np.isnan(p)].all()
 
 
+@pytest.mark.parametrize("how", [{}, {"state_dtype": "bfloat16"}], ids=["in place", "through buffers"])
 @pytest.mark.parametrize(
     ("p", "lr", "most", "last"),
     [(0.0, 1e-20, {}, KEEPING), (1e-40, 1e-30, KEEPING, {})],
     ids=["kept in the last", "zero in the last"],
 )
-def test_steps_that_keep_denormals_among_those_that_do_not(p: float, lr: float, most: Any, last: Any) -> None:
+def test_steps_that_keep_denormals_among_those_that_do_not(p: float, lr: float, most: Any, last: Any, how: Any) -> None:
     """A row that did not move in twenty steps does in one where denormals are otherwise."""
-    opt, dense = pair(fastadam.SGD, lr=lr, momentum=0.9)
+    opt, dense = pair(fastadam.SGD, lr=lr, momentum=0.9, **how)
     for t in range(22):
         rows = Rows([1 if t == 0 else 0], np.full((1, WIDTH), 1e-20, F4))
         extras = {} if t == 0 else most if t < 21 else last
