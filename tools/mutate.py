@@ -98,15 +98,14 @@ NEAR = {
     "kernel/*.py": "unit/test_plan.py unit/test_scalars.py unit/test_step_options.py promises/test_refused.py",
     "kernel/*": "unit/test_plan.py unit/test_packed.py unit/test_step_options.py unit/test_precision.py "
     "unit/test_rows_steps.py promises/test_followed.py",
-    "average.py": "promises/test_average.py; promises/test_refused.py",
-    "custom.py": "unit/test_custom.py unit/test_literals.py; promises/test_refused.py",
+    "average.py": "promises/test_average.py",
+    "custom.py": "unit/test_custom.py unit/test_literals.py",
     "numba.py": "adapters/test_embedding.py",
     "embedded.py": "adapters/test_embedding.py",
-    "stepping.py": "unit/test_stepping.py; promises/test_refused.py",
-    "schedule*.py": "unit/test_documented_defaults.py unit/test_schedules.py unit/test_plateau.py; promises/test_refused.py",
-    "tree.py": "unit/test_tree.py promises/test_followed.py promises/test_while_training.py unit/test_names.py; "
-    "promises/test_refused.py",
-    "names.py": "unit/test_names.py; promises/test_refused.py",
+    "stepping.py": "unit/test_stepping.py",
+    "schedule*.py": "unit/test_documented_defaults.py unit/test_schedules.py unit/test_plateau.py",
+    "tree.py": "unit/test_tree.py promises/test_followed.py promises/test_while_training.py unit/test_names.py",
+    "names.py": "unit/test_names.py",
     "functional.py": "unit/test_scalars.py unit/test_bounds.py unit/test_rows.py promises/test_refused.py",
     "optimizers/*.py": "unit/test_documented_defaults.py unit/test_paper.py unit/test_recent.py unit/test_face.py",
     "plain.py": "unit/test_objects.py",
@@ -124,7 +123,7 @@ WIDE = {
         "adapters",
         "unit/test_face.py promises/test_refused.py unit/test_docs.py",
     ],
-    "*": ["unit promises {left_out}", "adapters", "{last}"],
+    "*": ["promises/test_refused.py", "unit promises {left_out}", "adapters", "{last}"],
 }
 NUMBA = ["kernel/j*", "kernel/l*", "kernel/generate.py", "custom.py", "numba.py"]
 #: what Numba and JAX compile takes long: for the other files it comes last
