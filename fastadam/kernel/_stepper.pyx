@@ -58,20 +58,16 @@ cdef class Stepper:
 
     def lay(self, list params not None, list states not None, list names not None):
         """Lay out these arrays, unless they are those of the last step. `names` call the parameters in messages."""
-        cdef bint is_mine
         if self.holds(params, states):
             return
-        is_mine = self.plan.is_mine()
-        if not is_mine:
-            self.plan.hold()
+        self.plan.hold()
         try:
             self.plan.lay_held([(self.kernel, params, states)], names, None, None, None)
             self.hyper = None
             with cython.critical_section(self):
                 _old, self.planned = self.planned, (params, states)  # kept alive until nobody takes it
         finally:
-            if not is_mine:
-                self.plan.release()
+            self.plan.release()
 
     def step(
         self, grads, int64_t t, tuple hyper not None, double factor=1.0, bint zero_grads=False, max_norm_each=None

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fastadam.adapters import torch as adapter  # noqa: E402
+from fastadam.adapters._tensors import Block  # noqa: E402
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("Adam", {"lr": 0.05}),
@@ -54,6 +55,24 @@ def model_of(seed: int = 0) -> Model:
 
 def batch(t: int) -> Any:
     return torch.from_numpy(np.random.default_rng(t).standard_normal((5, 6)).astype(np.float32))
+
+
+def test_a_block_leaves_once_and_is_told_of_an_error() -> None:
+    told: list[Any] = []
+    for error in (None, ValueError("of the block")):
+        block = Block(lambda: told.append("entered"), told.append)
+        try:
+            with block:
+                told.append("within")
+                if error is not None:
+                    raise error
+        except ValueError:
+            pass
+        del block
+        assert told == ["entered", "within", error]
+        told.clear()
+    Block(lambda: told.append("entered"), told.append)
+    assert told == []
 
 
 def step_whole(model: Any, optimizer: Any, t: int, **how: Any) -> None:

@@ -304,6 +304,17 @@ def unsorted() -> Any:
     return scipy.sparse.csr_matrix(([3.0, 5.0, 1.0, 6.0], columns, starts), shape=(6, 3))
 
 
+def test_an_array_of_another_library_with_sparse_axes_is_an_array() -> None:
+    """As of those that count them for every array; only torch's tensors say `is_sparse`."""
+
+    class Other(np.ndarray):
+        sparse_dim = 0
+
+    p = np.ones((2, 3))
+    fastadam.SGD(p, lr=0.5).step(np.ones((2, 3)).view(Other))
+    assert (p == 0.5).all()
+
+
 def test_scipy_without_entries() -> None:
     opt, W = fastadam.Adam([table()]), table()
     opt.step([scipy.sparse.csr_matrix((6, 3))])
