@@ -87,10 +87,11 @@ def test_what_cannot_be_told_changes_nothing():
     assert optimiser.f_guessed() == 1.0
 
 
-def test_options_set_before_the_first_point():
+@pytest.mark.parametrize("alpha", [0.3, [0.3, 0.1, 0.3]])
+def test_options_set_before_the_first_point(alpha):
     pair = adapter.Adam(np.ones(3)), pints.Adam(np.ones(3))
     for optimiser in pair:
-        optimiser._b1, optimiser._alpha, optimiser._eps = 0.5, 0.3, 1e-3
+        optimiser._b1, optimiser._alpha, optimiser._eps = 0.5, np.asarray(alpha), 1e-3
     compare(*pair)
 
 

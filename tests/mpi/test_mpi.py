@@ -332,6 +332,11 @@ ARRAYS = st.lists(
 GROUPS = st.lists(ARRAYS, min_size=1, max_size=4)
 
 
+@pytest.mark.parametrize(("n_ranks", "share", "expected"), [(2, 64, 4), (2, 63, 1), (1, 1, 4)])
+def test_a_parameter_is_cut_between_rows_of_which_a_share_has_sixteen(n_ranks, share, expected):
+    assert LAYOUT["Array"](1000, "float32", row=4).cut_for(n_ranks, share) == expected
+
+
 def test_default_size_is_that_of_the_page():
     said = re.search(r"\*\*Default\.\*\* (\d+) MiB divided", (ROOT / "docs/how-to/scaling.md").read_text())
     assert said
