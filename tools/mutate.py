@@ -58,6 +58,8 @@ NEAR = {
     "state/store.py": "promises/test_followed.py promises/test_while_training.py promises/test_state_dir.py",
     "state/rates.py": "unit/test_plateau.py promises/test_partial.py",
     "state/view.py": "promises/test_partial.py unit/test_face.py unit/test_eight_bits.py promises/test_converted.py",
+    "state/npz.py state/safetensors.py state/[efmp]*.py": "promises/test_damaged.py promises/test_files.py "
+    "promises/test_partial.py promises/test_checkpoint.py promises/test_refused.py",
     "state/numbers.py": "promises/test_converted.py unit/test_eight_bits.py unit/test_precision.py",
     "state/*.py": "promises/test_partial.py promises/test_converted.py promises/test_damaged.py "
     "promises/test_refused.py promises/test_checkpoint.py",
@@ -78,6 +80,7 @@ NEAR = {
     "kernel/*block*": "unit/test_blocks.py unit/test_eight_bits.py",
     "kernel/*bfloat*": "unit/test_precision.py unit/test_packed.py",
     "kernel/*cpu*": "unit/test_cpu.py",
+    "kernel/backends.py": "unit/test_cpu.py unit/test_objects.py; unit/test_bits.py -k refused; promises/test_refused.py",
     "kernel/codecs.h": "unit/test_packed.py unit/test_precision.py unit/test_eight_bits.py unit/test_rows_steps.py",
     "kernel/*signals*": "unit/test_signals.py promises/test_interrupts.py",
     "kernel/pool.h kernel/system.h": "promises/test_threads.py promises/test_processes.py unit/test_plan.py",

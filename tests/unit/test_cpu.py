@@ -1,6 +1,7 @@
-"""Which instruction sets the processor runs, beside what Linux says of it."""
+"""Which instruction sets the processor runs, beside what Linux says of it, and what reports say of the machine."""
 
 import re
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,11 @@ def test_as_linux_says():
     runs = [isa for isa, needed in NEEDED.items() if needed <= flags]
     assert backends.available_isas() == [isa for isa in runs if isa in BUILT_ISAS]
     assert (_cpu.cpu_supports_v3(), _cpu.cpu_supports_v4()) == ("v3" in runs, "v4" in runs)
+
+
+def test_a_machine_without_numba_is_described(monkeypatch):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(backends, "version", version)
+    assert backends.describe()["numba"] == "not installed"
