@@ -80,7 +80,7 @@ NEAR = {
     "kernel/*block*": "unit/test_blocks.py unit/test_eight_bits.py",
     "kernel/*bfloat*": "unit/test_precision.py unit/test_packed.py",
     "kernel/*cpu*": "unit/test_cpu.py",
-    "kernel/backends.py": "unit/test_cpu.py unit/test_objects.py; unit/test_bits.py -k refused; promises/test_refused.py",
+    "kernel/backends.py": "unit/test_cpu.py unit/test_objects.py; unit/test_bits.py -k refused",
     "kernel/codecs.h": "unit/test_packed.py unit/test_precision.py unit/test_eight_bits.py unit/test_rows_steps.py",
     "kernel/*signals*": "unit/test_signals.py promises/test_interrupts.py",
     "kernel/pool.h kernel/system.h": "promises/test_threads.py promises/test_processes.py unit/test_plan.py",
