@@ -263,6 +263,18 @@ def test_open_files_are_read_to_a_bound(first: bytes, monkeypatch: pytest.Monkey
     assert file.count < (17 * MIB if first else MIB)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the numbers of descriptors are read from /proc")
+@each_suffix
+def test_a_checkpoint_leaves_no_descriptor(suffix: str, tmp_path: Path) -> None:
+    opt, path = built(), tmp_path / f"state{suffix}"
+    opt.save(path, params=True)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        opt.save(path, params=True)
+        opt.load(path)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 class Broken:
     """An open file on a disk that fails."""
 

@@ -158,6 +158,16 @@ def two_optimizers(comm, folder):
 
 
 @scene
+def optimizers_of_one_communicator(comm, folder):
+    """Share one copy of it: MPI has only some thousand."""
+    made = [Sharded(fastadam.Adam, np.ones(5), comm) for _ in range(3)]
+    assert len({id(inside.ranks(opt).comm) for opt in made}) == 1
+    before = inside.ranks(made[0]).comm
+    made.append(Sharded(fastadam.SGD, np.ones(5), comm))
+    assert inside.ranks(made[-1]).comm is before
+
+
+@scene
 def optimizers_that_are_let_go(comm, folder):
     """At once, and not when Python looks for cycles: states are large, and a folder is locked."""
     gc.collect()
