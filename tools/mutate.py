@@ -98,10 +98,11 @@ NEAR = {
     "kernel/threads.py": "promises/test_threads.py",
     "kernel/sparse.py": "unit/test_rows.py adapters/test_torch_rows.py",
     "kernel/arrived.py": "promises/test_arrived.py",
+    "kernel/checks.py": "unit/test_errors.py promises/test_refused.py unit/test_plan.py unit/test_face.py",
     "kernel/*.py": "unit/test_plan.py unit/test_scalars.py unit/test_step_options.py promises/test_refused.py",
     "kernel/*": "unit/test_plan.py unit/test_packed.py unit/test_step_options.py unit/test_precision.py "
     "unit/test_rows_steps.py promises/test_followed.py",
-    "average.py": "promises/test_average.py",
+    "average.py": "promises/test_average.py promises/test_half_way.py",
     "custom.py": "unit/test_custom.py unit/test_literals.py",
     "numba.py": "adapters/test_embedding.py",
     "embedded.py": "adapters/test_embedding.py",

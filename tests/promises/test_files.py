@@ -408,8 +408,11 @@ def test_entries_beyond_four_gibibytes(tmp_path: Path, monkeypatch: pytest.Monke
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         wide = [bool(info.extra) for info in archive.infolist()]
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     assert wide == sorted(wide)
     assert set(wide) == {False, True}
+    [end] = re.findall(b"PK\6\6(.{8})", path.read_bytes(), re.S)
+    assert end == struct.pack("<Q", 44)  # the size of the record that begins so
     with np.load(path) as arrays:
         np.testing.assert_array_equal(arrays["v/b"], built().state["v"][1])
     opt.load(path)

@@ -36,3 +36,18 @@ def test_documented_defaults_are_those_of_the_signature(documented):
 
 def test_most_defaults_are_told():
     assert sum(len(said(documented)) for documented in TOLD) > 100
+
+
+@pytest.mark.parametrize(
+    ("cls", "by_place"),
+    [
+        (fastadam.ADOPT, "lr betas eps weight_decay"),
+        (fastadam.AdEMAMix, "lr betas alpha eps weight_decay"),
+        (fastadam.Lion, "lr betas weight_decay"),
+        (fastadam.ScheduleFreeAdamW, "lr betas eps weight_decay warmup_steps r weight_lr_power"),
+    ],
+)
+def test_what_may_be_given_by_its_place(cls, by_place):
+    """Of optimizers that torch does not have; all others are compared with torch."""
+    parameters = inspect.signature(cls).parameters.values()
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["params", *by_place.split()]

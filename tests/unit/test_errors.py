@@ -10,6 +10,7 @@ import pytest
 
 import fastadam
 from fastadam.rules import RULES
+from fastadam.state import mismatch
 
 
 def test_gradient_that_is_another_parameter():
@@ -78,3 +79,9 @@ def test_numba_missing(monkeypatch):
     monkeypatch.delitem(RULES["adam"].kernels, "numba", raising=False)
     with pytest.raises(ImportError, match=re.escape("pip install numba")):
         fastadam.Adam(np.ones(2), backend="numba")
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end():
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        mismatch.need(False, "a" * 1500 + "b" * 1500)
+    assert str(error.value) == "a" * 1000 + "…" + "b" * 1000
