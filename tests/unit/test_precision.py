@@ -14,6 +14,7 @@ from ml_dtypes import bfloat16
 from sklearn.datasets import load_digits
 
 import fastadam
+from fastadam.kernel import _bfloat16
 
 HALVES = [np.float16, bfloat16]
 BACKENDS = ["cython", "numba", "numpy"]
@@ -329,3 +330,15 @@ def test_ml_dtypes_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(ImportError, match=re.escape("pip install ml_dtypes")):
         fastadam.Adam(np.ones(3, np.float32), state_dtype="bfloat16")
+
+
+@pytest.mark.parametrize("n", [0, 1, 1024, 1025])
+def test_what_ranks_exchange_is_rounded_to_nearest_and_added(n):
+    x = np.random.default_rng(0).standard_normal(n).astype(np.float32)
+    bits, total = np.zeros(n, np.uint16), np.ones(n, np.float32)
+    _bfloat16.to_bfloat16(x, bits)
+    np.testing.assert_array_equal(bits.view(bfloat16), x.astype(bfloat16))
+    _bfloat16.add_bfloat16(bits, total)
+    np.testing.assert_array_equal(total, 1 + bits.view(bfloat16).astype(np.float32))
+    with pytest.raises(ValueError, match=f"expected {n} elements, got {n + 1}"):
+        _bfloat16.to_bfloat16(x, np.zeros(n + 1, np.uint16))
