@@ -107,6 +107,14 @@ def test_a_subcommand_is_required():
     assert "required: command" in error_line(run(), status=2)
 
 
+def test_help_says_the_defaults_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["bench", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "such as sgd_momentum (default: adam)" in said
+    assert "(default: None)" not in said
+
+
 def test_info_prints_versions_and_instruction_sets():
     result = run("info")
     assert result.returncode == 0, result.stderr
