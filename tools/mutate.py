@@ -58,13 +58,15 @@ NEAR = {
     "state/store.py": "promises/test_followed.py promises/test_while_training.py promises/test_state_dir.py",
     "state/rates.py": "unit/test_plateau.py promises/test_partial.py",
     "state/view.py": "promises/test_partial.py unit/test_face.py unit/test_eight_bits.py promises/test_converted.py",
+    "state/mismatch.py": "unit/test_errors.py promises/test_files.py promises/test_damaged.py",
+    "state/atomic.py": "promises/test_files.py promises/test_checkpoint.py promises/test_kills.py",
     "state/npz.py state/safetensors.py state/[efmp]*.py": "promises/test_damaged.py promises/test_files.py "
     "promises/test_partial.py promises/test_checkpoint.py promises/test_refused.py",
     "state/numbers.py": "promises/test_converted.py unit/test_eight_bits.py unit/test_precision.py",
     "state/*.py": "promises/test_partial.py promises/test_converted.py promises/test_damaged.py "
     "promises/test_refused.py promises/test_checkpoint.py",
     "saved.py": "promises/test_partial.py promises/test_converted.py promises/test_refused.py",
-    "mpi/layout.py": "mpi/test_mpi.py -k 'divide_all or buckets_without or holders or default_size'",
+    "mpi/layout.py": "mpi/test_mpi.py -k 'divide_all or buckets_without or holders or default_size or sixteen'",
     "mpi/ra*.py mpi/ro*.py": "mpi/test_mpi.py -k 'not scene and not killed'; mpi/test_mpi.py -k 2-divided",
     "mpi/*.py": "mpi/test_mpi.py -k '2-divided and (chance or checkpoint or disagree)'; mpi/test_mpi.py -k 2-divided",
     "adapters/torch_*.py": "adapters/{stem}.py adapters/test_torch_adapter.py adapters/test_torch_inputs.py",
