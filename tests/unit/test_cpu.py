@@ -24,7 +24,7 @@ def test_as_linux_says():
     assert (_cpu.cpu_supports_v3(), _cpu.cpu_supports_v4()) == ("v3" in runs, "v4" in runs)
 
 
-def test_a_machine_without_numba_is_described(monkeypatch):
+def test_a_package_that_is_missing_is_described(monkeypatch):
     def version(name):
         raise PackageNotFoundError(name)
 
