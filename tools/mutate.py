@@ -225,7 +225,8 @@ def stages(file: str) -> Iterator[list[str]]:
         if "-k" not in options and not fits(file, NUMBA):
             slow += found if tests in near else []
             options += ["-k", f"not ({SLOW})"]
-        yield [*(name for name in found if name not in had), *options, *again]
+        if new := [name for name in found if name not in had]:
+            yield [*new, *options, *again]
         had += [] if "-k" in words else found
     if slow:
         yield [*slow, "-k", SLOW]
