@@ -138,7 +138,7 @@ def run(session: nox.Session, program: str, *arguments: str, silent: bool = Fals
 def peers(session: nox.Session) -> None:
     """All tests, with torch and all other libraries to compare with: none may be skipped."""
     report = Path(session.create_tmp(), "tests.xml")
-    run(session, "pytest", f"--junit-xml={report}")
+    run(session, "pytest", f"--junit-xml={report}", FASTADAM_TEST_ALL="1")
     skipped = [found for found in ElementTree.parse(report).iter("skipped") if found.get("type") != "pytest.xfail"]
     reasons = [f"{found.get('message')}: {found.text}" for found in skipped]
     elsewhere = ("pybop", "this Python has a GIL")  # .ci/builds has a build for each

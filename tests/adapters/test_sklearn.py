@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import sklearn
 import sklearn.neural_network as stock
-from conftest import python
 from inside import fitted, threads
 from joblib import parallel_config
 from sklearn.base import clone
@@ -179,21 +178,6 @@ def test_parts_of_a_training_by_sgd(cls, no_stock_steps):
     ours.__setstate__(made.__getstate__())
     train(ours)
     assert vars(pickle.loads(pickle.dumps(fitted(ours)))).keys() == vars(SGDOptimizer([])).keys()
-
-
-ITS_OWN_TESTS = """
-import sys, pytest
-from fastadam.adapters.sklearn import accelerated
-with accelerated():
-    of_its_own = "sklearn.neural_network.tests.test_mlp"
-    # the regressor of two dtypes: tools/peers.toml says why
-    wanted = "not lbfgs and not regressor_dtypes_casting"
-    sys.exit(pytest.main(["-qW", "ignore", "-k", wanted, "-p", "no:cacheprovider", "--pyargs", of_its_own]))
-"""
-
-
-def test_scikit_learns_own_tests_within_a_block(tmp_path):
-    assert " passed" in python("-c", ITS_OWN_TESTS, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-5)])

@@ -13,7 +13,7 @@ from typing import Any
 import inside
 import numpy as np
 import pytest
-from cases import bits, factors, gradients
+from cases import ALL, bits, factors, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -391,7 +391,7 @@ def test_any_step_is_the_numpy_rule(problem: Problem) -> None:
     check(problem)
 
 
-@settings(max_examples=settings().max_examples // 4)  # each compiles
+@settings(max_examples=settings().max_examples // (4 if ALL else 12))  # each compiles
 @given(problems(["numba"]))
 def test_any_step_of_numba_is_the_numpy_rule(problem: Problem) -> None:
     check(problem)
