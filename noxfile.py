@@ -194,7 +194,7 @@ def large(session: nox.Session) -> None:
 @shared(allow_parallel=True)
 def mutate(session: nox.Session) -> None:
     """How many of 40 small faults the tests notice, others each time. It reports; survivors fail nothing."""
-    sample = ["--number", "40", "--seconds", "600", "--seed", str(random.randrange(1_000_000))]
+    sample = ["--number", "40", "--seconds", "500", "--limit", "70", "--seed", str(random.randrange(1_000_000))]
     run(session, "python", "tools/mutate.py", *sample, "--work", session.create_tmp())
 
 
