@@ -12,7 +12,7 @@ import numpy as np
 
 import fastadam
 
-#: FASTADAM_TEST_ALL=1, as in CI: also what takes long and is much like other tests
+#: FASTADAM_TEST_ALL=1, as in the nox session `peers`: every case that Numba compiles, and not a third
 ALL = os.environ.get("FASTADAM_TEST_ALL") == "1"
 
 

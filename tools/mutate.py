@@ -135,9 +135,9 @@ NUMBA = ["kernel/j*", "kernel/l*", "kernel/generate.py", "custom.py", "numba.py"
 #: what Numba and JAX compile takes long: for the other files it comes last
 SLOW = "numba or optax or backends_agree or both_backends or killed"
 FOLDERS = ("unit", "promises", "adapters", "mpi")
-#: the slowest
+#: the slowest, which come last
 LAST = ["unit/test_bits.py", "unit/test_docs.py", "promises/test_new_optimizer.py"]
-#: tests of the repository, not of the package; and the slowest, which come last
+#: tests of the repository, not of the package
 NOT_NOW = ["house", "reports", "mutate", "bench", "demo", "examples", "lowbit", "packaging", "memory"]
 
 # ---------------------------------------------------------------- what is drawn

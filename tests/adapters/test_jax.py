@@ -410,5 +410,5 @@ for place in (over, jax.devices()[1]):
     lines = python("-c", code, cwd=tmp_path).splitlines()
     assert len(lines) == 4
     assert all("jax.device_put" in line and line.endswith("False") for line in lines)
-    several = [True, True, False, False]
-    assert [" devices;" in line for line in lines] == ["lies on 2 devices;" in line for line in lines] == several
+    assert ["lies on 2 devices;" in line for line in lines] == [True, True, False, False]
+    assert [" devices;" in line for line in lines] == [True, True, False, False]

@@ -1,6 +1,6 @@
 """`fastadam.mpi` with real ranks: each of scenes/, run by 1 and 2 ranks, some by 3; the end of a job.
-Two ranks run them in both ways: each steps its share, and each steps everything. With FASTADAM_TEST_RANKS=4, as in
-`.ci/builds openmpi`, three do so, too, and four run them in one way: two processors take long for four.
+There are two ways: each rank steps its share, or each steps everything. Two ranks play in both, three in the second.
+FASTADAM_TEST_RANKS=4, as in `.ci/builds openmpi`, adds three and four in the first: two processors take long for four.
 One `mpiexec` runs all scenes in a row. Also tests that need no ranks: the arithmetic of the layout.
 """
 

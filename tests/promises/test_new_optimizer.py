@@ -128,7 +128,8 @@ setup(name="client", py_modules=[], ext_modules=cythonize(modules, quiet=True))
 
 
 def python(*arguments, cwd, path) -> str:
-    """Run another Python, which imports from `path` first."""
+    """Run another Python, which imports from `path` first. A build compiles one set of instructions: the generators
+    are the same for all."""
     environment = os.environ | {"PYTHONPATH": str(path), "FASTADAM_ISAS": "base"}
     run = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

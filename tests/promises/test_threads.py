@@ -19,7 +19,7 @@ import fastadam
 #: shapes whose tiles begin and end within arrays, and across many of them
 PLANS = {
     "one array": [100_003],
-    "tiny arrays": [7] * 2_500,
+    "tiny arrays": [7] * 4_400,
     "unequal arrays": [(300, 301), (5,), (1,), (70_001,), (0,), (8192,), (3, 1)],
     "empty at the ends": [0, 50_000, 0],
     "whole tiles": [8192 * 4, 8192 * 2],

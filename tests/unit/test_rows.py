@@ -304,8 +304,18 @@ def unsorted() -> Any:
     return scipy.sparse.csr_matrix(([3.0, 5.0, 1.0, 6.0], columns, starts), shape=(6, 3))
 
 
+def test_values_that_were_given_another_shape_are_refused() -> None:
+    rows, p = Rows([0, 1, 2], np.ones((3, 2))), np.ones((5, 3))
+    rows.values.shape = (2, 3)
+    opt = fastadam.Adam(p)
+    with pytest.raises(ValueError, match=r"expected shape \(3, 3\), rows of the parameter, got \(2, 3\)"):
+        opt.step(rows)
+    assert (p == 1).all()
+    assert opt.t == 0
+
+
 def test_an_array_of_another_library_with_sparse_axes_is_an_array() -> None:
-    """As of those that count them for every array; only torch's tensors say `is_sparse`."""
+    """Some libraries have `sparse_dim` on every array; only torch's tensors have `is_sparse`."""
 
     class Other:
         sparse_dim = 0

@@ -159,6 +159,21 @@ def test_parts_and_whole_steps_take_turns():
         assert_same(pair.whole, pair.parts)
 
 
+@pytest.mark.parametrize("after", [5, 5000, 0])
+def test_all_of_a_parameter_after_some_of_its_rows(after):
+    """The step before worked on little of it, so its work has to be cut anew."""
+    params = {"a": np.ones((5000, 8)), "b": np.ones((after, 8))}
+    pair = Pair(fastadam.Adam, params)
+    for a in (Rows([1], np.ones((1, 8))), np.ones((5000, 8)), Rows([1, 4999], np.ones((2, 8))), np.ones((5000, 8))):
+        pair.whole.step({"a": a, "b": np.ones((after, 8))})
+        in_parts(pair.parts, {"a": a, "b": np.ones((after, 8))}, ["a", "b"])
+        assert_same(pair.whole, pair.parts)
+        row = Rows([2], np.ones((1, 8)))
+        for opt in (pair.whole, pair.parts):
+            opt.step({"a": row, "b": None})
+        assert_same(pair.whole, pair.parts)
+
+
 def test_one_buffer_serves_all_gradients_and_zeros_are_left():
     pair = Pair(fastadam.Adam, problem(np.float32, [(40,), (40,), (10,)]))
     grads, buffer = gradients(pair.params, 0), np.empty(40, np.float32)
