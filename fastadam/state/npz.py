@@ -33,8 +33,8 @@ _BEFORE_64, _LISTED_64 = struct.Struct("<2H2Q"), struct.Struct("<2H3Q")
 _FLAGS = 0x808
 #: 1980-01-01, so that the same state makes the same file
 _DATE = 33
-#: the version of zip that is needed to read the file, times 10
-_ZIP = 45
+#: versions of zip, times 10: the one that is needed to read the file, and the newest that zipfile and NumPy read
+_ZIP, _NEWEST = 45, 63
 
 
 def write(file: IO[bytes], meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -115,8 +115,8 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
     listing, first = source.view(begin, length), 0
     places: dict[str, tuple[int, int, int, bool]] = {}
     for _ in range(count):
-        signature, _, _, flags, method, _, _, crc, packed, size, n, more, note, _, _, _, begin = _LISTED.unpack_from(
-            listing, first
+        signature, _, needed, flags, method, _, _, crc, packed, size, n, more, note, _, _, _, begin = (
+            _LISTED.unpack_from(listing, first)
         )
         first += _LISTED.size + n
         entry = str(listing[first - n : first], "utf-8").removesuffix(".npy")
@@ -125,6 +125,8 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
             size, packed, begin = (next(wide) if number == _MAX else number for number in (size, packed, begin))
         first += more + note
         is_plain = not method and size == packed and not flags & ~_FLAGS
+        if needed > _NEWEST:
+            need(False, f"{where}: {entry}: needs version {needed / 10} of zip; `save` writes {_ZIP / 10}")
         if entry in places:
             need(False, f"{where}: {entry}: has two entries of one name")
         places[entry] = begin, size, crc, is_plain

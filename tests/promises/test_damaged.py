@@ -209,6 +209,7 @@ NPZ: list[tuple[str, Change, str]] = [
     ("compressed by bzip2", rezip(lambda entries: None, compression=zipfile.ZIP_BZIP2), "is compressed"),
     ("bomb", whole(zipped({"fastadam.json.npy": TOO_HUGE}, compression=zipfile.ZIP_DEFLATED)), "is too long"),
     ("encrypted", directory(8, "<H", 1), "is compressed or encrypted"),
+    ("of a later zip", directory(6, "<H", 64), "needs version 6.4 of zip; `save` writes 4.5"),
     ("unknown compression", directory(10, "<H", 99), "is compressed"),
     ("checksum", directory(16, "<I", 0), "fastadam.json: its checksum is wrong"),
     ("size of nothing", directory(24, "<I", 0), "is compressed"),
