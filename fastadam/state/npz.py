@@ -85,9 +85,10 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
         if not is_plain:  # messages are slow to make
             need(False, f"{where}: {entry}: is compressed or encrypted, which `save` never does")
         at, name = begin + _BEFORE.size, f"{entry}.npy".encode()
-        length, more = _LENGTHS.unpack(source.view(at - _LENGTHS.size, _LENGTHS.size))
-        if source.view(at, length) != name:
-            need(False, f"{where}: {entry}: has another name in the directory of the zip")
+        before = source.view(begin, _BEFORE.size)
+        length, more = _LENGTHS.unpack(before[-_LENGTHS.size :])
+        if before[:4] != b"PK\3\4" or source.view(at, length) != name:
+            need(False, f"{where}: {entry}: has another name in the directory of the zip, or no header")
         data = source.view(at + length + more, size)
         if zlib.crc32(data) != crc:
             need(False, f"{where}: {entry}: its checksum is wrong")
@@ -125,8 +126,8 @@ def _directory(source: Source) -> dict[str, tuple[int, int, int, bool]]:
             size, packed, begin = (next(wide) if number == _MAX else number for number in (size, packed, begin))
         first += more + note
         is_plain = not method and size == packed and not flags & ~_FLAGS
-        if needed > _NEWEST:
-            need(False, f"{where}: {entry}: needs version {needed / 10} of zip; `save` writes {_ZIP / 10}")
+        if signature != b"PK\1\2" or needed > _NEWEST:
+            need(False, f"{where}: {entry}: not an entry of a zip of version {_NEWEST / 10} or older")
         if entry in places:
             need(False, f"{where}: {entry}: has two entries of one name")
         places[entry] = begin, size, crc, is_plain
