@@ -21,7 +21,6 @@ from .places import Source
 
 # The records of a zip, as in PKWARE's APPNOTE.TXT: before and after an entry, in the directory, and at the end.
 _BEFORE, _AFTER = struct.Struct("<4s5H3I2H"), struct.Struct("<4sI2Q")
-_LENGTHS = struct.Struct("<2H")  # the last of those before an entry
 _LISTED, _END = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
 _END64, _LOCATOR = struct.Struct("<4sQ2H2I4Q"), struct.Struct("<4sIQI")
 #: where a number has 32 bits, this says that it stands in a field of 64 bits
@@ -85,9 +84,8 @@ def opened(source: Source) -> Iterator[tuple[Any, list[str], Fetch]]:
         if not is_plain:  # messages are slow to make
             need(False, f"{where}: {entry}: is compressed or encrypted, which `save` never does")
         at, name = begin + _BEFORE.size, f"{entry}.npy".encode()
-        before = source.view(begin, _BEFORE.size)
-        length, more = _LENGTHS.unpack(before[-_LENGTHS.size :])
-        if before[:4] != b"PK\3\4" or source.view(at, length) != name:
+        signature, *_, length, more = _BEFORE.unpack(source.view(begin, _BEFORE.size))
+        if signature != b"PK\3\4" or source.view(at, length) != name:
             need(False, f"{where}: {entry}: has another name in the directory of the zip, or no header")
         data = source.view(at + length + more, size)
         if zlib.crc32(data) != crc:
