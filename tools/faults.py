@@ -144,9 +144,8 @@ def in_tokens(text: str, language: str) -> Iterator[Change]:
         elif language == "c":
             if word == "!":
                 yield *token.span(), ""
-        elif word in WORDS:
-            if tokens[k - 2][0] not in ASSERTS:
-                yield *token.span(), WORDS[word]
+        elif word in WORDS and tokens[k - 2][0] not in ASSERTS:
+            yield *token.span(), WORDS[word]
         elif word == "for":
             loops += 1
         elif word == "in" and loops:

@@ -60,11 +60,9 @@ NEAR = {
     "state/view.py": "promises/test_partial.py unit/test_face.py unit/test_eight_bits.py promises/test_converted.py",
     "state/mismatch.py": "unit/test_errors.py promises/test_files.py promises/test_damaged.py",
     "state/atomic.py": "promises/test_files.py promises/test_checkpoint.py promises/test_kills.py",
-    "state/npz.py state/safetensors.py state/[efmp]*.py": "promises/test_damaged.py promises/test_files.py "
-    "promises/test_partial.py promises/test_checkpoint.py promises/test_refused.py",
     "state/numbers.py": "promises/test_converted.py unit/test_eight_bits.py unit/test_precision.py",
-    "state/*.py": "promises/test_partial.py promises/test_converted.py promises/test_damaged.py "
-    "promises/test_refused.py promises/test_checkpoint.py",
+    "state/*.py": "promises/test_damaged.py promises/test_files.py promises/test_partial.py promises/test_converted.py "
+    "promises/test_checkpoint.py promises/test_refused.py",
     "saved.py": "promises/test_partial.py promises/test_converted.py promises/test_refused.py",
     "mpi/layout.py": "mpi/test_mpi.py -k 'divide_all or buckets_without or holders or default_size or sixteen'",
     "mpi/ra*.py mpi/ro*.py": "mpi/test_mpi.py -k 'not scene and not killed'; mpi/test_mpi.py -k 2-divided",
@@ -138,7 +136,10 @@ FOLDERS = ("unit", "promises", "adapters", "mpi")
 #: the slowest, which come last
 LAST = ["unit/test_bits.py", "unit/test_docs.py", "promises/test_new_optimizer.py"]
 #: tests of the repository, not of the package
-NOT_NOW = ["house", "reports", "mutate", "bench", "demo", "examples", "lowbit", "packaging", "memory"]
+NOT_NOW = [
+    f"unit/test_{name}.py"
+    for name in ("house", "reports", "mutate", "bench", "demo", "examples", "lowbit", "packaging", "memory")
+]
 
 # ---------------------------------------------------------------- what is drawn
 
@@ -205,9 +206,8 @@ def shares(number: int, files: dict[str, list[str]]) -> Counter[str]:
 
 def stages(file: str) -> Iterator[list[str]]:
     """What pytest is called with for a fault in this file, one after the other; no file of tests twice."""
-    names = {"stem": f"test_{Path(file).stem}", "last": " ".join(LAST)}
-    left_out = [*(f"unit/test_{name}.py" for name in NOT_NOW), *LAST]
-    names["left_out"] = " ".join(f"--ignore=tests/{name}" for name in left_out)
+    left_out = " ".join(f"--ignore=tests/{name}" for name in (*NOT_NOW, *LAST))
+    names = {"stem": f"test_{Path(file).stem}", "last": " ".join(LAST), "left_out": left_out}
     near = next(tests.split(";") for patterns, tests in NEAR.items() if fits(file, patterns.split()))
     wide = next(tests for patterns, tests in WIDE.items() if fits(file, patterns.split()))
     had: list[str] = []

@@ -237,13 +237,13 @@ def test_a_frozen_tensor_that_gets_a_gradient_is_looked_at(case):
     assert optimizer.state[p]["step"] == 2
 
 
-def as_in_torch(change, n=3):
-    """What the step after this change makes of n matrices, beside what torch makes of them."""
+def as_in_torch(steps):
+    """What these steps make of three matrices, beside what torch makes of them."""
     made = []
     for cls in (adapter.Adam, torch.optim.Adam):
-        params = [torch.nn.Parameter(torch.arange(12.0).reshape(3, 4) + k) for k in range(n)]
+        params = [torch.nn.Parameter(torch.arange(12.0).reshape(3, 4) + k) for k in range(3)]
         optimizer = cls(params, lr=0.1)
-        change(params, optimizer)
+        steps(params, optimizer)
         made.append([p.detach() for p in params])
     torch.testing.assert_close(*made)
 
@@ -251,13 +251,13 @@ def as_in_torch(change, n=3):
 @pytest.mark.parametrize("then", range(8))
 @pytest.mark.parametrize("first", range(8))
 def test_any_gradients_may_come_or_stay_away_from_step_to_step(first, then):
-    def change(params, optimizer):
+    def steps(params, optimizer):
         for which in (first, then, then):
             for k, p in enumerate(params):
                 p.grad = torch.full_like(p, k + 1.0) if which >> k & 1 else None
             optimizer.step()
 
-    as_in_torch(change)
+    as_in_torch(steps)
 
 
 @pytest.mark.parametrize(
@@ -271,14 +271,14 @@ def test_any_gradients_may_come_or_stay_away_from_step_to_step(first, then):
     ids=["transposed", "every second", "expanded", "at an offset"],
 )
 def test_a_gradient_may_lie_otherwise_from_step_to_step(make):
-    def change(params, optimizer):
+    def steps(params, optimizer):
         g = torch.arange(12.0).reshape(3, 4).cos()
         for grad in (g, g.clone(), make(g), make(g.clone()), g.clone()):
             for p in params:
                 p.grad = grad
             optimizer.step()
 
-    as_in_torch(change)
+    as_in_torch(steps)
 
 
 def test_a_frozen_tensor_thaws_with_a_count_of_its_own():

@@ -160,11 +160,9 @@ def two_optimizers(comm, folder):
 @scene
 def optimizers_of_one_communicator(comm, folder):
     """Share one copy of it: MPI has only some thousand."""
-    made = [Sharded(fastadam.Adam, np.ones(5), comm) for _ in range(3)]
-    assert len({id(inside.ranks(opt).comm) for opt in made}) == 1
-    before = inside.ranks(made[0]).comm
-    made.append(Sharded(fastadam.SGD, np.ones(5), comm))
-    assert inside.ranks(made[-1]).comm is before
+    kinds = (fastadam.Adam, fastadam.Adam, fastadam.SGD)
+    first, *others = (inside.ranks(Sharded(kind, np.ones(5), comm)).comm for kind in kinds)
+    assert all(other is first for other in others)
 
 
 @scene
